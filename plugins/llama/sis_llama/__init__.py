@@ -1,0 +1,12 @@
+"""The LLaMA family: LLaMA 1 to 3, Mistral, TinyLlama, SmolLM. Source: Touvron et al. 2023, and the GGUF conventions."""
+
+from __future__ import annotations
+
+from sis_core import hookimpl
+from sis_core.architecture import Architecture
+from sis_llama.llama import Llama
+
+
+@hookimpl
+def sis_register_architectures() -> list[Architecture]:
+    return [Llama()]

@@ -1,0 +1,230 @@
+"""What a network is made of: frozen records that any backend can read.
+
+A family turns a file into these records; a backend turns them into arithmetic. A record says everything that the
+arithmetic needs, so a backend that does not know a record, or a value of one of its fields, answers None for it and the
+next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token of the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import attrs
+import numpy as np
+from attrs import frozen
+
+from sis_core.arrays import F32, F64
+from sis_core.quant import Weight
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+
+
+@frozen(eq=False)
+class Norm:
+    """Root-mean-square or layer normalisation of each row, times ``weight`` plus ``bias`` (each optional)."""
+
+    kind: Literal["rms", "layer"]
+    eps: float
+    weight: Weight | None = None
+    bias: Weight | None = None
+
+
+@frozen(eq=False)
+class Dense:
+    """``y = x @ weight.T + bias``: weight ``(n_out, n_in)``, bias ``(n_out,)``."""
+
+    weight: Weight
+    bias: Weight | None = None
+
+
+@frozen(eq=False)
+class Rope:
+    """Rotary position embedding of the first ``2 * len(frequencies)`` values of each head.
+
+    Every way of stretching a context (linear, NTK, YaRN, per-dimension factors) is a choice of ``frequencies`` and
+    ``magnitude``, made once by `rope_frequencies`; a backend needs to know none of them.
+
+    Attributes:
+        frequencies: float64 ``(n_rot // 2,)``, radians per position.
+        style: ``norm`` rotates neighbours ``(2i, 2i + 1)``, ``neox`` rotates ``(i, i + n_rot // 2)``.
+        magnitude: factor on both the cosine and the sine.
+    """
+
+    frequencies: F64
+    style: Literal["norm", "neox"] = "norm"
+    magnitude: float = 1.0
+
+    @property
+    def n_rot(self) -> int:
+        return 2 * len(self.frequencies)
+
+
+@frozen(eq=False)
+class Attention:
+    """Causal self-attention with grouped key and value heads; reads and extends the block's `KV` state.
+
+    In order: project; ``q_norm`` and ``k_norm`` over each head; rope; ``softmax(softcap(scale * q @ k.T)) @ v``; out.
+
+    Attributes:
+        scale: factor on ``q @ k.T``.
+        window: a token sees itself and the ``window - 1`` tokens before it; None for all before it.
+        softcap: scores become ``softcap * tanh(score / softcap)``; None for no cap.
+    """
+
+    q: Dense
+    k: Dense
+    v: Dense
+    out: Dense
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    scale: float
+    rope: Rope | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    window: int | None = None
+    softcap: float | None = None
+
+
+@frozen(eq=False)
+class FeedForward:
+    """``down(activation(gate(x)) * up(x))``, or ``down(activation(up(x)))`` where there is no gate."""
+
+    up: Dense
+    down: Dense
+    activation: Activation
+    gate: Dense | None = None
+
+
+class Op(Protocol):
+    """Any record of a block. A plugin's own record brings its arithmetic: see `CustomOp`."""
+
+
+class CustomOp(Protocol):
+    """An op that core does not know: the reference backend calls it, other backends answer None for it."""
+
+    def compute(self, hidden: F32) -> F32:
+        """Return ``(n, n_embd)`` for ``hidden`` ``(n, n_embd)``; row by row, without state."""
+
+
+@frozen(eq=False)
+class Residual:
+    """``x + sum(branch(x))``; each branch is a chain of ops. Two branches are GPT-NeoX's parallel residual."""
+
+    branches: tuple[tuple[Op, ...], ...]
+
+
+@frozen
+class KV:
+    """What a layer with attention keeps per token: ``n_head_kv`` keys of ``k_dim`` and values of ``v_dim``."""
+
+    n_head_kv: int
+    k_dim: int
+    v_dim: int
+    window: int | None = None
+
+    def nbytes(self, n_tokens: int, value_bytes: float) -> int:
+        return int(n_tokens * self.n_head_kv * (self.k_dim + self.v_dim) * value_bytes)
+
+
+@frozen(eq=False)
+class Block:
+    """One layer: ops run in order on ``hidden``, and the record of the state that the layer keeps."""
+
+    ops: tuple[Op, ...]
+    state: KV | None = None
+
+
+@frozen(eq=False)
+class Embedding:
+    """Tokens to rows: ``norm(scale * weight[token] + positions[position])``."""
+
+    weight: Weight
+    scale: float = 1.0
+    positions: Weight | None = None
+    norm: Norm | None = None
+
+
+@frozen(eq=False)
+class Head:
+    """Rows to logits: ``softcap(scale * dense(norm(x)))``. Hidden states are given out after ``norm``."""
+
+    norm: Norm | None
+    dense: Dense
+    scale: float = 1.0
+    softcap: float | None = None
+
+
+@frozen(eq=False)
+class Network:
+    """Everything a backend needs to run a model."""
+
+    n_embd: int
+    n_vocab: int
+    n_ctx: int
+    embedding: Embedding
+    blocks: tuple[Block, ...]
+    head: Head
+
+    @property
+    def n_layer(self) -> int:
+        return len(self.blocks)
+
+    def weights(self) -> Iterator[Weight]:
+        """Every weight of the network, in order of use; a tied tensor appears once for each use."""
+        yield from find_weights((self.embedding, self.blocks, self.head))
+
+
+def find_weights(record: object) -> Iterator[Weight]:
+    """Every `Weight` inside a record or a nested tuple of records."""
+    if isinstance(record, Weight):
+        yield record
+    elif isinstance(record, tuple):
+        for part in record:
+            yield from find_weights(part)
+    elif attrs.has(type(record)):
+        for field in attrs.fields(type(record)):
+            yield from find_weights(getattr(record, field.name))
+
+
+def rope_frequencies(
+    n_rot: int,
+    base: float,
+    *,
+    scale: float = 1.0,
+    factors: F32 | None = None,
+) -> F64:
+    """Angular frequencies ``base ** (-2i / n_rot) * scale / factors[i]``, float64 ``(n_rot // 2,)``.
+
+    ``scale`` is 1 / factor of linear scaling; ``factors`` ``(n_rot // 2,)`` are those of Llama 3 and LongRoPE files.
+    Source: Su et al. 2021, "RoFormer"; factors as stored in the tensor ``rope_freqs.weight``.
+    """
+    frequencies = base ** (-np.arange(0, n_rot, 2, dtype=np.float64) / n_rot) * scale
+    return frequencies if factors is None else frequencies / factors.astype(np.float64)
+
+
+def yarn_frequencies(
+    n_rot: int,
+    base: float,
+    *,
+    factor: float,
+    n_ctx_original: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+) -> tuple[F64, float]:
+    """Frequencies and magnitude of YaRN (Peng et al. 2023, sections 3.2 and 3.4).
+
+    Dimensions that turn more than ``beta_fast`` times within ``n_ctx_original`` keep their frequency, those that turn
+    less than ``beta_slow`` times are divided by ``factor``, with a linear ramp between.
+    """
+    plain = rope_frequencies(n_rot, base)
+
+    def dimension(turns: float) -> float:
+        return n_rot * np.log(n_ctx_original / (turns * 2 * np.pi)) / (2 * np.log(base))
+
+    low = max(np.floor(dimension(beta_fast)), 0)
+    high = min(np.ceil(dimension(beta_slow)), n_rot - 1)
+    ramp = np.clip((np.arange(n_rot // 2) - low) / max(high - low, 1e-3), 0, 1)
+    magnitude = 1 + 0.1 * float(np.log(factor)) if factor > 1 else 1.0
+    return plain * (1 - ramp) + plain / factor * ramp, magnitude

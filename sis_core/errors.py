@@ -1,0 +1,65 @@
+"""Every error a user can meet. Each says where it happened, what was wrong, and what to do next."""
+
+from __future__ import annotations
+
+
+class SisError(Exception):
+    """Base of all errors that sis raises on purpose.
+
+    Args:
+        what: what is wrong, in one clause.
+        where: the place: a file, tensor, key, plugin or option.
+        fix: what the reader can do about it, in one clause.
+    """
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what, where, fix)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}. {self.fix[:1].upper()}{self.fix[1:]}" if self.fix else text
+
+
+class SourceError(SisError):
+    """A model that cannot be found, read or verified."""
+
+
+class GGUFError(SisError):
+    """A file that breaks the rules of GGUF."""
+
+
+class ModelError(SisError):
+    """Metadata or tensors that no installed model family can run faithfully."""
+
+
+class FormatError(SisError):
+    """A quantisation format that is missing, unknown or misbehaves."""
+
+
+class TokenizerError(SisError):
+    """A vocabulary that contradicts itself, or text and token ids it cannot map."""
+
+
+class SamplerError(SisError):
+    """A sampler option out of range, or logits that leave no token to choose."""
+
+
+class BackendError(SisError):
+    """A backend that is missing, refuses the model, or fails in a step."""
+
+
+class PluginError(SisError):
+    """A plugin that is missing, broken, too old, or clashes with another."""
+
+
+class ContextError(SisError):
+    """A text longer than the context, or a position that is not next in its sequence."""
+
+
+class MemoryLimitError(SisError):
+    """A model or cache that does not fit into memory; the message carries the sum."""
+
+
+class ClosedError(SisError):
+    """Use of a model, session or file after it was closed."""

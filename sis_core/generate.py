@@ -1,0 +1,199 @@
+"""Text from a session: prefill, decode and sample any number of prompts together, one step for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from attrs import define, frozen
+
+from sis_core.arrays import F32
+from sis_core.errors import ContextError
+from sis_core.sampler import Chain, Sampler, SamplerContext, log_softmax
+from sis_core.session import Outputs, Session, take_chunk
+from sis_core.stops import StopFilter
+from sis_core.tokenizer import TextStream
+
+FinishReason = Literal["length", "stop", "end", "context"]
+ContextPolicy = Literal["error", "shift"]
+
+
+@frozen
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the raw logits."""
+
+    token: int
+    logprob: float
+
+
+class Piece(str):
+    """A piece of generated text, with what is known of it. It is a str: print it, join it.
+
+    Attributes:
+        token: the id behind it, or None for text that was held back until the end.
+        index: which prompt of a batch it belongs to.
+        logprob: of the token under the raw logits, when logprobs were asked for.
+        top: the most likely tokens at this place, when asked for.
+        finish_reason: set on the last piece: ``length`` (max_tokens), ``stop`` (a stop string), ``end`` (the model's
+            own end token) or ``context`` (n_ctx is full).
+        degraded: whether anything was guessed or repeated on the way.
+    """
+
+    token: int | None
+    index: int
+    logprob: float | None
+    top: tuple[TokenLogprob, ...]
+    finish_reason: FinishReason | None
+    degraded: bool
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        *,
+        token: int | None = None,
+        index: int = 0,
+        logprob: float | None = None,
+        top: tuple[TokenLogprob, ...] = (),
+        finish_reason: FinishReason | None = None,
+        degraded: bool = False,
+    ) -> Piece:
+        piece = cls(text)
+        piece.token, piece.index, piece.logprob, piece.top = token, index, logprob, top
+        piece.finish_reason, piece.degraded = finish_reason, degraded
+        return piece
+
+
+@frozen
+class Request:
+    """One prompt and how to continue it.
+
+    Attributes:
+        prompt: token ids, at least one.
+        samplers: the chain, in order.
+        max_tokens: tokens to generate at most; None until the model ends or the context is full.
+        stop: strings that end the text; they are not part of it.
+        logprobs: how many of the most likely tokens to report with each piece; None for no logprobs at all.
+        context: what to do when ``n_ctx`` is reached: ``error`` refuses a longer prompt and ends a text there,
+            ``shift`` keeps the first ``n_keep`` tokens and the newer half of the rest.
+        ignore_end: go on after the model's end token.
+    """
+
+    prompt: Sequence[int]
+    samplers: Sequence[Sampler]
+    max_tokens: int | None = 128
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    logprobs: int | None = None
+    context: ContextPolicy = "error"
+    n_keep: int = 4
+    ignore_end: bool = False
+
+
+@define(eq=False)
+class _Running:
+    """A request on its way. ``pending`` are ids that the session does not have yet: the prompt, then one token a step."""
+
+    index: int
+    request: Request
+    pending: list[int]
+    chain: Chain
+    text: TextStream
+    stops: StopFilter
+    n_generated: int = 0
+    done: bool = False
+
+
+def run(session: Session, requests: Sequence[Request]) -> Iterator[Piece]:
+    """Continue all requests together, yielding pieces as they come; each request's last piece has a finish_reason.
+
+    Request ``i`` is sequence ``i`` of the session; it goes on from what that sequence holds. A step has one token of
+    each sequence that is decoding, and the rest of its 512 rows are prefill.
+
+    Raises:
+        ContextError: a prompt is longer than ``n_ctx`` (before anything runs), unless its policy is ``shift``.
+    """
+    active = [_start(session, index, request) for index, request in enumerate(requests)]
+    while active := [running for running in active if not running.done]:
+        # Those with the least to feed go first, so that a long prompt never holds up a text that is decoding.
+        chosen, rest = take_chunk({r.index: r.pending for r in sorted(active, key=lambda r: len(r.pending))})
+        outputs: dict[int, Outputs] = {index: "none" if index in rest else "last" for index in chosen}
+        logits = session.advance(chosen, outputs)
+        for running in active:
+            running.pending = rest.get(running.index, [])
+            if running.index in logits:
+                yield from _continue(session, running, logits[running.index][-1])
+
+
+def _start(session: Session, index: int, request: Request) -> _Running:
+    prompt = list(request.prompt)
+    if not prompt:
+        raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
+    if request.context == "shift" and len(prompt) > session.n_ctx:
+        prompt = shifted(prompt, session.n_ctx, request.n_keep)
+    session.check_room(len(prompt), index)
+    tokenizer = session.model.tokenizer
+    context = SamplerContext(session.model.config.n_vocab, session.tokens(index) + prompt, tokenizer, request.seed)
+    return _Running(
+        index, request, prompt, Chain.start(request.samplers, context), TextStream(tokenizer), StopFilter(request.stop)
+    )
+
+
+def _continue(session: Session, running: _Running, logits: F32) -> Iterator[Piece]:
+    """Choose the next token of one request and yield what it completes."""
+    request = running.request
+    token = running.chain.choose(logits, running.n_generated)
+    running.chain.accept(token)
+    running.n_generated += 1
+    reason: FinishReason | None = None
+    if token in session.model.tokenizer.end_tokens and not request.ignore_end:
+        reason, text = "end", ""
+    else:
+        text = running.stops.push(running.text.push(token))
+        if running.stops.found:
+            reason = "stop"
+        elif request.max_tokens is not None and running.n_generated >= request.max_tokens:
+            reason = "length"
+        elif len(session.tokens(running.index)) >= session.n_ctx and not _shift(session, running):
+            reason = "context"
+    if reason not in (None, "stop"):
+        text += running.stops.flush(running.text.flush())
+    running.done = reason is not None
+    running.pending = [] if running.done else [token]
+    logprob, top = _logprobs(logits, token, request.logprobs)
+    yield Piece.of(
+        text,
+        token=token,
+        index=running.index,
+        logprob=logprob,
+        top=top,
+        finish_reason=reason,
+        degraded=session.degraded,
+    )
+
+
+def _shift(session: Session, running: _Running) -> bool:
+    """Let the oldest text fall out of a full context; False when the request does not want that."""
+    if running.request.context != "shift":
+        return False
+    session.rewrite(running.index, shifted(session.tokens(running.index), session.n_ctx, running.request.n_keep))
+    return True
+
+
+def shifted(tokens: Sequence[int], n_ctx: int, n_keep: int) -> list[int]:
+    """The first ``n_keep`` tokens and the newest that fill the context to a half.
+
+    They are computed again at their new places, which is right for every family, unlike rotating old keys.
+    """
+    n_keep = min(n_keep, n_ctx // 4)
+    n_tail = max(1, n_ctx // 2 - n_keep)
+    return [*tokens[:n_keep], *tokens[len(tokens) - n_tail :]]
+
+
+def _logprobs(logits: F32, token: int, n: int | None) -> tuple[float | None, tuple[TokenLogprob, ...]]:
+    if n is None:
+        return None, ()
+    values = log_softmax(logits)
+    best = np.argsort(-values, kind="stable")[:n].tolist()
+    return float(values[token]), tuple(TokenLogprob(i, float(values[i])) for i in best)

@@ -1,0 +1,64 @@
+"""The seven hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
+
+Nothing here is called while tokens flow. A plugin is any module or object with some of these functions, marked with
+``@sis_core.hookimpl``, named by an entry point in the group ``sis``. A plugin that adds commands also names them in the
+group ``sis.commands``, so that ``sis --help`` can list them without importing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from sis_core.architecture import Architecture
+    from sis_core.backend import Backend
+    from sis_core.quant import QuantFormat
+    from sis_core.sampler import Sampler
+    from sis_core.source import Source
+    from sis_core.tokenizer import TokenizerFactory
+
+SIS_API = 1
+"""Version of this contract. A plugin may state the one it was written for as ``sis_api``; another one is refused."""
+
+hookspec = pluggy.HookspecMarker("sis")
+hookimpl = pluggy.HookimplMarker("sis")
+
+
+@hookspec
+def sis_register_sources() -> Iterable[Source]:  # type: ignore[empty-body]
+    """Return the places that models come from. Called when a model is first loaded or listed."""
+
+
+@hookspec
+def sis_register_architectures() -> Iterable[Architecture]:  # type: ignore[empty-body]
+    """Return model families. Called when a model is first loaded."""
+
+
+@hookspec
+def sis_register_tokenizers() -> Iterable[TokenizerFactory]:  # type: ignore[empty-body]
+    """Return factories of tokenizers. Called when text is first turned into tokens."""
+
+
+@hookspec
+def sis_register_quant_formats() -> Iterable[QuantFormat]:  # type: ignore[empty-body]
+    """Return quantisation formats. Called when a model is first loaded or quantised."""
+
+
+@hookspec
+def sis_register_backends() -> Iterable[Backend]:  # type: ignore[empty-body]
+    """Return backends. Called when a model is first loaded."""
+
+
+@hookspec
+def sis_register_samplers() -> Iterable[type[Sampler]]:  # type: ignore[empty-body]
+    """Return sampler classes, whose attrs fields become command line options. Called when a chain is first made."""
+
+
+@hookspec
+def sis_register_commands() -> Iterable[click.Command]:  # type: ignore[empty-body]
+    """Return commands for the ``sis`` program. Called only when one of the plugin's commands was typed."""

@@ -1,0 +1,54 @@
+"""How much memory there is, and whether a model fits into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+from attrs import frozen
+
+from sis_core.errors import MemoryLimitError
+
+MIB = 1 << 20
+
+
+@frozen
+class MemoryPlan:
+    """Bytes a model will need: its weights (mapped or packed), its cache, and room for one step."""
+
+    weights: int
+    packed: int
+    cache: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.packed + self.cache + self.working
+
+    def __str__(self) -> str:
+        parts = [("weights", self.weights), ("packed", self.packed), ("cache", self.cache), ("working", self.working)]
+        return (
+            " + ".join(f"{name} {size / MIB:,.0f}" for name, size in parts if size) + f" = {self.total / MIB:,.0f} MiB"
+        )
+
+    def check(self, limit: int, where: str) -> None:
+        """MemoryLimitError with the sum when it is more than ``limit`` bytes."""
+        if self.total > limit:
+            raise MemoryLimitError(
+                f"needs {self}, but {limit / MIB:,.0f} MiB are free",
+                where=where,
+                fix="ask for a shorter context (--ctx), use a smaller file, or close other programs",
+            )
+
+
+def available_memory() -> int:
+    """Bytes that can be used without swapping, within the limit of this process's control group if it has one."""
+    available = int(psutil.virtual_memory().available)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+        if limit != "max":
+            available = min(available, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):
+        pass  # no control group, or one of the first version
+    return available

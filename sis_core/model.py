@@ -1,0 +1,287 @@
+"""A model: one file, its network, and the backend bound to it. Immutable and thread-safe."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from attrs import evolve
+from threadpoolctl import ThreadpoolController
+
+from sis_core.architecture import Architecture, ModelConfig, build_network
+from sis_core.backend import Backend, BackendOptions, bind, usable
+from sis_core.block import Network
+from sis_core.errors import BackendError, FormatError, ModelError, SisError, TokenizerError
+from sis_core.gate import Gate
+from sis_core.gguf_file import GGUFFile
+from sis_core.memory import MIB, MemoryPlan, available_memory
+from sis_core.quant import Weight
+from sis_core.registry import Registry
+from sis_core.step import Batch, Cache, Forward, Output
+from sis_core.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+M = TypeVar("M", bound="Model")
+MIN_CTX = 256  # below this a context is not worth having: say what is missing instead
+STEP_ROWS = 512
+
+
+class Model:
+    """A network read from a file and bound to a backend.
+
+    Attributes:
+        path: the file.
+        config: sizes and parameters.
+        network: the records that backends read.
+        forward: the bound network.
+        backend: the name the user asked for, or that of the best backend used.
+        degraded: placeholders and other guesses made while loading; 0 unless ``on_error="degrade"``.
+    """
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        registry: Registry,
+        config: ModelConfig,
+        network: Network,
+        *,
+        backend: str | None,
+        options: BackendOptions,
+        shared: _SharedFile,
+        degraded: int = 0,
+    ) -> None:
+        self.file, self.registry, self.config, self.network = file, registry, config, network
+        self.options, self.degraded = options, degraded
+        self.path: Path = file.path
+        self._shared = shared
+        self._gate = Gate(str(file.path))
+        self._lock = threading.Lock()
+        self._tokenizer: Tokenizer | None = None
+        self._blas = ThreadpoolController()
+        self.backends = choose_backends(registry, backend)
+        self.backend = self.backends[0].name
+        self.forward: Forward = bind(network, self.backends, options)
+        shared.add()
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Every key of the file."""
+        return self.file.metadata
+
+    @property
+    def grains(self) -> tuple[str, ...]:
+        """Who runs each layer."""
+        return self.forward.grains
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Built when first asked for; TokenizerError or PluginError when the file's vocabulary cannot be used."""
+        with self._lock:
+            if self._tokenizer is None:
+                self._tokenizer = build_tokenizer(self.file, self.registry)
+            return self._tokenizer
+
+    def new_cache(self, max_tokens: int) -> Cache:
+        """An empty cache for ``max_tokens`` tokens; MemoryLimitError with the sum when it cannot fit."""
+        with self._gate:
+            size = self.forward.cache_nbytes(self.options.kv_type, max_tokens)
+            MemoryPlan(0, 0, size, 0).check(available_memory(), f"a cache of {max_tokens} tokens")
+            return self.forward.new_cache(self.options.kv_type, max_tokens)
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        """Run one step; ClosedError after `close`. BLAS uses no more threads than the model was given."""
+        with self._gate:
+            if self.options.n_threads is None:
+                return self.forward.step(batch, cache)
+            with self._blas.limit(limits=self.options.n_threads, user_api="blas"):
+                return self.forward.step(batch, cache)
+
+    def with_backend(self, backend: str) -> Self:
+        """A second model over the same file with another backend; each is closed on its own."""
+        with self._gate:
+            other = type(self)(
+                self.file, self.registry, self.config, self.network,
+                backend=backend, options=self.options, shared=self._shared, degraded=self.degraded,
+            )  # fmt: skip
+            other._tokenizer = self._tokenizer
+            return other
+
+    @property
+    def closed(self) -> bool:
+        return self._gate.closed
+
+    def close(self) -> None:
+        """Wait for running steps, then free what the backend holds and unmap the file. Closing twice is no error."""
+        if self._gate.close():
+            del self.forward
+            self._shared.drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path.name} {self.config.architecture} on {self.backend}>"
+
+
+class _SharedFile:
+    """A file that several models read; the last one to close closes it."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file, self._users, self._lock = file, 0, threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def drop(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._file.close()
+
+
+def open_model(
+    kind: type[M],
+    path: Path,
+    registry: Registry,
+    *,
+    backend: str | None = None,
+    n_ctx: int | None = None,
+    options: BackendOptions | None = None,
+    degrade: bool = False,
+    memory_limit: int | None = None,
+) -> M:
+    """Open a file as a model of class ``kind``.
+
+    Args:
+        backend: the name of one backend, or None for the best that works here.
+        n_ctx: tokens of context; by default what the model was trained for, or less if memory is short.
+        memory_limit: bytes that may be used, by default what is free now.
+
+    Raises:
+        SisError: the file, its model or the machine does not allow it; the message says which and why.
+    """
+    options = options or BackendOptions()
+    file = GGUFFile.open(path)
+    try:
+        weights = file_weights(file, registry)
+        name = file.metadata.get("general.architecture")
+        if not isinstance(name, str):
+            raise ModelError("the key general.architecture is missing or not a string", where=str(path))
+        family: Architecture = registry.get("architectures", name, where=str(path))
+        config, network, tensors = build_network(
+            family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
+        )
+        config = fit_context(config, network, n_ctx, options, registry, backend, memory_limit, str(path))
+        network = evolve(network, n_ctx=config.n_ctx)
+        shared = _SharedFile(file)
+        return kind(
+            file, registry, config, network,
+            backend=backend, options=options, shared=shared, degraded=tensors.degraded,
+        )  # fmt: skip
+    except BaseException:
+        file.close()
+        raise
+
+
+def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
+    """Every tensor of a file as a weight; FormatError naming tensor, type and package for a type without a codec."""
+    weights = {}
+    for info in file.tensors.values():
+        format = registry.find("quant_formats", info.type_name)
+        if format is None:
+            where = f"{file.path}: tensor {info.name}"
+            fix = f"the file says that the package {info.package!r} brings it" if info.package else ""
+            try:
+                registry.get("quant_formats", info.type_name, where=where)
+            except SisError as error:
+                raise FormatError(error.what, where=where, fix=fix or error.fix) from None
+        weights[info.name] = Weight(
+            info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name)
+        )
+        format.row_bytes(info.shape[-1])
+    return weights
+
+
+def _reader(file: GGUFFile, name: str) -> Any:
+    return lambda: file.raw(name)
+
+
+def _releaser(file: GGUFFile, name: str) -> Any:
+    return lambda: file.release(name)
+
+
+def choose_backends(registry: Registry, name: str | None) -> list[Backend]:
+    """The backends to ask, in order. A named one is asked alone (the numpy reference fills what it leaves)."""
+    if name is None:
+        chosen = usable(registry.records("backends"))
+        if not chosen:
+            raise BackendError("no backend works on this machine", where="--backend")
+        return chosen
+    backend: Backend = registry.get("backends", name, where="--backend")
+    if reason := backend.idle_reason():
+        raise BackendError(f"cannot work here: {reason}", where=f"backend {name}", fix="choose another with --backend")
+    return [backend]
+
+
+def fit_context(
+    config: ModelConfig,
+    network: Network,
+    wanted: int | None,
+    options: BackendOptions,
+    registry: Registry,
+    backend: str | None,
+    memory_limit: int | None,
+    where: str,
+) -> ModelConfig:
+    """The config with a context that memory allows: exactly ``wanted``, or the longest up to the trained length."""
+    limit = available_memory() if memory_limit is None else memory_limit
+    packed = max((b.memory(network, options) for b in choose_backends(registry, backend)), default=0)
+    names: dict[str, int] = {w.name: w.nbytes for w in network.weights()}
+    weights = 0 if packed else sum(names.values())
+    working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
+    per_token = sum(b.state.nbytes(1, 4 if options.kv_type == "f32" else 2) for b in network.blocks if b.state)
+
+    def plan(n_ctx: int) -> MemoryPlan:
+        return MemoryPlan(weights, packed, n_ctx * per_token, working)
+
+    if wanted is not None:
+        plan(wanted).check(limit, where)
+        return config
+    plan(min(MIN_CTX, config.n_ctx)).check(limit, where)
+    room = limit - plan(0).total
+    fitting = config.n_ctx if per_token == 0 else min(config.n_ctx, room // per_token)
+    if fitting < config.n_ctx:
+        log.warning(
+            "%s: context cut from %d to %d tokens to fit %d MiB of free memory",
+            where,
+            config.n_ctx,
+            fitting,
+            limit // MIB,
+        )
+        config = evolve(config, n_ctx=fitting)
+    return config
+
+
+def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
+    """The tokenizer that a file describes."""
+    name = file.metadata.get("tokenizer.ggml.model")
+    if not isinstance(name, str):
+        raise TokenizerError(
+            "the key tokenizer.ggml.model is missing", where=str(file.path), fix="give token ids instead of text"
+        )
+    factory = registry.get("tokenizers", name, where=str(file.path))
+    try:
+        tokenizer: Tokenizer = factory.build(file.metadata)
+    except SisError as error:
+        raise type(error)(error.what, where=error.where or str(file.path), fix=error.fix) from error
+    return tokenizer

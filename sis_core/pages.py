@@ -1,0 +1,178 @@
+"""Page tables: which pages of a layer's storage hold which sequence. Shared prefixes are counted, and copied on write.
+
+The tables know nothing of what a page holds. They are kept apart from the storage so that every backend's layout gets
+forking, truncation and rollback from the same code. The idea is that of PagedAttention (Kwon et al. 2023).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import define, field
+
+from sis_core.errors import ContextError, MemoryLimitError
+from sis_core.step import Batch, Group, Plan
+
+PAGE_SIZE = 32
+
+
+@define
+class _Sequence:
+    pages: list[int] = field(factory=list)
+    length: int = 0
+
+
+@define
+class Reservation:
+    """A step's plan, the page copies that must be done before it runs, and what undoes it."""
+
+    plan: Plan
+    copies: list[tuple[int, int]]
+    before: dict[int, tuple[list[int], int]]
+
+
+class PageTable:
+    """Sequences over ``n_pages`` pages of ``page_size`` tokens."""
+
+    def __init__(self, n_pages: int, page_size: int = PAGE_SIZE) -> None:
+        self.page_size = page_size
+        self.n_pages = n_pages
+        self._free = list(range(n_pages - 1, -1, -1))
+        self._uses = [0] * n_pages
+        self._sequences: dict[int, _Sequence] = {}
+
+    @property
+    def n_used(self) -> int:
+        """Pages in use; a shared page counts once."""
+        return self.n_pages - len(self._free)
+
+    def length(self, sequence: int) -> int:
+        found = self._sequences.get(sequence)
+        return found.length if found else 0
+
+    def pages(self, sequence: int) -> list[int]:
+        found = self._sequences.get(sequence)
+        return list(found.pages) if found else []
+
+    def reserve(self, batch: Batch) -> Reservation:
+        """Make room for a batch; ContextError for a gap in positions, MemoryLimitError when pages run out.
+
+        On an error nothing has changed. A page that another sequence shares is replaced before it would be written.
+        """
+        rows_of: dict[int, list[int]] = {}
+        for row, sequence in enumerate(batch.sequences.tolist()):
+            rows_of.setdefault(sequence, []).append(row)
+        before = {s: (self.pages(s), self.length(s)) for s in rows_of}
+        copies: list[tuple[int, int]] = []
+        try:
+            groups = tuple(self._extend(s, rows, batch, copies) for s, rows in rows_of.items())
+        except Exception:
+            self._restore(before)
+            raise
+        slots = np.empty(batch.n, np.int32)
+        for group in groups:
+            at = batch.positions[group.rows]
+            slots[group.rows] = group.pages[at // self.page_size] * self.page_size + at % self.page_size
+        return Reservation(Plan(batch.positions, slots, groups, self.page_size), copies, before)
+
+    def rollback(self, reservation: Reservation) -> None:
+        """Undo a reservation whose step failed."""
+        self._restore(reservation.before)
+
+    def truncate(self, sequence: int, n: int) -> None:
+        """Keep the first ``n`` tokens; ContextError when the sequence is shorter."""
+        length = self.length(sequence)
+        if not 0 <= n <= length:
+            raise ContextError(f"cannot keep {n} tokens of {length}", where=f"sequence {sequence}")
+        if n == 0:
+            return self.drop(sequence)
+        found = self._sequences[sequence]
+        keep = -(-n // self.page_size)
+        self._give_back(found.pages[keep:])
+        del found.pages[keep:]
+        found.length = n
+        return None
+
+    def fork(self, source: int, target: int, n: int) -> None:
+        """Let ``target`` begin with the first ``n`` tokens of ``source``, sharing its pages."""
+        length = self.length(source)
+        if not 0 <= n <= length:
+            raise ContextError(f"cannot share {n} tokens of {length}", where=f"sequence {source}")
+        if source == target:
+            return self.truncate(source, n)
+        shared = self.pages(source)[: -(-n // self.page_size)]
+        for page in shared:
+            self._uses[page] += 1
+        self.drop(target)
+        if n:
+            self._sequences[target] = _Sequence(shared, n)
+        return None
+
+    def drop(self, sequence: int) -> None:
+        found = self._sequences.pop(sequence, None)
+        if found:
+            self._give_back(found.pages)
+
+    def replace(self, sequence: int, n: int) -> list[int]:
+        """Drop ``sequence`` and give it fresh pages for ``n`` tokens, for loading a saved state."""
+        needed = -(-n // self.page_size)
+        if needed > len(self._free) + sum(self._uses[p] == 1 for p in self.pages(sequence)):
+            raise self._full(needed)
+        self.drop(sequence)
+        pages = [self._take() for _ in range(needed)]
+        self._sequences[sequence] = _Sequence(list(pages), n)
+        return pages
+
+    def _extend(self, sequence: int, rows: list[int], batch: Batch, copies: list[tuple[int, int]]) -> Group:
+        found = self._sequences.setdefault(sequence, _Sequence())
+        row_array = np.asarray(rows, np.int32)
+        start, stop = found.length, found.length + len(rows)
+        if not np.array_equal(batch.positions[row_array], np.arange(start, stop)):
+            raise ContextError(
+                f"positions {batch.positions[row_array].tolist()[:4]}… do not continue a sequence of {start} tokens",
+                where=f"sequence {sequence}",
+                fix="truncate the sequence first, or give its rows in order and without a gap",
+            )
+        last = start // self.page_size
+        if last < len(found.pages) and self._uses[found.pages[last]] > 1:
+            fresh = self._take()
+            copies.append((found.pages[last], fresh))
+            self._uses[found.pages[last]] -= 1
+            found.pages[last] = fresh
+        while len(found.pages) * self.page_size < stop:
+            found.pages.append(self._take())
+        found.length = stop
+        return Group(row_array, np.asarray(found.pages, np.int32), stop)
+
+    def _restore(self, before: dict[int, tuple[list[int], int]]) -> None:
+        for sequence in before:
+            found = self._sequences.pop(sequence, None)
+            for page in found.pages if found else ():
+                self._uses[page] -= 1
+        for sequence, (pages, length) in before.items():
+            for page in pages:
+                self._uses[page] += 1
+            if pages:
+                self._sequences[sequence] = _Sequence(pages, length)
+        # A page that a failed step took is free again; one that it gave up may be in use again: rebuild the list.
+        self._free = [page for page in range(self.n_pages - 1, -1, -1) if self._uses[page] == 0]
+
+    def _take(self) -> int:
+        if not self._free:
+            raise self._full(1)
+        page = self._free.pop()
+        self._uses[page] = 1
+        return page
+
+    def _give_back(self, pages: list[int]) -> None:
+        for page in pages:
+            self._uses[page] -= 1
+            if self._uses[page] == 0:
+                self._free.append(page)
+
+    def _full(self, needed: int) -> MemoryLimitError:
+        return MemoryLimitError(
+            f"the cache of {self.n_pages * self.page_size} tokens is full: {needed} more pages of {self.page_size} "
+            f"are needed, {len(self._free)} are free",
+            where="cache",
+            fix="drop a sequence or make the cache larger (--ctx)",
+        )

@@ -1,0 +1,253 @@
+"""Quantisation formats, and weights: views of tensors that stay in their format.
+
+A format maps rows of values to rows of bytes. `QuantFormat` is the contract; `BlockFormat` is the usual case in which
+each row is cut into equal blocks. Nothing here decodes more than it was asked for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+from attrs import evolve, frozen
+
+from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
+
+PANEL_VALUES = 1 << 18  # 1 MiB of float32: a decoded panel stays in the second-level cache
+
+
+class QuantFormat(ABC):
+    """A way to store rows of a weight matrix. Instances are immutable and safe to use from many threads.
+
+    Attributes:
+        name: the format's name in GGUF's spelling, such as ``Q4_0``; unique among installed formats.
+        type_id: the numeric tensor type of GGUF, or None for a format that GGUF has no id for.
+        block_size: values per block; a row must hold a whole number of blocks.
+        type_size: bytes per block.
+        bits_per_weight: size of the format, by default ``8 * type_size / block_size``.
+    """
+
+    name: ClassVar[str]
+    type_id: ClassVar[int | None] = None
+    block_size: ClassVar[int] = 1
+    type_size: ClassVar[int] = 1
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.type_size / self.block_size
+
+    @property
+    def decoder(self) -> int | None:
+        """Address of ``void decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *out)``.
+
+        None where the format has only Python. The function must be thread-safe and write ``n_rows * n_cols`` floats.
+        Whoever returns an address keeps the library that owns it alive for as long as the format lives.
+        """
+        return None
+
+    def row_bytes(self, n_cols: int) -> int:
+        """Bytes of one row of ``n_cols`` values; FormatError when the row is not a whole number of blocks."""
+        n_blocks, rest = divmod(n_cols, self.block_size)
+        if rest or n_cols <= 0:
+            raise FormatError(
+                f"a row of {n_cols} values is not a whole number of blocks of {self.block_size}",
+                where=self.name,
+                fix="use a format whose block size divides the row",
+            )
+        return n_blocks * self.type_size
+
+    @abstractmethod
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        """Decode ``rows`` ``(n_rows, row_bytes(n_cols))`` to float32 ``(n_rows, n_cols)``.
+
+        ``rows`` is read-only and may be a view into the file. The result may be a view too: callers do not write to it.
+        """
+
+    def quantize(self, values: F32) -> U8:
+        """Encode float32 ``(n_rows, n_cols)`` to bytes ``(n_rows, row_bytes(n_cols))``; FormatError if it cannot."""
+        raise FormatError("has no encoder", where=self.name, fix="choose a format that `sis plugins` shows as writable")
+
+    @property
+    def can_quantize(self) -> bool:
+        return type(self).quantize is not QuantFormat.quantize
+
+    def __repr__(self) -> str:
+        return f"<format {self.name}>"
+
+
+class BlockFormat(QuantFormat):
+    """A format in which every block of ``block_size`` values takes ``type_size`` bytes of its own."""
+
+    @abstractmethod
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        """Decode ``(n_blocks, type_size)`` bytes to float32 ``(n_blocks, block_size)``."""
+
+    def quantize_blocks(self, values: F32) -> U8:
+        """Encode float32 ``(n_blocks, block_size)`` to ``(n_blocks, type_size)`` bytes."""
+        return super().quantize(values)
+
+    @property
+    def can_quantize(self) -> bool:
+        return type(self).quantize_blocks is not BlockFormat.quantize_blocks
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        return self.dequantize_blocks(rows.reshape(-1, self.type_size)).reshape(len(rows), n_cols)
+
+    def quantize(self, values: F32) -> U8:
+        n_rows, n_cols = values.shape
+        row_bytes = self.row_bytes(n_cols)
+        return self.quantize_blocks(values.reshape(-1, self.block_size)).reshape(n_rows, row_bytes)
+
+
+class F32Format(BlockFormat):
+    """IEEE 754 binary32: decoding is a view where the bytes are aligned."""
+
+    name, type_id, block_size, type_size = "F32", 0, 1, 4
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        return np.ascontiguousarray(rows).view("<f4").reshape(len(rows), n_cols)
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        return np.ascontiguousarray(blocks).view("<f4")
+
+    def quantize_blocks(self, values: F32) -> U8:
+        return np.ascontiguousarray(values, "<f4").view(np.uint8)
+
+
+class F16Format(BlockFormat):
+    """IEEE 754 binary16, rounded to nearest even."""
+
+    name, type_id, block_size, type_size = "F16", 1, 1, 2
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        return np.ascontiguousarray(blocks).view("<f2").astype(np.float32)
+
+    def quantize_blocks(self, values: F32) -> U8:
+        with np.errstate(over="ignore"):  # values past 65504 become infinite, as in every other converter
+            return np.ascontiguousarray(values).astype("<f2").view(np.uint8)
+
+
+class BF16Format(BlockFormat):
+    """bfloat16: the upper half of binary32, rounded to nearest even, NaN kept quiet."""
+
+    name, type_id, block_size, type_size = "BF16", 30, 1, 2
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        return (np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+    def quantize_blocks(self, values: F32) -> U8:
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+        rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
+        quiet = ((bits >> 16) | 0x40).astype("<u2")  # rounding up could turn a NaN into infinity
+        return np.where(np.isnan(values), quiet, rounded).astype("<u2").view(np.uint8)
+
+
+@frozen(eq=False)
+class Weight:
+    """A tensor, or a slice of one, that stays in its format until rows of it are asked for.
+
+    Attributes:
+        name: the tensor's name in the file, for messages.
+        format: the codec of its bytes.
+        shape: ``(n_rows, n_cols)`` for a matrix, ``(n,)`` for a vector, ``(n_expert, n_rows, n_cols)`` for a stack.
+        read: returns the whole tensor's bytes ``(n_bytes,)``; raises ClosedError after the model was closed.
+        file_shape: the shape of the tensor in the file, of which this may be a slice.
+        first_row, first_col: where in the tensor this slice begins, counted in rows and values.
+        release: tells the system that the tensor's pages are not needed any more; called after packing.
+    """
+
+    name: str
+    format: QuantFormat
+    shape: tuple[int, ...]
+    read: Callable[[], U8]
+    file_shape: tuple[int, ...]
+    first_row: int = 0
+    first_col: int = 0
+    release: Callable[[], None] = lambda: None
+
+    @classmethod
+    def of(cls, name: str, format: QuantFormat, shape: tuple[int, ...], read: Callable[[], U8]) -> Weight:
+        """A weight that is a whole tensor; FormatError when its rows are not whole blocks."""
+        format.row_bytes(shape[-1] if shape else 1)
+        return cls(name, format, shape or (1,), read, shape or (1,))
+
+    @classmethod
+    def from_array(cls, name: str, values: F32, format: QuantFormat | None = None) -> Weight:
+        """A weight held in memory: ``values`` float32, encoded by ``format`` (F32 by default)."""
+        format = format or F32Format()
+        data = format.quantize(np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])).reshape(-1)
+        return cls.of(name, format, values.shape, lambda: data)
+
+    @property
+    def n_cols(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def n_rows(self) -> int:
+        return prod(self.shape[:-1])
+
+    @property
+    def nbytes(self) -> int:
+        return self.n_rows * self.format.row_bytes(self.n_cols)
+
+    @property
+    def raw(self) -> U8:
+        """The bytes of this view ``(n_rows, row_bytes)``: read-only, strided when columns were cut, never copied."""
+        row_bytes = self.format.row_bytes(self.file_shape[-1])
+        start = self.format.row_bytes(self.first_col) if self.first_col else 0
+        rows = self.read().reshape(-1, row_bytes)[self.first_row : self.first_row + self.n_rows]
+        return rows[:, start : start + self.format.row_bytes(self.n_cols)]
+
+    def rows(self, start: int, stop: int) -> Weight:
+        """The rows ``start:stop`` of a matrix."""
+        if not 0 <= start < stop <= self.n_rows:
+            raise FormatError(f"has {self.n_rows} rows, not rows {start} to {stop}", where=self.name)
+        return evolve(self, shape=(stop - start, self.n_cols), first_row=self.first_row + start)
+
+    def cols(self, start: int, stop: int) -> Weight:
+        """The columns ``start:stop`` of a matrix; both must lie on block borders."""
+        if not 0 <= start < stop <= self.n_cols or start % self.format.block_size or stop % self.format.block_size:
+            raise FormatError(
+                f"columns {start} to {stop} of {self.n_cols} are not whole blocks of {self.format.block_size}",
+                where=self.name,
+            )
+        return evolve(self, shape=(*self.shape[:-1], stop - start), first_col=self.first_col + start)
+
+    def expert(self, index: int) -> Weight:
+        """Matrix ``index`` of a stack ``(n_expert, n_rows, n_cols)``."""
+        n_rows = self.shape[-2]
+        return self.rows(index * n_rows, (index + 1) * n_rows)
+
+    def take(self, indices: np.ndarray) -> F32:
+        """Decode the rows ``indices`` ``(k,)`` to float32 ``(k, n_cols)``."""
+        return self.decode(self.raw[indices])
+
+    def panels(self) -> Iterator[tuple[int, F32]]:
+        """Decode the matrix panel by panel: pairs of the first row and float32 ``(n, n_cols)``."""
+        raw = self.raw
+        step = max(1, PANEL_VALUES // self.n_cols)
+        for start in range(0, self.n_rows, step):
+            yield start, self.decode(raw[start : start + step])
+
+    def dequantize(self) -> F32:
+        """Decode everything to float32 of ``shape``; for vectors and small tables."""
+        return self.decode(self.raw).reshape(self.shape)
+
+    def decode(self, rows: U8) -> F32:
+        """Decode raw rows of this weight; FormatError when the codec returns a wrong shape or type."""
+        values = self.format.dequantize(rows, self.n_cols)
+        if values.dtype != np.float32 or values.shape != (len(rows), self.n_cols):
+            raise FormatError(
+                f"format {self.format.name} returned {values.dtype} {values.shape}, "
+                f"not float32 {(len(rows), self.n_cols)}",
+                where=self.name,
+                fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format",
+            )
+        return values
+
+    def __repr__(self) -> str:
+        return f"<weight {self.name} {self.format.name} {self.shape}>"

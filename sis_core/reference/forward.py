@@ -1,0 +1,169 @@
+"""Layers in sequence over one paged cache: the forward of every backend that answers layer by layer or linear by linear."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from attrs import define, frozen
+
+from sis_core.arrays import F32
+from sis_core.block import Network
+from sis_core.errors import BackendError
+from sis_core.pages import PAGE_SIZE, PageTable
+from sis_core.reference.linear import BoundDense
+from sis_core.reference.ops import BoundNorm, softcap
+from sis_core.step import Batch, Cache, Layer, LayerState, Linear, Output
+
+MAGIC = b"sis-kv-1\n"
+
+
+@define(eq=False)
+class PagedCache:
+    """A page table and, for each layer, the storage its backend made."""
+
+    table: PageTable
+    states: list[LayerState | None]
+    kv_type: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.table.n_used * sum(state.page_nbytes for state in self.states if state)
+
+    def length(self, sequence: int) -> int:
+        return self.table.length(sequence)
+
+    def truncate(self, sequence: int, n: int) -> None:
+        self.table.truncate(sequence, n)
+
+    def fork(self, source: int, target: int, n: int) -> None:
+        self.table.fork(source, target, n)
+
+    def drop(self, sequence: int) -> None:
+        self.table.drop(sequence)
+
+    def _shape(self) -> list[int]:
+        return [state.page_nbytes if state else 0 for state in self.states]
+
+    def save(self, sequence: int) -> bytes:
+        header = {"length": self.length(sequence), "kv_type": self.kv_type, "page_nbytes": self._shape()}
+        pages = self.table.pages(sequence)
+        body = b"".join(state.save_page(page) for page in pages for state in self.states if state)
+        return MAGIC + json.dumps(header).encode() + b"\n" + body
+
+    def load(self, sequence: int, data: bytes) -> None:
+        wrong = BackendError("these bytes are not a saved sequence of this model and cache type", where="cache")
+        if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC) :]:
+            raise wrong
+        line, body = data[len(MAGIC) :].split(b"\n", 1)
+        try:
+            header = json.loads(line)
+            length, kv_type, shape = header["length"], header["kv_type"], header["page_nbytes"]
+        except (ValueError, KeyError, TypeError):
+            raise wrong from None
+        n_pages = -(-length // self.table.page_size) if isinstance(length, int) and length >= 0 else -1
+        if kv_type != self.kv_type or shape != self._shape() or len(body) != n_pages * sum(shape):
+            raise wrong
+        at = 0
+        for page in self.table.replace(sequence, length):
+            for state in self.states:
+                if state:
+                    state.load_page(page, body[at : at + state.page_nbytes])
+                    at += state.page_nbytes
+
+
+@frozen(eq=False)
+class SequentialForward:
+    """Embedding, a range of bound layers, and the head; each layer and linear by whichever backend bound it."""
+
+    network: Network
+    layers: range
+    bound: tuple[Layer, ...]
+    grains: tuple[str, ...]
+    head: BoundDense | None
+    output_norm: BoundNorm | None
+    embedding_norm: BoundNorm | None
+
+    @classmethod
+    def of(
+        cls, network: Network, layers: range, bound: tuple[Layer, ...], grains: tuple[str, ...], head: Linear | None
+    ) -> SequentialForward:
+        """``bound`` has one layer for each of ``layers``; ``head`` is the bound output weight where they reach the end."""
+        norm, embedding_norm = network.head.norm, network.embedding.norm
+        return cls(
+            network,
+            layers,
+            bound,
+            grains,
+            BoundDense.of(network.head.dense, head) if head else None,
+            BoundNorm(norm) if norm and head else None,
+            BoundNorm(embedding_norm) if embedding_norm else None,
+        )
+
+    def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
+        return sum(
+            state.page_nbytes * self._n_pages(max_tokens)
+            for layer in self.bound
+            if (state := layer.new_state(kv_type, 1, PAGE_SIZE))
+        )
+
+    def _n_pages(self, max_tokens: int) -> int:
+        return -(-max_tokens // PAGE_SIZE)
+
+    def new_cache(self, kv_type: str, max_tokens: int) -> PagedCache:
+        n_pages = self._n_pages(max_tokens)
+        states: list[LayerState | None] = [layer.new_state(kv_type, n_pages, PAGE_SIZE) for layer in self.bound]
+        return PagedCache(PageTable(n_pages), states, kv_type)
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        if not isinstance(cache, PagedCache) or len(cache.states) != len(self.bound):
+            raise BackendError("this cache was made by another backend", where="step")
+        x = self._embed(batch)
+        reservation = cache.table.reserve(batch)
+        try:
+            for source, target in reservation.copies:
+                for state in cache.states:
+                    if state:
+                        state.copy_page(source, target)
+            for layer, state in zip(self.bound, cache.states, strict=True):
+                x = layer(x, reservation.plan, state)
+            return Output(self._finish(x[batch.outputs], batch))
+        except BaseException:
+            cache.table.rollback(reservation)
+            raise
+
+    def _embed(self, batch: Batch) -> F32:
+        if batch.tokens is None:
+            return np.ascontiguousarray(batch.hidden, np.float32)
+        embedding, tokens = self.network.embedding, batch.tokens
+        outside = (tokens < 0) | (tokens >= self.network.n_vocab)
+        if outside.any():
+            raise BackendError(
+                f"token {int(tokens[outside][0])} is outside the vocabulary of {self.network.n_vocab}", where="step"
+            )
+        x = embedding.weight.take(tokens)
+        if embedding.scale != 1.0:
+            x = x * np.float32(embedding.scale)
+        if embedding.positions is not None:
+            if int(batch.positions.max()) >= embedding.positions.n_rows:
+                raise BackendError(
+                    f"position {int(batch.positions.max())} is past the {embedding.positions.n_rows} "
+                    f"positions of {embedding.positions.name}",
+                    where="step",
+                )
+            x = x + embedding.positions.take(batch.positions)
+        return x if self.embedding_norm is None else self.embedding_norm(x)
+
+    def _finish(self, x: F32, batch: Batch) -> F32:
+        if self.head is None:
+            return x
+        if self.output_norm is not None:
+            x = self.output_norm(x)
+        if batch.want == "hidden":
+            return x
+        logits = self.head(x) if len(x) else np.empty((0, self.network.n_vocab), np.float32)
+        if self.network.head.scale != 1.0:
+            logits *= np.float32(self.network.head.scale)
+        if self.network.head.softcap is not None:
+            softcap(logits, self.network.head.softcap)
+        return logits

@@ -1,0 +1,305 @@
+"""A session: sequences of tokens over one cache. Cheap to make, used from one thread at a time.
+
+The session keeps each sequence's token ids, so it can always build its cache again: on another backend, or after the
+text was shifted. What is in the cache is always a prefix of what the session knows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+from attrs import define, field
+
+from sis_core.arrays import F32
+from sis_core.backend import usable
+from sis_core.errors import BackendError, ClosedError, ContextError, SisError
+from sis_core.model import Model
+from sis_core.step import Batch, Output
+
+log = logging.getLogger(__name__)
+
+CHUNK = 512  # rows of a prefill step: what one Ctrl-C waits for
+MAX_FAILURES = 3
+Policy = Literal["strict", "degrade"]
+Outputs = Literal["none", "last", "all"]
+Want = Literal["logits", "hidden"]
+
+
+@define
+class SessionStats:
+    """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held."""
+
+    steps: int = 0
+    rows: int = 0
+    degraded: int = 0
+    failures_in_row: int = field(default=0)
+
+
+class Session:
+    """Sequences over one cache of ``max_tokens`` tokens.
+
+    Args:
+        model: the model; it must stay open.
+        n_ctx: tokens that one sequence may hold; by default the model's.
+        max_tokens: tokens that the cache holds over all sequences; by default ``n_ctx``.
+        on_error: ``degrade`` falls back to the next backend after a failed step, clamps token ids, and counts it.
+    """
+
+    def __init__(
+        self, model: Model, *, n_ctx: int | None = None, max_tokens: int | None = None, on_error: Policy = "strict"
+    ) -> None:
+        self.model = model
+        self.n_ctx = n_ctx or model.config.n_ctx
+        self.max_tokens = max(max_tokens or self.n_ctx, self.n_ctx)
+        self.on_error = on_error
+        self.stats = SessionStats(degraded=model.degraded)
+        self._tokens: dict[int, list[int]] = {}
+        self._borrowed: Model | None = None  # a model that this session made by switching backends
+        self._closed = False
+        self._cache = model.new_cache(self.max_tokens)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def degraded(self) -> bool:
+        """Whether anything was guessed, replaced or repeated."""
+        return self.stats.degraded > 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of cache in use."""
+        return self._cache.nbytes
+
+    def tokens(self, sequence: int = 0) -> list[int]:
+        """A copy of the sequence's token ids."""
+        return list(self._tokens.get(sequence, ()))
+
+    def feed(self, tokens: Iterable[int], sequence: int = 0, *, every: bool = False) -> F32:
+        """Append tokens to one sequence; logits float32 ``(1, n_vocab)`` of the last, or ``(k, n_vocab)`` of every one."""
+        return self.step({sequence: list(tokens)}, every=every)[sequence]
+
+    def step(self, tokens: Mapping[int, Sequence[int]], *, every: bool = False) -> dict[int, F32]:
+        """Append tokens to several sequences at once and return each one's logits ``(k, n_vocab)``.
+
+        One backend step when all fit into a chunk of 512 rows, else as many as needed; ``every`` asks for the logits
+        of every row instead of the last. After an exception every sequence is as it was before the failing chunk.
+
+        Raises:
+            ContextError: a sequence would grow past ``n_ctx``; nothing was run.
+        """
+        pending = {sequence: list(ids) for sequence, ids in tokens.items()}
+        for sequence, ids in pending.items():
+            self.check_room(len(ids), sequence)
+        results: dict[int, list[F32]] = {sequence: [] for sequence in pending}
+        while pending:
+            chosen, pending = take_chunk(pending)
+            outputs: dict[int, Outputs] = {s: "all" if every else "none" if s in pending else "last" for s in chosen}
+            for sequence, values in self.advance(chosen, outputs).items():
+                results[sequence].append(values)
+        return {sequence: np.concatenate(parts) for sequence, parts in results.items()}
+
+    def advance(
+        self, tokens: Mapping[int, Sequence[int]], outputs: Mapping[int, Outputs], *, want: Want = "logits"
+    ) -> dict[int, F32]:
+        """Exactly one backend step: append tokens to sequences, and return float32 ``(k, n_vocab)`` or ``(k, n_embd)``.
+
+        Args:
+            tokens: at least one id for each sequence.
+            outputs: which rows of each sequence to return: ``none``, ``last`` or ``all``; sequences with none are
+                left out of the result.
+            want: logits, or hidden states after the output norm.
+        """
+        self._check_open()
+        parts = {sequence: self._valid(list(ids)) for sequence, ids in tokens.items()}
+        ids: list[int] = []
+        positions: list[int] = []
+        sequences: list[int] = []
+        rows_of: dict[int, list[int]] = {}
+        for sequence, part in parts.items():
+            if not part:
+                raise ContextError("no tokens were given", where=f"sequence {sequence}")
+            self.check_room(len(part), sequence)
+            start, first = len(self._tokens.get(sequence, ())), len(ids)
+            ids += part
+            positions += range(start, start + len(part))
+            sequences += [sequence] * len(part)
+            stop = len(ids)
+            wanted = {"none": range(0), "last": range(stop - 1, stop), "all": range(first, stop)}[outputs[sequence]]
+            if wanted:
+                rows_of[sequence] = list(wanted)
+        values = self._run(Batch(ids, positions, sequences, sum(rows_of.values(), []), want)).values
+        for sequence, part in parts.items():
+            self._tokens.setdefault(sequence, []).extend(part)
+        results, at = {}, 0
+        for sequence, rows in rows_of.items():
+            results[sequence] = values[at : at + len(rows)]
+            at += len(rows)
+        return results
+
+    def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
+        """Append tokens and return the hidden state after the output norm, float32 ``(k, n_embd)``, of every one."""
+        pending = {sequence: list(tokens)}
+        self.check_room(len(pending[sequence]), sequence)
+        parts = []
+        while pending:
+            chosen, pending = take_chunk(pending)
+            parts.append(self.advance(chosen, {sequence: "all"}, want="hidden")[sequence])
+        return np.concatenate(parts)
+
+    def check_room(self, n: int, sequence: int = 0) -> None:
+        """ContextError with both numbers when ``n`` more tokens do not fit into ``n_ctx``."""
+        have = len(self._tokens.get(sequence, ()))
+        if have + n > self.n_ctx:
+            raise ContextError(
+                f"a text of {have + n} tokens does not fit into the context of {self.n_ctx}",
+                where=f"sequence {sequence}" if sequence else "prompt",
+                fix="shorten the prompt, ask for a longer context (--ctx), or let old text fall out (--context shift)",
+            )
+
+    def truncate(self, sequence: int, n: int) -> None:
+        """Keep the first ``n`` tokens."""
+        self._check_open()
+        self._cache.truncate(sequence, n)
+        self._tokens[sequence] = self._tokens.get(sequence, [])[:n]
+
+    def fork(self, source: int, target: int, n: int | None = None) -> None:
+        """Let ``target`` begin with the first ``n`` tokens of ``source`` (all by default), sharing their memory."""
+        self._check_open()
+        n = len(self._tokens.get(source, ())) if n is None else n
+        self._cache.fork(source, target, n)
+        self._tokens[target] = self._tokens.get(source, [])[:n]
+
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self._check_open()
+        self._cache.drop(sequence)
+        self._tokens.pop(sequence, None)
+
+    def rewrite(self, sequence: int, tokens: Sequence[int]) -> None:
+        """Make a sequence hold ``tokens``: the common beginning stays, the rest is computed again at its new places."""
+        self._check_open()
+        old = self._tokens.get(sequence, [])
+        same = next(
+            (i for i, (a, b) in enumerate(zip(old, tokens, strict=False)) if a != b), min(len(old), len(tokens))
+        )
+        self.truncate(sequence, same)
+        if same < len(tokens):
+            self.feed(tokens[same:], sequence)
+
+    def use_backend(self, name: str) -> None:
+        """Go on with another backend: same texts, computed again from their tokens. One line in the log."""
+        self._check_open()
+        other = self.model.with_backend(name)
+        try:
+            cache = other.new_cache(self.max_tokens)
+            before, self.model, self._cache = self.model, other, cache
+        except BaseException:
+            other.close()
+            raise
+        if self._borrowed is not None:
+            self._borrowed.close()
+        self._borrowed = other
+        log.warning(
+            "backend changed from %s to %s; %d tokens are computed again", before.backend, name, self._n_tokens()
+        )
+        self._prefill_again()
+
+    def close(self) -> None:
+        """Free the cache. Closing twice is no error."""
+        if not self._closed:
+            self._closed = True
+            del self._cache
+            self._tokens.clear()
+            if self._borrowed is not None:
+                self._borrowed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("is closed", where="session", fix="make a new one from the model")
+
+    def _n_tokens(self) -> int:
+        return sum(map(len, self._tokens.values()))
+
+    def _prefill_again(self) -> None:
+        texts, self._tokens = self._tokens, {}
+        for sequence, ids in texts.items():
+            if ids:
+                self.feed(ids, sequence)
+
+    def _valid(self, ids: list[int]) -> list[int]:
+        n_vocab = self.model.config.n_vocab
+        for i, token in enumerate(ids):
+            if not 0 <= token < n_vocab:
+                if self.on_error != "degrade":
+                    raise BackendError(f"token {token} is outside the vocabulary of {n_vocab}", where="step")
+                log.warning("token %d is outside the vocabulary of %d; clamped", token, n_vocab)
+                self.stats.degraded += 1
+                ids[i] = min(max(token, 0), n_vocab - 1)
+        return ids
+
+    def _run(self, batch: Batch) -> Output:
+        while True:
+            try:
+                output = self.model.step(batch, self._cache)
+            except (KeyboardInterrupt, MemoryError, ContextError, ClosedError):
+                raise
+            except Exception as error:
+                self._recover(error)
+                continue
+            self.stats.failures_in_row = 0
+            self.stats.steps += 1
+            self.stats.rows += batch.n
+            return output
+
+    def _recover(self, error: Exception) -> None:
+        """Under ``degrade``: move to the next real backend, or repeat; else raise the error again, as a SisError."""
+        self.stats.failures_in_row += 1
+        if self.on_error != "degrade" or self.stats.failures_in_row >= MAX_FAILURES:
+            self.stats.failures_in_row = 0
+            if isinstance(error, SisError):
+                raise error
+            name = self.model.backend
+            raise BackendError(f"a step failed: {type(error).__name__}: {error}", where=f"backend {name}") from error
+        self.stats.degraded += 1
+        following = self._next_backend()
+        log.warning(
+            "a step failed on %s: %s; going on with %s", self.model.backend, error, following or "the same backend"
+        )
+        if following:
+            failures = self.stats.failures_in_row
+            self.use_backend(following)
+            self.stats.failures_in_row = failures
+
+    def _next_backend(self) -> str | None:
+        names = [backend.name for backend in usable(self.model.registry.records("backends"))]
+        later = names[names.index(self.model.backend) + 1 :] if self.model.backend in names else names
+        return later[0] if later else None
+
+
+def take_chunk(pending: Mapping[int, Sequence[int]]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Split what sequences wait for into one step of at most `CHUNK` rows, in order, and what is left after it."""
+    chosen: dict[int, list[int]] = {}
+    rest: dict[int, list[int]] = {}
+    room = CHUNK
+    for sequence, ids in pending.items():
+        part = list(ids[:room])
+        room -= len(part)
+        if part or not ids:
+            chosen[sequence] = part
+        if len(part) < len(ids):
+            rest[sequence] = list(ids[len(part) :])
+    return chosen, rest

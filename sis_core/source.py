@@ -1,0 +1,83 @@
+"""Where models come from: a name, path or address becomes a local, verified file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from sis_core.errors import SourceError
+
+
+class Source(ABC):
+    """One place that models come from.
+
+    Attributes:
+        name: unique among sources; ``NAME`` or ``NAME:rest`` on the command line goes to this source alone.
+        default: True for the source that is used when no model is named. Only one installed source may say so.
+    """
+
+    name: ClassVar[str]
+    default: ClassVar[bool] = False
+
+    @abstractmethod
+    def resolve(self, reference: str) -> Path | None:
+        """The local file for ``reference``, or None when it is not this source's business.
+
+        Called once per load, with what the user typed (without ``NAME:``), empty for the default model. A source
+        that should have the file but cannot give it raises SourceError.
+        """
+
+
+class FileSource(Source):
+    """A path on this machine."""
+
+    name = "file"
+
+    def resolve(self, reference: str) -> Path | None:
+        return Path(reference).expanduser() if reference else None
+
+
+def resolve(reference: str | None, sources: Sequence[Source]) -> Path:
+    """The local file for what the user typed; None or empty for the default model.
+
+    A path that exists always wins over a source of the same name. SourceError when nobody knows the reference.
+    """
+    if not reference:
+        return _default(sources)
+    path = Path(reference).expanduser()
+    if path.exists():
+        return path
+    name, colon, rest = reference.partition(":")
+    for source in sources:
+        if source.name == name and (colon or source.name == reference):
+            found = source.resolve(rest)
+            if found is None:
+                raise SourceError(f"the source {name!r} has no model {rest!r}", where=reference)
+            return found
+    for source in sources:
+        if not isinstance(source, FileSource) and (found := source.resolve(reference)) is not None:
+            return found
+    return path  # opening it says why it cannot be read
+
+
+def _default(sources: Sequence[Source]) -> Path:
+    defaults = [source for source in sources if source.default]
+    if not defaults:
+        raise SourceError(
+            "no model was named and no installed package brings one",
+            where="--model",
+            fix="name a file with -m model.gguf, or `pip install sis-tiny` for the built-in model",
+        )
+    if len(defaults) > 1:
+        packages = " and ".join(type(source).__module__.partition(".")[0] for source in defaults)
+        raise SourceError(
+            f"two sources say that theirs is the default model: {packages}",
+            where="--model",
+            fix="name one with -m, or uninstall one of these packages",
+        )
+    found = defaults[0].resolve("")
+    if found is None:
+        raise SourceError(f"the source {defaults[0].name!r} gave no default model", where="--model")
+    return found

@@ -1,0 +1,173 @@
+"""One step of a model: the records that go in and out, and the protocols a backend answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from attrs import field, frozen
+
+from sis_core.arrays import F32, I32
+from sis_core.errors import BackendError
+
+
+def _int32(values: Any) -> I32 | None:
+    return None if values is None else np.ascontiguousarray(values, np.int32).reshape(-1)
+
+
+@frozen(eq=False)
+class Batch:
+    """One ragged step of ``n`` rows, in any mix of sequences: a prefill chunk, one token each of many, or both.
+
+    Attributes:
+        tokens: ids ``(n,)``; None when ``hidden`` is given.
+        positions: ``(n,)`` place of each row in its text. Rows of a sequence must continue it without a gap, in order.
+        sequences: ``(n,)`` which sequence a row belongs to: any int of the caller's choice.
+        outputs: ``(k,)`` indices of the rows whose result is wanted; may be empty.
+        want: logits, or the hidden state after the output norm (or, for layers that end early, after the last layer).
+        hidden: ``(n, n_embd)`` in the backend's own kind of array, for a range of layers that does not start at 0.
+        adapters: sequence to name of a LoRA adapter; empty for most.
+    """
+
+    tokens: I32 | None = field(converter=_int32)
+    positions: I32 = field(converter=_int32)
+    sequences: I32 = field(converter=_int32)
+    outputs: I32 = field(converter=_int32)
+    want: Literal["logits", "hidden"] = "logits"
+    hidden: Any | None = None
+    adapters: Mapping[int, str] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        given = self.hidden if self.tokens is None else self.tokens
+        lengths = {len(self.positions), len(self.sequences)} | ({len(given)} if given is not None else {-1})
+        if len(lengths) != 1 or not self.n:
+            raise BackendError(f"tokens, positions and sequences have lengths {sorted(lengths)}", where="batch")
+        if len(self.outputs) and not 0 <= int(self.outputs.min()) <= int(self.outputs.max()) < self.n:
+            raise BackendError(f"an output row is outside the {self.n} rows of the step", where="batch")
+
+    @property
+    def n(self) -> int:
+        return len(self.positions)
+
+    @classmethod
+    def of(cls, tokens: Any, *, position: int = 0, sequence: int = 0, outputs: Any = None) -> Batch:
+        """Consecutive ``tokens`` of one sequence from ``position`` on; by default only the last row's logits."""
+        n = len(tokens)
+        rows = [n - 1] if outputs is None else outputs
+        return cls(tokens, np.arange(position, position + n), np.full(n, sequence), rows)
+
+
+@frozen(eq=False)
+class Output:
+    """Result of a step: float32 ``(k, n_vocab)`` logits or ``(k, n_embd)`` hidden states, row by row of ``outputs``."""
+
+    values: F32
+    degraded: bool = False
+
+
+class Cache(Protocol):
+    """What a model remembers of its sequences: made by the backend, owned by one session, opaque to everyone else."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use now; a prefix that sequences share counts once."""
+
+    def length(self, sequence: int) -> int:
+        """Tokens kept of a sequence; 0 for an unknown one."""
+
+    def truncate(self, sequence: int, n: int) -> None:
+        """Forget all but the first ``n`` tokens; SisError where the state cannot go back."""
+
+    def fork(self, source: int, target: int, n: int) -> None:
+        """Make ``target`` begin with the first ``n`` tokens of ``source``: shared, copied when one of them writes."""
+
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence; an unknown one is no error."""
+
+    def save(self, sequence: int) -> bytes:
+        """The sequence's state as bytes that `load` of the same model, backend and kv_type understands."""
+
+    def load(self, sequence: int, data: bytes) -> None:
+        """Replace a sequence by a saved state; BackendError when the bytes are not such a state."""
+
+
+class Forward(Protocol):
+    """A backend's answer for a range of layers. Thread-safe: all that changes lies in the cache."""
+
+    @property
+    def layers(self) -> range: ...
+
+    @property
+    def grains(self) -> tuple[str, ...]:
+        """Who runs each layer, one word each, for `sis doctor`."""
+
+    def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
+        """An empty cache for up to ``max_tokens`` tokens over all sequences; ``kv_type`` is f32, f16 …"""
+
+    def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
+        """Bytes that such a cache takes when it is full."""
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        """Run one step. All or nothing: after an exception the cache is as it was before."""
+
+
+class Linear(Protocol):
+    """A weight bound by a backend: ``(n, n_in)`` float32 to ``(n, n_out)``. Thread-safe."""
+
+    def __call__(self, x: F32) -> F32: ...
+
+
+@frozen(eq=False)
+class Group:
+    """The rows of one sequence within a step.
+
+    Attributes:
+        rows: indices ``(m,)`` into the step, in order of position.
+        pages: page numbers ``(p,)`` of the sequence from its start; token ``t`` lies in page ``pages[t // page_size]``.
+        length: tokens of the sequence including this step; row ``rows[j]`` has position ``length - m + j``.
+    """
+
+    rows: I32
+    pages: I32
+    length: int
+
+
+@frozen(eq=False)
+class Plan:
+    """Where a step's keys and values go and what each row may see: computed once, read by every layer.
+
+    Attributes:
+        positions: ``(n,)`` as in the batch.
+        slots: ``(n,)`` where each row's key and value are written: ``page * page_size + position % page_size``.
+        groups: one per sequence in the step.
+    """
+
+    positions: I32
+    slots: I32
+    groups: tuple[Group, ...]
+    page_size: int
+
+
+class LayerState(Protocol):
+    """The paged storage of one layer, in its backend's own layout."""
+
+    @property
+    def page_nbytes(self) -> int: ...
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copy what a page holds, for copy on write."""
+
+    def save_page(self, page: int) -> bytes: ...
+
+    def load_page(self, page: int, data: bytes) -> None: ...
+
+
+class Layer(Protocol):
+    """A block bound by a backend: one call a layer. Thread-safe."""
+
+    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> LayerState | None:
+        """Storage for this layer; memory is taken when pages are first written. None for a layer without state."""
+
+    def __call__(self, hidden: F32, plan: Plan, state: Any) -> F32:
+        """``(n, n_embd)`` to ``(n, n_embd)``; writes the rows' keys and values to their slots, then attends."""

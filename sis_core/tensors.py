@@ -1,0 +1,156 @@
+"""Tensors by role. Shapes are checked as they are taken; what nobody takes can be refused.
+
+Roles are GGUF's names (``blk.0.attn_q.weight``). A file that spells its tensors as Hugging Face or GPT-NeoX do is read
+through the tensor-name map of the ``gguf`` package.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from sis_core.block import Dense, Norm
+from sis_core.errors import ModelError
+from sis_core.quant import Weight
+
+log = logging.getLogger(__name__)
+
+PLAIN = ("F32", "F16", "BF16")
+DERIVED = (
+    "rotary_emb.inv_freq",
+    "attn.masked_bias",
+    "attn.bias",
+    "attention.bias",
+    "attention.masked_bias",
+    "attn_rot_embd",
+)
+
+
+class Tensors:
+    """The weights of a file under their GGUF names.
+
+    Args:
+        weights: by the name that the file uses.
+        where: the file, for messages.
+        degrade: let a missing tensor be a placeholder (zeros, or ones for a norm) with a warning.
+    """
+
+    def __init__(self, weights: Mapping[str, Weight], where: str = "", *, degrade: bool = False) -> None:
+        self.where, self.degrade = where, degrade
+        self.degraded = 0
+        self._weights = dict(weights)
+        self._taken: set[str] = set()
+        self._layers = {int(n.split(".")[1]) for n in weights if n.startswith("blk.") and n.split(".")[1].isdecimal()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._weights
+
+    def get(self, name: str) -> Weight | None:
+        """The tensor as it is, without taking it; None when the file has none of that name."""
+        return self._weights.get(name)
+
+    def has_layer(self, i: int) -> bool:
+        """Whether the file has any tensor of layer ``i``."""
+        return i in self._layers
+
+    def matrix(self, name: str, n_out: int, n_in: int) -> Weight:
+        """The weight ``(n_out, n_in)``; ModelError when it is missing or has another shape."""
+        return self._take(name, (n_out, n_in), fill=0.0)
+
+    def vector(self, name: str, n: int, *, fill: float = 0.0) -> Weight:
+        """The vector ``(n,)``, which must not be quantised."""
+        weight = self._take(name, (n,), fill=fill)
+        if weight.format.name not in PLAIN:
+            raise ModelError(
+                f"tensor {name} is a vector in the block format {weight.format.name}; vectors must be F32, F16 or BF16",
+                where=self.where,
+                fix="quantise the model again with a tool that keeps norms and biases",
+            )
+        return weight
+
+    def maybe_vector(self, name: str, n: int) -> Weight | None:
+        """The vector ``(n,)``, or None when the file has no such tensor."""
+        return self.vector(name, n) if name in self else None
+
+    def maybe_matrix(self, name: str, n_out: int, n_in: int) -> Weight | None:
+        """The weight ``(n_out, n_in)``, or None when the file has no such tensor."""
+        return self.matrix(name, n_out, n_in) if name in self else None
+
+    def dense(self, stem: str, n_out: int, n_in: int, *, bias: bool | None = None) -> Dense:
+        """``stem.weight`` with ``stem.bias``: required (True), refused as unread (False), or used if present (None)."""
+        weight = self.matrix(f"{stem}.weight", n_out, n_in)
+        wanted = bias or (bias is None and f"{stem}.bias" in self)
+        return Dense(weight, self.vector(f"{stem}.bias", n_out) if wanted else None)
+
+    def fused(self, stem: str, sizes: tuple[int, ...], n_in: int, *, bias: bool | None = None) -> tuple[Dense, ...]:
+        """One tensor ``(sum(sizes), n_in)`` as several denses, each a view of its rows."""
+        whole = self.dense(stem, sum(sizes), n_in, bias=bias)
+        parts, start = [], 0
+        for size in sizes:
+            part = None
+            if whole.bias is not None:
+                part = Weight.from_array(
+                    f"{stem}.bias[{start}:]", whole.bias.dequantize().reshape(-1)[start : start + size]
+                )
+            parts.append(Dense(whole.weight.rows(start, start + size), part))
+            start += size
+        return tuple(parts)
+
+    def rms_norm(self, stem: str, n: int, eps: float) -> Norm:
+        """Root-mean-square norm with ``stem.weight``."""
+        return Norm("rms", eps, self.vector(f"{stem}.weight", n, fill=1.0))
+
+    def layer_norm(self, stem: str, n: int, eps: float) -> Norm:
+        """Layer norm with ``stem.weight`` and ``stem.bias``."""
+        return Norm("layer", eps, self.vector(f"{stem}.weight", n, fill=1.0), self.vector(f"{stem}.bias", n))
+
+    def ignore(self, *names: str) -> None:
+        """Mark tensors as understood although they change nothing here."""
+        self._taken.update(names)
+
+    def unread(self) -> list[str]:
+        """Tensors that nobody took, in file order, without those that only repeat what the metadata say."""
+        return [n for n in self._weights if n not in self._taken and not n.removesuffix(".weight").endswith(DERIVED)]
+
+    def _take(self, name: str, shape: tuple[int, ...], fill: float) -> Weight:
+        found = self._weights.get(name)
+        if found is None:
+            if not self.degrade:
+                raise ModelError(
+                    f"tensor {name} {shape} is missing",
+                    where=self.where,
+                    fix="convert the model again from its original",
+                )
+            log.warning("%s: tensor %s is missing; using %g everywhere", self.where, name, fill)
+            self.degraded += 1
+            found = Weight.from_array(name, np.full(shape, fill, np.float32))
+        if found.shape != shape:
+            raise ModelError(
+                f"tensor {name} has shape {found.shape}, but the metadata call for {shape}",
+                where=self.where,
+                fix="the file is inconsistent: convert the model again from its original",
+            )
+        self._taken.add(name)
+        return found
+
+
+def gguf_names(weights: Mapping[str, Weight], architecture: str, n_layer: int) -> dict[str, Weight]:
+    """Rename foreign tensor names to GGUF's by the map of the ``gguf`` package; GGUF names stay as they are."""
+    if "token_embd.weight" in weights:
+        return dict(weights)
+    from gguf import constants, get_tensor_name_map
+
+    known = {name: arch for arch, name in constants.MODEL_ARCH_NAMES.items()}
+    if architecture not in known:
+        return dict(weights)
+    table = get_tensor_name_map(known[architecture], n_layer)
+    renamed = {}
+    for name, weight in weights.items():
+        mapped = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        renamed[mapped or name] = weight
+    log.warning(
+        "tensor names are not GGUF's: %d of %d were mapped", sum(n not in weights for n in renamed), len(weights)
+    )
+    return renamed

@@ -1,0 +1,76 @@
+"""What a tokenizer does, and text that streams without ever splitting a character."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import frozen
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back. Immutable and thread-safe.
+
+    Attributes:
+        n_vocab: number of tokens.
+        bos, eos: ids of the begin and end tokens, None where the file names none.
+        end_tokens: every id that ends a text (eos, end of turn …).
+        add_bos, add_eos: whether `encode` adds them when ``add_special`` is true.
+    """
+
+    n_vocab: int
+    bos: int | None
+    eos: int | None
+    end_tokens: frozenset[int]
+    add_bos: bool
+    add_eos: bool
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``. ``parse_special`` reads the names of control tokens in it as those tokens.
+
+        Raises:
+            TokenizerError: the text holds a lone surrogate, or characters that the vocabulary cannot express.
+        """
+
+    def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of ``tokens``; bytes that are not UTF-8 become U+FFFD. TokenizerError for an id out of range."""
+
+    def token_bytes(self, token: int, *, skip_special: bool = True) -> bytes:
+        """The bytes that a token adds to a running text; TokenizerError for an id out of range."""
+
+    def token_text(self, token: int) -> str:
+        """The token as the vocabulary spells it, for people to read."""
+
+
+@frozen
+class TokenizerFactory:
+    """Builds tokenizers of one kind.
+
+    Attributes:
+        model: the value of ``tokenizer.ggml.model`` that it answers to.
+        build: from the file's metadata (every key, arrays of strings as bytes) to a tokenizer; TokenizerError when
+            the vocabulary contradicts itself. Called at most once for each model.
+        pre: the values of ``tokenizer.ggml.pre`` it knows, for listings.
+    """
+
+    model: str
+    build: Callable[[Mapping[str, Any]], Tokenizer]
+    pre: tuple[str, ...] = ()
+
+
+class TextStream:
+    """Joins tokens to text; holds back bytes until their character is whole."""
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """Text that this token completes; may be empty."""
+        return self._decoder.decode(self._tokenizer.token_bytes(token, skip_special=self._skip_special))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD when the text stops inside a character."""
+        return self._decoder.decode(b"", final=True)
