@@ -1,0 +1,1 @@
+"""Train a small LLaMA-architecture story model from a folder of text and write it as a GGUF file."""

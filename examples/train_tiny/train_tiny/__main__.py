@@ -1,0 +1,75 @@
+"""Command line: `python -m train_tiny TEXT_DIR OUT.gguf --minutes 60`."""
+
+from pathlib import Path
+
+import click
+import torch
+
+from train_tiny.export import write_gguf
+from train_tiny.model import Shape
+from train_tiny.text import read_stories
+from train_tiny.train import Plan, Run
+from train_tiny.vocabulary import load_vocabulary, train_vocabulary
+
+
+@click.command()
+@click.argument("text_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--minutes", default=60.0, show_default=True, help="How long to train, by the clock.")
+@click.option("--steps", type=int, help="End after this many steps, if the time is not over before.")
+@click.option("--work", type=click.Path(file_okay=False, path_type=Path), help="Checkpoints go here [OUT.run].")
+@click.option("--type", "kind", default="Q8_0", show_default=True, help="Type of the written matrices, such as F32.")
+@click.option("--vocab", default=4096, show_default=True, help="Tokens in the vocabulary.")
+@click.option("--layers", default=6, show_default=True, help="Layers of the model.")
+@click.option("--context", default=512, show_default=True, help="Tokens the model sees at once.")
+@click.option("--dropout", default=0.0, show_default=True, help="Share of each layer's output that is dropped.")
+@click.option("--threads", type=int, help="Processor threads to use [all cores].")
+@click.option("--bf16/--f32", default=True, show_default=True, help="Matrix products in bfloat16 or in float32.")
+@click.option("--compile/--no-compile", default=True, show_default=True, help="Compile (needs a C++ compiler).")
+@click.option("--name", default="sis tiny stories", show_default=True, help="general.name of the file.")
+@click.option("--author", default="the sis project", show_default=True, help="general.author of the file.")
+@click.option("--licence", default="MIT", show_default=True, help="general.license of the file.")
+@click.option("--describe", default="A small story model, trained from nothing.", help="general.description.")
+def main(
+    text_dir: Path,
+    out: Path,
+    minutes: float,
+    steps: int | None,
+    work: Path | None,
+    kind: str,
+    vocab: int,
+    layers: int,
+    context: int,
+    dropout: float,
+    threads: int | None,
+    bf16: bool,
+    compile: bool,
+    name: str,
+    author: str,
+    licence: str,
+    describe: str,
+) -> None:
+    """Train a small story model on the .txt files of TEXT_DIR and write it to OUT.
+
+    Started again after an interruption, it goes on from the last checkpoint.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    folder = work or out.with_suffix(".run")
+    folder.mkdir(parents=True, exist_ok=True)
+    stories = read_stories(text_dir)
+    click.echo(f"{len(stories.train)} stories to train on, {len(stories.held_out)} held out")
+    tokenizer_file = folder / "tokenizer.json"
+    if not tokenizer_file.exists():
+        train_vocabulary(stories.train, vocab).save(tokenizer_file)
+    vocabulary = load_vocabulary(tokenizer_file)
+    shape = Shape(n_vocab=vocabulary.tokenizer.get_vocab_size(), n_layer=layers, n_ctx=context)
+    plan = Plan(minutes=minutes, max_steps=steps, dropout=dropout, bf16=bf16, compile=compile)
+    run = Run(stories, vocabulary, shape, plan, folder)
+    run.train()
+    write_gguf(run.model, vocabulary, out, kind, name=name, author=author, licence=licence, description=describe)
+    click.echo(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Drawing the loss curve: `python -m train_tiny.plot RUN_DIR/log.csv loss.svg`."""
+
+import csv
+import math
+from pathlib import Path
+
+import click
+import matplotlib
+
+matplotlib.use("Agg")  # no screen is needed to write a file
+from matplotlib import pyplot
+
+
+def draw_log(log: Path, out: Path, tokens_per_byte: float) -> None:
+    """Draw training and held-out loss, both in bits per byte, over the tokens read."""
+    with log.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    held_out = [line for line in lines if line["held_out_bits_per_byte"]]
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    millions = [int(line["tokens"]) / 1e6 for line in lines]
+    bits = [float(line["train_nats"]) / math.log(2) * tokens_per_byte for line in lines]
+    axes.plot(millions, bits, label="training", linewidth=1)
+    axes.plot(
+        [int(line["tokens"]) / 1e6 for line in held_out],
+        [float(line["held_out_bits_per_byte"]) for line in held_out],
+        "o-",
+        markersize=3,
+        label="held out (rows without earlier context)",
+    )
+    axes.set(xlabel="million tokens read", ylabel="bits per byte", ylim=(None, min(2.5, max(bits))))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(out)
+
+
+@click.command()
+@click.argument("log", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--tokens-per-byte", default=0.2616, show_default=True, help="Of the training text.")
+def main(log: Path, out: Path, tokens_per_byte: float) -> None:
+    """Draw LOG, the log.csv of a run, as the picture OUT."""
+    draw_log(log, out, tokens_per_byte)
+
+
+if __name__ == "__main__":
+    main()
