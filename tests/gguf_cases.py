@@ -141,9 +141,11 @@ CASES = {
         gguf([pair("k", STRING, pack("<Q", 2**63) + bytes(8))]), ("value of key 'k'", str(2**63), "file ends at 53")
     ),
     "X_ARRAY_LEN_OVER_EOF_u8": Case(
-        gguf([array("k", U8, 2**30, bytes(8))]), ("key 'k'", f"{2**30} uint8", "ends at 57")
+        gguf([array("k", U8, 2**30, bytes(8))]), ("key 'k'", f"array[uint8] of {2**30}", "ends at 57")
     ),
-    "X_ARRAY_LEN_2_63_u8": Case(gguf([array("k", U8, 2**63, bytes(8))]), ("key 'k'", f"{2**63} uint8", "ends at 57")),
+    "X_ARRAY_LEN_2_63_u8": Case(
+        gguf([array("k", U8, 2**63, bytes(8))]), ("key 'k'", f"array[uint8] of {2**63}", "ends at 57")
+    ),
     "X_ARRAY_OF_ARRAYS_depth2": Case(
         gguf([array("k", ARRAY, 1, pack("<IQ", U8, 1) + b"\1")]), ("key 'k'", "array of arrays")
     ),

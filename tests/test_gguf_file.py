@@ -88,7 +88,10 @@ OTHER_REFUSALS = {
     "alignment below 8": (gguf([u32("general.alignment", 4)]), "at least 8"),
     "unknown element type": (gguf([array("k", 13, 1, bytes(8))]), "key 'k' is an array of value type 13"),
     "bool array": (gguf([array("k", cases.BOOL, 3, b"\1\0\7")]), "key 'k' has a bool that is 7"),
-    "string array too long": (gguf([array("k", cases.STRING, 9, bytes(64))]), "the 9 string elements of key 'k'"),
+    "string array too long": (
+        gguf([array("k", cases.STRING, 9, bytes(64))]),
+        "key 'k', an array[string] of 9 elements, needs 72 bytes",
+    ),
     "string leaves the file": (gguf([array("k", cases.STRING, 2, string("ab") + pack("<Q", 99))]), "string 1 of"),
     "length leaves the file": (
         gguf(
@@ -129,6 +132,15 @@ def test_every_prefix_is_refused() -> None:
     parse(whole)
     for n in range(len(whole)):
         refusal(lambda n=n: parse(whole[:n]))  # type: ignore[misc]
+
+
+def test_mutated_files(tmp_path: Path) -> None:
+    """A sample of what fuzz_gguf.py does a million times."""
+    pytest.importorskip("resource", reason="the limits of fuzz_gguf.py are those of Unix")
+    from fuzz_gguf import fuzz
+
+    said: list[str] = []
+    assert fuzz(4000, 1, tmp_path, said.append) == 0, said
 
 
 # What is not a GGUF file at all.

@@ -114,7 +114,7 @@ def _array(cursor: Cursor, key: str) -> Array:
     if type_id not in VALUE_TYPES:
         raise cursor.refuse(f"{key} is an array of value type {type_id}; GGUF has 0 to {max(VALUE_TYPES)}")
     type, start = VALUE_TYPES[type_id], cursor.pos
-    what = f"the {n} {type.name} elements of {key}"
+    what = f"{key}, an array[{type.name}] of {n} elements,"
     if type.layout is None:
         return Array.of_strings(cursor.data, cursor.string_offsets(n, what), type, where)
     cursor.need(n * type.layout.size, what)

@@ -45,26 +45,21 @@ def shard_paths(first: Path, metadata: Mapping[str, Value]) -> tuple[Path, ...]:
             where=str(first),
             fix=f"give every part its own name again ({expected}), or merge them with llama.cpp's gguf-split --merge",
         )
-    paths = tuple(first.with_name(f"{name['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
+    paths = (first.with_name(f"{name['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
     if no:
-        raise GGUFError(
-            f"this is part {no + 1} of {count} of a split model",
-            where=str(first),
-            fix=f"open the first part: {paths[0]}",
-        )
-    _check_present(paths)
-    return paths
+        what, fix = f"this is part {no + 1} of {count} of a split model", f"open the first part: {next(paths)}"
+        raise GGUFError(what, where=str(first), fix=fix)
+    return tuple(_present(path, first, count) for path in paths)
 
 
-def _check_present(paths: Sequence[Path]) -> None:
-    missing = [path.name for path in paths if not path.exists()]
-    if missing:
-        shown = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        raise SourceError(
-            f"{len(missing)} of the model's {len(paths)} parts missing: {shown}",
-            where=str(paths[0]),
-            fix="download them into the same directory",
+def _present(path: Path, first: Path, count: int) -> Path:
+    if not path.exists():
+        what, fix = (
+            f"this model has {count} parts, and {path.name} is missing",
+            "download every part into one directory",
         )
+        raise SourceError(what, where=str(first), fix=fix)
+    return path
 
 
 def merge(paths: Sequence[Path], headers: Sequence[Header]) -> dict[str, TensorInfo]:
