@@ -54,6 +54,10 @@ class Backend:
         """One line why this backend cannot work on this machine, or None when it can."""
         return None
 
+    def describe(self) -> str:
+        """One line on what this backend uses here (instruction set, threads …), for `sis doctor`."""
+        return (type(self).__doc__ or "").strip().partition("\n")[0]
+
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward | None:
         """The whole range of layers at once, or None."""
         return None

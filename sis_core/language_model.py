@@ -55,12 +55,12 @@ class LanguageModel(Model):
         Options are those of `request`, and the options of any sampler (``temperature=0.8``).
         """
         request = self.request(prompt, **options)
-        return self._stream([request])
+        return self.stream([request])
 
     def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> list[Completion]:
         """Continue several prompts together: each step of the model serves all of them."""
         pieces: list[list[Piece]] = [[] for _ in prompts]
-        for piece in self._stream([self.request(prompt, **options) for prompt in prompts]):
+        for piece in self.stream([self.request(prompt, **options) for prompt in prompts]):
             pieces[piece.index].append(piece)
         return [completion(part) for part in pieces]
 
@@ -111,7 +111,7 @@ class LanguageModel(Model):
         with self.session(n_ctx=max(len(tokens), 1)) as session:
             return session.hidden(tokens) if want == "hidden" else session.feed(tokens, every=True)
 
-    def _stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
+    def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
         needed = [self._room(request) for request in requests]
         with self.session(
             n_ctx=min(self.config.n_ctx, max(needed)), max_tokens=sum(needed) + 32 * len(needed)

@@ -123,12 +123,10 @@ class Registry:
         if disabled is None:
             disabled = [name.strip() for name in os.environ.get("SIS_DISABLED_PLUGINS", "").split(",")]
         hidden = set(disabled)
-        plugins = [_builtin()]
-        for entry_point in sorted(metadata.entry_points(group=GROUP), key=lambda e: e.name):
-            if entry_point.name not in hidden:
-                plugins.append(_from_entry_point(entry_point))
-        plugins += [_from_file(Path(path)) for path in files]
-        return cls(plugins, prefer=prefer)
+        found = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
+        installed = [_from_entry_point(point) for point in found if point.name not in hidden]
+        named = [_from_file(Path(path)) for path in files]
+        return cls([_builtin(), *installed, *named], prefer=prefer)
 
     @classmethod
     def of(cls, *modules: Any, prefer: Mapping[str, str] | None = None) -> Registry:
@@ -138,6 +136,11 @@ class Registry:
             name = getattr(module, "__name__", None) or f"{type(module).__name__}-{i}"
             plugins.append(Plugin(name.rpartition(".")[2], module))
         return cls(plugins, prefer=prefer)
+
+    @property
+    def kinds(self) -> list[str]:
+        """The names of all kinds of record."""
+        return list(self._kinds)
 
     def entries(self, kind: str) -> list[Entry]:
         """All records of a kind: by score where they have one, then by plugin name. Calls the hooks once."""

@@ -81,7 +81,7 @@ class Session:
         return list(self._tokens.get(sequence, ()))
 
     def feed(self, tokens: Iterable[int], sequence: int = 0, *, every: bool = False) -> F32:
-        """Append tokens to one sequence; logits float32 ``(1, n_vocab)`` of the last, or ``(k, n_vocab)`` of every one."""
+        """Append tokens to one sequence; logits float32 ``(1, n_vocab)`` of the last, ``(k, n_vocab)`` of every one."""
         return self.step({sequence: list(tokens)}, every=every)[sequence]
 
     def step(self, tokens: Mapping[int, Sequence[int]], *, every: bool = False) -> dict[int, F32]:
@@ -133,7 +133,8 @@ class Session:
             wanted = {"none": range(0), "last": range(stop - 1, stop), "all": range(first, stop)}[outputs[sequence]]
             if wanted:
                 rows_of[sequence] = list(wanted)
-        values = self._run(Batch(ids, positions, sequences, sum(rows_of.values(), []), want)).values
+        wanted_rows = [row for rows in rows_of.values() for row in rows]
+        values = self._run(Batch(ids, positions, sequences, wanted_rows, want)).values
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
         results, at = {}, 0

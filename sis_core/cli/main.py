@@ -1,10 +1,137 @@
-"""The command group: lists commands without importing them."""
+"""The command group: lists commands without importing them, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
 import click
 
+COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `command` in sis_core.cli.<name>
+    "generate": "Continue a text.",
+    "inspect": "Show what is in a model file.",
+    "tokenize": "Turn text into token ids, or ids into text.",
+    "plugins": "List plugins, what they offer, and what is wrong with the broken ones.",
+    "samplers": "List samplers and their options.",
+    "doctor": "Check this machine, the plugins and a model.",
+}
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+GLOBAL_WITH_VALUE, GLOBAL_FLAGS = ("--plugin", "--prefer"), ("-v", "-vv", "--verbose")
 
-@click.group()
-def main() -> None:
-    """Run language models from GGUF files."""
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when typed. Global options may stand anywhere on the line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(set(_foreign_commands()) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            command: click.Command = import_module(f"sis_core.cli.{name}").command
+            return command
+        if name in _foreign_commands():
+            from sis_core.cli.common import registry_of
+
+            found: click.Command = registry_of(ctx).get("commands", name, where=f"sis {name}")
+            return found
+        return None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            from sis_core.architecture import suggest
+
+            known = self.list_commands(ctx)
+            hint = suggest(args[0], known) or f". There are: {', '.join(known)}"
+            raise click.UsageError(f"no such command {args[0]!r}{hint}", ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Click would import every command for its help line.
+        foreign = {name: f"(from {package})" for name, package in _foreign_commands().items()}
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, {**foreign, **COMMANDS}[name]) for name in self.list_commands(ctx)])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, hoist(args))
+
+
+def hoist(args: Sequence[str]) -> list[str]:
+    """Move the global options to the front; what follows ``--`` stays where it is."""
+    front: list[str] = []
+    rest: list[str] = []
+    items = iter(args)
+    for arg in items:
+        if arg == "--":
+            rest += [arg, *items]
+        elif arg in GLOBAL_FLAGS or arg.startswith(tuple(f"{name}=" for name in GLOBAL_WITH_VALUE)):
+            front.append(arg)
+        elif arg in GLOBAL_WITH_VALUE:
+            front += [arg, *[value for value in [next(items, None)] if value is not None]]
+        else:
+            rest.append(arg)
+    return front + rest
+
+
+def _foreign_commands() -> dict[str, str]:
+    """Commands of installed plugins and the package each comes from, without importing any."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.dist.name if point.dist else "?" for point in entry_points(group="sis.commands")}
+
+
+def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        click.echo(f"sis {version('sis-core')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Also load a plugin from one Python file.")
+@click.option("--prefer", "prefer", multiple=True, metavar="NAME=PLUGIN", help="Settle a name that two plugins claim.")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for debugging.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.pass_context
+def group(ctx: click.Context, plugins: tuple[str, ...], prefer: tuple[str, ...], verbose: int) -> None:
+    """Run language models from GGUF files. Every format, kernel, family, tokenizer and sampler is a plugin."""
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    pairs = [item.partition("=") for item in prefer]
+    for item, (name, equals, plugin) in zip(prefer, pairs, strict=True):
+        if not (name and equals and plugin):
+            raise click.UsageError(f"--prefer {item}: write it as NAME=PLUGIN")
+    ctx.obj = {"files": plugins, "prefer": {name: plugin for name, _, plugin in pairs}}
+
+
+def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
+    """Run the program and exit: 0 done, 1 error, 2 wrong usage, 130 interrupted."""
+    from sis_core.errors import SisError
+
+    try:
+        group.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SisError as error:
+        click.echo(f"sis: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except MemoryError:
+        click.echo("sis: out of memory. Ask for a shorter context (--ctx) or use a smaller file", err=True)
+        sys.exit(EXIT_ERROR)
+    except BrokenPipeError:
+        # The reader has gone (`sis … | head`): say nothing, also not when Python flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    sys.exit(0)

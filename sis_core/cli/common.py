@@ -1,0 +1,92 @@
+"""What several commands share: the registry, the options of a model, and tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from sis_core.language_model import LanguageModel, load
+from sis_core.registry import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODEL_OPTIONS = [
+    click.option("-m", "--model", metavar="FILE", help="A GGUF file or a source's name; default: the built-in model."),
+    click.option("--backend", metavar="NAME", help="Use this backend instead of the best one."),
+    click.option("--ctx", "n_ctx", type=click.IntRange(1), help="Tokens of context; default: all the model was trained for."),
+    click.option("--kv-type", default="f16", show_default=True, help="How keys and values are kept: f16 or f32."),
+    click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
+    click.option("--pack/--no-pack", default=None, help="Copy weights into the backend's layout, or read them in place."),
+    click.option("--batch-invariant", is_flag=True, help="Same numbers whatever else shares a step; slower."),
+    click.option(
+        "--on-error",
+        type=click.Choice(["strict", "degrade"]),
+        default="strict",
+        show_default=True,
+        help="Stop at the first error, or go on as well as possible and say so.",
+    ),
+]
+
+
+def model_options(function: F) -> F:
+    """Add the options that say which model to load and how."""
+    for option in reversed(MODEL_OPTIONS):
+        function = option(function)
+    return function
+
+
+def registry_of(ctx: click.Context) -> Registry:
+    """The program's registry, made when first needed."""
+    root = ctx.find_root()
+    obj = root.ensure_object(dict)
+    if "registry" not in obj:
+        obj["registry"] = Registry.load(files=obj.get("files", ()), prefer=obj.get("prefer"))
+    registry: Registry = obj["registry"]
+    return registry
+
+
+def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
+    """Load the model that the options of `model_options` describe, taking them out of ``options``."""
+    names = ("backend", "n_ctx", "kv_type", "n_threads", "pack", "batch_invariant", "on_error")
+    chosen = {name: options.pop(name) for name in names}
+    return load(options.pop("model"), registry=registry_of(ctx), **chosen)
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: aligned and fitted to the window on a terminal, tabs between cells when piped."""
+    listed = [[str(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(headers), *listed]:
+            click.echo("\t".join(row))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    drawn = Table(*headers, box=SIMPLE_HEAD, pad_edge=False)
+    for row in listed:
+        drawn.add_row(*map(escape, row))
+    Console().print(drawn)
+
+
+def json_line(value: object) -> None:
+    """Print one JSON object on a line of its own; numbers that JSON lacks become null."""
+    click.echo(json.dumps(_finite(value), ensure_ascii=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def human_bytes(n: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"

@@ -1,0 +1,98 @@
+"""``sis doctor``"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections import Counter
+from importlib import metadata
+from itertools import groupby
+from typing import Any
+
+import click
+import numpy as np
+import psutil
+
+from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
+from sis_core.language_model import LanguageModel
+from sis_core.memory import available_memory
+from sis_core.registry import Registry
+from sis_core.scan import check_tensors
+
+PROBE = "Once upon a time"
+
+
+@click.command("doctor")
+@model_options
+@click.option("--check-tensors", is_flag=True, help="Read every weight of the model and look for NaN and infinity.")
+@click.pass_context
+def command(ctx: click.Context, check_tensors: bool, **options: Any) -> None:
+    """Check this machine, the plugins and, with -m, a model. Exit code 1 when something is broken."""
+    registry = registry_of(ctx)
+    registry.load_all()
+    _machine()
+    broken = _plugins(registry)
+    _backends(registry)
+    if options["model"]:
+        with load_model(ctx, options) as model:
+            _model(model, scan=check_tensors)
+    if broken:
+        ctx.exit(1)
+
+
+def _machine() -> None:
+    click.echo(f"sis {metadata.version('sis-core')}, Python {platform.python_version()}, numpy {np.__version__}")
+    click.echo(f"{platform.system()} {platform.machine()}, {_cores()} cores, {human_bytes(available_memory())} of memory free")
+
+
+def _cores() -> str:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False)
+    return f"{usable} usable of {physical or '?'} physical"
+
+
+def _plugins(registry: Registry) -> int:
+    broken = [plugin for plugin in registry.plugins if plugin.error]
+    click.echo(f"{len(registry.plugins) - len(broken)} plugins work, {len(broken)} do not")
+    for plugin in broken:
+        click.echo(f"  {plugin.name}: {plugin.error}")
+    return len(broken)
+
+
+def _backends(registry: Registry) -> None:
+    click.echo()
+    rows = []
+    for backend in registry.records("backends"):
+        reason = backend.idle_reason()
+        state = "only when named" if backend.score <= 0 and not reason else "ready" if not reason else f"idle: {reason}"
+        rows.append([backend.name, backend.score, state, backend.describe()])
+    table(["backend", "score", "state", "about"], rows)
+
+
+def _model(model: LanguageModel, *, scan: bool) -> None:
+    config = model.config
+    click.echo()
+    click.echo(f"{model.path.name}: {config.architecture}, {config.n_layer} layers, n_embd {config.n_embd}, n_vocab {config.n_vocab}")
+    types = Counter(info.type_name for info in model.file.tensors.values())
+    click.echo("types: " + ", ".join(f"{name} ×{n}" for name, n in types.most_common()))
+    click.echo(f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for")
+    cache = model.forward.cache_nbytes(model.options.kv_type, config.n_ctx)
+    weights = sum(info.n_bytes for info in model.file.tensors.values())
+    click.echo(f"memory: weights {human_bytes(weights)}, cache {human_bytes(cache)} when full")
+    for grain, layers in groupby(enumerate(model.grains), key=lambda pair: pair[1]):
+        numbers = [i for i, _ in layers]
+        click.echo(f"layers {numbers[0]} to {numbers[-1]}: {grain}")
+    tokens = model.tokenize(PROBE)
+    back = model.detokenize(tokens)
+    click.echo(f"tokenizer: {PROBE!r} is {len(tokens)} tokens and comes back as {back!r}")
+    logits = model.logits(tokens)[-1]
+    if np.isfinite(logits).all():
+        best = int(logits.argmax())
+        click.echo(f"one step: finite logits; the likeliest next token is {model.tokenizer.token_text(best)!r}")
+    else:
+        click.echo("one step: the logits are not finite: the file is damaged, or a format decodes it wrongly")
+        sys.exit(1)
+    if scan:
+        check_tensors(model)
+        click.echo("tensors: every weight is finite")

@@ -1,0 +1,76 @@
+"""``sis inspect``"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from sis_core.cli.common import human_bytes, json_line, table
+from sis_core.gguf_file import GGUFFile
+
+SHOWN = 8  # items of a long array
+
+
+@click.command("inspect")
+@click.argument("file")
+@click.option("--tensors/--no-tensors", default=True, help="List every tensor.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(file: str, tensors: bool, as_json: bool) -> None:
+    """Show the metadata and tensors of FILE, also when no plugin can run it. On a bad file: one line, exit code 1."""
+    with GGUFFile.open(file) as opened:
+        if as_json:
+            json_line(_summary(opened, tensors))
+            return
+        total = sum(info.n_bytes for info in opened.tensors.values())
+        types = Counter(info.type_name for info in opened.tensors.values())
+        parts = f" in {len(opened.paths)} parts" if len(opened.paths) > 1 else ""
+        click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {len(opened.tensors)} tensors, {human_bytes(total)}")
+        click.echo("types: " + (", ".join(f"{name} ×{n}" for name, n in types.most_common()) or "none"))
+        for info in opened.tensors.values():
+            if info.package:
+                click.echo(f"{info.type_name} is not a type of GGUF; the file says that the package {info.package!r} brings it")
+                break
+        click.echo()
+        table(
+            ["key", "type", "value"],
+            [(key, opened.metadata_types[key], _short(value)) for key, value in opened.metadata.items()],
+        )
+        if tensors:
+            click.echo()
+            table(
+                ["tensor", "shape", "type", "bytes"],
+                [(i.name, " × ".join(map(str, i.shape)), i.type_name, i.n_bytes) for i in opened.tensors.values()],
+            )
+
+
+def _summary(opened: GGUFFile, tensors: bool) -> dict[str, Any]:
+    summary: dict[str, Any] = {
+        "path": str(opened.path),
+        "version": opened.version,
+        "metadata": {key: _plain(value) for key, value in opened.metadata.items()},
+    }
+    if tensors:
+        summary["tensors"] = [
+            {"name": i.name, "shape": list(i.shape), "type": i.type_name, "bytes": i.n_bytes} for i in opened.tensors.values()
+        ]
+    return summary
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return [_plain(item) for item in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def _short(value: Any) -> str:
+    """A value on one line, with control characters made visible: the file is a stranger's."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        items = ", ".join(_short(item) for item in value[:SHOWN])
+        return f"[{items}{', …' if len(value) > SHOWN else ''}] ({len(value):,})"
+    text = _plain(value)
+    if not isinstance(text, str):
+        return str(text)
+    return repr(text[:200] + ("…" if len(text) > 200 else ""))

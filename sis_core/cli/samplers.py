@@ -1,0 +1,35 @@
+"""``sis samplers``"""
+
+from __future__ import annotations
+
+import attrs
+import click
+
+from sis_core.cli.common import json_line, registry_of, table
+
+
+@click.command("samplers")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List samplers and their options, in the order in which a chain runs them."""
+    registry = registry_of(ctx)
+    entries = sorted(registry.entries("samplers"), key=lambda entry: (entry.record.order, entry.record.name))
+    if as_json:
+        for entry in entries:
+            options = {field.name: _default(field) for field in attrs.fields(entry.record)}
+            json_line({"name": entry.record.name, "plugin": entry.plugin, "options": options})
+        return
+    rows = []
+    for entry in entries:
+        summary = (entry.record.__doc__ or "").strip().partition("\n")[0]
+        options = ", ".join(f"{field.name}={_default(field)}" for field in attrs.fields(entry.record))
+        rows.append([entry.record.name, entry.plugin, options, summary])
+    table(["sampler", "plugin", "options", "what it does"], rows)
+
+
+def _default(field: attrs.Attribute[object]) -> object:
+    value = field.default
+    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
+        value = value.factory()  # type: ignore[union-attr]
+    return None if value is attrs.NOTHING else value if isinstance(value, str | int | float | bool) else str(value)
