@@ -121,7 +121,7 @@ class GGUFWriter:
         type_id = _type_id(type)
         known = TENSOR_TYPES.get(type_id) if type_id is not None else None
         size = known.n_bytes(prod(shape)) if known else n_bytes
-        if size is None:
+        if size is None or size < 0:
             raise self._refuse(f"{tensor} in format {type!r} needs its length", "pass n_bytes")
         if n_bytes not in (None, size):
             raise self._refuse(f"{tensor} of shape {tuple(shape)} has {size} bytes in {type}, not {n_bytes}")

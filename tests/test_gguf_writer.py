@@ -262,6 +262,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "too many bytes": ({"chunks": [bytes(257)]}, ("tensor 't'", "256 bytes", "have more")),
     "wrong length": ({"n_bytes": 128}, ("tensor 't'", "256 bytes in F32", "not 128")),
     "no length": ({"type": "XQ2"}, ("tensor 't'", "'XQ2'", "n_bytes")),
+    "negative length": ({"type": 99, "n_bytes": -1}, ("tensor 't'", "in format 99 needs its length")),
+    "no data": ({"type": 99, "n_bytes": 0, "chunks": []}, ("tensor data begin at byte", "the file ends at")),
     "ragged row": ({"type": "Q4_0", "shape": (2, 33), "chunks": [bytes(36)]}, ("rows of 33", "multiple of 32")),
     "removed type": ({"type": 4, "n_bytes": 256}, ("type 4 (Q4_2)", "removed")),
     "five dimensions": ({"shape": (1, 1, 1, 2, 32)}, ("5 dimensions",)),
