@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sis_core.errors import GGUFError, SisError, SourceError
 from sis_core.gguf_file import TENSOR_TYPES, Array, GGUFFile
 from sis_core.gguf_file.tables import VALUE_TYPES
-from sis_core.gguf_writer import GGUFWriter
+from sis_core.gguf_writer import OWN_KEYS, GGUFWriter
 
 ONE_DIRECTORY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
@@ -43,7 +43,9 @@ SCALARS = {
     "float64": st.floats(allow_nan=False),
     "bool": st.booleans(),
 }
-KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20).filter(
+    lambda key: not OWN_KEYS.fullmatch(key)
+)
 TYPED = st.one_of(
     [st.tuples(st.just(name), values) for name, values in SCALARS.items()]
     + [st.tuples(st.just(f"array[{name}]"), st.lists(values)) for name, values in SCALARS.items()]
