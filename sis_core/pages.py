@@ -6,6 +6,9 @@ forking, truncation and rollback from the same code. The idea is that of PagedAt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from attrs import define, field
 
@@ -23,11 +26,10 @@ class _Sequence:
 
 @define
 class Reservation:
-    """A step's plan, the page copies that must be done before it runs, and what undoes it."""
+    """A step's plan, and the page copies (source, target) that must be done before it writes."""
 
     plan: Plan
     copies: list[tuple[int, int]]
-    before: dict[int, tuple[list[int], int]]
 
 
 class PageTable:
@@ -53,10 +55,16 @@ class PageTable:
         found = self._sequences.get(sequence)
         return list(found.pages) if found else []
 
-    def reserve(self, batch: Batch) -> Reservation:
-        """Make room for a batch; ContextError for a gap in positions, MemoryLimitError when pages run out.
+    @contextmanager
+    def reserve(self, batch: Batch) -> Iterator[Reservation]:
+        """Make room for a batch while it runs; after an exception the table is as it was.
 
-        On an error nothing has changed. A page that another sequence shares is replaced before it would be written.
+        A page that sequences share is replaced for each of them that would write to it, and lives until the step is
+        done, so that nothing that was there before is lost when the step fails.
+
+        Raises:
+            ContextError: the positions do not continue their sequences.
+            MemoryLimitError: there are not enough pages.
         """
         rows_of: dict[int, list[int]] = {}
         for row, sequence in enumerate(batch.sequences.tolist()):
@@ -65,18 +73,15 @@ class PageTable:
         copies: list[tuple[int, int]] = []
         try:
             groups = tuple(self._extend(s, rows, batch, copies) for s, rows in rows_of.items())
-        except Exception:
-            self._restore(before)
+            slots = np.empty(batch.n, np.int32)
+            for group in groups:
+                at = batch.positions[group.rows]
+                slots[group.rows] = group.pages[at // self.page_size] * self.page_size + at % self.page_size
+            yield Reservation(Plan(batch.positions, slots, groups, self.page_size), copies)
+        except BaseException:
+            self._undo(before)
             raise
-        slots = np.empty(batch.n, np.int32)
-        for group in groups:
-            at = batch.positions[group.rows]
-            slots[group.rows] = group.pages[at // self.page_size] * self.page_size + at % self.page_size
-        return Reservation(Plan(batch.positions, slots, groups, self.page_size), copies, before)
-
-    def rollback(self, reservation: Reservation) -> None:
-        """Undo a reservation whose step failed."""
-        self._restore(reservation.before)
+        self._give_back([source for source, _ in copies])
 
     def truncate(self, sequence: int, n: int) -> None:
         """Keep the first ``n`` tokens; ContextError when the sequence is shorter."""
@@ -136,25 +141,18 @@ class PageTable:
         if last < len(found.pages) and self._uses[found.pages[last]] > 1:
             fresh = self._take()
             copies.append((found.pages[last], fresh))
-            self._uses[found.pages[last]] -= 1
             found.pages[last] = fresh
         while len(found.pages) * self.page_size < stop:
             found.pages.append(self._take())
         found.length = stop
         return Group(row_array, np.asarray(found.pages, np.int32), stop)
 
-    def _restore(self, before: dict[int, tuple[list[int], int]]) -> None:
-        for sequence in before:
-            found = self._sequences.pop(sequence, None)
-            for page in found.pages if found else ():
-                self._uses[page] -= 1
+    def _undo(self, before: dict[int, tuple[list[int], int]]) -> None:
         for sequence, (pages, length) in before.items():
-            for page in pages:
-                self._uses[page] += 1
-            if pages:
+            found = self._sequences.pop(sequence, _Sequence())
+            self._give_back([page for page in found.pages if page not in pages])
+            if length:
                 self._sequences[sequence] = _Sequence(pages, length)
-        # A page that a failed step took is free again; one that it gave up may be in use again: rebuild the list.
-        self._free = [page for page in range(self.n_pages - 1, -1, -1) if self._uses[page] == 0]
 
     def _take(self) -> int:
         if not self._free:

@@ -78,7 +78,8 @@ class StubForward:
                 f"token {int(batch.tokens[outside][0])} is outside the vocabulary of {self.network.n_vocab}",
                 where="step",
             )
-        cache.table.reserve(batch)
+        with cache.table.reserve(batch):
+            pass
         wanted = set(batch.outputs.tolist())
         results: dict[int, F32] = {}
         for row, (token, sequence) in enumerate(zip(batch.tokens.tolist(), batch.sequences.tolist(), strict=True)):

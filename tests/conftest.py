@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tiny_models
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +16,9 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("SIS_TEST_DATA is not set: it names a folder with models/stories260K.gguf")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random LLaMA file."""
+    return tiny_models.write_model(tmp_path_factory.mktemp("models") / "random.gguf")

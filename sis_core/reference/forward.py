@@ -119,8 +119,7 @@ class SequentialForward:
         if not isinstance(cache, PagedCache) or len(cache.states) != len(self.bound):
             raise BackendError("this cache was made by another backend", where="step")
         x = self._embed(batch)
-        reservation = cache.table.reserve(batch)
-        try:
+        with cache.table.reserve(batch) as reservation:
             for source, target in reservation.copies:
                 for state in cache.states:
                     if state:
@@ -128,9 +127,6 @@ class SequentialForward:
             for layer, state in zip(self.bound, cache.states, strict=True):
                 x = layer(x, reservation.plan, state)
             return Output(self._finish(x[batch.outputs], batch))
-        except BaseException:
-            cache.table.rollback(reservation)
-            raise
 
     def _embed(self, batch: Batch) -> F32:
         if batch.tokens is None:

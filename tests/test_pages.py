@@ -1,0 +1,100 @@
+"""Page tables against a plain model of them: whatever the order of calls, tokens stay where they belong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from sis_core.errors import ContextError, MemoryLimitError
+from sis_core.pages import PageTable
+from sis_core.step import Batch
+
+N_PAGES, PAGE = 12, 4
+SEQUENCES = st.integers(0, 3)
+
+
+class Fault(Exception):
+    """A step that failed after it wrote."""
+
+
+class Machine(RuleBasedStateMachine):
+    """Real tables move numbers in a store; the model is a dict of lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = PageTable(N_PAGES, PAGE)
+        self.store = np.full(N_PAGES * PAGE, -1)
+        self.model: dict[int, list[int]] = {}
+        self.next = 0
+
+    @rule(sizes=st.dictionaries(SEQUENCES, st.integers(1, 9), min_size=1), fail=st.booleans())
+    def extend(self, sizes: dict[int, int], fail: bool) -> None:
+        rows = [(len(self.model.get(s, [])) + i, s) for s, n in sizes.items() for i in range(n)]
+        positions, sequences = np.array(rows).T
+        batch = Batch(np.zeros(len(rows)), positions, sequences, [])
+        used = self.table.n_used
+        values = np.arange(self.next, self.next + len(rows))
+        self.next += len(rows)
+        try:
+            with self.table.reserve(batch) as reservation:
+                for source, target in reservation.copies:
+                    self.store[target * PAGE : (target + 1) * PAGE] = self.store[source * PAGE : (source + 1) * PAGE]
+                self.store[reservation.plan.slots] = values
+                if fail:
+                    raise Fault
+        except (MemoryLimitError, Fault):
+            assert self.table.n_used == used
+            return
+        for (_, sequence), value in zip(rows, values.tolist(), strict=True):
+            self.model.setdefault(sequence, []).append(value)
+
+    @rule(sequence=SEQUENCES, share=st.floats(0, 1))
+    def truncate(self, sequence: int, share: float) -> None:
+        have = self.model.get(sequence, [])
+        n = int(len(have) * share)
+        self.table.truncate(sequence, n)
+        self.model[sequence] = have[:n]
+
+    @rule(source=SEQUENCES, copy=SEQUENCES, share=st.floats(0, 1))
+    def fork(self, source: int, copy: int, share: float) -> None:
+        used = self.table.n_used
+        have = self.model.get(source, [])
+        n = int(len(have) * share)
+        self.table.fork(source, copy, n)
+        self.model[copy] = have[:n]
+        assert self.table.n_used <= used
+
+    @rule(sequence=SEQUENCES)
+    def drop(self, sequence: int) -> None:
+        self.table.drop(sequence)
+        self.model.pop(sequence, None)
+
+    @invariant()
+    def tokens_are_where_they_belong(self) -> None:
+        for sequence, expected in self.model.items():
+            pages = np.array(self.table.pages(sequence), int)
+            assert self.table.length(sequence) == len(expected)
+            slots = (pages[:, None] * PAGE + np.arange(PAGE)).reshape(-1)[: len(expected)]
+            assert self.store[slots].tolist() == expected
+
+    @invariant()
+    def no_page_is_lost(self) -> None:
+        used = {page for sequence in self.model for page in self.table.pages(sequence)}
+        assert len(used) == self.table.n_used
+
+
+TestPageTable = Machine.TestCase
+TestPageTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_truncating_past_the_end_is_refused() -> None:
+    with pytest.raises(ContextError, match="sequence 5: cannot keep 3 tokens of 0"):
+        PageTable(2).truncate(5, 3)
+
+
+def test_sharing_more_than_there_is_is_refused() -> None:
+    with pytest.raises(ContextError, match="sequence 0: cannot share 1 tokens of 0"):
+        PageTable(2).fork(0, 1, 1)

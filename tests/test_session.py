@@ -1,0 +1,252 @@
+"""Sessions: feeding, limits, switching backends, recovering from failures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sis_llama
+
+from sis_core import hookimpl
+from sis_core.backend import Backend, BackendOptions
+from sis_core.block import Network
+from sis_core.errors import BackendError, ClosedError, ContextError
+from sis_core.model import Model, open_model
+from sis_core.registry import Registry
+from sis_core.session import CHUNK, Session
+from sis_core.step import Batch, Cache, Forward, Output
+from sis_core.stub import StubForward
+
+
+class FailingForward(StubForward):
+    """Fails whenever it is told to."""
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        if Failing.failures:
+            Failing.failures -= 1
+            raise RuntimeError("the kernel tripped")
+        return super().step(batch, cache)
+
+
+class Failing(Backend):
+    name, score = "failing", 90
+    failures = 0
+
+    def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
+        return FailingForward(network, layers)
+
+    @hookimpl
+    def sis_register_backends(self) -> list[Backend]:
+        return [self]
+
+
+def opened(path: Path, backend: str | None = "numpy", *plugins: object, **options: object) -> Model:
+    return open_model(Model, path, Registry.of(sis_llama, *plugins), backend=backend, options=BackendOptions(kv_type="f32"))
+
+
+@pytest.fixture
+def model(random_model: Path) -> Iterator[Model]:
+    with opened(random_model) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def no_failures() -> Iterator[None]:
+    Failing.failures = 0
+    yield
+    Failing.failures = 0
+
+
+def test_feeding_at_once_equals_one_by_one(model: Model) -> None:
+    ids = [256, 1, 2, 3, 50, 60]
+    with Session(model) as once, Session(model) as slowly:
+        whole = once.feed(ids, every=True)
+        single = np.concatenate([slowly.feed([token]) for token in ids])
+        np.testing.assert_allclose(single, whole, rtol=0, atol=1e-5)
+        assert once.tokens() == slowly.tokens() == ids
+        assert (once.stats.steps, slowly.stats.steps) == (1, 6)
+
+
+def test_long_prompts_run_in_chunks(random_model: Path) -> None:
+    ids = np.random.default_rng(1).integers(0, 256, 1100).tolist()
+    with opened(random_model) as model, Session(model, n_ctx=1200) as session:
+        logits = session.feed(ids)
+        assert logits.shape == (1, 260)
+        assert (session.stats.steps, session.stats.rows) == (-(-1100 // CHUNK), 1100)
+
+
+def test_several_sequences_share_a_step(model: Model) -> None:
+    texts = {0: [256, 5, 6], 7: [256, 9], 3: [256, 70, 80, 90, 100]}
+    with Session(model, max_tokens=256) as together, Session(model, max_tokens=256) as apart:
+        found = together.step(texts)
+        assert together.stats.steps == 1
+        for sequence, ids in texts.items():
+            np.testing.assert_allclose(found[sequence], apart.feed(ids, sequence), rtol=0, atol=1e-5)
+
+
+def test_a_text_longer_than_the_context_names_both_numbers(model: Model) -> None:
+    with Session(model) as session:
+        session.feed([256] * 100)
+        with pytest.raises(ContextError, match=r"131 tokens .* context of 128"):
+            session.feed([1] * 31)
+        assert len(session.tokens()) == 100
+        session.feed([1] * 28)
+
+
+def test_rewrite_keeps_the_common_beginning(model: Model) -> None:
+    with Session(model) as session, Session(model) as fresh:
+        session.feed(range(50))
+        before = session.stats.rows
+        session.rewrite(0, [*range(40), 99, 98])
+        assert session.stats.rows == before + 2
+        np.testing.assert_allclose(session.feed([1]), fresh.feed([*range(40), 99, 98, 1]), rtol=0, atol=1e-5)
+
+
+def test_fork_and_drop(model: Model) -> None:
+    with Session(model, max_tokens=256) as session:
+        first = session.feed(range(70))
+        used = session.nbytes
+        session.fork(0, 1)
+        assert session.nbytes == used
+        session.truncate(1, 69)
+        np.testing.assert_allclose(session.feed([69], 1), first, rtol=0, atol=1e-5)
+        session.drop(0)
+        session.drop(1)
+        assert session.nbytes == 0
+
+
+def test_hidden_states(model: Model) -> None:
+    with Session(model) as session:
+        hidden = session.hidden([256, 1, 2])
+        assert hidden.shape == (3, 32)
+        assert session.tokens() == [256, 1, 2]
+
+
+def test_switching_backends_keeps_the_text(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    with Session(model) as session, Session(model) as steady:
+        session.feed([256, 1, 2, 3])
+        steady.feed([256, 1, 2, 3])
+        with caplog.at_level(logging.WARNING):
+            session.use_backend("stub")
+        assert [r.getMessage() for r in caplog.records] == ["backend changed from numpy to stub; 4 tokens are computed again"]
+        stub = session.feed([4])
+        session.use_backend("numpy")
+        assert session.tokens() == [256, 1, 2, 3, 4]
+        real = steady.feed([4, 5])
+        assert not np.allclose(stub, real)
+        np.testing.assert_allclose(session.feed([5]), real, rtol=0, atol=1e-5)
+    assert not model.closed
+
+
+def test_token_out_of_range_is_refused_or_clamped(model: Model) -> None:
+    with Session(model) as strict, pytest.raises(BackendError, match="token 260 is outside the vocabulary of 260"):
+        strict.feed([260])
+    with Session(model, on_error="degrade") as session:
+        found = session.feed([1, 9999, -5])
+        assert session.tokens() == [1, 259, 0]
+        assert session.degraded
+        assert found.shape == (1, 260)
+
+
+def test_strict_reports_the_backend(random_model: Path) -> None:
+    with opened(random_model, None, Failing()) as model, Session(model) as session:
+        assert model.backend == "failing"
+        Failing.failures = 1
+        with pytest.raises(BackendError, match="backend failing: a step failed: RuntimeError: the kernel tripped"):
+            session.feed([1])
+        assert session.tokens() == []
+        session.feed([1])
+
+
+def test_degrade_falls_back_to_the_next_real_backend(random_model: Path) -> None:
+    with opened(random_model, None, Failing()) as model, Session(model, on_error="degrade") as session, opened(random_model) as plain:
+        Failing.failures = 1
+        found = session.feed([256, 1, 2])
+        assert session.model.backend == "numpy"
+        assert (session.degraded, session.stats.degraded) == (True, 1)
+        with Session(plain) as reference:
+            np.testing.assert_allclose(found, reference.feed([256, 1, 2]), rtol=0, atol=1e-6)
+
+
+def test_degrade_gives_up_after_three_failures(random_model: Path) -> None:
+    with opened(random_model, "failing", Failing()) as model, Session(model, on_error="degrade") as session:
+        session._next_backend = lambda: None  # type: ignore[method-assign]
+        Failing.failures = 5
+        with pytest.raises(BackendError, match="the kernel tripped"):
+            session.feed([1])
+        assert Failing.failures == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_degrade_never_swallows(random_model: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    def trip(self: StubForward, batch: Batch, cache: Cache) -> Output:
+        raise error
+
+    with opened(random_model, "failing", Failing()) as model, Session(model, on_error="degrade") as session:
+        monkeypatch.setattr(FailingForward, "step", trip)
+        with pytest.raises(error):
+            session.feed([1])
+
+
+def test_closed_things_say_so(random_model: Path) -> None:
+    model = opened(random_model)
+    session = Session(model)
+    session.feed([1])
+    session.close()
+    with pytest.raises(ClosedError, match="session: is closed"):
+        session.feed([2])
+    other = Session(model)
+    model.close()
+    model.close()
+    with pytest.raises(ClosedError, match=r"random\.gguf: is closed"):
+        other.feed([2])
+
+
+def test_close_waits_for_running_steps(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, go_on, order = threading.Event(), threading.Event(), []
+    original = StubForward.step
+
+    def slow(self: StubForward, batch: Batch, cache: Cache) -> Output:
+        inside.set()
+        assert go_on.wait(10)
+        order.append("step")
+        return original(self, batch, cache)
+
+    monkeypatch.setattr(StubForward, "step", slow)
+    model = opened(random_model, "stub")
+    session = Session(model)
+    stepping = threading.Thread(target=session.feed, args=([1],))
+    stepping.start()
+    assert inside.wait(10)
+    closing = threading.Thread(target=lambda: (model.close(), order.append("close")))
+    closing.start()
+    go_on.set()
+    stepping.join(10)
+    closing.join(10)
+    assert order == ["step", "close"]
+
+
+def test_two_threads_get_what_each_gets_alone(model: Model) -> None:
+    texts = [[256, *range(i, i + 40)] for i in range(4)]
+    with Session(model) as session:
+        alone = []
+        for text in texts:
+            session.rewrite(0, [])
+            alone.append(session.feed(text))
+    found: list[object] = [None] * 4
+
+    def work(i: int) -> None:
+        with Session(model) as mine:
+            found[i] = mine.feed(texts[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), other)
