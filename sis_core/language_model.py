@@ -61,7 +61,7 @@ class LanguageModel(Model):
         """Continue several prompts together: each step of the model serves all of them."""
         pieces: list[list[Piece]] = [[] for _ in prompts]
         for piece in self.stream([self.request(prompt, **options) for prompt in prompts]):
-            pieces[piece.index].append(piece)
+            pieces[piece.sequence].append(piece)
         return [completion(part) for part in pieces]
 
     def request(
@@ -69,6 +69,7 @@ class LanguageModel(Model):
         prompt: Prompt,
         *,
         sampler: str | Sampler | Sequence[Sampler] | None = None,
+        samplers: str | Sequence[Sampler] | None = None,
         max_tokens: int | None = 128,
         stop: Sequence[str] | str = (),
         seed: int | None = None,
@@ -88,7 +89,7 @@ class LanguageModel(Model):
         )
         return Request(
             tokens,
-            make_chain(self.registry, sampler, options),
+            make_chain(self.registry, sampler, samplers, options),
             max_tokens=max_tokens,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,

@@ -7,21 +7,26 @@ rollback changes a text.
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Self
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import attrs
 import numpy as np
-from attrs import frozen
 
 from sis_core.arrays import F32, F64
-from sis_core.errors import SamplerError
+from sis_core.errors import SamplerError, SisError
 
 if TYPE_CHECKING:
     from sis_core.tokenizer import Tokenizer
 
+TRUNCATION, TEMPERATURE, CHOOSER = 200, 500, 700
+"""Where the ranges of `Sampler.order` begin; penalties and biases come before `TRUNCATION`."""
 
-@frozen(eq=False)
+
+@attrs.frozen(eq=False)
 class SamplerContext:
     """What a sampler may know of the sequence it starts on. ``prompt`` holds the prompt's token ids."""
 
@@ -36,9 +41,9 @@ class SamplerState(ABC):
 
     @abstractmethod
     def apply(self, logits: F32) -> None:
-        """Change ``logits`` float32 ``(n_vocab,)`` in place; minus infinity forbids a token."""
+        """Change ``logits`` float32 ``(n_vocab,)`` in place; minus infinity forbids a token. Nothing else changes."""
 
-    def accept(self, token: int) -> None:
+    def accept(self, token: int) -> None:  # noqa: B027 - most filters have nothing to remember
         """Called once for every token that joins the sequence after the prompt."""
 
     def copy(self) -> Self:
@@ -49,18 +54,72 @@ class SamplerState(ABC):
 class Sampler(ABC):
     """Options of a sampler: an attrs class whose fields, with their validators, become command line options.
 
+    The first field is the main one: ``--samplers "top-p=0.9"`` sets it. See `number_option` and `integer_option`.
+
     Attributes:
         name: unique among samplers, such as ``top-p``.
         order: place in a chain that the user did not order: penalties 0–199, truncation 200–499, temperature 500–699,
             choosers such as greedy or mirostat 700 and up.
+        default: whether it is part of the chain when the user names no sampler.
     """
 
     name: ClassVar[str]
     order: ClassVar[int] = 300
+    default: ClassVar[bool] = False
 
     @abstractmethod
     def start(self, context: SamplerContext) -> SamplerState:
         """A state for one sequence."""
+
+    @classmethod
+    def joined_by(cls, other: type[Sampler]) -> bool:
+        """Whether ``other`` may join a chain made for this sampler, because one of its options was given."""
+        return other.order < CHOOSER
+
+
+def number_option(
+    default: float, *, low: float = -np.inf, high: float = np.inf, above_low: bool = False, help: str
+) -> Any:
+    """An attrs field for a finite number from ``low`` to ``high``; ``above_low`` leaves ``low`` itself out."""
+
+    def fits(value: Any) -> bool:
+        number = isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(float(value))
+        return number and low <= float(value) <= high and not (above_low and float(value) == low)
+
+    rule = f"a{' finite' * (high == np.inf)} number{_range(low, high, above_low)}"
+    return _option(default, fits, rule, help, lambda v: float(v) if isinstance(v, Real) else v)
+
+
+def integer_option(default: int, *, low: int | None = None, high: int | None = None, help: str) -> Any:
+    """An attrs field for a whole number from ``low`` to ``high``."""
+    least, most = -np.inf if low is None else low, np.inf if high is None else high
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+
+    rule = f"a whole number{_range(least, most, False)}"
+    return _option(default, fits, rule, help, lambda v: int(v) if isinstance(v, Integral) else v)
+
+
+def _option(default: Any, fits: Callable[[Any], bool], rule: str, help: str, convert: Callable[[Any], Any]) -> Any:
+    def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not fits(value):
+            raise SamplerError(
+                f"{attribute.name} is {value!r}, but must be {rule}", where=f"sampler {getattr(instance, 'name', '?')}"
+            )
+
+    def keep_bool(value: Any) -> Any:
+        return value if isinstance(value, bool) else convert(value)
+
+    return attrs.field(
+        default=default, converter=keep_bool, validator=check, metadata={"help": f"{help} ({rule})", "rule": rule}
+    )
+
+
+def _range(low: float, high: float, above_low: bool) -> str:
+    if high == np.inf:
+        return "" if low == -np.inf else f" above {low:g}" if above_low else f", {low:g} or more"
+    return f" above {low:g}, up to {high:g}" if above_low else f" from {low:g} to {high:g}"
 
 
 class Chain(SamplerState):
@@ -74,10 +133,21 @@ class Chain(SamplerState):
         return cls([(sampler.name, sampler.start(context)) for sampler in samplers], context.seed)
 
     def apply(self, logits: F32) -> None:
+        """Run every sampler; SamplerError names the one that fails, makes a NaN, or forbids the last token."""
         for name, state in self._states:
-            state.apply(logits)
-            if np.isnan(logits).any():
+            try:
+                state.apply(logits)
+            except SisError:
+                raise
+            except Exception as error:  # a stranger's code: say whose
+                raise SamplerError(f"failed: {type(error).__name__}: {error}", where=f"sampler {name}") from error
+            top = logits.max()  # NaN wins every comparison of max
+            if np.isnan(top):
                 raise SamplerError("turned a logit into NaN", where=f"sampler {name}")
+            if top == -np.inf:
+                raise SamplerError(
+                    "every token is forbidden", where=f"sampler {name}", fix="loosen it or the samplers before it"
+                )
 
     def accept(self, token: int) -> None:
         for _, state in self._states:
@@ -89,39 +159,64 @@ class Chain(SamplerState):
     def choose(self, logits: F32, step: int) -> int:
         """Filter a copy of ``logits`` and draw; ``step`` counts the tokens chosen before in this sequence.
 
+        The answer is an index of ``logits``, whatever the samplers do. Infinite logits share the whole probability
+        among themselves.
+
         Raises:
             SamplerError: NaN in the logits, or every token forbidden.
         """
-        if np.isnan(logits).any():
+        top = logits.max()
+        if np.isnan(top):
             raise SamplerError(
                 "the model gave a logit that is NaN", where="sampling", fix="check the file with `sis doctor -m`"
             )
-        filtered = logits.copy()
-        self.apply(filtered)
-        top = filtered.max()
         if top == -np.inf:
-            raise SamplerError("every token is forbidden", where="sampling", fix="loosen the samplers or the bias")
+            raise SamplerError(
+                "the model gave no token a chance: every logit is minus infinity",
+                where="sampling",
+                fix="check the file with `sis doctor -m`",
+            )
+        filtered = logits.copy()
+        if top == np.inf:  # so that no sampler meets inf - inf
+            filtered[:] = np.where(logits == top, 0, -np.inf)
+        self.apply(filtered)
         return draw(filtered, self.seed, step)
 
 
 def draw(logits: F32, seed: int, step: int) -> int:
-    """One token id from softmax(logits), a pure function of its arguments.
+    """One token id from softmax(logits), a pure function of its arguments; at least one must be above minus infinity.
 
-    The uniform number is Philox 4x64 (Salmon et al. 2011) with ``seed`` as key and ``step`` as counter. Infinite
-    logits share the whole probability among themselves.
+    The inverse of the cumulated probabilities in the order of ids, at the place given by `uniform`. Infinite logits
+    share the whole probability among themselves.
     """
     top = logits.max()
-    weights: F64 = (logits == top).astype(np.float64) if np.isinf(top) else np.exp((logits - top).astype(np.float64))
-    kept = np.flatnonzero(weights)
+    if top == np.inf:
+        kept = np.flatnonzero(logits == top)
+        weights: F64 = np.ones(len(kept))
+    else:
+        kept = np.flatnonzero(logits > -np.inf)
+        weights = np.exp(logits[kept].astype(np.float64) - float(top))
     if len(kept) == 1:
         return int(kept[0])
-    ends = np.cumsum(weights[kept])
-    bits = np.random.Philox(key=seed % 2**64, counter=step).random_raw()
-    uniform = (int(bits) >> 11) * 2.0**-53
-    return int(kept[min(int(np.searchsorted(ends, uniform * ends[-1], side="right")), len(kept) - 1)])
+    ends = np.cumsum(weights)
+    # A weight that underflowed to zero ends where its neighbour ends; side="right" steps over it.
+    place = int(np.searchsorted(ends, uniform(seed, step) * ends[-1], side="right"))
+    return int(kept[min(place, len(kept) - 1)])
+
+
+def uniform(seed: int, step: int, purpose: str = "") -> float:
+    """A number in [0, 1) that depends on nothing but its arguments: Philox 4x64 (Salmon et al. 2011).
+
+    The key is the seed (modulo 2**64) and a checksum of ``purpose``, the counter is ``step``. The draw has the empty
+    purpose; a sampler that needs chance uses its own name, so that their numbers are independent.
+    """
+    key = (zlib.crc32(purpose.encode()) << 64) + seed % 2**64
+    bits = np.random.Philox(key=key, counter=step).random_raw()
+    return float((int(bits) >> 11) * 2.0**-53)
 
 
 def log_softmax(logits: F32) -> F64:
     """Natural logarithms of the probabilities, float64, along the last axis."""
     shifted: F64 = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    shifted -= np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return shifted

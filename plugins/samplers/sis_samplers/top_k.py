@@ -1,0 +1,31 @@
+"""Top-k."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from sis_core.arrays import F32
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, integer_option
+from sis_samplers.candidates import keep, largest
+
+
+@frozen
+class TopK(Sampler):
+    """Keeps the k likeliest tokens (Fan, Lewis and Dauphin 2018); 0 keeps all."""
+
+    name = "top-k"
+    order = 250
+    default = True
+    top_k: int = integer_option(40, low=0, help="how many of the likeliest tokens to keep; 0 keeps all")
+
+    def start(self, context: SamplerContext) -> SamplerState:
+        return TopKState(self.top_k)
+
+
+@frozen
+class TopKState(SamplerState):
+    k: int
+
+    def apply(self, logits: F32) -> None:
+        if 0 < self.k < len(logits):
+            keep(logits, largest(logits, self.k))
