@@ -32,7 +32,7 @@ class Piece(str):
 
     Attributes:
         token: the id behind it, or None for text that was held back until the end.
-        index: which prompt of a batch it belongs to.
+        sequence: which prompt of a batch it belongs to.
         logprob: of the token under the raw logits, when logprobs were asked for.
         top: the most likely tokens at this place, when asked for.
         finish_reason: set on the last piece: ``length`` (max_tokens), ``stop`` (a stop string), ``end`` (the model's
@@ -41,7 +41,7 @@ class Piece(str):
     """
 
     token: int | None
-    index: int
+    sequence: int
     logprob: float | None
     top: tuple[TokenLogprob, ...]
     finish_reason: FinishReason | None
@@ -53,14 +53,14 @@ class Piece(str):
         text: str,
         *,
         token: int | None = None,
-        index: int = 0,
+        sequence: int = 0,
         logprob: float | None = None,
         top: tuple[TokenLogprob, ...] = (),
         finish_reason: FinishReason | None = None,
         degraded: bool = False,
     ) -> Piece:
         piece = cls(text)
-        piece.token, piece.index, piece.logprob, piece.top = token, index, logprob, top
+        piece.token, piece.sequence, piece.logprob, piece.top = token, sequence, logprob, top
         piece.finish_reason, piece.degraded = finish_reason, degraded
         return piece
 
@@ -93,7 +93,7 @@ class Request:
 
 @define(eq=False)
 class _Running:
-    """A request on its way. ``pending`` are ids that the session does not have yet: the prompt, then one token a step."""
+    """A request on its way. ``pending`` are ids the session does not have yet: the prompt, then a token a step."""
 
     index: int
     request: Request
@@ -165,7 +165,7 @@ def _continue(session: Session, running: _Running, logits: F32) -> Iterator[Piec
     yield Piece.of(
         text,
         token=token,
-        index=running.index,
+        sequence=running.index,
         logprob=logprob,
         top=top,
         finish_reason=reason,

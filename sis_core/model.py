@@ -17,9 +17,9 @@ from sis_core.backend import Backend, BackendOptions, bind, usable
 from sis_core.block import Network
 from sis_core.errors import BackendError, FormatError, ModelError, SisError, TokenizerError
 from sis_core.gate import Gate
-from sis_core.gguf_file import GGUFFile
+from sis_core.gguf_file import GGUFFile, TensorInfo
 from sis_core.memory import MIB, MemoryPlan, available_memory
-from sis_core.quant import Weight
+from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch, Cache, Forward, Output
 from sis_core.tokenizer import Tokenizer
@@ -194,22 +194,47 @@ def open_model(
 
 
 def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
-    """Every tensor of a file as a weight; FormatError naming tensor, type and package for a type without a codec."""
+    """Every tensor of a file as a weight.
+
+    Raises:
+        FormatError: a type without a codec (with tensor, type and package), or a tensor whose bytes are not what its
+            format takes for its shape.
+    """
     weights = {}
     for info in file.tensors.values():
-        format = registry.find("quant_formats", info.type_name)
-        if format is None:
-            where = f"{file.path}: tensor {info.name}"
-            fix = f"the file says that the package {info.package!r} brings it" if info.package else ""
-            try:
-                registry.get("quant_formats", info.type_name, where=where)
-            except SisError as error:
-                raise FormatError(error.what, where=where, fix=fix or error.fix) from None
-        weights[info.name] = Weight(
+        where = f"{file.path}: tensor {info.name}"
+        format = _format(info, registry, where)
+        weight = Weight(
             info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name)
         )
-        format.row_bytes(info.shape[-1])
+        # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
+        wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
+        if wrong:
+            raise FormatError(
+                f"has {info.n_bytes} bytes, but {info.shape} in {format.name} takes {weight.nbytes}",
+                where=where,
+                fix="the file was written by another version of the format: quantise it again",
+            )
+        weights[info.name] = weight
     return weights
+
+
+def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
+    """The codec of a tensor, by name or, for an id that GGUF does not know, by number."""
+    found: QuantFormat | None = registry.find("quant_formats", info.type_name)
+    if found is not None:
+        return found
+    if info.package:
+        raise FormatError(
+            f"its format {info.type_name!r} is not installed",
+            where=where,
+            fix=f"the file says that the package {info.package!r} brings it; install that if you trust it",
+        )
+    try:
+        registry.get("quant_formats", info.type_name)
+    except SisError as error:
+        raise FormatError(error.what, where=where, fix=error.fix) from None
+    raise AssertionError("unreachable: a format cannot appear between two look-ups")
 
 
 def _reader(file: GGUFFile, name: str) -> Any:

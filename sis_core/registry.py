@@ -184,7 +184,8 @@ class Registry:
 
     def clashes(self, kind: str) -> dict[str, list[str]]:
         """Names of a kind that several plugins claim, with the plugins."""
-        names, claims = self._kinds[kind].names, {}
+        names = self._kinds[kind].names
+        claims: dict[str, list[str]] = {}
         for entry in self.entries(kind):
             for name in names(entry.record):
                 claims.setdefault(name, []).append(entry.plugin)

@@ -15,12 +15,16 @@ from sis_core.registry import Registry
 F = TypeVar("F", bound=Callable[..., Any])
 
 MODEL_OPTIONS = [
-    click.option("-m", "--model", metavar="FILE", help="A GGUF file or a source's name; default: the built-in model."),
+    click.option("-m", "--model", metavar="FILE", help="A GGUF file or a source's name (default: the built-in model)."),
     click.option("--backend", metavar="NAME", help="Use this backend instead of the best one."),
-    click.option("--ctx", "n_ctx", type=click.IntRange(1), help="Tokens of context; default: all the model was trained for."),
+    click.option(
+        "--ctx", "n_ctx", type=click.IntRange(1), help="Tokens of context (default: what the model was trained for)."
+    ),
     click.option("--kv-type", default="f16", show_default=True, help="How keys and values are kept: f16 or f32."),
     click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
-    click.option("--pack/--no-pack", default=None, help="Copy weights into the backend's layout, or read them in place."),
+    click.option(
+        "--pack/--no-pack", default=None, help="Copy weights into the backend's layout, or read them in place."
+    ),
     click.option("--batch-invariant", is_flag=True, help="Same numbers whatever else shares a step; slower."),
     click.option(
         "--on-error",

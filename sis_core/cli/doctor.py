@@ -27,7 +27,7 @@ PROBE = "Once upon a time"
 @model_options
 @click.option("--check-tensors", is_flag=True, help="Read every weight of the model and look for NaN and infinity.")
 @click.pass_context
-def command(ctx: click.Context, check_tensors: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, check_tensors: bool, **options: Any) -> None:
     """Check this machine, the plugins and, with -m, a model. Exit code 1 when something is broken."""
     registry = registry_of(ctx)
     registry.load_all()
@@ -43,7 +43,8 @@ def command(ctx: click.Context, check_tensors: bool, **options: Any) -> None:
 
 def _machine() -> None:
     click.echo(f"sis {metadata.version('sis-core')}, Python {platform.python_version()}, numpy {np.__version__}")
-    click.echo(f"{platform.system()} {platform.machine()}, {_cores()} cores, {human_bytes(available_memory())} of memory free")
+    free = human_bytes(available_memory())
+    click.echo(f"{platform.system()} {platform.machine()}, {_cores()} cores, {free} of memory free")
 
 
 def _cores() -> str:
@@ -73,7 +74,8 @@ def _backends(registry: Registry) -> None:
 def _model(model: LanguageModel, *, scan: bool) -> None:
     config = model.config
     click.echo()
-    click.echo(f"{model.path.name}: {config.architecture}, {config.n_layer} layers, n_embd {config.n_embd}, n_vocab {config.n_vocab}")
+    sizes = f"{config.n_layer} layers, n_embd {config.n_embd}, n_vocab {config.n_vocab}"
+    click.echo(f"{model.path.name}: {config.architecture}, {sizes}")
     types = Counter(info.type_name for info in model.file.tensors.values())
     click.echo("types: " + ", ".join(f"{name} ×{n}" for name, n in types.most_common()))
     click.echo(f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for")

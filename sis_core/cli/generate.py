@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 
 from sis_core.chain import sampler_options
@@ -29,8 +28,8 @@ class GenerateCommand(click.Command):
 def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
     params: list[click.Parameter] = []
     for spelling, name, sampler, field in sampler_options(registry_of(ctx)):
-        default = "" if isinstance(field.default, attrs.Factory) or field.default is attrs.NOTHING else f"; default {field.default}"  # type: ignore[arg-type]
-        text = f"{sampler.name}: {field.metadata.get('help', field.name)}{default}"
+        shown = f"; default {field.default}" if isinstance(field.default, str | int | float | bool) else ""
+        text = f"{sampler.name}: {field.metadata.get('help', field.name)}{shown}"
         kind = {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(field.type, click.STRING)
         params.append(click.Option([spelling, name], type=kind, default=None, help=text))
     return params
@@ -40,21 +39,27 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("-f", "--file", "file", type=click.Path(dir_okay=False), help="Read the prompt from a file.")
 @model_options
-@click.option("-n", "--max-tokens", type=click.IntRange(-1), default=256, show_default=True, help="Tokens to generate; -1: no limit.")
+@click.option("-n", "--max-tokens", type=click.IntRange(-1), default=256, show_default=True,
+              help="Tokens to generate; -1: no limit.")  # fmt: skip
 @click.option("--sampler", metavar="NAME", help="One sampler, with the options below; see `sis samplers`.")
-@click.option("--samplers", metavar="CHAIN", help='A whole chain in order: "penalties;top-k=40;top-p=0.95;temperature=0.8".')
+@click.option("--samplers", metavar="CHAIN",
+              help='A whole chain in order: "penalties;top-k=40;top-p=0.95;temperature=0.8".')  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), help="Same seed, same text.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
 @click.option("--context", type=click.Choice(["error", "shift"]), default="error", show_default=True,
               help="When the context is full: stop, or let the oldest text fall out.")  # fmt: skip
-@click.option("--keep", "n_keep", type=click.IntRange(0), default=4, show_default=True, help="First tokens that a shift keeps.")
-@click.option("--logprobs", type=click.IntRange(0, 100), help="With --json: also this many likeliest tokens at each place.")
+@click.option("--keep", "n_keep", type=click.IntRange(0), default=4, show_default=True,
+              help="First tokens that a shift keeps.")  # fmt: skip
+@click.option("--logprobs", type=click.IntRange(0, 100),
+              help="With --json: also this many likeliest tokens at each place.")  # fmt: skip
 @click.option("--parse-special", is_flag=True, help="Read the names of control tokens in the prompt as those tokens.")
 @click.option("--ignore-end", is_flag=True, help="Go on after the model's own end token.")
 @click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each token, then one with the totals.")
 @click.pass_context
-def command(ctx: click.Context, prompts: tuple[str, ...], file: str | None, echo: bool, as_json: bool, **options: Any) -> None:
+def command(
+    ctx: click.Context, /, prompts: tuple[str, ...], file: str | None, echo: bool, as_json: bool, **options: Any
+) -> None:
     """Continue PROMPT; several prompts are run together, one step of the model for all of them.
 
     Without PROMPT it is read from standard input.
@@ -120,11 +125,13 @@ def _print_json(model: LanguageModel, texts: list[str], options: dict[str, Any])
         options["logprobs"] = 0
     requests = [model.request(text, **options) for text in texts]
     for piece in model.stream(requests):
-        line: dict[str, Any] = {"index": piece.index, "text": str(piece), "token": piece.token, "logprob": piece.logprob}
+        line: dict[str, Any] = {"sequence": piece.sequence, "text": str(piece)}
+        line |= {"token": piece.token, "logprob": piece.logprob}
         if piece.top:
-            line["top"] = [{"token": t.token, "logprob": t.logprob, "text": model.tokenizer.token_text(t.token)} for t in piece.top]
+            spell = model.tokenizer.token_text
+            line["top"] = [{"token": t.token, "logprob": t.logprob, "text": spell(t.token)} for t in piece.top]
         if piece.finish_reason:
-            line |= {"finish_reason": piece.finish_reason, "prompt_tokens": len(requests[piece.index].prompt)}
+            line |= {"finish_reason": piece.finish_reason, "prompt_tokens": len(requests[piece.sequence].prompt)}
             line["degraded"] = piece.degraded
         json_line(line)
         sys.stdout.flush()

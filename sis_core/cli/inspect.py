@@ -27,11 +27,12 @@ def command(file: str, tensors: bool, as_json: bool) -> None:
         total = sum(info.n_bytes for info in opened.tensors.values())
         types = Counter(info.type_name for info in opened.tensors.values())
         parts = f" in {len(opened.paths)} parts" if len(opened.paths) > 1 else ""
-        click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {len(opened.tensors)} tensors, {human_bytes(total)}")
+        sizes = f"{len(opened.tensors)} tensors, {human_bytes(total)}"
+        click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {sizes}")
         click.echo("types: " + (", ".join(f"{name} ×{n}" for name, n in types.most_common()) or "none"))
         for info in opened.tensors.values():
             if info.package:
-                click.echo(f"{info.type_name} is not a type of GGUF; the file says that the package {info.package!r} brings it")
+                click.echo(f"{info.type_name} is not a type of GGUF; the file says that {info.package!r} brings it")
                 break
         click.echo()
         table(
@@ -54,7 +55,8 @@ def _summary(opened: GGUFFile, tensors: bool) -> dict[str, Any]:
     }
     if tensors:
         summary["tensors"] = [
-            {"name": i.name, "shape": list(i.shape), "type": i.type_name, "bytes": i.n_bytes} for i in opened.tensors.values()
+            {"name": i.name, "shape": list(i.shape), "type": i.type_name, "bytes": i.n_bytes}
+            for i in opened.tensors.values()
         ]
     return summary
 

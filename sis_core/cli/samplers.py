@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import click
 
@@ -17,8 +19,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     entries = sorted(registry.entries("samplers"), key=lambda entry: (entry.record.order, entry.record.name))
     if as_json:
         for entry in entries:
-            options = {field.name: _default(field) for field in attrs.fields(entry.record)}
-            json_line({"name": entry.record.name, "plugin": entry.plugin, "options": options})
+            defaults = {field.name: _default(field) for field in attrs.fields(entry.record)}
+            json_line({"name": entry.record.name, "plugin": entry.plugin, "options": defaults})
         return
     rows = []
     for entry in entries:
@@ -28,8 +30,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
     table(["sampler", "plugin", "options", "what it does"], rows)
 
 
-def _default(field: attrs.Attribute[object]) -> object:
+def _default(field: attrs.Attribute[Any]) -> object:
     value = field.default
-    if isinstance(value, attrs.Factory):  # type: ignore[arg-type]
-        value = value.factory()  # type: ignore[union-attr]
-    return None if value is attrs.NOTHING else value if isinstance(value, str | int | float | bool) else str(value)
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    factory = getattr(value, "factory", None)  # an attrs.Factory, which is a function to the type checker
+    return str(factory()) if factory else None

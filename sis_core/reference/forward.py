@@ -1,4 +1,4 @@
-"""Layers in sequence over one paged cache: the forward of every backend that answers layer by layer or linear by linear."""
+"""Layers in sequence over one paged cache: the forward of backends that answer by the layer or by the linear."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class SequentialForward:
     def of(
         cls, network: Network, layers: range, bound: tuple[Layer, ...], grains: tuple[str, ...], head: Linear | None
     ) -> SequentialForward:
-        """``bound`` has one layer for each of ``layers``; ``head`` is the bound output weight where they reach the end."""
+        """``bound`` has one layer for each of ``layers``; ``head`` is the bound output weight, if they reach the end."""
         norm, embedding_norm = network.head.norm, network.embedding.norm
         return cls(
             network,
