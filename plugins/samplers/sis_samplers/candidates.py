@@ -11,6 +11,7 @@ from sis_core.arrays import F32, F64
 
 Ids: TypeAlias = NDArray[np.intp]
 BLOCK = 64
+FIRST = 128  # how many candidates `nucleus` looks at first
 
 
 def allowed(logits: F32) -> Ids:
@@ -30,11 +31,13 @@ def keep_at_least(logits: F32, threshold: float) -> None:
     np.copyto(logits, -np.inf, where=logits < threshold)
 
 
-def probabilities(logits: F32) -> F64:
-    """softmax of finite logits, float64."""
-    weights: F64 = np.exp(logits.astype(np.float64) - float(logits.max()))
-    weights /= weights.sum()
-    return weights
+def relative_weights(logits: F32) -> tuple[F32, float]:
+    """exp(l - max l) of finite logits, and its sum; their quotient is softmax.
+
+    float32, because a float64 pass over a vocabulary costs several times more; the sum is float64.
+    """
+    weights = np.exp(logits - logits.max())
+    return weights, float(weights.sum(dtype=np.float64))
 
 
 def descending(values: F32 | F64) -> Ids:
@@ -58,6 +61,21 @@ def largest(values: F32, k: int) -> Ids:
         few = np.flatnonzero(values >= bound)
         return few[_largest(values[few], k)] if len(few) > k else few
     return _largest(values, k)
+
+
+def nucleus(scores: F32, weights: F32, wanted: float) -> Ids:
+    """Indices of the fewest highest scores whose weights sum to ``wanted``; at least one, best first, ties by index.
+
+    Looks at a few of the highest first, and at more until they suffice.
+    """
+    k = FIRST
+    while True:
+        best = np.sort(largest(scores, k))  # in order of indices, so that the stable sort breaks ties by them
+        best = best[descending(scores[best])]
+        ends: F64 = np.cumsum(weights[best], dtype=np.float64)
+        if ends[-1] >= wanted or len(best) == len(scores):
+            return best[: int(np.searchsorted(ends, wanted)) + 1]
+        k *= 8
 
 
 def _largest(values: F32, k: int) -> Ids:

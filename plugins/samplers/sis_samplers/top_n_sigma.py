@@ -1,0 +1,35 @@
+"""Top-n-sigma."""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+
+from sis_core.arrays import F32
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_samplers.candidates import allowed, keep_at_least
+
+
+@frozen
+class TopNSigma(Sampler):
+    """Keeps logits at most n standard deviations below the highest.
+
+    l_i ≥ max l - n·σ, with σ over the tokens still allowed (Tang et al. 2024, "Top-nσ: Not All Logits Are You Need").
+    What it keeps does not depend on a temperature before it.
+    """
+
+    name = "top-n-sigma"
+    order = 200
+    top_n_sigma: float = number_option(1.0, low=0, above_low=True, help="standard deviations below the highest logit")
+
+    def start(self, context: SamplerContext) -> SamplerState:
+        return TopNSigmaState(self.top_n_sigma)
+
+
+@frozen
+class TopNSigmaState(SamplerState):
+    n: float
+
+    def apply(self, logits: F32) -> None:
+        sigma = float(np.std(logits[allowed(logits)], dtype=np.float64))
+        keep_at_least(logits, float(logits.max()) - self.n * sigma)

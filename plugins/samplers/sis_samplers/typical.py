@@ -1,0 +1,42 @@
+"""Locally typical sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+
+from sis_core.arrays import F32
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_samplers.candidates import allowed, keep, nucleus, relative_weights
+
+
+@frozen
+class Typical(Sampler):
+    """Keeps the tokens whose surprise is nearest to the expected one, until they have the probability p; 1 keeps all.
+
+    Order by |H + ln p_i| with H = -Σ p ln p, then the fewest with Σ p_i ≥ p (Meister et al. 2022, "Locally Typical
+    Sampling").
+    """
+
+    name = "typical"
+    order = 300
+    typical_p: float = number_option(0.95, low=0, high=1, help="how much probability the kept tokens have together")
+
+    def start(self, context: SamplerContext) -> SamplerState:
+        return TypicalState(self.typical_p)
+
+
+@frozen
+class TypicalState(SamplerState):
+    p: float
+
+    def apply(self, logits: F32) -> None:
+        if self.p >= 1:
+            return
+        ids = allowed(logits)
+        values = logits[ids] - logits.max()
+        weights, total = relative_weights(values)
+        # -ln p_i = ln total - value_i, so the mean of value_i stands for the entropy.
+        usual = float(np.dot(weights, values)) / total
+        distance = np.abs(values - np.float32(usual))
+        keep(logits, ids[nucleus(-distance, weights, self.p * total)])
