@@ -1,0 +1,1 @@
+from sis_core.testing.backend import check_backend as check_backend
