@@ -45,7 +45,9 @@ class Failing(Backend):
 
 
 def opened(path: Path, backend: str | None = "numpy", *plugins: object, **options: object) -> Model:
-    return open_model(Model, path, Registry.of(sis_llama, *plugins), backend=backend, options=BackendOptions(kv_type="f32"))
+    return open_model(
+        Model, path, Registry.of(sis_llama, *plugins), backend=backend, options=BackendOptions(kv_type="f32")
+    )
 
 
 @pytest.fixture
@@ -132,7 +134,9 @@ def test_switching_backends_keeps_the_text(model: Model, caplog: pytest.LogCaptu
         steady.feed([256, 1, 2, 3])
         with caplog.at_level(logging.WARNING):
             session.use_backend("stub")
-        assert [r.getMessage() for r in caplog.records] == ["backend changed from numpy to stub; 4 tokens are computed again"]
+        assert [r.getMessage() for r in caplog.records] == [
+            "backend changed from numpy to stub; 4 tokens are computed again"
+        ]
         stub = session.feed([4])
         session.use_backend("numpy")
         assert session.tokens() == [256, 1, 2, 3, 4]
@@ -163,7 +167,11 @@ def test_strict_reports_the_backend(random_model: Path) -> None:
 
 
 def test_degrade_falls_back_to_the_next_real_backend(random_model: Path) -> None:
-    with opened(random_model, None, Failing()) as model, Session(model, on_error="degrade") as session, opened(random_model) as plain:
+    with (
+        opened(random_model, None, Failing()) as model,
+        Session(model, on_error="degrade") as session,
+        opened(random_model) as plain,
+    ):
         Failing.failures = 1
         found = session.feed([256, 1, 2])
         assert session.model.backend == "numpy"
@@ -182,7 +190,9 @@ def test_degrade_gives_up_after_three_failures(random_model: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_degrade_never_swallows(random_model: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_degrade_never_swallows(
+    random_model: Path, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def trip(self: StubForward, batch: Batch, cache: Cache) -> Output:
         raise error
 

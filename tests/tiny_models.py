@@ -56,7 +56,11 @@ def tensors(seed: int = 0, n_layer: int = 2) -> dict[str, np.ndarray[Any, np.dty
     def matrix(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
         return (random.standard_normal(shape) * 0.3).astype(np.float32)
 
-    found = {"token_embd.weight": matrix(N_VOCAB, 32), "output_norm.weight": 1 + matrix(32), "output.weight": matrix(N_VOCAB, 32)}
+    found = {
+        "token_embd.weight": matrix(N_VOCAB, 32),
+        "output_norm.weight": 1 + matrix(32),
+        "output.weight": matrix(N_VOCAB, 32),
+    }
     for i in range(n_layer):
         shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32)}
         shapes |= {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64)}

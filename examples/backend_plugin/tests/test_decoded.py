@@ -1,0 +1,8 @@
+"""The whole test of a backend: the kit compares it with the reference on networks that use every op."""
+
+from sis_core.testing import check_backend
+from sis_decoded import Decoded
+
+
+def test_decoded() -> None:
+    check_backend(Decoded())
