@@ -33,7 +33,6 @@ from gguf import MODEL_TENSOR as T
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
 from shapes import SHAPES, Shape, Vocab
 
-ARCHS = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
 GEMMAS = ("gemma2", "gemma3")
 CHUNK = 1 << 22  # weights made at a time
 
