@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TRUNCATION, TEMPERATURE, CHOOSER = 200, 500, 700
 """Where the ranges of `Sampler.order` begin; penalties and biases come before `TRUNCATION`."""
+_STRIDE = 256
 
 
 @attrs.frozen(eq=False)
@@ -190,18 +191,32 @@ def draw(logits: F32, seed: int, step: int) -> int:
     share the whole probability among themselves.
     """
     top = logits.max()
+    mask = logits == top if top == np.inf else logits > -np.inf
+    kept = None if mask.all() else np.flatnonzero(mask)
+    weights = (logits if kept is None else logits[kept]).astype(np.float64)
     if top == np.inf:
-        kept = np.flatnonzero(logits == top)
-        weights: F64 = np.ones(len(kept))
+        weights.fill(1)
     else:
-        kept = np.flatnonzero(logits > -np.inf)
-        weights = np.exp(logits[kept].astype(np.float64) - float(top))
-    if len(kept) == 1:
-        return int(kept[0])
-    ends = np.cumsum(weights)
-    # A weight that underflowed to zero ends where its neighbour ends; side="right" steps over it.
-    place = int(np.searchsorted(ends, uniform(seed, step) * ends[-1], side="right"))
-    return int(kept[min(place, len(kept) - 1)])
+        weights -= float(top)
+        np.exp(weights, out=weights)
+    # In two strides: first the block, then the token in it.
+    starts = np.arange(0, len(weights), _STRIDE)
+    ends = np.cumsum(np.add.reduceat(weights, starts))
+    target = uniform(seed, step) * float(ends[-1])
+    block = _place(ends, target)
+    before = float(ends[block - 1]) if block else 0.0
+    start = int(starts[block])
+    index = start + _place(np.cumsum(weights[start : start + _STRIDE]), target - before)
+    return index if kept is None else int(kept[index])
+
+
+def _place(ends: F64, target: float) -> int:
+    """The first place whose end lies above ``target``; where rounding leaves none, the first that reaches the last end.
+
+    Either way something of positive weight, for a token of weight zero ends where its neighbour ends.
+    """
+    place = int(np.searchsorted(ends, target, side="right"))
+    return place if place < len(ends) else int(np.searchsorted(ends, ends[-1], side="left"))
 
 
 def uniform(seed: int, step: int, purpose: str = "") -> float:

@@ -1,4 +1,7 @@
-"""What truncating samplers share: who is still allowed, how likely, the largest few, and masking the rest."""
+"""What truncating samplers share: who is still allowed, how likely, the largest few, and masking the rest.
+
+All of it is made for vocabularies of 150,000 tokens, where sorting everything would cost more than many a model's step.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,24 @@ from numpy.typing import NDArray
 from sis_core.arrays import F32, F64
 
 Ids: TypeAlias = NDArray[np.intp]
-BLOCK = 64
+BLOCKS = 64
 FIRST = 128  # how many candidates `nucleus` looks at first
+SORTED = 2048  # how few it sorts
+BUCKETS = 4096
 
 
-def allowed(logits: F32) -> Ids:
-    """Ids above minus infinity, in order."""
-    return np.flatnonzero(logits > -np.inf)
+def allowed(logits: F32) -> tuple[Ids | None, F32]:
+    """Ids above minus infinity in order, or None for all of them, and their logits."""
+    mask = logits > -np.inf
+    if mask.all():
+        return None, logits
+    ids = np.flatnonzero(mask)
+    return ids, logits[ids]
+
+
+def chosen(ids: Ids | None, indices: Ids) -> Ids:
+    """The ids at ``indices`` of what `allowed` gave."""
+    return indices if ids is None else ids[indices]
 
 
 def keep(logits: F32, ids: Ids) -> None:
@@ -28,7 +42,7 @@ def keep(logits: F32, ids: Ids) -> None:
 
 def keep_at_least(logits: F32, threshold: float) -> None:
     """Mask what lies below ``threshold``, in place."""
-    np.copyto(logits, -np.inf, where=logits < threshold)
+    keep(logits, np.flatnonzero(logits >= threshold))
 
 
 def relative_weights(logits: F32) -> tuple[F32, float]:
@@ -36,11 +50,12 @@ def relative_weights(logits: F32) -> tuple[F32, float]:
 
     float32, because a float64 pass over a vocabulary costs several times more; the sum is float64.
     """
-    weights = np.exp(logits - logits.max())
+    weights = logits - logits.max()
+    np.exp(weights, out=weights)
     return weights, float(weights.sum(dtype=np.float64))
 
 
-def descending(values: F32 | F64) -> Ids:
+def descending(values: F32) -> Ids:
     """Indices from the largest value to the smallest; equal values in the order of their indices."""
     return np.argsort(-values, kind="stable")
 
@@ -48,37 +63,59 @@ def descending(values: F32 | F64) -> Ids:
 def largest(values: F32, k: int) -> Ids:
     """Indices of the ``k`` largest values, in no order; of equal values at the edge, the first ones.
 
-    The k-th largest of the maxima of blocks is a lower bound of the k-th largest value, so that only a few values
+    The k-th largest of the maxima of groups is a lower bound of the k-th largest value, so that only a few values
     have to be partitioned.
     """
     n = len(values)
     if k >= n:
         return np.arange(n)
-    if n >= 8 * BLOCK * k:
-        whole = n // BLOCK * BLOCK
-        maxima = values[:whole].reshape(-1, BLOCK).max(1)
-        bound = np.partition(maxima, len(maxima) - k)[len(maxima) - k]
+    n_groups = n // BLOCKS
+    if n_groups >= 4 * k:
+        maxima = values[: BLOCKS * n_groups].reshape(BLOCKS, n_groups).max(0)
+        bound = np.partition(maxima, n_groups - k)[n_groups - k]
         few = np.flatnonzero(values >= bound)
         return few[_largest(values[few], k)] if len(few) > k else few
     return _largest(values, k)
-
-
-def nucleus(scores: F32, weights: F32, wanted: float) -> Ids:
-    """Indices of the fewest highest scores whose weights sum to ``wanted``; at least one, best first, ties by index.
-
-    Looks at a few of the highest first, and at more until they suffice.
-    """
-    k = FIRST
-    while True:
-        best = np.sort(largest(scores, k))  # in order of indices, so that the stable sort breaks ties by them
-        best = best[descending(scores[best])]
-        ends: F64 = np.cumsum(weights[best], dtype=np.float64)
-        if ends[-1] >= wanted or len(best) == len(scores):
-            return best[: int(np.searchsorted(ends, wanted)) + 1]
-        k *= 8
 
 
 def _largest(values: F32, k: int) -> Ids:
     edge = np.partition(values, len(values) - k)[len(values) - k]
     above = np.flatnonzero(values > edge)
     return np.concatenate([above, np.flatnonzero(values == edge)[: k - len(above)]])
+
+
+def nucleus(scores: F32, weights: F32, wanted: float) -> Ids:
+    """Indices of the fewest highest scores whose weights sum to ``wanted``; at least one. Ties go by index.
+
+    Looks at a few of the highest first. Where they do not suffice, it sums weights in buckets of like scores, and goes
+    on within the bucket where the sum is reached.
+    """
+    few = np.sort(largest(scores, FIRST))
+    kept, enough = _sorted_nucleus(few, scores[few], weights[few], wanted)
+    if enough or len(few) == len(scores):
+        return kept
+    parts: list[Ids] = []
+    rest: Ids | None = None  # the indices that scores and weights belong to; None for all
+    before = 0.0
+    while len(scores) > SORTED:
+        depth = scores.max() - scores
+        span = float(depth.max())
+        if not 1e-30 < span < np.inf:
+            break  # all alike
+        depth *= np.float32((BUCKETS - 1) / span)
+        bucket = depth.astype(np.intp)
+        ends = np.cumsum(np.bincount(bucket, weights)) + before
+        here = min(int(np.searchsorted(ends, wanted)), len(ends) - 1)
+        parts.append(chosen(rest, np.flatnonzero(bucket < here)))
+        inside = np.flatnonzero(bucket == here)
+        rest, scores, weights = chosen(rest, inside), scores[inside], weights[inside]
+        before = float(ends[here - 1]) if here else before
+    kept, _ = _sorted_nucleus(np.arange(len(scores)) if rest is None else rest, scores, weights, wanted - before)
+    return np.concatenate([*parts, kept])
+
+
+def _sorted_nucleus(ids: Ids, scores: F32, weights: F32, wanted: float) -> tuple[Ids, bool]:
+    """As `nucleus`, best first, for few; and whether they suffice."""
+    order = descending(scores)
+    ends: F64 = np.cumsum(weights[order], dtype=np.float64)
+    return ids[order[: int(np.searchsorted(ends, wanted)) + 1]], bool(ends[-1] >= wanted)

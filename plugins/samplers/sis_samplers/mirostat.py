@@ -15,7 +15,7 @@ from attrs import Factory, define, evolve, frozen
 
 from sis_core.arrays import F32
 from sis_core.sampler import TEMPERATURE, TRUNCATION, Sampler, SamplerContext, SamplerState, number_option
-from sis_samplers.candidates import Ids, allowed, descending, keep, largest, relative_weights
+from sis_samplers.candidates import Ids, allowed, chosen, descending, keep, largest, relative_weights
 
 M = 100  # how many of the likeliest tokens the estimate of Zipf's exponent uses
 
@@ -28,20 +28,21 @@ class MirostatState(SamplerState):
     eta: float
     n_vocab: int
     mu: float = Factory(lambda self: 2 * self.tau, takes_self=True)
-    ids: Ids = Factory(lambda: np.empty(0, np.intp))  # of the last apply, in order
+    ids: Ids = Factory(lambda: np.empty(0, np.intp))  # kept by the last apply, in order
     surprise: F32 = Factory(lambda: np.empty(0, np.float32))  # theirs, in bits
 
     @abstractmethod
-    def cut(self, values: F32) -> Ids:
-        """Indices of finite logits to keep, at least one."""
+    def cut(self, values: F32, total: float) -> Ids:
+        """Indices of finite logits to keep, at least one; ``total`` is the sum of exp(l - max l)."""
 
     def apply(self, logits: F32) -> None:
-        ids = allowed(logits)
-        ids = ids[np.sort(self.cut(logits[ids]))]
-        keep(logits, ids)
-        values = logits[ids]
-        _, total = relative_weights(values)
-        self.ids, self.surprise = ids, (np.float32(math.log(total)) - values + values.max()) / np.float32(math.log(2))
+        ids, values = allowed(logits)
+        weights, total = relative_weights(values)
+        kept = np.sort(self.cut(values, total))
+        self.ids = chosen(ids, kept)
+        log_total = math.log(weights[kept].sum(dtype=np.float64))
+        self.surprise = (values.max() - values[kept] + np.float32(log_total)) / np.float32(math.log(2))
+        keep(logits, self.ids)
 
     def accept(self, token: int) -> None:
         """μ ← μ - η (S(token) - τ); a token that this state did not offer teaches nothing."""
@@ -54,7 +55,7 @@ class MirostatState(SamplerState):
 
 
 class MirostatV1State(MirostatState):
-    def cut(self, values: F32) -> Ids:
+    def cut(self, values: F32, total: float) -> Ids:
         best = np.sort(largest(values, M))
         best = best[descending(values[best])]
         s = zipf_exponent(values[best])
@@ -62,8 +63,7 @@ class MirostatV1State(MirostatState):
 
 
 class MirostatV2State(MirostatState):
-    def cut(self, values: F32) -> Ids:
-        _, total = relative_weights(values)
+    def cut(self, values: F32, total: float) -> Ids:
         top = float(values.max())
         # -log2 p_i = log2 total - (l_i - max l) / ln 2 ≤ μ
         least = np.float32(top + math.log(total) - self.mu * math.log(2))

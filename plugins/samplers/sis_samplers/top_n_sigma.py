@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from attrs import frozen
 
@@ -31,5 +33,9 @@ class TopNSigmaState(SamplerState):
     n: float
 
     def apply(self, logits: F32) -> None:
-        sigma = float(np.std(logits[allowed(logits)], dtype=np.float64))
+        _, values = allowed(logits)
+        deviation = values.astype(np.float64)
+        deviation -= deviation.mean()
+        np.square(deviation, out=deviation)
+        sigma = math.sqrt(deviation.mean())
         keep_at_least(logits, float(logits.max()) - self.n * sigma)

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from sis_core.arrays import F32
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
-from sis_samplers.candidates import allowed, keep, nucleus, relative_weights
+from sis_samplers.candidates import allowed, chosen, keep, nucleus, relative_weights
 
 
 @frozen
@@ -33,7 +33,6 @@ class TopPState(SamplerState):
     def apply(self, logits: F32) -> None:
         if self.p >= 1:
             return
-        ids = allowed(logits)
-        values = logits[ids]
+        ids, values = allowed(logits)
         weights, total = relative_weights(values)
-        keep(logits, ids[nucleus(values, weights, self.p * total)])
+        keep(logits, chosen(ids, nucleus(values, weights, self.p * total)))

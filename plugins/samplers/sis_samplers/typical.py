@@ -7,7 +7,7 @@ from attrs import frozen
 
 from sis_core.arrays import F32
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
-from sis_samplers.candidates import allowed, keep, nucleus, relative_weights
+from sis_samplers.candidates import allowed, chosen, keep, nucleus, relative_weights
 
 
 @frozen
@@ -33,10 +33,12 @@ class TypicalState(SamplerState):
     def apply(self, logits: F32) -> None:
         if self.p >= 1:
             return
-        ids = allowed(logits)
-        values = logits[ids] - logits.max()
+        ids, values = allowed(logits)
+        values = values - values.max()
         weights, total = relative_weights(values)
         # -ln p_i = ln total - value_i, so the mean of value_i stands for the entropy.
-        usual = float(np.dot(weights, values)) / total
-        distance = np.abs(values - np.float32(usual))
-        keep(logits, ids[nucleus(-distance, weights, self.p * total)])
+        usual = float((weights * values).sum(dtype=np.float64)) / total
+        nearness = values - np.float32(usual)
+        np.abs(nearness, out=nearness)
+        np.negative(nearness, out=nearness)
+        keep(logits, chosen(ids, nucleus(nearness, weights, self.p * total)))

@@ -7,7 +7,7 @@ from attrs import define, evolve, frozen
 
 from sis_core.arrays import F32
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option, uniform
-from sis_samplers.candidates import allowed, relative_weights
+from sis_samplers.candidates import allowed, chosen, relative_weights
 
 
 @frozen
@@ -38,13 +38,12 @@ class XTCState(SamplerState):
     def apply(self, logits: F32) -> None:
         if uniform(self.seed, self.step, "xtc") >= self.options.xtc_probability:
             return
-        ids = allowed(logits)
-        values = logits[ids]
+        ids, values = allowed(logits)
         weights, total = relative_weights(values)
         likely = np.flatnonzero(weights >= self.options.xtc_threshold * total)
         if len(likely) > 1:
             least = likely[values[likely].argmin()]
-            logits[ids[likely[likely != least]]] = -np.inf
+            logits[chosen(ids, likely[likely != least])] = -np.inf
 
     def accept(self, token: int) -> None:
         self.step += 1
