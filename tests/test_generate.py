@@ -1,0 +1,156 @@
+"""Generation around the arithmetic: batches, seeds, stops, limits, shifting. Most run on the stub backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sis_llama
+import sis_samplers
+import sis_tokenizers
+from tiny_models import BOS, EOS, metadata, tensors, write_model
+
+import sis_core
+from sis_core.errors import ContextError, SamplerError
+from sis_core.generate import Piece, run, shifted
+from sis_core.language_model import LanguageModel, load
+from sis_core.registry import Registry
+
+PARTS = (sis_llama, sis_samplers, sis_tokenizers)
+PROMPTS = ["Once", "The cat sat on the", "x", "A longer prompt than the others, by far."]
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry.of(*PARTS)
+
+
+@pytest.fixture(scope="module")
+def stub(random_model: Path, registry: Registry) -> Iterator[LanguageModel]:
+    with load(random_model, backend="stub", registry=registry) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def real(random_model: Path, registry: Registry) -> Iterator[LanguageModel]:
+    with load(random_model, backend="numpy", kv_type="f32", registry=registry) as model:
+        yield model
+
+
+def text(pieces: Iterator[Piece]) -> str:
+    return "".join(pieces)
+
+
+def test_pieces_are_text_with_facts(stub: LanguageModel) -> None:
+    pieces = list(stub.generate("Once", seed=3, max_tokens=20, logprobs=2))
+    assert len(pieces) == 20
+    assert [p.finish_reason for p in pieces] == [None] * 19 + ["length"]
+    assert all(p.token is not None and p.logprob is not None and p.logprob <= 0 and len(p.top) == 2 for p in pieces)
+    assert all(p.top[0].logprob >= p.top[1].logprob for p in pieces)
+    assert stub.detokenize([p.token for p in pieces if p.token is not None]) == "".join(pieces)
+
+
+def test_same_seed_same_text_alone_or_in_a_batch(stub: LanguageModel) -> None:
+    options = {"sampler": "top-p", "temperature": 1.5, "max_tokens": 40}
+    alone = [text(stub.generate(prompt, seed=11, **options)) for prompt in PROMPTS]
+    assert [text(stub.generate(prompt, seed=11, **options)) for prompt in PROMPTS] == alone
+    assert [done.text for done in stub.generate_batch(PROMPTS, seed=11, **options)] == alone
+    assert [done.text for done in stub.generate_batch(PROMPTS[::-1], seed=11, **options)] == alone[::-1]
+    assert text(stub.generate(PROMPTS[0], seed=12, **options)) != alone[0]
+
+
+def test_without_a_seed_texts_differ(stub: LanguageModel) -> None:
+    assert len({text(stub.generate("Once", temperature=2.0, max_tokens=30)) for _ in range(4)}) > 1
+
+
+def test_a_batch_is_one_step_for_all(stub: LanguageModel) -> None:
+    requests = [stub.request(prompt, max_tokens=25, seed=1, ignore_end=True) for prompt in PROMPTS]
+    with stub.session(max_tokens=1024) as session:
+        list(run(session, requests))
+        assert session.stats.steps == 25
+        assert session.stats.rows == sum(len(r.prompt) for r in requests) + 24 * len(requests)
+
+
+def test_real_batches_equal_real_singles(real: LanguageModel) -> None:
+    alone = [text(real.generate(prompt, sampler="greedy", max_tokens=16)) for prompt in PROMPTS]
+    assert [done.text for done in real.generate_batch(PROMPTS, sampler="greedy", max_tokens=16)] == alone
+
+
+def test_long_prompts_do_not_hold_up_short_ones(stub: LanguageModel, tmp_path: Path, registry: Registry) -> None:
+    path = write_model(tmp_path / "long.gguf", metadata(llama__context_length=4096))
+    with load(path, backend="stub", registry=registry) as model, model.session(max_tokens=8192) as session:
+        requests = [model.request("x" * 2000, max_tokens=2, seed=1), model.request("y", max_tokens=3, seed=1)]
+        order = [piece.sequence for piece in run(session, requests)]
+    assert order == [1, 1, 1, 0, 0]
+
+
+def test_stop_strings_end_a_text_and_are_not_part_of_it(stub: LanguageModel) -> None:
+    whole = text(stub.generate("Once", seed=5, max_tokens=60))
+    stop = whole[20:23]
+    pieces = list(stub.generate("Once", seed=5, max_tokens=60, stop=stop))
+    assert "".join(pieces) == whole[: whole.index(stop)]
+    assert pieces[-1].finish_reason == "stop"
+
+
+def test_the_end_token_ends_a_text(stub: LanguageModel) -> None:
+    always_end = {"sampler": "greedy", "logit_bias": {EOS: 1000.0}}
+    done = stub.generate_batch(["Once"], **always_end)[0]
+    assert (done.text, done.finish_reason, done.tokens) == ("", "end", (EOS,))
+    assert len(list(stub.generate("Once", max_tokens=9, ignore_end=True, **always_end))) == 9
+
+
+def test_a_prompt_longer_than_the_context_names_both_numbers(stub: LanguageModel) -> None:
+    with pytest.raises(ContextError, match=r"prompt: a text of 201 tokens does not fit into the context of 128"):
+        list(stub.generate("a" * 200))
+
+
+def test_a_full_context_ends_the_text(stub: LanguageModel) -> None:
+    pieces = list(stub.generate("a" * 100, max_tokens=None, seed=1, ignore_end=True))
+    assert pieces[-1].finish_reason == "context"
+    assert len(pieces) == 128 - 101 + 1
+
+
+def test_shifting_goes_on_past_the_context(stub: LanguageModel, real: LanguageModel) -> None:
+    done = stub.generate_batch(["a" * 200], max_tokens=300, seed=1, ignore_end=True, context="shift")[0]
+    assert (len(done.tokens), done.finish_reason) == (300, "length")
+    tokens = real.tokenize("The cat sat on the mat. " * 10)
+    greedy = real.generate_batch([tokens], sampler="greedy", max_tokens=4, context="shift", ignore_end=True)[0]
+    kept = shifted(tokens, 128, 4)
+    assert kept[:4] == tokens[:4]
+    assert kept[4:] == tokens[-60:]
+    fresh = real.generate_batch([kept], sampler="greedy", max_tokens=4, ignore_end=True)[0]
+    assert greedy.tokens == fresh.tokens
+
+
+def test_an_empty_prompt_needs_a_first_token(tmp_path: Path, registry: Registry, stub: LanguageModel) -> None:
+    assert stub.tokenize("") == [BOS]
+    path = write_model(tmp_path / "bare.gguf", metadata(tokenizer__ggml__add_bos_token=False))
+    with load(path, registry=registry) as model, pytest.raises(ContextError, match="the prompt has no tokens"):
+        list(model.generate(""))
+
+
+def test_options_are_checked(stub: LanguageModel) -> None:
+    with pytest.raises(SamplerError, match="temperature"):
+        stub.request("x", temperature=-1.0)
+    with pytest.raises(SamplerError, match="temprature"):
+        stub.request("x", temprature=1.0)
+
+
+def test_degraded_results_say_so(tmp_path: Path, registry: Registry) -> None:
+    weights = tensors()
+    del weights["blk.1.ffn_up.weight"]
+    path = write_model(tmp_path / "holed.gguf", weights=weights)
+    with load(path, registry=registry, on_error="degrade") as model:
+        assert model.degraded == 1
+        assert list(model.generate("Once", max_tokens=3))[-1].degraded
+
+
+def test_logits_and_hidden_states(real: LanguageModel) -> None:
+    assert real.logits("Once").shape == (len(real.tokenize("Once")), 260)
+    assert real.hidden("Once").shape == (len(real.tokenize("Once")), 32)
+
+
+def test_the_readme_example_in_python(random_model: Path) -> None:
+    with sis_core.load(random_model) as model:
+        assert "".join(model.generate("Once upon a time", sampler="top-p", seed=1, max_tokens=5))
