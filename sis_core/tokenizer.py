@@ -34,7 +34,13 @@ class Tokenizer(Protocol):
         """
 
     def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
-        """The text of ``tokens``; bytes that are not UTF-8 become U+FFFD. TokenizerError for an id out of range."""
+        """The text of ``tokens``, from its beginning; bytes that are not UTF-8 become U+FFFD.
+
+        It is what `token_bytes` of each add up to, less the space that some vocabularies put before a text.
+
+        Raises:
+            TokenizerError: an id is out of range.
+        """
 
     def token_bytes(self, token: int, *, skip_special: bool = True) -> bytes:
         """The bytes that a token adds to a running text; TokenizerError for an id out of range."""
@@ -60,16 +66,29 @@ class TokenizerFactory:
 
 
 class TextStream:
-    """Joins tokens to text; holds back bytes until their character is whole."""
+    """Joins tokens to text; holds back bytes until their character is whole.
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True) -> None:
+    Args:
+        skip_special: leave control tokens out.
+        at_start: the tokens begin a text, so that the stream adds up to what `Tokenizer.decode` makes of them; else
+            they go on with one, and a space before the first word stays.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, at_start: bool = False) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
+        self._at_start = at_start
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """Text that this token completes; may be empty."""
-        return self._decoder.decode(self._tokenizer.token_bytes(token, skip_special=self._skip_special))
+        raw = self._tokenizer.token_bytes(token, skip_special=self._skip_special)
+        if self._at_start and raw:
+            self._at_start = False
+            shown = self._tokenizer.decode([token], skip_special=False)
+            if raw.startswith(b" ") and shown == raw[1:].decode("utf-8", "replace"):
+                raw = raw[1:]
+        return self._decoder.decode(raw)
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD when the text stops inside a character."""

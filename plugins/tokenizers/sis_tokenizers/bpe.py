@@ -9,17 +9,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
+from attrs import frozen
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from sis_core.architecture import suggest
 from sis_core.errors import TokenizerError
+from sis_tokenizers.chunks import BOUNDARY, chunks
 from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from sis_tokenizers.special import Defaults, Specials, read_specials
 from sis_tokenizers.text_tokenizer import TextTokenizer
 from sis_tokenizers.vocabulary import PREFIX, Kind, Vocabulary, read_texts
 
+Pair: TypeAlias = tuple[str, str]
 log = logging.getLogger(__name__)
 
 
@@ -30,21 +33,35 @@ def _byte_letters() -> dict[int, str]:
     return {byte: chr(byte) for byte in plain} | {byte: chr(0x100 + i) for i, byte in enumerate(others)}
 
 
+CHUNK = 256 * 1024
 LETTERS = _byte_letters()
 BYTES = {letter: bytes([byte]) for byte, letter in LETTERS.items()}
+
+
+@frozen(eq=False)
+class Merges:
+    """The merges of a vocabulary.
+
+    Attributes:
+        pairs: in the order of their rank; a pair that the file has twice keeps its first rank.
+        made: what they make.
+        names: every part and everything made.
+    """
+
+    pairs: list[Pair]
+    made: set[str]
+    names: set[str]
 
 
 class BPETokenizer(TextTokenizer):
     """Text to merged bytes."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, specials: Specials, merges: list[tuple[str, str]], pre: PreTokenizer
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, specials: Specials, merges: Merges, pre: PreTokenizer) -> None:
         super().__init__(vocabulary, specials, space_prefix=False)
-        ids, merges = _mergeable(vocabulary, specials, merges)
+        ids, pairs = _mergeable(vocabulary, specials, merges)
         self._lacks = bytes(byte for byte, letter in LETTERS.items() if letter not in ids)
         with _no_panic("the vocabulary cannot be used"):
-            self._engine = Tokenizer(models.BPE(ids, merges, ignore_merges=pre.whole_words))
+            self._engine = Tokenizer(models.BPE(ids, pairs, ignore_merges=pre.whole_words))
             cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
             letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
             self._engine.pre_tokenizer = pre_tokenizers.Sequence([*cuts, letters])
@@ -52,15 +69,20 @@ class BPETokenizer(TextTokenizer):
     def _encode_plain(self, text: str) -> list[int]:
         if self._lacks:
             self._check_bytes(text)
+        ids: list[int] = []
         with _no_panic("the text cannot be cut into tokens"):
-            ids: list[int] = self._engine.encode(text, add_special_tokens=False).ids
+            for part in chunks(text, CHUNK, BOUNDARY):
+                ids += self._engine.encode(part, add_special_tokens=False).ids
         return ids
 
     def _check_bytes(self, text: str) -> None:
         raw = text.encode()
         if len(raw.translate(None, self._lacks)) < len(raw):
-            lacking = next(byte for byte in raw if byte in self._lacks)
-            raise TokenizerError(f"the vocabulary has no token for the byte 0x{lacking:02X}", where="prompt")
+            letter = next(letter for letter in text if not set(self._lacks).isdisjoint(letter.encode()))
+            byte = next(byte for byte in letter.encode() if byte in self._lacks)
+            raise TokenizerError(
+                f"the vocabulary has no token for the byte 0x{byte:02X} of the character {letter!a}", where="prompt"
+            )
 
     def _plain_bytes(self, token: int) -> bytes:
         if self._kinds[token] == Kind.USER_DEFINED:
@@ -81,41 +103,51 @@ def _no_panic(what: str) -> Iterator[None]:
         raise TokenizerError(f"{what}: {error}", where=PREFIX + "merges") from error
 
 
-def _mergeable(
-    vocabulary: Vocabulary, specials: Specials, merges: list[tuple[str, str]]
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Ids and merges without tokens that only their name may make: control and unknown ones."""
+def _mergeable(vocabulary: Vocabulary, specials: Specials, merges: Merges) -> tuple[dict[str, int], list[Pair]]:
+    """Ids and merges without tokens that only their name may make (control and unknown ones) and without non-text."""
     hidden = {vocabulary.texts[i] for i, kind in enumerate(specials.kinds) if kind in (Kind.CONTROL, Kind.UNKNOWN)}
-    ids = {text: i for text, i in vocabulary.ids.items() if text not in hidden}
-    if any(kind in (Kind.CONTROL, Kind.UNKNOWN) for kind in specials.kinds):
-        merges = [pair for pair in merges if pair[0] + pair[1] not in hidden and hidden.isdisjoint(pair)]
-    return {text: i for text, i in ids.items() if text.isprintable() or _is_text(text)}, merges
+    if not _is_text("".join(vocabulary.texts)):
+        hidden |= {text for text in vocabulary.texts if not _is_text(text)}
+    ids, pairs = dict(vocabulary.ids), merges.pairs
+    for text in hidden:
+        ids.pop(text, None)
+    if not hidden.isdisjoint(merges.names):
+        pairs = [pair for pair in pairs if hidden.isdisjoint((*pair, "".join(pair)))]
+    return ids, pairs
 
 
 def _is_text(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Pairs in the order of their rank; a pair that stands there twice keeps its first rank."""
-    ids, pairs = vocabulary.ids, []
-    for i, merge in enumerate(read_texts(metadata, "merges")):
-        left, _, right = merge.partition(" ")
-        if left not in ids or right not in ids:
-            raise TokenizerError(_bad_merge(i, merge, left, right, vocabulary), where=PREFIX + "merges")
-        if left + right not in ids:
-            raise TokenizerError(
-                f"merge {i}, {merge!r}, makes {left + right!r}, which is not a token", where=PREFIX + "merges"
-            )
-        pairs.append((left, right))
-    return list(dict.fromkeys(pairs))
+def _read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Merges:
+    """Raises TokenizerError for the first merge that is not two tokens which make a third."""
+    merges, ids = read_texts(metadata, "merges"), vocabulary.ids.keys()
+    if {merge.count(" ") for merge in merges} <= {1}:
+        parts = " ".join(merges).split(" ") if merges else []
+        pairs = list(zip(parts[::2], parts[1::2], strict=True))
+        made = {merge.replace(" ", "") for merge in merges}
+        if made <= ids and ids >= (names := made.union(parts)):
+            return Merges(pairs if len(made) == len(pairs) else list(dict.fromkeys(pairs)), made, names)
+    raise TokenizerError(_bad_merge(merges, vocabulary), where=PREFIX + "merges")
 
 
-def _bad_merge(i: int, merge: str, left: str, right: str, vocabulary: Vocabulary) -> str:
-    if not left or not right or " " in right:
-        return f"merge {i} is {merge!r}, not two tokens with a space between"
-    unknown = left if left not in vocabulary.ids else right
-    return f"merge {i}, {merge!r}, has the part {unknown!r}, which is not a token"
+def _bad_merge(merges: list[str], vocabulary: Vocabulary) -> str:
+    """What is wrong with the first merge that is."""
+    for i, merge in enumerate(merges):
+        parts = merge.split(" ")
+        if len(parts) != 2 or "" in parts:
+            return f"merge {i} is {merge!r}, not two tokens with a space between"
+        for part in parts:
+            if part not in vocabulary.ids:
+                return f"merge {i}, {merge!r}, has the part {part!r}, which is not a token"
+        if "".join(parts) not in vocabulary.ids:
+            return f"merge {i}, {merge!r}, makes {''.join(parts)!r}, which is not a token"
+    raise AssertionError("every merge is right")
 
 
 def _pre_tokenizer(metadata: Mapping[str, Any]) -> PreTokenizer:
@@ -139,6 +171,5 @@ def build_bpe(metadata: Mapping[str, Any]) -> BPETokenizer:
     pre = _pre_tokenizer(metadata)
     vocabulary = Vocabulary.read(metadata)
     merges = _read_merges(metadata, vocabulary)
-    made = {left + right for left, right in merges}
-    specials = read_specials(metadata, vocabulary, Defaults(add_bos=pre.add_bos), made)
+    specials = read_specials(metadata, vocabulary, Defaults(add_bos=pre.add_bos), merges.made)
     return BPETokenizer(vocabulary, specials, merges, pre)

@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from sis_core.errors import TokenizerError
+from sis_tokenizers.chunks import NOWHERE, chunks
 from sis_tokenizers.special import Defaults, Specials, read_specials
 from sis_tokenizers.text_tokenizer import TextTokenizer
 from sis_tokenizers.vocabulary import PREFIX, Kind, Vocabulary, read_flag
@@ -21,6 +22,7 @@ SPACE = "▁"  # U+2581, how pieces spell a space
 WORDS = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
 CACHED_WORDS = 16384
 CACHED_LENGTH = 64
+CHUNK = 512 * 1024
 
 
 class SPMTokenizer(TextTokenizer):
@@ -39,11 +41,13 @@ class SPMTokenizer(TextTokenizer):
 
     def _encode_plain(self, text: str) -> list[int]:
         text = text.replace(" ", SPACE)
-        if not self._by_words:
-            return list(self._join(text))
         tokens: list[int] = []
-        for word in WORDS.findall(text):
-            tokens += self._word(word) if len(word) <= CACHED_LENGTH else self._join(word)
+        for word in WORDS.findall(text) if self._by_words else [text]:
+            if len(word) <= CACHED_LENGTH:
+                tokens += self._word(word)
+            else:
+                for part in chunks(word, CHUNK, NOWHERE):
+                    tokens += self._join(part)
         return tokens
 
     def _plain_bytes(self, token: int) -> bytes:
