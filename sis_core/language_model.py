@@ -11,6 +11,7 @@ from attrs import frozen
 from sis_core.arrays import F32
 from sis_core.backend import BackendOptions
 from sis_core.chain import make_chain
+from sis_core.errors import SamplerError
 from sis_core.generate import ContextPolicy, FinishReason, Piece, Request, run
 from sis_core.model import Model, open_model
 from sis_core.registry import Registry
@@ -91,7 +92,7 @@ class LanguageModel(Model):
             tokens,
             make_chain(self.registry, sampler, samplers, options),
             max_tokens=max_tokens,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=_checked_stops((stop,) if isinstance(stop, str) else tuple(stop)),
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
             logprobs=logprobs,
             context=context,
@@ -123,6 +124,12 @@ class LanguageModel(Model):
         if request.max_tokens is None:
             return self.config.n_ctx
         return min(self.config.n_ctx, len(request.prompt) + request.max_tokens)
+
+
+def _checked_stops(stops: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in stops:
+        raise SamplerError("a stop string is empty", where="--stop", fix="leave it out to go on without one")
+    return stops
 
 
 def completion(pieces: Sequence[Piece]) -> Completion:

@@ -1,0 +1,232 @@
+"""The program as a user meets it: in its own process where exit codes, signals and pipes matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sis_core.cli.main import COMMANDS, hoist
+
+SIS = [sys.executable, "-m", "sis_core"]
+
+
+def sis(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SIS, *map(str, args)], capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def test_help_imports_neither_numpy_nor_a_plugin() -> None:
+    code = (
+        "import sys\nfrom sis_core.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "print([m for m in sys.modules if m == 'numpy' or (m.startswith('sis_') and not m.startswith('sis_core'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help(name: str) -> None:
+    done = sis(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Usage: sis {name}")
+
+
+def test_version() -> None:
+    assert sis("--version").stdout.startswith("sis 0.")
+
+
+def test_a_misspelt_command() -> None:
+    done = sis("generat")
+    assert done.returncode == 2
+    assert "no such command 'generat' (did you mean 'generate'?)" in done.stderr
+
+
+def test_global_options_may_stand_anywhere() -> None:
+    assert hoist(["generate", "-v", "x", "--plugin", "a.py", "--prefer=A=b", "--", "-v"]) == [
+        "-v", "--plugin", "a.py", "--prefer=A=b", "generate", "x", "--", "-v",
+    ]  # fmt: skip
+
+
+def test_generate_streams_plain_text(random_model: Path) -> None:
+    args = ("generate", "-m", random_model, "--sampler", "greedy", "-n", 12, "--ignore-end", "Once")
+    first, second = sis(*args), sis(*args, "--no-echo")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("Once")
+    assert "\x1b" not in first.stdout
+    assert first.stdout == "Once" + second.stdout
+
+
+def test_same_seed_same_text(random_model: Path) -> None:
+    args = ("generate", "-m", random_model, "--sampler", "top-p", "--temperature", 0.8, "--seed", 7, "-n", 20, "Once")
+    assert sis(*args).stdout == sis(*args).stdout != ""
+
+
+def test_generate_json(random_model: Path) -> None:
+    done = sis(
+        "generate", "-m", random_model, "-n", 4, "--json", "--logprobs", 3, "--ignore-end", "--seed", 1, "Once", "The"
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 8
+    assert {line["sequence"] for line in lines} == {0, 1}
+    assert sorted(line["sequence"] for line in lines if line.get("finish_reason") == "length") == [0, 1]
+    assert all(len(line["top"]) == 3 and line["logprob"] <= 0 for line in lines)
+
+
+def test_generate_several_prompts(random_model: Path) -> None:
+    done = sis("generate", "-m", random_model, "-n", 3, "--seed", 1, "Once", "The cat")
+    assert done.stdout.startswith("Once")
+    assert "\nThe cat" in done.stdout
+
+
+def test_the_prompt_may_come_from_standard_input_or_a_file(random_model: Path, tmp_path: Path) -> None:
+    args = ("generate", "-m", random_model, "-n", 5, "--sampler", "greedy")
+    (tmp_path / "prompt.txt").write_text("Once upon\n")
+    expected = sis(*args, "Once upon").stdout
+    assert sis(*args, input="Once upon\n").stdout == expected
+    assert sis(*args, "-f", tmp_path / "prompt.txt").stdout == expected
+    missing = sis(*args, "-f", tmp_path / "absent.txt")
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "absent.txt: cannot be read" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (
+            ["--sampler", "topp"],
+            1,
+            "no installed plugin brings the sampler 'topp' (did you mean 'top-p'?). Installed are: ",
+        ),
+        (["--temperature", "-1"], 1, "temperature"),
+        (["--temperature", "hot"], 2, "'hot' is not a valid float"),
+        (["--samplers", "top-k=abc"], 1, "top-k"),
+        (["--backend", "warp"], 1, "no installed plugin brings the backend 'warp'"),
+        (["--ctx", "4"], 1, "does not fit into the context of 4"),
+        (["--kv-type", "q3"], 1, "no kv_type 'q3'"),
+        (["--plugin", "absent.py"], 1, "--plugin absent.py: no such file"),
+        (["--prefer", "x"], 2, "write it as NAME=PLUGIN"),
+        (["--stop", ""], 1, "empty"),
+    ],
+)
+def test_bad_options_are_one_clear_line(random_model: Path, args: list[str], code: int, message: str) -> None:
+    done = sis("generate", "-m", random_model, "-n", 2, "Once upon a time", *args)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert code == 2 or done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["generate", "-m"], ["inspect"], ["tokenize", "-m"], ["doctor", "-m"]])
+def test_a_bad_file_is_one_line_and_exit_code_1(tmp_path: Path, command: list[str]) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF\x03\0\0\0")
+    done = sis(*command, bad, *(["hello"] if command[0] in ("generate", "tokenize") else []))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "bad.gguf" in done.stderr
+
+
+def test_inspect_shows_what_it_does_not_know(tmp_path: Path) -> None:
+    from sis_core.gguf_writer import GGUFWriter
+
+    path = tmp_path / "odd.gguf"
+    values = {"general.architecture": "warp\x1b[31m", "tokenizer.ggml.model": "runes", "warp.flux": [1, 2, 3] * 10}
+    writer = GGUFWriter(path, values)
+    writer.add_tensor("hull", (4, 32), "HALF8", [bytes(64)], n_bytes=64, package="sis-half8")
+    writer.write()
+    done = sis("inspect", path)
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "warp.flux",
+        "[1, 2, 3, 1, 2, 3, 1, 2, …] (30)",
+        "hull",
+        "4 × 32",
+        "HALF8",
+        "'sis-half8' brings it",
+        "runes",
+    ):
+        assert text in done.stdout
+    assert "\x1b" not in done.stdout
+    summary = json.loads(sis("inspect", "--json", path).stdout)
+    assert summary["tensors"] == [{"name": "hull", "shape": [4, 32], "type": "HALF8", "bytes": 64}]
+
+
+def test_tokenize(random_model: Path) -> None:
+    assert sis("tokenize", "-m", random_model, "--ids", "the").stdout == "256 116 258\n"
+    assert sis("tokenize", "-m", random_model, "--ids", "--no-special", "the").stdout == "116 258\n"
+    assert sis("tokenize", "-m", random_model, "--count", "the").stdout == "3\n"
+    assert sis("tokenize", "-m", random_model, "-d", "116 258").stdout == "the\n"
+    assert json.loads(sis("tokenize", "-m", random_model, "--json", "the").stdout)["tokens"] == [256, 116, 258]
+    done = sis("tokenize", "-m", random_model, "-d", "one")
+    assert (done.returncode, done.stderr) == (1, "sis: --detokenize: 'one' is not a token id. Give whole numbers\n")
+
+
+def test_plugins_and_samplers_lists() -> None:
+    plugins = [json.loads(line) for line in sis("plugins", "--json").stdout.splitlines()]
+    assert next(p for p in plugins if p["name"] == "llama")["offers"] == {"architectures": ["llama"]}
+    samplers = [json.loads(line)["name"] for line in sis("samplers", "--json").stdout.splitlines()]
+    assert {"greedy", "top-k", "top-p", "min-p", "temperature", "penalties"} <= set(samplers)
+    assert sis("samplers").stdout.startswith("sampler\tplugin\toptions")
+
+
+def test_a_single_file_plugin_on_the_command_line(tmp_path: Path, random_model: Path) -> None:
+    path = tmp_path / "last.py"
+    path.write_text(
+        "import numpy as np\nfrom attrs import frozen\nfrom sis_core import hookimpl\n"
+        "from sis_core.sampler import Sampler, SamplerState\n"
+        "class State(SamplerState):\n    def apply(self, logits):\n        logits[:] = -np.inf\n        logits[97] = 0\n"
+        "@frozen\nclass OnlyA(Sampler):\n    '''Always says a.'''\n    name = 'only-a'\n"
+        "    def start(self, context):\n        return State()\n"
+        "@hookimpl\ndef sis_register_samplers():\n    return [OnlyA]\n"
+    )
+    done = sis("generate", "-m", random_model, "-n", 5, "--plugin", path, "--sampler", "only-a", "B", "--no-echo")
+    assert done.stdout == "aaaaa\n", done.stderr
+
+
+def test_doctor(random_model: Path) -> None:
+    done = sis("doctor", "-m", random_model, "--backend", "numpy", "--check-tensors")
+    for text in (
+        "plugins work",
+        "numpy\t1\tready",
+        "stub\t0\tonly when named",
+        "layers 0 to 1: numpy layer",
+        "every weight is finite",
+    ):
+        assert text in done.stdout, done.stderr
+
+
+def test_ctrl_c_ends_cleanly(random_model: Path) -> None:
+    args = [*SIS, "generate", "-m", str(random_model), "--context", "shift", "-n", "-1", "--ignore-end", "Once"]
+    running = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert running.stdout is not None
+    running.stdout.read(8)
+    os.kill(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert b"Traceback" not in errors
+
+
+def test_a_reader_that_leaves_is_no_error(random_model: Path) -> None:
+    args = [*SIS, "generate", "-m", str(random_model), "--context", "shift", "-n", "-1", "--ignore-end", "Once"]
+    running = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert running.stdout is not None
+    running.stdout.read(8)
+    running.stdout.close()
+    deadline = time.monotonic() + 60
+    while running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert running.stderr is not None
+    errors = running.stderr.read()
+    running.stderr.close()
+    assert running.returncode is not None
+    assert b"Traceback" not in errors
+    assert b"BrokenPipe" not in errors
