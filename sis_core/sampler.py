@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -88,7 +88,8 @@ def number_option(
         return number and low <= float(value) <= high and not (above_low and float(value) == low)
 
     rule = f"a{' finite' * (high == np.inf)} number{_range(low, high, above_low)}"
-    return _option(default, fits, rule, help, lambda v: float(v) if isinstance(v, Real) else v)
+    ends = {"low": None if above_low else low, "high": high}
+    return _option(default, fits, rule, help, lambda v: float(v) if isinstance(v, Real) else v, ends)
 
 
 def integer_option(default: int, *, low: int | None = None, high: int | None = None, help: str) -> Any:
@@ -99,10 +100,18 @@ def integer_option(default: int, *, low: int | None = None, high: int | None = N
         return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
 
     rule = f"a whole number{_range(least, most, False)}"
-    return _option(default, fits, rule, help, lambda v: int(v) if isinstance(v, Integral) else v)
+    ends = {"low": low, "high": high}
+    return _option(default, fits, rule, help, lambda v: int(v) if isinstance(v, Integral) else v, ends)
 
 
-def _option(default: Any, fits: Callable[[Any], bool], rule: str, help: str, convert: Callable[[Any], Any]) -> Any:
+def _option(
+    default: Any,
+    fits: Callable[[Any], bool],
+    rule: str,
+    help: str,
+    convert: Callable[[Any], Any],
+    ends: Mapping[str, float | None],
+) -> Any:
     def check(instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not fits(value):
             raise SamplerError(
@@ -113,7 +122,10 @@ def _option(default: Any, fits: Callable[[Any], bool], rule: str, help: str, con
         return value if isinstance(value, bool) else convert(value)
 
     return attrs.field(
-        default=default, converter=keep_bool, validator=check, metadata={"help": f"{help} ({rule})", "rule": rule}
+        default=default,
+        converter=keep_bool,
+        validator=check,
+        metadata={"help": f"{help} ({rule})", "rule": rule, **ends},
     )
 
 

@@ -1,1 +1,2 @@
 from sis_core.testing.backend import check_backend as check_backend
+from sis_core.testing.sampler import check_sampler as check_sampler

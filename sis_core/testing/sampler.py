@@ -1,0 +1,254 @@
+"""`check_sampler`: what every sampler must keep to, whatever it does."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import attrs
+import numpy as np
+
+from sis_core.arrays import F32
+from sis_core.errors import SamplerError
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, draw
+
+STEPS = 24
+
+
+def check_sampler(sampler: type[Sampler], /, *, chance: bool = False, **fields: Any) -> None:
+    """Hold a sampler to the contract of `sis_core.sampler`, with ``fields`` and at both ends of each numeric option.
+
+    Args:
+        chance: the sampler does something by chance: then other seeds must give other results, else the same.
+        fields: options with which the sampler has an effect.
+
+    Raises:
+        AssertionError: naming the sampler, the fault, and the case in which it showed.
+    """
+    check = _Check(sampler, chance)
+    check.options(fields)
+    made = check.make(fields)
+    check.effect(made)
+    for title, options in _with_ends(sampler, fields):
+        check.behaviour(check.make(options), title)
+    check.seeds(made)
+
+
+def _with_ends(sampler: type[Sampler], fields: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The given options, and one option after the other at its ends."""
+    yield "", fields
+    for field in attrs.fields(sampler) if attrs.has(sampler) else ():
+        for end in ("low", "high"):
+            value = field.metadata.get(end)
+            if value is not None and math.isfinite(value):
+                yield f"{field.name}={value:g}, ", fields | {field.name: value}
+
+
+def _logits() -> Iterator[tuple[str, F32]]:
+    generator = np.random.Generator(np.random.Philox(7))
+
+    def normal(n: int, scale: float) -> F32:
+        return (generator.standard_normal(n) * scale).astype(np.float32)
+
+    yield "random logits", normal(300, 3)
+    yield "very different logits", normal(300, 50)
+    yield "logits of a large vocabulary", normal(20_000, 3)
+    yield "logits with ties", np.round(normal(300, 2))
+    yield "equal logits", np.zeros(300, np.float32)
+    yield "equal negative logits", np.full(300, -7.25, np.float32)
+    yield "n_vocab 1", normal(1, 1)
+    yield "n_vocab 2", normal(2, 1)
+    yield "logits of 1e30 and -1e30", np.where(normal(300, 1) > 0, np.float32(1e30), np.float32(-1e30))
+    masked = normal(300, 3)
+    masked[generator.permutation(300)[:200]] = -np.inf
+    yield "logits of which some are minus infinity", masked
+    single = np.full(300, -np.inf, np.float32)
+    single[123] = -4
+    yield "logits of which one is not minus infinity", single
+
+
+class _Check:
+    def __init__(self, sampler: type[Sampler], chance: bool) -> None:
+        self.sampler, self.chance = sampler, chance
+        self.name = getattr(sampler, "name", sampler.__name__)
+
+    def fail(self, fault: str, case: str = "") -> NoReturn:
+        raise AssertionError(f"sampler {self.name}: {fault}{f' ({case})' if case else ''}")
+
+    def options(self, fields: dict[str, Any]) -> None:
+        """The class itself: a name, an order, and options that refuse nonsense."""
+        if not isinstance(getattr(self.sampler, "name", None), str):
+            self.fail("has no name")
+        if not isinstance(self.sampler.order, int):
+            self.fail(f"its order is {self.sampler.order!r}, not a whole number")
+        if not attrs.has(self.sampler):
+            return
+        attrs.resolve_types(self.sampler)
+        made = self.make(fields)
+        for field in attrs.fields(self.sampler):
+            if not field.metadata.get("help"):
+                self.fail(f'the option {field.name} has no help: give metadata={{"help": ...}}')
+            try:
+                setattr(made, field.name, getattr(made, field.name))
+                self.fail("can be changed after it was made: use attrs.frozen")
+            except attrs.exceptions.FrozenInstanceError:
+                pass
+            for value in _nonsense(field):
+                try:
+                    self.sampler(**fields | {field.name: value})
+                except SamplerError as error:
+                    if field.name not in str(error):
+                        self.fail(f"refuses {field.name}={value!r} without naming the option: {error}")
+                except Exception as error:
+                    self.fail(f"refuses {field.name}={value!r} with {type(error).__name__}, not with SamplerError")
+                else:
+                    self.fail(f"accepts {field.name}={value!r}")
+
+    def make(self, fields: dict[str, Any]) -> Sampler:
+        try:
+            return self.sampler(**fields)
+        except Exception as error:
+            self.fail(f"cannot be made with {fields}: {type(error).__name__}: {error}")
+
+    def effect(self, made: Sampler) -> None:
+        for case, logits in _logits():
+            run = _Run(self, made, case, len(logits))
+            if any(not np.array_equal(run.step(logits), logits) for _ in range(STEPS)):
+                return
+        self.fail(
+            "never changed a logit: it must change the array that it is given, in place. If it only does nothing with "
+            "these options, give check_sampler others"
+        )
+
+    def behaviour(self, made: Sampler, title: str) -> None:
+        for case, logits in _logits():
+            self.one(made, logits, title + case)
+            self.accepting(made, logits, title + case)
+
+    def one(self, made: Sampler, logits: F32, case: str) -> None:
+        """A single apply: what it does, and that it does it again."""
+        numpys, pythons = np.random.get_state(legacy=False), random.getstate()
+        run = _Run(self, made, case, len(logits))
+        first = run.apply(logits)
+        if not np.array_equal(run.apply(logits), first):
+            self.fail("a second apply without accept gives another result: it must neither draw nor count", case)
+        if not np.array_equal(_Run(self, made, case, len(logits)).apply(logits), first):
+            self.fail("two fresh states give different results for the same logits and seed", case)
+        if str(np.random.get_state(legacy=False)) != str(numpys) or random.getstate() != pythons:
+            self.fail("draws from a global generator: use sis_core.sampler.uniform(context.seed, step, name)", case)
+
+    def accepting(self, made: Sampler, logits: F32, case: str) -> None:
+        """Sequences of steps: the same again, beside another one, with copies, and with tokens that were forced."""
+        wanted = [run.step(logits) for run in [_Run(self, made, case, len(logits))] for _ in range(STEPS)]
+
+        def compare(run: _Run, first: int, fault: str) -> None:
+            for step in range(first, STEPS):
+                if not np.array_equal(run.step(logits), wanted[step]):
+                    self.fail(fault, f"{case}, step {step}")
+
+        compare(_Run(self, made, case, len(logits)), 0, "two sequences with the same seed and tokens differ")
+        one, other = _Run(self, made, case, len(logits)), _Run(self, made, case, len(logits), seed=99)
+        for step in range(STEPS):
+            other.state.accept(step % len(logits))
+            other.apply(logits[::-1])
+            if not np.array_equal(one.step(logits), wanted[step]):
+                self.fail("a sequence changes when another one runs beside it: state belongs into SamplerState", case)
+        run = _Run(self, made, case, len(logits))
+        for _ in range(STEPS // 3):
+            run.step(logits)
+        kept, spoilt = run.copy(), run.copy()
+        for step in range(6):
+            spoilt.apply(logits[::-1])
+            spoilt.state.accept((7 * step) % len(logits))
+        compare(run, STEPS // 3, "accept on a copy changes the original: copy must share nothing that changes")
+        compare(kept, STEPS // 3, "a copy does not go on as its original did")
+
+    def seeds(self, made: Sampler) -> None:
+        case, logits = next(_logits())
+        results = []
+        for seed in (1, 2, 0, -1, 2**64 - 1, 2**70):
+            run = _Run(self, made, f"{case}, seed {seed}", len(logits), seed=seed)
+            results.append([run.step(logits, forced=step) for step in range(64)])
+        same = all(np.array_equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+        if self.chance and same:
+            self.fail("gives the same results for every seed: chance must come from context.seed")
+        if not self.chance and not same:
+            self.fail("gives other results for other seeds: say so with check_sampler(..., chance=True)")
+
+
+class _Run:
+    """One state with its checks on every call; the next token comes from the filtered logits, by the seed."""
+
+    def __init__(self, check: _Check, made: Sampler, case: str, n_vocab: int, seed: int = 5) -> None:
+        self.check, self.case, self.seed, self.n_steps = check, case, seed, 0
+        prompt = [token % n_vocab for token in (3, 1, 4, 1, 5, 9, 2, 6, 3, 1, 4, 1)]
+        given = list(prompt)
+        try:
+            self.state = made.start(SamplerContext(n_vocab, given, None, seed))
+        except Exception as error:
+            check.fail(f"start raised {type(error).__name__}: {error}", case)
+        if not isinstance(self.state, SamplerState):
+            check.fail(f"start returned {type(self.state).__name__}, not a SamplerState", case)
+        if given != prompt:
+            check.fail("start changed the prompt", case)
+
+    def copy(self) -> _Run:
+        other = object.__new__(_Run)
+        other.__dict__.update(self.__dict__)
+        other.state = self.state.copy()
+        if not isinstance(other.state, type(self.state)):
+            self.check.fail(f"copy returned {type(other.state).__name__}", self.case)
+        return other
+
+    def step(self, logits: F32, *, forced: int | None = None) -> F32:
+        """Apply, draw, accept."""
+        filtered = self.apply(logits)
+        self.state.accept(draw(filtered, self.seed, self.n_steps) if forced is None else forced)
+        self.n_steps += 1
+        return filtered
+
+    def apply(self, logits: F32) -> F32:
+        """What the sampler makes of ``logits``: one row of a batch that is overwritten afterwards."""
+        fail, case = self.check.fail, self.case
+        batch = np.stack([logits + np.float32(1), logits, logits - np.float32(1)])
+        before, row = batch.copy(), batch[1]
+        try:
+            with np.errstate(all="raise", under="ignore"):
+                returned = self.state.apply(row)
+        except FloatingPointError as error:
+            fail(f"apply met an arithmetic fault: {error}", case)
+        except Exception as error:
+            fail(f"apply raised {type(error).__name__}: {error}", case)
+        if returned is not None:
+            fail("apply returned an array; it must change the one it is given, in place, and return nothing", case)
+        if row.shape != logits.shape:
+            fail(f"apply changed the shape from {logits.shape} to {row.shape}", case)
+        if not np.array_equal(batch[::2], before[::2]):
+            fail("apply wrote outside of its row of the batch", case)
+        result: F32 = row.copy()
+        if np.isnan(result).any():
+            fail(f"turned logit {int(np.isnan(result).argmax())} into NaN", case)
+        if (result == np.inf).any():
+            fail(f"turned logit {int((result == np.inf).argmax())} into plus infinity", case)
+        revived = (logits == -np.inf) & (result > -np.inf)
+        if revived.any():
+            fail(f"allows token {int(revived.argmax())} again, which was forbidden (minus infinity)", case)
+        if result.max() == -np.inf:
+            fail("forbids every token: it must keep at least one", case)
+        batch.fill(np.nan)  # a state that keeps the caller's array instead of a copy shows it now
+        return result
+
+
+def _nonsense(field: attrs.Attribute[Any]) -> list[Any]:
+    """Values that a field must refuse."""
+    if field.type not in (int, float):
+        return []
+    values: list[Any] = [math.nan, math.inf, -math.inf, "much", None]
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    if field.type is int:
+        values += [2.5, *([low - 1] if low is not None else []), *([high + 1] if high is not None else [])]
+    else:
+        values += [math.nextafter(end, away) for end, away in ((low, -math.inf), (high, math.inf)) if end is not None]
+    return values
