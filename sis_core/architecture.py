@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from attrs import evolve, frozen
 
@@ -18,18 +18,23 @@ from sis_core.block import Block, Embedding, Head, Network
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.quant import Weight
-from sis_core.tensors import Tensors, gguf_names
+from sis_core.rope import RopeConfig
+from sis_core.tensors import Tensors, derived, gguf_names
+
+MAX_LAYERS = 10_000
+NOT_IMPLEMENTED = "install a plugin for this kind of model, or a newer version of the one you have"
 
 
 @frozen
 class ModelConfig:
-    """Sizes of a model, in GGUF's terms. A family may subclass it with keys of its own.
+    """Sizes of a model, in GGUF's terms. A family may subclass it with fields of its own.
 
     Attributes:
         n_ctx_train: tokens the model was trained to see at once.
         n_ctx: tokens it is set up for now; at most ``n_ctx_train`` unless the user asks for more.
         n_head, n_head_kv, n_ff: one value for each layer.
-        head_dim: values of one query or key head.
+        head_dim: values of one query, key or value head.
+        rope: how heads are rotated, or None where positions are learned.
     """
 
     architecture: str
@@ -43,14 +48,90 @@ class ModelConfig:
     n_ff: tuple[int, ...]
     head_dim: int
     norm_eps: float
-    rope_theta: float = 10000.0
+    rope: RopeConfig | None = None
+
+    @classmethod
+    def read(
+        cls,
+        metadata: Metadata,
+        n_vocab: int,
+        *,
+        eps_key: str = "attention.layer_norm_rms_epsilon",
+        eps: float = 1e-5,
+        rope: bool = True,
+        **own: Any,
+    ) -> Self:
+        """The keys that nearly every family has, checked. ``own`` are the values of a subclass's fields.
+
+        Args:
+            eps_key: the key of the norm that the family has: rms or layer.
+            eps: what to use (and log) where the file has no such key.
+            rope: whether the family rotates its heads.
+
+        Raises:
+            ModelError: a key is missing, of a wrong type, out of range, or contradicts another.
+        """
+        n_layer = metadata.integer("block_count", maximum=MAX_LAYERS)
+        n_embd = metadata.integer("embedding_length", maximum=1 << 20)
+        n_ctx = metadata.integer("context_length", maximum=1 << 30)
+        n_head = metadata.per_layer("attention.head_count", n_layer)
+        n_head_kv = metadata.per_layer("attention.head_count_kv", n_layer, n_head)
+        head_dim = _head_dim(metadata, n_embd, n_head, n_head_kv)
+        if "attention.causal" in metadata and not metadata.flag("attention.causal"):
+            raise ModelError(
+                f"the key {metadata.architecture}.attention.causal is false: this is not a model that continues text",
+                where=metadata.where,
+            )
+        return cls(
+            architecture=metadata.architecture,
+            n_layer=n_layer,
+            n_embd=n_embd,
+            n_vocab=n_vocab,
+            n_ctx_train=n_ctx,
+            n_ctx=n_ctx,
+            n_head=n_head,
+            n_head_kv=n_head_kv,
+            n_ff=metadata.per_layer("feed_forward_length", n_layer, 4 * n_embd),
+            head_dim=head_dim,
+            norm_eps=metadata.number(eps_key, eps),
+            rope=RopeConfig.read(metadata, head_dim, n_ctx) if rope else None,
+            **own,
+        )
+
+
+def _head_dim(metadata: Metadata, n_embd: int, n_head: tuple[int, ...], n_head_kv: tuple[int, ...]) -> int:
+    name = metadata.architecture
+    for i, (heads, kv_heads) in enumerate(zip(n_head, n_head_kv, strict=True)):
+        if heads % kv_heads:
+            raise ModelError(
+                f"layer {i} has {heads} query heads, which is not a multiple of its {kv_heads} key heads "
+                f"({name}.attention.head_count, {name}.attention.head_count_kv)",
+                where=metadata.where,
+                fix="convert the model again from its original",
+            )
+    if "attention.key_length" not in metadata and n_embd % n_head[0]:
+        raise ModelError(
+            f"the key {name}.embedding_length is {n_embd}, not a multiple of {name}.attention.head_count {n_head[0]}, "
+            f"and there is no {name}.attention.key_length",
+            where=metadata.where,
+            fix="convert the model again from its original",
+        )
+    head_dim = metadata.maybe_integer("attention.key_length", maximum=1 << 16) or n_embd // n_head[0]
+    v_dim = metadata.maybe_integer("attention.value_length", maximum=1 << 16) or head_dim
+    if v_dim != head_dim:
+        raise ModelError(
+            f"{name}.attention.value_length is {v_dim} and the key heads have {head_dim} values, which no installed "
+            "family implements",
+            where=metadata.where,
+        )
+    return head_dim
 
 
 class Architecture(ABC):
     """One model family.
 
     Attributes:
-        names: the values of ``general.architecture`` it answers to.
+        names: the values of ``general.architecture`` it answers to; GGUF's own name first.
     """
 
     names: ClassVar[tuple[str, ...]]
@@ -69,65 +150,19 @@ class Architecture(ABC):
     @abstractmethod
     def head(self, config: ModelConfig, tensors: Tensors) -> Head: ...
 
+    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
+        """A tensor laid out as GGUF has it, of a file that names it as Hugging Face does.
 
-def common_config(
-    metadata: Metadata,
-    n_vocab: int,
-    *,
-    eps_key: str = "attention.layer_norm_rms_epsilon",
-    rope: bool = True,
-    eps: float = 1e-5,
-) -> dict[str, Any]:
-    """The keys that nearly every family has, checked, as arguments for `ModelConfig`."""
-    n_layer = metadata.integer("block_count", maximum=10_000)
-    n_embd = metadata.integer("embedding_length", maximum=1 << 20)
-    n_ctx = metadata.integer("context_length", maximum=1 << 30)
-    n_head = metadata.per_layer("attention.head_count", n_layer)
-    n_head_kv = metadata.per_layer("attention.head_count_kv", n_layer, n_head)
-    n_ff = metadata.per_layer("feed_forward_length", n_layer, 4 * n_embd)
-    for i, (heads, kv_heads) in enumerate(zip(n_head, n_head_kv, strict=True)):
-        if heads % kv_heads:
-            raise ModelError(
-                f"layer {i} has {heads} heads, which {kv_heads} key heads do not divide", where=metadata.where
-            )
-    has_key_length = "attention.key_length" in metadata
-    if not has_key_length and n_embd % n_head[0]:
-        raise ModelError(
-            f"embedding_length {n_embd} is not a multiple of attention.head_count {n_head[0]}, and there is no "
-            f"{metadata.architecture}.attention.key_length",
-            where=metadata.where,
-        )
-    head_dim = metadata.integer("attention.key_length", maximum=1 << 16) if has_key_length else n_embd // n_head[0]
-    v_dim = metadata.integer("attention.value_length") if "attention.value_length" in metadata else head_dim
-    if v_dim != head_dim:
-        raise ModelError(
-            f"value heads of {v_dim} beside key heads of {head_dim} are not supported", where=metadata.where
-        )
-    return {
-        "architecture": metadata.architecture,
-        "n_layer": n_layer,
-        "n_embd": n_embd,
-        "n_vocab": n_vocab,
-        "n_ctx_train": n_ctx,
-        "n_ctx": n_ctx,
-        "n_head": n_head,
-        "n_head_kv": n_head_kv,
-        "n_ff": n_ff,
-        "head_dim": head_dim,
-        "norm_eps": metadata.number(eps_key, eps),
-        "rope_theta": metadata.number("rope.freq_base", 10000.0) if rope else 10000.0,
-    }
+        Converters reorder rows, transpose, or add 1 to norms; a file that kept the names kept the layout too. A family
+        that overrides this undoes its own cases and returns every other weight as it is.
 
-
-def rope_dimensions(metadata: Metadata, head_dim: int, default: int | None = None) -> int:
-    """``rope.dimension_count``: even and at most the head size; by default the whole head."""
-    n_rot = metadata.integer("rope.dimension_count", head_dim if default is None else default)
-    if n_rot % 2 or n_rot > head_dim:
+        Args:
+            role: GGUF's name of the tensor; ``weight.name`` is the file's.
+        """
         raise ModelError(
-            f"{metadata.architecture}.rope.dimension_count is {n_rot}, but must be even and at most the head size {head_dim}",
-            where=metadata.where,
+            f"tensor {weight.name} is not called {role}: the family {config.architecture} reads GGUF's names only",
+            fix="convert the model with a tool that writes GGUF's tensor names",
         )
-    return n_rot
 
 
 def build_network(
@@ -152,25 +187,22 @@ def build_network(
         ModelError: a key or tensor is missing, contradicts another, or is one that the family does not use.
     """
     metadata = Metadata(values, name, where)
-    n_layer = metadata.integer("block_count", maximum=10_000)
-    tensors = Tensors(gguf_names(weights, name, n_layer), where, degrade=degrade)
-    table = tensors.get("token_embd.weight")
-    if table is None:
-        raise ModelError(
-            "tensor token_embd.weight is missing", where=where, fix="convert the model again from its original"
-        )
-    n_tokens = len(values["tokenizer.ggml.tokens"]) if "tokenizer.ggml.tokens" in values else table.n_rows
-    if n_tokens > table.n_rows:
-        raise ModelError(
-            f"the vocabulary has {n_tokens} tokens, but token_embd.weight has {table.n_rows} rows", where=where
-        )
-    config = architecture.config(metadata, table.n_rows)
+    n_layer = metadata.integer("block_count", maximum=MAX_LAYERS)
+    roles = gguf_names(weights, architecture.names[0], n_layer, where)
+    config = architecture.config(metadata, _n_vocab(roles, values, where))
+    _refuse_keys(metadata)
     if n_ctx is not None:
         config = evolve(config, n_ctx=n_ctx)
+    for role, weight in roles.items():
+        if weight.name != role and not derived(weight.name):
+            roles[role] = architecture.from_hugging_face(config, role, weight)
+    tensors = Tensors(roles, where, degrade=degrade)
     missing = [i for i in range(config.n_layer) if not tensors.has_layer(i)]
     if missing and not degrade:
         raise ModelError(
-            f"{name}.block_count is {config.n_layer}, but there are no tensors for layer {missing[0]}", where=where
+            f"the key {name}.block_count is {config.n_layer}, but there are no tensors for layer {missing[0]}",
+            where=where,
+            fix="download the file again, or convert the model again from its original",
         )
     network = Network(
         n_embd=config.n_embd,
@@ -180,24 +212,48 @@ def build_network(
         blocks=tuple(architecture.block(config, i, tensors) for i in range(config.n_layer)),
         head=architecture.head(config, tensors),
     )
-    _refuse_leftovers(metadata, tensors, where)
+    _refuse_tensors(tensors, name)
     return config, network, tensors
 
 
-def _refuse_leftovers(metadata: Metadata, tensors: Tensors, where: str) -> None:
-    keys, names = metadata.unread(), tensors.unread()
-    if keys:
+def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str) -> int:
+    """Rows of the token embedding, which must be as many as the file has tokens.
+
+    A row without a token would have a logit, and a sampler could choose an id that has no text. Converters add tokens
+    where a model's embedding is padded, and llama.cpp refuses other files too.
+    """
+    table = roles.get("token_embd.weight")
+    if table is None:
         raise ModelError(
-            f"the family {metadata.architecture} as installed does not implement what {_some(keys)} asks for",
-            where=where,
-            fix="install a plugin for this kind of model, or a newer version of the one you have",
+            "tensor token_embd.weight is missing", where=where, fix="convert the model again from its original"
         )
-    if names:
+    if len(table.shape) != 2:
+        raise ModelError(f"tensor token_embd.weight has shape {table.shape}, not (n_vocab, n_embd)", where=where)
+    tokens = values.get("tokenizer.ggml.tokens")
+    if tokens is not None and not isinstance(tokens, str) and len(tokens) != table.n_rows:
         raise ModelError(
-            f"the family {metadata.architecture} as installed has no use for tensor {_some(names)}, so it would run a "
-            "different model",
+            f"tokenizer.ggml.tokens has {len(tokens)} tokens, but token_embd.weight has {table.n_rows} rows",
             where=where,
-            fix="install a plugin for this kind of model, or a newer version of the one you have",
+            fix="convert the model again from its original, with the vocabulary padded to the embedding",
+        )
+    return table.n_rows
+
+
+def _refuse_keys(metadata: Metadata) -> None:
+    if keys := metadata.unread():
+        raise ModelError(
+            f"the family {metadata.architecture} as installed does not implement what the key {_some(keys)} asks for",
+            where=metadata.where,
+            fix=NOT_IMPLEMENTED,
+        )
+
+
+def _refuse_tensors(tensors: Tensors, name: str) -> None:
+    if names := tensors.unread():
+        raise ModelError(
+            f"the family {name} as installed has no use for tensor {_some(names)}, so it would run a different model",
+            where=tensors.where,
+            fix=NOT_IMPLEMENTED,
         )
 
 

@@ -18,13 +18,14 @@ from sis_core.arrays import F32, F64
 from sis_core.quant import Weight
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+NormKind = Literal["rms", "layer"]
 
 
 @frozen(eq=False)
 class Norm:
     """Root-mean-square or layer normalisation of each row, times ``weight`` plus ``bias`` (each optional)."""
 
-    kind: Literal["rms", "layer"]
+    kind: NormKind
     eps: float
     weight: Weight | None = None
     bias: Weight | None = None
@@ -85,6 +86,11 @@ class Attention:
     k_norm: Norm | None = None
     window: int | None = None
     softcap: float | None = None
+
+    @property
+    def state(self) -> KV:
+        """What a layer with this attention keeps."""
+        return KV(self.n_head_kv, self.head_dim, self.head_dim, self.window)
 
 
 @frozen(eq=False)
@@ -212,8 +218,8 @@ def yarn_frequencies(
     n_ctx_original: int,
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
-) -> tuple[F64, float]:
-    """Frequencies and magnitude of YaRN (Peng et al. 2023, sections 3.2 and 3.4).
+) -> F64:
+    """Frequencies of YaRN, float64 ``(n_rot // 2,)`` (Peng et al. 2023, section 3.2).
 
     Dimensions that turn more than ``beta_fast`` times within ``n_ctx_original`` keep their frequency, those that turn
     less than ``beta_slow`` times are divided by ``factor``, with a linear ramp between.
@@ -221,10 +227,9 @@ def yarn_frequencies(
     plain = rope_frequencies(n_rot, base)
 
     def dimension(turns: float) -> float:
-        return n_rot * np.log(n_ctx_original / (turns * 2 * np.pi)) / (2 * np.log(base))
+        return n_rot * float(np.log(n_ctx_original / (turns * 2 * np.pi))) / (2 * float(np.log(base)))
 
     low = max(np.floor(dimension(beta_fast)), 0)
     high = min(np.ceil(dimension(beta_slow)), n_rot - 1)
     ramp = np.clip((np.arange(n_rot // 2) - low) / max(high - low, 1e-3), 0, 1)
-    magnitude = 1 + 0.1 * float(np.log(factor)) if factor > 1 else 1.0
-    return plain * (1 - ramp) + plain / factor * ramp, magnitude
+    return plain * (1 - ramp) + plain / factor * ramp

@@ -1,7 +1,7 @@
 """Typed, checked reading of a file's metadata. What is read is remembered, so that what nobody reads can be refused.
 
 Keys are given relative to the architecture (``attention.head_count``). Beside GGUF's own spelling, those of Hugging
-Face configurations and of the first GPT-NeoX converters are understood.
+Face configurations and of GPT-NeoX's are understood.
 """
 
 from __future__ import annotations
@@ -26,11 +26,30 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "attention.layer_norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon"),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps", "rms_norm_epsilon"),
     "attention.sliding_window": ("sliding_window",),
+    "attention.sliding_window_pattern": ("sliding_window_pattern",),
+    "attn_logit_softcapping": ("attention.logit_softcapping",),
     "rope.freq_base": ("rope_theta", "rotary_emb_base"),
+    "rope.freq_base_swa": ("rope_local_base_freq", "rope.local.freq_base"),
     "rope.dimension_count": ("rotary_dim", "rope_dim"),
-    "use_parallel_residual": ("parallel_residual",),
+    "rope.dimension_fraction": ("rotary_pct", "partial_rotary_factor"),
+    "rope.scaling.factor": ("rope.scale_linear",),
+    "use_parallel_residual": ("parallel_residual", "gpt_j_residual"),
 }
-HARMLESS = ("vocab_size", "tensor_data_layout", "source", "name", "description", "rope.scaling.finetuned")
+"""Other spellings of a key, with or without the architecture before them."""
+
+HARMLESS = (
+    "vocab_size",  # the number of rows of the embedding says it
+    "tensor_data_layout",
+    "source",
+    "name",
+    "description",
+    "rope.scaling.finetuned",
+    "pooling_type",  # what an embedding server does with hidden states
+    "attention.layer_norm_epsilon",  # converters write both; a family reads the one of the norm that it has
+    "attention.layer_norm_rms_epsilon",
+)
+"""Keys that change no number here, read or not."""
+
 _REQUIRED: Any = object()
 
 
@@ -54,11 +73,11 @@ class Metadata:
     def integer(self, key: str, default: Any = _REQUIRED, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
         """An integer within bounds; a missing key is `default` (logged) or a ModelError."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int):
+        if not _is_integer(value):
             raise self._wrong(key, f"must be an integer, not {_describe(value)}")
         if not minimum <= value <= maximum:
             raise self._wrong(key, f"is {value}, but must be from {minimum} to {maximum}")
-        return value
+        return int(value)
 
     def number(self, key: str, default: Any = _REQUIRED, *, above: float = 0.0, below: float = math.inf) -> float:
         """A finite number with ``above < value < below``."""
@@ -69,6 +88,17 @@ class Metadata:
             bounds = f"above {above:g}" + (f" and below {below:g}" if below < math.inf else "")
             raise self._wrong(key, f"is {value}, but must be {bounds}")
         return float(value)
+
+    def maybe_number(self, key: str, *, above: float = 0.0, below: float = math.inf) -> float | None:
+        """The same, or None where the file has no such key, or has a 0 there, which is GGUF's way to say off."""
+        found = self._find(key)
+        return None if found is None or _is_off(self.values[found]) else self.number(key, above=above, below=below)
+
+    def maybe_integer(self, key: str, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int | None:
+        """An integer within bounds, or None where the file has no such key or a 0 there."""
+        found = self._find(key)
+        off = found is None or _is_off(self.values[found])
+        return None if off else self.integer(key, minimum=minimum, maximum=maximum)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
         """A true or false value."""
@@ -87,26 +117,29 @@ class Metadata:
     def per_layer(self, key: str, n_layer: int, default: Any = _REQUIRED, *, minimum: int = 1) -> tuple[int, ...]:
         """One integer for each layer; a single value in the file stands for all of them."""
         value = self._get(key, default)
-        if isinstance(value, int) and not isinstance(value, bool):
-            value = (value,) * n_layer
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise self._wrong(key, f"must be an integer or one for each layer, not {_describe(value)}")
-        if len(value) != n_layer:
-            raise self._wrong(key, f"has {len(value)} values for {n_layer} layers")
-        items = tuple(value)
-        for i, item in enumerate(items):
-            if isinstance(item, bool) or not isinstance(item, int) or not minimum <= item < 2**31:
-                raise self._wrong(
-                    key, f"is {_describe(item)} for layer {i}, but must be an integer of at least {minimum}"
-                )
-        return items
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            items = self._items(key, value, n_layer)
+            for i, item in enumerate(items):
+                if not _is_integer(item) or not minimum <= item < 2**31:
+                    what = f"is {_describe(item)} for layer {i}, but must be an integer of at least {minimum}"
+                    raise self._wrong(key, what)
+            return items
+        return (self.integer(key, default, minimum=minimum),) * n_layer
 
-    def flags_per_layer(self, key: str, n_layer: int, default: Any = _REQUIRED) -> tuple[bool, ...]:
-        """One true or false for each layer."""
-        value = self._get(key, default)
-        if isinstance(value, str | int) or not isinstance(value, Sequence) or len(value) != n_layer:
-            raise self._wrong(key, f"must be true or false for each of {n_layer} layers, not {_describe(value)}")
-        return tuple(bool(item) for item in value)
+    def pattern(self, key: str, n_layer: int, period: int) -> tuple[bool, ...]:
+        """One true or false for each layer: as the file lists them, or true for all but every ``period``-th layer.
+
+        The file may give another period as an integer; 0 makes every layer true, as in llama.cpp.
+        """
+        value = self._get(key, period)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            items = self._items(key, value, n_layer)
+            for i, item in enumerate(items):
+                if item not in (0, 1):
+                    raise self._wrong(key, f"is {_describe(item)} for layer {i}, but must be true or false")
+            return tuple(bool(item) for item in items)
+        every = self.integer(key, period, minimum=0)
+        return tuple(every == 0 or i % every != every - 1 for i in range(n_layer))
 
     def ignore(self, *keys: str) -> None:
         """Mark keys as understood although they change nothing here."""
@@ -114,7 +147,10 @@ class Metadata:
             self._find(key)
 
     def unread(self) -> list[str]:
-        """Keys of this architecture that nobody asked for and that may change the result, in file order."""
+        """Keys of this architecture that nobody asked for and that may change the result, in file order.
+
+        A value of 0, false or "" is GGUF's way to say that a feature is off.
+        """
         prefix = self.architecture + "."
         return [
             key
@@ -125,13 +161,28 @@ class Metadata:
             and not _is_off(value)
         ]
 
+    def _items(self, key: str, value: Sequence[Any], n_layer: int) -> tuple[Any, ...]:
+        if len(value) != n_layer:
+            raise self._wrong(key, f"has {len(value)} values for {n_layer} layers")
+        return tuple(value)
+
     def _find(self, key: str) -> str | None:
-        spellings = [f"{self.architecture}.{name}" for name in (key, *ALIASES.get(key, ()))] + list(
-            ALIASES.get(key, ())
-        )
+        others = ALIASES.get(key, ())
+        spellings = [f"{self.architecture}.{name}" for name in (key, *others)] + list(others)
         present = [name for name in spellings if name in self.values]
         self._read.update(present)
-        return present[0] if present else None
+        if not present:
+            return None
+        first = self.values[present[0]]
+        for name in present[1:]:
+            if self.values[name] != first:
+                raise ModelError(
+                    f"the keys {present[0]} ({_describe(first)}) and {name} ({_describe(self.values[name])}) "
+                    "mean the same and differ",
+                    where=self.where,
+                    fix="convert the model again from its original",
+                )
+        return present[0]
 
     def _get(self, key: str, default: Any) -> Any:
         name = self._find(key)
@@ -143,14 +194,18 @@ class Metadata:
                 where=self.where,
                 fix="convert the model again from its original",
             )
-        if default is not None and self.defaulted.get(key, _REQUIRED) != default:
+        if self.defaulted.get(key, _REQUIRED) != default:
             self.defaulted[key] = default
-            log.warning("%s: no key %s.%s; using %s", self.where, self.architecture, key, default)
+            log.info("%s: no key %s.%s; using %s", self.where, self.architecture, key, default)
         return default
 
     def _wrong(self, key: str, what: str) -> ModelError:
         name = self._find(key) or f"{self.architecture}.{key}"
         return ModelError(f"the key {name} {what}", where=self.where, fix="convert the model again from its original")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_off(value: Any) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 
-from sis_core.block import Dense, Norm
+from sis_core.arrays import I32, U8
+from sis_core.block import Dense, Norm, NormKind
 from sis_core.errors import ModelError
 from sis_core.quant import Weight
 
@@ -42,7 +44,7 @@ class Tensors:
         self.degraded = 0
         self._weights = dict(weights)
         self._taken: set[str] = set()
-        self._layers = {int(n.split(".")[1]) for n in weights if n.startswith("blk.") and n.split(".")[1].isdecimal()}
+        self._layers = {parts[1] for name in weights if (parts := name.split("."))[0] == "blk" and len(parts) > 2}
 
     def __contains__(self, name: str) -> bool:
         return name in self._weights
@@ -53,7 +55,7 @@ class Tensors:
 
     def has_layer(self, i: int) -> bool:
         """Whether the file has any tensor of layer ``i``."""
-        return i in self._layers
+        return str(i) in self._layers
 
     def matrix(self, name: str, n_out: int, n_in: int) -> Weight:
         """The weight ``(n_out, n_in)``; ModelError when it is missing or has another shape."""
@@ -87,24 +89,19 @@ class Tensors:
     def fused(self, stem: str, sizes: tuple[int, ...], n_in: int, *, bias: bool | None = None) -> tuple[Dense, ...]:
         """One tensor ``(sum(sizes), n_in)`` as several denses, each a view of its rows."""
         whole = self.dense(stem, sum(sizes), n_in, bias=bias)
+        bias_values = None if whole.bias is None else whole.bias.dequantize()
         parts, start = [], 0
         for size in sizes:
-            part = None
-            if whole.bias is not None:
-                part = Weight.from_array(
-                    f"{stem}.bias[{start}:]", whole.bias.dequantize().reshape(-1)[start : start + size]
-                )
-            parts.append(Dense(whole.weight.rows(start, start + size), part))
-            start += size
+            stop = start + size
+            part = None if bias_values is None else Weight.from_array(f"{stem}.bias", bias_values[start:stop])
+            parts.append(Dense(whole.weight.rows(start, stop), part))
+            start = stop
         return tuple(parts)
 
-    def rms_norm(self, stem: str, n: int, eps: float) -> Norm:
-        """Root-mean-square norm with ``stem.weight``."""
-        return Norm("rms", eps, self.vector(f"{stem}.weight", n, fill=1.0))
-
-    def layer_norm(self, stem: str, n: int, eps: float) -> Norm:
-        """Layer norm with ``stem.weight`` and ``stem.bias``."""
-        return Norm("layer", eps, self.vector(f"{stem}.weight", n, fill=1.0), self.vector(f"{stem}.bias", n))
+    def norm(self, kind: NormKind, stem: str, n: int, eps: float) -> Norm:
+        """Root-mean-square norm with ``stem.weight``, or layer norm with ``stem.bias`` too."""
+        weight = self.vector(f"{stem}.weight", n, fill=1.0)
+        return Norm(kind, eps, weight, self.vector(f"{stem}.bias", n) if kind == "layer" else None)
 
     def ignore(self, *names: str) -> None:
         """Mark tensors as understood although they change nothing here."""
@@ -112,7 +109,7 @@ class Tensors:
 
     def unread(self) -> list[str]:
         """Tensors that nobody took, in file order, without those that only repeat what the metadata say."""
-        return [n for n in self._weights if n not in self._taken and not n.removesuffix(".weight").endswith(DERIVED)]
+        return [name for name in self._weights if name not in self._taken and not derived(name)]
 
     def _take(self, name: str, shape: tuple[int, ...], fill: float) -> Weight:
         found = self._weights.get(name)
@@ -136,8 +133,20 @@ class Tensors:
         return found
 
 
-def gguf_names(weights: Mapping[str, Weight], architecture: str, n_layer: int) -> dict[str, Weight]:
-    """Rename foreign tensor names to GGUF's by the map of the ``gguf`` package; GGUF names stay as they are."""
+def derived(name: str) -> bool:
+    """Whether a tensor of this name only repeats what the metadata say: causal masks, rope frequencies."""
+    return name.removesuffix(".weight").endswith(DERIVED)
+
+
+def gguf_names(weights: Mapping[str, Weight], architecture: str, n_layer: int, where: str = "") -> dict[str, Weight]:
+    """Weights by GGUF's names: foreign names are mapped by the ``gguf`` package, GGUF's stay as they are.
+
+    Args:
+        architecture: the family's name in GGUF.
+
+    Raises:
+        ModelError: two tensors have names that mean the same.
+    """
     if "token_embd.weight" in weights:
         return dict(weights)
     from gguf import constants, get_tensor_name_map
@@ -146,11 +155,27 @@ def gguf_names(weights: Mapping[str, Weight], architecture: str, n_layer: int) -
     if architecture not in known:
         return dict(weights)
     table = get_tensor_name_map(known[architecture], n_layer)
-    renamed = {}
+    renamed: dict[str, Weight] = {}
     for name, weight in weights.items():
-        mapped = table.get_name(name, try_suffixes=(".weight", ".bias"))
-        renamed[mapped or name] = weight
-    log.warning(
-        "tensor names are not GGUF's: %d of %d were mapped", sum(n not in weights for n in renamed), len(weights)
-    )
+        role = table.get_name(name, try_suffixes=(".weight", ".bias")) or name
+        if role in renamed:
+            raise ModelError(f"tensors {renamed[role].name} and {name} are both {role}", where=where)
+        renamed[role] = weight
+    n_mapped = sum(role != weight.name for role, weight in renamed.items())
+    log.warning("%s: tensor names are not GGUF's; %d of %d were mapped", where, n_mapped, len(renamed))
     return renamed
+
+
+def reordered(weight: Weight, order: I32) -> Weight:
+    """The same rows in another order, or a vector's values: row ``i`` of the result is row ``order[i]`` of ``weight``.
+
+    A copy of the bytes in memory, made when first read: rows of a file cannot be read in place out of order.
+    """
+    if len(weight.shape) == 1:
+        return Weight.from_array(weight.name, weight.dequantize()[order])
+
+    @cache
+    def read() -> U8:
+        return weight.raw[order].reshape(-1)
+
+    return Weight.of(weight.name, weight.format, weight.shape, read)

@@ -1,4 +1,4 @@
-"""The LLaMA family: LLaMA 1 to 3, Mistral, TinyLlama, SmolLM. Source: Touvron et al. 2023, and the GGUF conventions."""
+"""The LLaMA family: LLaMA 1 to 3, Mistral, TinyLlama, SmolLM."""
 
 from __future__ import annotations
 

@@ -1,0 +1,12 @@
+"""The Gemma family: Gemma 1, 2 and 3 (text)."""
+
+from __future__ import annotations
+
+from sis_core import hookimpl
+from sis_core.architecture import Architecture
+from sis_gemma.gemma import Gemma, Gemma2, Gemma3
+
+
+@hookimpl
+def sis_register_architectures() -> list[Architecture]:
+    return [Gemma(), Gemma2(), Gemma3()]

@@ -1,0 +1,12 @@
+"""The Phi family: Phi-3, Phi-3.5 and Phi-4 mini, medium and 14B (dense)."""
+
+from __future__ import annotations
+
+from sis_core import hookimpl
+from sis_core.architecture import Architecture
+from sis_phi.phi3 import Phi3
+
+
+@hookimpl
+def sis_register_architectures() -> list[Architecture]:
+    return [Phi3()]

@@ -1,0 +1,12 @@
+"""The Qwen family: Qwen 2, 2.5 and 3 (dense)."""
+
+from __future__ import annotations
+
+from sis_core import hookimpl
+from sis_core.architecture import Architecture
+from sis_qwen.qwen import Qwen2, Qwen3
+
+
+@hookimpl
+def sis_register_architectures() -> list[Architecture]:
+    return [Qwen2(), Qwen3()]
