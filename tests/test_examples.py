@@ -1,0 +1,58 @@
+"""The examples as a stranger uses them: installed into a folder of their own, outside the workspace."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin"}
+
+
+def installer() -> list[str]:
+    if uv := shutil.which("uv"):
+        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pytest.skip("neither uv nor pip is here to install the example with")
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_installs_and_passes_its_own_test(name: str, tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    shutil.copytree(ROOT / "examples" / name, copy, ignore=shutil.ignore_patterns("__pycache__", "build", "dist"))
+    target = tmp_path / "site"
+    built = subprocess.run(
+        [*installer(), "--no-deps", "--target", str(target), str(copy)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert built.returncode == 0, built.stderr
+    env = {**os.environ, "PYTHONPATH": str(target)}
+    listed = subprocess.run(
+        [sys.executable, "-m", "sis_core", "plugins", "--json"],
+        capture_output=True,
+        text=True,
+        env=env,
+        check=True,
+        cwd=tmp_path,
+    )
+    packages = {row["package"]: row for row in map(json.loads, listed.stdout.splitlines())}
+    dist = next(target.glob("*.dist-info")).name.partition("-")[0].replace("_", "-")
+    row = packages.get(dist) or packages[dist.replace("-", "_")]
+    assert row["problem"] is None
+    assert row["offers"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(copy / "tests")],
+        capture_output=True, text=True, env=env, check=False, cwd=copy,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
