@@ -124,7 +124,7 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Merges:
+def read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Merges:
     """Raises TokenizerError for the first merge that is not two tokens which make a third."""
     merges, ids = read_texts(metadata, "merges"), vocabulary.ids.keys()
     if {merge.count(" ") for merge in merges} <= {1}:
@@ -170,6 +170,6 @@ def build_bpe(metadata: Mapping[str, Any]) -> BPETokenizer:
     """The tokenizer of a file whose ``tokenizer.ggml.model`` is ``gpt2``; TokenizerError when it contradicts itself."""
     pre = _pre_tokenizer(metadata)
     vocabulary = Vocabulary.read(metadata)
-    merges = _read_merges(metadata, vocabulary)
+    merges = read_merges(metadata, vocabulary)
     specials = read_specials(metadata, vocabulary, Defaults(add_bos=pre.add_bos), merges.made)
     return BPETokenizer(vocabulary, specials, merges, pre)
