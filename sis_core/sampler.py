@@ -78,6 +78,15 @@ class Sampler(ABC):
         return other.order < CHOOSER
 
 
+@attrs.frozen
+class Filter(Sampler, SamplerState):
+    """A sampler without memory: its options are its state. A subclass needs a ``name`` and `SamplerState.apply`."""
+
+    def start(self, context: SamplerContext) -> SamplerState:
+        """The filter itself: it follows any number of sequences."""
+        return self
+
+
 def number_option(
     default: float, *, low: float = -np.inf, high: float = np.inf, above_low: bool = False, help: str
 ) -> Any:
