@@ -1,0 +1,94 @@
+"""Memory that a model takes: peak resident set, less that of the same process after imports and tokenizer.
+
+    python benchmarks/memory.py MODEL.gguf [--backend numpy] [--prompt 512] [--tokens 32]
+
+The peaks of anonymous and file-backed pages are sampled every few milliseconds (Linux only); the file's pages count as
+they are touched. Prints one JSON object, sizes in MiB and as a ratio to the file's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from sis_core.gguf_file import GGUFFile
+from sis_core.language_model import load
+from sis_core.model import build_tokenizer
+from sis_core.registry import Registry
+
+MIB = 1 << 20
+FIELDS = ("VmRSS", "RssAnon", "RssFile")
+
+
+def resident() -> dict[str, int]:
+    """Bytes resident now: in all, anonymous, and backed by files."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(lines[name].split()[0]) * 1024 for name in FIELDS}
+
+
+class Peak:
+    """Samples `resident` in a thread and keeps the largest of each."""
+
+    def __init__(self) -> None:
+        self.values = resident()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.003):
+            self.values = {name: max(size, self.values[name]) for name, size in resident().items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--backend")
+    parser.add_argument("--prompt", type=int, default=512, help="tokens of prompt")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens to decode")
+    arguments = parser.parse_args()
+
+    registry = Registry.load()
+    registry.load_all()
+    with GGUFFile.open(arguments.model) as file:
+        tokenizer = build_tokenizer(file, registry)
+        n_vocab = tokenizer.n_vocab
+    np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS takes its own buffers now, not later
+    before = resident()
+    n_ctx = arguments.prompt + arguments.tokens
+    with Peak() as peak, load(arguments.model, backend=arguments.backend, n_ctx=n_ctx, registry=registry) as model:
+        prompt = np.random.default_rng(0).integers(0, n_vocab, arguments.prompt).tolist()
+        with model.session(n_ctx=n_ctx) as session:
+            session.feed(prompt)
+            for token in prompt[: arguments.tokens]:
+                session.feed([token])
+            cache = session.nbytes
+            backend = model.backend
+    size = os.stat(arguments.model).st_size
+    taken = {name: peak.values[name] - before[name] for name in FIELDS}
+    report = {
+        "model": Path(arguments.model).name,
+        "backend": backend,
+        "file_mib": round(size / MIB, 1),
+        "before_mib": round(before["VmRSS"] / MIB, 1),
+        "cache_mib": round(cache / MIB, 1),
+        **{f"peak_{name}_mib": round(value / MIB, 1) for name, value in taken.items()},
+        "ratio": round((taken["VmRSS"] - cache) / size, 3),
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
