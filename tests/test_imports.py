@@ -26,7 +26,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["session", "scan"],
     ["generate"],
     ["language_model"],
-    ["testing"],
+    ["testing", "quantizer", "evaluate"],
     ["cli", "__init__"],
     ["__main__"],
 ]

@@ -17,6 +17,9 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
     "tokenize": "Turn text into token ids, or ids into text.",
     "plugins": "List plugins, what they offer, and what is wrong with the broken ones.",
     "samplers": "List samplers and their options.",
+    "quantize": "Write a model in another weight format.",
+    "imatrix": "Measure which weights matter, for quantize.",
+    "eval": "Perplexity on a text, and the distance from another model.",
     "doctor": "Check this machine, the plugins and a model.",
 }
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
@@ -31,7 +34,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            command: click.Command = import_module(f"sis_core.cli.{name}").command
+            command: click.Command = import_module(f"sis_core.cli.{name.replace('-', '_')}").command
             return command
         if name in _foreign_commands():
             from sis_core.cli.common import registry_of

@@ -1,0 +1,56 @@
+"""What the commands that measure have in common: their options, their texts, and the policy they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sis_core.cli.common import registry_of
+from sis_core.errors import BackendError, SourceError
+from sis_core.language_model import LanguageModel, load
+from sis_core.registry import Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+RUN_OPTIONS = [
+    click.option("--backend", metavar="NAME", help="Use this backend instead of the best one."),
+    click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
+    click.option("--kv-type", default="f16", show_default=True, help="How keys and values are kept: f16 or f32."),
+    click.option("--on-error", type=click.Choice(["strict", "degrade"]), default="strict", hidden=True),
+]
+
+
+def run_options(function: F) -> F:
+    """Add the options that say how a model is run; `take` removes them again."""
+    for option in reversed(RUN_OPTIONS):
+        function = option(function)
+    return function
+
+
+def take(options: dict[str, Any], command: str) -> dict[str, Any]:
+    """The options of `run_options`, taken out; BackendError for a policy that would let guesses into the figures."""
+    if options.pop("on_error") == "degrade":
+        raise BackendError(
+            "figures of a run that may guess are worth nothing",
+            where=f"sis {command} --on-error degrade",
+            fix="leave it out",
+        )
+    return {name: options.pop(name) for name in ("backend", "n_threads", "kv_type")}
+
+
+def open_for(
+    ctx: click.Context, model: str | None, chosen: dict[str, Any], n_ctx: int | None, registry: Registry | None = None
+) -> LanguageModel:
+    """Load a model strictly, with the options that `take` gave."""
+    return load(model, registry=registry or registry_of(ctx), n_ctx=n_ctx, **chosen)
+
+
+def read_text(path: str) -> str:
+    """A text file in UTF-8; SourceError when it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot be read: {error}", where=path, fix="give a text file in UTF-8") from None
