@@ -19,7 +19,9 @@ from sis_tokenizers import bpe, spm
 from sis_tokenizers.bpe import BPETokenizer, build_bpe
 from sis_tokenizers.chunks import BOUNDARY, NOWHERE, chunks
 from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS
+from sis_tokenizers.special import Defaults, Partition, read_specials
 from sis_tokenizers.spm import SPMTokenizer, build_spm
+from sis_tokenizers.vocabulary import Kind, Vocabulary
 
 from sis_core.errors import TokenizerError
 from sis_core.gguf_file import GGUFFile
@@ -30,6 +32,7 @@ from sis_core.tokenizer import TextStream, Tokenizer
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizers.json"
 DISTINCT = (
     "default", "gpt-2", "llama-bpe", "dbrx", "qwen2", "starcoder", "falcon", "deepseek-llm", "deepseek-coder",
+    "deepseek-v3", "tekken", "gpt-4o",
 )  # fmt: skip
 PAIRS = (
     "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gpt-2", "llama-bpe", "llama-spm", "mpt", "phi-3",
@@ -49,6 +52,15 @@ def small(kind: str) -> BPETokenizer | SPMTokenizer:
 def opened(path: Path) -> Tokenizer:
     with GGUFFile.open(path) as file:
         return build_tokenizer(file, Registry.of(sis_tokenizers))
+
+
+def split_at(part: str | int, name: str, token: int) -> list[str | int]:
+    """A piece of text cut at a name; ids stay as they are."""
+    if isinstance(part, int):
+        return [part]
+    first, *rest = part.split(name)
+    found: list[str | int] = [first, *(x for piece in rest for x in (token, piece))]
+    return [piece for piece in found if piece != ""]
 
 
 def vocabularies() -> Path:
@@ -257,6 +269,35 @@ class TestSpecial:
             tokenizer = build_bpe(small_vocabularies.byte_level(pre=None))
         assert "tokenizer.ggml.pre is missing" in caplog.text
         assert tokenizer.encode("it's 12") == small("default").encode("it's 12")
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.text("abcd ", max_size=30))
+    def test_longest_names_are_read_first(self, text: str) -> None:
+        names = ["bcda", "abc", "bb", "a"]
+        tokens = [*names, "b", "c", "d", " "]
+        kinds = [Kind.USER_DEFINED] * len(names) + [Kind.NORMAL] * (len(tokens) - len(names))
+        vocabulary = Vocabulary(tokens, list(kinds), None, {token: i for i, token in enumerate(tokens)})
+        partition = Partition(vocabulary, read_specials({}, vocabulary, Defaults()))
+        wanted: list[str | int] = [text] if text else []
+        for name in sorted(names, key=len, reverse=True):
+            wanted = [part for old in wanted for part in split_at(old, name, tokens.index(name))]
+        found = partition.cut(text, parse_special=False)
+        assert found == wanted
+
+    def test_many_special_tokens_take_no_longer(self) -> None:
+        base = small_vocabularies.byte_level()
+        names = [f"<extra_{i}>" for i in range(2000)]
+        tokenizer = build_bpe(
+            small_vocabularies.byte_level(
+                tokens=[*base["tokenizer.ggml.tokens"], *names],
+                token_type=[*base["tokenizer.ggml.token_type"], *[4] * len(names)],
+            )
+        )
+        text = "".join(names) + "<user>x" * 50_000
+        start = time.process_time()
+        tokens = tokenizer.encode(text, add_special=False)
+        assert time.process_time() - start < 10
+        assert tokenizer.decode(tokens) == text
 
 
 class TestLongTexts:

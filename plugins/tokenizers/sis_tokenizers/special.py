@@ -162,18 +162,35 @@ class Partition:
 
     def cut(self, text: str, *, parse_special: bool) -> list[str | int]:
         """Pieces of text and ids of the special tokens between them, in order; no empty pieces."""
-        parts: list[str | int] = [text] if text else []
-        for name, token in self._all if parse_special else self._user:
-            if name in text:
-                parts = [piece for part in parts for piece in self._cut_one(part, name, token)]
+        parts: list[str | int] = []
+        at = 0
+        for start, stop, token in self._found(text, self._all if parse_special else self._user):
+            if start > at:
+                parts.append(text[at:start])
+            parts.append(token)
+            at = stop
+        if at < len(text):
+            parts.append(text[at:])
         return parts
 
-    def _cut_one(self, part: str | int, name: str, token: int) -> list[str | int]:
-        if isinstance(part, int) or name not in part:
-            return [part]
-        first, *rest = part.split(name)
-        found: list[str | int] = [first] if first else []
-        for piece in rest:
-            shown = piece.lstrip(SPACES) if token in self._strips else piece
-            found += [token, shown] if shown else [token]
-        return found
+    def _found(self, text: str, names: list[tuple[str, int]]) -> list[tuple[int, int, int]]:
+        """Start, stop and id of every special token. Time grows with the text, not with how many names are in it."""
+        found: list[tuple[int, int, int]] = []
+        taken = bytearray()  # 1 for each character that belongs to a special token
+        for name, token in names:
+            start = text.find(name)
+            if start >= 0 and not taken:
+                taken = bytearray(len(text))
+            while start >= 0:
+                stop = start + len(name)
+                overlap = taken.find(1, start, stop)
+                if overlap >= 0:
+                    free = taken.find(0, overlap)
+                    start = text.find(name, free) if free >= 0 else -1
+                    continue
+                while token in self._strips and stop < len(text) and text[stop] in SPACES and not taken[stop]:
+                    stop += 1
+                taken[start:stop] = b"\1" * (stop - start)
+                found.append((start, stop, token))
+                start = text.find(name, stop)
+        return sorted(found)
