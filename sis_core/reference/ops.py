@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
-from sis_core.arrays import F32, F64, I32
+from sis_core.arrays import F32
 from sis_core.block import Norm, Rope
+from sis_core.step import Plan
 
 
 class BoundNorm:
@@ -25,34 +29,57 @@ class BoundNorm:
             x = x - x.mean(-1, keepdims=True)
         y: F32 = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.eps)
         if self.weight is not None:
-            y = y * self.weight
-        return y if self.bias is None else y + self.bias
+            y *= self.weight
+        if self.bias is not None:
+            y += self.bias
+        return y
 
 
-def rotate(x: F32, positions: I32, rope: Rope) -> F32:
-    """Rotate ``x`` ``(n, n_head, head_dim)`` by its rows' ``positions`` ``(n,)``."""
-    angle: F64 = positions[:, None].astype(np.float64) * rope.frequencies
-    cos = (np.cos(angle) * rope.magnitude).astype(np.float32)[:, None, :]
-    sin = (np.sin(angle) * rope.magnitude).astype(np.float32)[:, None, :]
-    half = rope.n_rot // 2
-    pick = (
-        (slice(0, half), slice(half, rope.n_rot))
-        if rope.style == "neox"
-        else (slice(0, rope.n_rot, 2), slice(1, rope.n_rot, 2))
-    )
-    first, second = x[..., pick[0]], x[..., pick[1]]
-    y = x.copy()
-    y[..., pick[0]] = first * cos - second * sin
-    y[..., pick[1]] = first * sin + second * cos
-    return y
+class Rotation:
+    """A `Rope` that keeps the cosines and sines of its last step, which all layers that rotate alike share."""
 
+    _known: ClassVar[WeakValueDictionary[tuple[bytes, str, float], Rotation]] = WeakValueDictionary()
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
-def softmax(x: F32) -> F32:
-    """Softmax over the last axis, in place."""
-    x -= x.max(-1, keepdims=True)
-    np.exp(x, out=x)
-    x /= x.sum(-1, keepdims=True)
-    return x
+    def __init__(self, rope: Rope) -> None:
+        self.rope = rope
+        half = rope.n_rot // 2
+        self._pair = (
+            (slice(0, half), slice(half, rope.n_rot))
+            if rope.style == "neox"
+            else (slice(0, rope.n_rot, 2), slice(1, rope.n_rot, 2))
+        )
+        self._last: tuple[Plan, F32, F32] | None = None
+
+    @classmethod
+    def of(cls, rope: Rope) -> Rotation:
+        """The one rotation of this rope and of every other that is equal to it."""
+        key = (rope.frequencies.tobytes(), rope.style, rope.magnitude)
+        with cls._lock:
+            found = cls._known.get(key)
+            if found is None:
+                found = cls._known[key] = cls(rope)
+            return found
+
+    def __call__(self, x: F32, plan: Plan) -> F32:
+        """Rotate ``x`` ``(n, n_head, head_dim)`` by the positions of the step's rows."""
+        cos, sin = self._waves(plan)
+        a, b = self._pair
+        first, second = x[..., a], x[..., b]
+        y = x.copy()
+        y[..., a] = first * cos - second * sin
+        y[..., b] = first * sin + second * cos
+        return y
+
+    def _waves(self, plan: Plan) -> tuple[F32, F32]:
+        """Cosine and sine ``(n, 1, n_rot // 2)``; two threads that alternate only compute them more often."""
+        last = self._last
+        if last is None or last[0] is not plan:
+            angle = plan.positions[:, None, None].astype(np.float64) * self.rope.frequencies
+            cos = (np.cos(angle) * self.rope.magnitude).astype(np.float32)
+            sin = (np.sin(angle) * self.rope.magnitude).astype(np.float32)
+            last = self._last = (plan, cos, sin)
+        return last[1], last[2]
 
 
 def softcap(x: F32, cap: float) -> F32:
@@ -65,29 +92,60 @@ def softcap(x: F32, cap: float) -> F32:
 
 def _silu(x: F32) -> F32:
     with np.errstate(over="ignore"):  # exp(-x) of a very negative x is infinite, and the quotient rightly 0
-        return x / (1 + np.exp(-x))
+        y = np.exp(-x)
+    y += 1
+    return np.divide(x, y, out=y)
 
 
 def _gelu_tanh(x: F32) -> F32:
-    return (
-        np.float32(0.5) * x * (1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)))
-    )
+    y = x * x
+    y *= np.float32(0.044715)
+    y += 1
+    y *= x
+    y *= np.float32(math.sqrt(2 / math.pi))
+    np.tanh(y, out=y)
+    y += 1
+    y *= x
+    y *= np.float32(0.5)
+    return y
+
+
+STEP = 1 / 64
+NODES = np.arange(0, 6 + STEP, STEP)  # erf(6) is 1 in float64
+ERF = np.array([math.erf(node) for node in NODES])
+SLOPE = 2 / math.sqrt(math.pi) * np.exp(-NODES * NODES)
+
+
+def erf(x: F32) -> F32:
+    """Error function, right to the last bit but one of float32; numpy has none.
+
+    Taylor series around the nearest of the nodes, whose values the standard library knows: with a = node and h the
+    distance, erf(a + h) = erf(a) + erf'(a) · (h − a h² + (2a² − 1) h³ / 3 − (2a³ − 3a) h⁴ / 6), to 1e-11.
+    """
+    size = np.fmin(np.abs(x), 6.0).astype(np.float64)  # fmin: a NaN must find a node too; x itself carries it on
+    index = np.rint(size / STEP).astype(np.intp)
+    a = NODES[index]
+    h = size - a
+    series = h * (1 - h * (a - h * ((2 * a * a - 1) / 3 - h * (2 * a * a - 3) * a / 6)))
+    return np.copysign(ERF[index] + SLOPE[index] * series, x).astype(np.float32)
 
 
 def _gelu(x: F32) -> F32:
-    return (np.float64(0.5) * x * (1 + _erf(x * math.sqrt(0.5)))).astype(np.float32)
-
-
-def _erf(x: F32) -> F64:
-    """Error function to 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26): numpy has none."""
-    a = np.abs(x.astype(np.float64))
-    t = 1 / (1 + 0.3275911 * a)
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    return np.copysign(1 - poly * np.exp(-a * a), x)
+    y = erf(x * np.float32(math.sqrt(0.5)))
+    y += 1
+    y *= x
+    y *= np.float32(0.5)
+    return y
 
 
 def _relu(x: F32) -> F32:
     return np.maximum(x, np.float32(0))
+
+
+def _relu2(x: F32) -> F32:
+    y = _relu(x)
+    y *= y
+    return y
 
 
 ACTIVATIONS: dict[str, Callable[[F32], F32]] = {
@@ -95,5 +153,5 @@ ACTIVATIONS: dict[str, Callable[[F32], F32]] = {
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "relu": _relu,
-    "relu2": lambda x: _relu(x) ** 2,
+    "relu2": _relu2,
 }
