@@ -90,21 +90,29 @@ def make_chain(
                 fix="give it to the sampler itself",
             )
         return [ready] if isinstance(ready, Sampler) else list(ready)
-    values = _by_sampler(registry, given)
+    wanted = _by_sampler(registry, given)
     if isinstance(samplers, str):
-        return _whole_chain(registry, samplers, values)
-    return _chosen(registry, sampler if isinstance(sampler, str) else None, values)
+        return _whole_chain(registry, samplers, wanted)
+    return _chosen(registry, sampler if isinstance(sampler, str) else None, wanted)
 
 
-_Values = dict[type[Sampler], dict[str, Any]]  # of each sampler, by field
+@attrs.define
+class _Wanted:
+    """What options ask of one sampler: values by field, and an option as it was spelt, for messages."""
+
+    option: str
+    values: dict[str, Any]
 
 
-def _chosen(registry: Registry, text: str | None, values: _Values) -> list[Sampler]:
+_BySampler = dict[type[Sampler], _Wanted]
+
+
+def _chosen(registry: Registry, text: str | None, wanted: _BySampler) -> list[Sampler]:
     """One named sampler or the default ones, with all that options call for."""
-    defaults = [registry.get("samplers", cls.name) for cls in registry.records("samplers") if cls.default]
-    chosen: type[Sampler] | None = None
+    named: type[Sampler] | None = None
+    values = {cls: want.values for cls, want in wanted.items()}
     if text is None:
-        classes = set(defaults)
+        classes = _defaults(registry, 0)
         if not classes:
             raise PluginError(
                 "no installed plugin brings a default sampler",
@@ -112,40 +120,49 @@ def _chosen(registry: Registry, text: str | None, values: _Values) -> list[Sampl
                 fix=f"`pip install sis-samplers`, or name one of: {', '.join(registry.names('samplers')) or 'none'}",
             )
     else:
-        chosen, inline = _item(registry, text, "sampler")
-        classes = {chosen}
-        if chosen.order < TEMPERATURE:
-            classes |= {cls for cls in defaults if TEMPERATURE <= cls.order < CHOOSER}
-        values[chosen] = _merged(chosen, inline, values.get(chosen, {}))
-    for cls in values:
-        option = next(iter(values[cls]), "")
-        if cls not in classes and not (cls.order < CHOOSER if chosen is None else chosen.joined_by(cls)):
-            if chosen is None:
-                raise SamplerError(
-                    f"the option {option} belongs to a sampler that was not chosen",
-                    where=f"sampler {cls.name}",
-                    fix=f"choose it: --sampler {cls.name}",
-                )
-            raise SamplerError(
-                f"the option {option} would change nothing or contradict it",
-                where=f"sampler {chosen.name}",
-                fix=f"leave {option} out, or write the whole chain with --samplers",
-            )
-        classes.add(cls)
+        named, inline = _item(registry, text, "sampler")
+        classes = {named} | (_defaults(registry, TEMPERATURE) if named.order < TEMPERATURE else set())
+        values[named] = _merged(named, inline, values.get(named, {}))
+    for cls, want in wanted.items():
+        if cls not in classes:
+            _check_joins(named, cls, want.option)
+            classes.add(cls)
     return [_build(cls, values.get(cls, {})) for cls in sorted(classes, key=_place)]
 
 
-def _whole_chain(registry: Registry, text: str, values: _Values) -> list[Sampler]:
+def _defaults(registry: Registry, first: int) -> set[type[Sampler]]:
+    """The samplers of a chain that the user did not name, from the order ``first`` on."""
+    names = {cls.name for cls in registry.records("samplers") if cls.default and first <= cls.order < CHOOSER}
+    return {registry.get("samplers", name) for name in names}
+
+
+def _check_joins(named: type[Sampler] | None, cls: type[Sampler], option: str) -> None:
+    if named is None and cls.order >= CHOOSER:
+        raise SamplerError(
+            f"the option {option} belongs to a sampler that was not chosen",
+            where=f"sampler {cls.name}",
+            fix=f"choose it: --sampler {cls.name}",
+        )
+    if named is not None and not named.joined_by(cls):
+        raise SamplerError(
+            f"the option {option} would change nothing or contradict it",
+            where=f"sampler {named.name}",
+            fix=f"leave {option} out, or write the whole chain with --samplers",
+        )
+
+
+def _whole_chain(registry: Registry, text: str, wanted: _BySampler) -> list[Sampler]:
     """Exactly the samplers that ``text`` names."""
     items = [_item(registry, part, f"samplers, item {i}") for i, part in enumerate(text.split(";"), 1)]
-    for cls in values:
+    for cls, want in wanted.items():
         if cls not in {chosen for chosen, _ in items}:
             raise SamplerError(
-                f"the option {next(iter(values[cls]))} belongs to {cls.name}, which is not in the chain",
+                f"the option {want.option} belongs to {cls.name}, which is not in the chain",
                 where="samplers",
                 fix=f"add {cls.name} at its place, or leave the option out",
             )
-    return [_build(cls, _merged(cls, inline, values.get(cls, {}))) for cls, inline in items]
+    given = {cls: want.values for cls, want in wanted.items()}
+    return [_build(cls, _merged(cls, inline, given.get(cls, {}))) for cls, inline in items]
 
 
 def _item(registry: Registry, text: str, where: str) -> tuple[type[Sampler], dict[str, Any]]:
@@ -209,18 +226,18 @@ def _merged(cls: type[Sampler], inline: dict[str, Any], given: dict[str, Any]) -
     return given | inline
 
 
-def _by_sampler(registry: Registry, given: Mapping[str, Any]) -> _Values:
+def _by_sampler(registry: Registry, given: Mapping[str, Any]) -> _BySampler:
     """Route values to the samplers they belong to. Every option may be spelt ``<sampler>_<field>``."""
     options = sampler_options(registry)
     known = {_long_name(o.sampler, o.field): o for o in options} | {o.name: o for o in options}
-    values: _Values = {}
+    wanted: _BySampler = {}
     for name, value in given.items():
         if name not in known:
             raise _unknown(registry, name, options)
         option = known[name]
-        mine = values.setdefault(option.sampler, {})
-        values[option.sampler] = _merged(option.sampler, mine, {option.field.name: value})
-    return values
+        want = wanted.setdefault(option.sampler, _Wanted(name, {}))
+        want.values = _merged(option.sampler, {option.field.name: value}, want.values)
+    return wanted
 
 
 def _unknown(registry: Registry, name: str, options: list[SamplerOption]) -> SisError:
