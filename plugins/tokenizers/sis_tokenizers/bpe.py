@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, TypeAlias
 
 from attrs import frozen
@@ -45,12 +46,10 @@ class Merges:
     Attributes:
         pairs: in the order of their rank; a pair that the file has twice keeps its first rank.
         made: what they make.
-        names: every part and everything made.
     """
 
     pairs: list[Pair]
     made: set[str]
-    names: set[str]
 
 
 class BPETokenizer(TextTokenizer):
@@ -111,7 +110,7 @@ def _mergeable(vocabulary: Vocabulary, specials: Specials, merges: Merges) -> tu
     ids, pairs = dict(vocabulary.ids), merges.pairs
     for text in hidden:
         ids.pop(text, None)
-    if not hidden.isdisjoint(merges.names):
+    if not (hidden.isdisjoint(merges.made) and hidden.isdisjoint(chain.from_iterable(pairs))):
         pairs = [pair for pair in pairs if hidden.isdisjoint((*pair, "".join(pair)))]
     return ids, pairs
 
@@ -126,13 +125,13 @@ def _is_text(text: str) -> bool:
 
 def read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Merges:
     """Raises TokenizerError for the first merge that is not two tokens which make a third."""
-    merges, ids = read_texts(metadata, "merges"), vocabulary.ids.keys()
+    merges, ids = read_texts(metadata, "merges"), vocabulary.ids
     if {merge.count(" ") for merge in merges} <= {1}:
         parts = " ".join(merges).split(" ") if merges else []
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         made = {merge.replace(" ", "") for merge in merges}
-        if made <= ids and ids >= (names := made.union(parts)):
-            return Merges(pairs if len(made) == len(pairs) else list(dict.fromkeys(pairs)), made, names)
+        if made <= ids.keys() and all(map(ids.__contains__, parts)):
+            return Merges(pairs if len(made) == len(pairs) else list(dict.fromkeys(pairs)), made)
     raise TokenizerError(_bad_merge(merges, vocabulary), where=PREFIX + "merges")
 
 
