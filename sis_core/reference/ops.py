@@ -127,7 +127,8 @@ def erf(x: F32) -> F32:
     a = NODES[index]
     h = size - a
     series = h * (1 - h * (a - h * ((2 * a * a - 1) / 3 - h * (2 * a * a - 3) * a / 6)))
-    return np.copysign(ERF[index] + SLOPE[index] * series, x).astype(np.float32)
+    y: F32 = np.copysign(ERF[index] + SLOPE[index] * series, x).astype(np.float32)
+    return y
 
 
 def _gelu(x: F32) -> F32:
