@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import attrs
@@ -12,6 +13,8 @@ import pytest
 from attrs import define, field, frozen
 
 from sis_core.arrays import F32
+from sis_core.chain import make_chain, sampler_options
+from sis_core.registry import Registry
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, integer_option, number_option, uniform
 from sis_core.testing import check_sampler
 
@@ -375,3 +378,19 @@ class EmptyAtItsEnd(Sampler):
 def test_faults_of_options(sampler: type[Sampler], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_sampler(sampler, **fields)
+
+
+# The example ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_plugin() -> None:
+    """From its file, as ``--plugin`` loads it: short, right, and an option of the program."""
+    path = Path(__file__).parent.parent / "examples/sampler_plugin/sis_no_repeat.py"
+    assert sum(bool(line.strip()) for line in path.read_text("utf-8").splitlines()) <= 30
+    registry = Registry.load(files=[path], disabled=["no-repeat"])
+    check_sampler(registry.get("samplers", "no-repeat"))
+    assert "--no-repeat" in {option.option for option in sampler_options(registry)}
+    assert [sampler.name for sampler in make_chain(registry, "greedy", options={"no_repeat": 4})] == [
+        "no-repeat",
+        "greedy",
+    ]

@@ -58,7 +58,10 @@ def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
 
 @frozen
 class LogitBias(Sampler):
-    """Adds a number to the logits of single tokens; minus infinity forbids one (OpenAI API reference)."""
+    """Adds a number to the logits of single tokens; minus infinity forbids one.
+
+    As ``logit_bias`` of the OpenAI API.
+    """
 
     name = "logit-bias"
     order = 50

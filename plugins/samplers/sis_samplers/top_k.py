@@ -11,7 +11,10 @@ from sis_samplers.candidates import keep, largest
 
 @frozen
 class TopK(Sampler):
-    """Keeps the k likeliest tokens (Fan, Lewis and Dauphin 2018); 0 keeps all."""
+    """Keeps the k likeliest tokens; 0 keeps all.
+
+    Fan, Lewis and Dauphin 2018, "Hierarchical Neural Story Generation".
+    """
 
     name = "top-k"
     order = 250
