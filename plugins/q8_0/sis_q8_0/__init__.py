@@ -1,4 +1,4 @@
-"""Q8_0: blocks of 32 values as signed bytes with one half-precision scale. Source: ggml's ``block_q8_0``."""
+"""Q8_0: blocks of 32 values as signed bytes with one half-precision scale."""
 
 from __future__ import annotations
 
