@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,11 @@ class TestSpecial:
         tokenizer = build_spm(metadata)
         assert tokenizer.encode("</s> \n a", parse_special=True) == tokenizer.encode("</s>a", parse_special=True)
 
+    def test_two_begin_tokens_warn(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.WARNING):
+            assert small("spm").encode("<s>a", parse_special=True)[:2] == [1, 1]
+        assert "the text names the token '<s>' that begins it, and gets another" in caplog.text
+
     def test_missing_pre_warns(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
             tokenizer = build_bpe(small_vocabularies.byte_level(pre=None))
@@ -357,6 +363,13 @@ class TestPlugin:
         tokenizer = opened(random_model)
         assert tokenizer.decode(tokenizer.encode("hello the")) == "hello the"
         assert tokenizer.token_text(259) == "Ġt"
+
+    @pytest.mark.parametrize("kind", ["spm", "llama-bpe"])
+    def test_threads(self, kind: str) -> None:
+        tokenizer, text = small(kind), small_vocabularies.TEXT
+        wanted = tokenizer.encode(text)
+        with ThreadPoolExecutor(4) as pool:
+            assert all(found == wanted for found in pool.map(tokenizer.encode, [text] * 40))
 
     def test_bytes_or_str(self) -> None:
         metadata = small_vocabularies.byte_level()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from sis_core.errors import TokenizerError
 from sis_tokenizers.special import HIDDEN, Partition, Specials
 from sis_tokenizers.vocabulary import BYTE_TOKEN, Kind, Vocabulary
 
+log = logging.getLogger(__name__)
 MAX_TEXT_BYTES = 16 * 1024 * 1024
 
 
@@ -39,6 +41,8 @@ class TextTokenizer:
             else:
                 tokens += self._encode_plain(" " + part if self.space_prefix and after_special else part)
             after_special = isinstance(part, int)
+        if add_special and self.add_bos and tokens[:2] == [self.bos, self.bos]:
+            log.warning("the text names the token %r that begins it, and gets another", self.token_text(tokens[0]))
         if add_special and self.add_eos and self.eos is not None:
             tokens.append(self.eos)
         return tokens
