@@ -1,0 +1,74 @@
+"""One adapter over the codecs of the `gguf` package. The package is imported when a format is first used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
+from sis_core.quant import QuantFormat
+
+TINY = 2.0**-120  # below this the encoders of `gguf` divide by numbers whose inverse overflows
+
+
+class Decoded(QuantFormat):
+    """A format that the `gguf` package can decode; ``type_id``, ``block_size`` and ``type_size`` are GGUF's."""
+
+    def __init__(self, name: str, type_id: int, block_size: int, type_size: int) -> None:
+        # A format is usually a class of its own; here one class serves a table, so the constants are the instance's.
+        self.__dict__.update(name=name, type_id=type_id, block_size=block_size, type_size=type_size)
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        decoded = self._codec("dequantize")(rows)
+        return np.asarray(decoded, np.float32).reshape(len(rows), n_cols)
+
+    def _codec(self, verb: str) -> Any:
+        import gguf
+        from gguf import quants
+
+        try:
+            qtype = gguf.GGMLQuantizationType(self.type_id)
+            quants._type_traits[qtype]
+        except (ValueError, KeyError):
+            raise FormatError(
+                "the installed gguf package does not know this format", where=self.name, fix="`pip install -U gguf`"
+            ) from None
+
+        def run(array: Any) -> Any:
+            # Infinite scales in damaged blocks, and values too large for a scale, give infinities and NaN as in C.
+            with np.errstate(all="ignore"):
+                return getattr(quants, verb)(array, qtype)
+
+        return run
+
+
+class Encoded(Decoded):
+    """A format that the package can encode too."""
+
+    def quantize(self, values: F32) -> U8:
+        n_rows, n_cols = values.shape
+        row_bytes = self.row_bytes(n_cols)
+        sized = np.where(np.abs(values) < TINY, np.float32(0), values)
+        return np.asarray(self._codec("quantize")(sized), np.uint8).reshape(n_rows, row_bytes)
+
+
+FORMATS = (
+    Encoded("Q4_1", 3, 32, 20),
+    Encoded("Q5_0", 6, 32, 22),
+    Encoded("Q5_1", 7, 32, 24),
+    Decoded("IQ2_XXS", 16, 256, 66),
+    Decoded("IQ2_XS", 17, 256, 74),
+    Decoded("IQ3_XXS", 18, 256, 98),
+    Decoded("IQ1_S", 19, 256, 50),
+    Decoded("IQ4_NL", 20, 32, 18),
+    Decoded("IQ3_S", 21, 256, 110),
+    Decoded("IQ2_S", 22, 256, 82),
+    Decoded("IQ4_XS", 23, 256, 136),
+    Decoded("IQ1_M", 29, 256, 56),
+    Encoded("TQ1_0", 34, 256, 54),
+    Encoded("TQ2_0", 35, 256, 66),
+    Encoded("MXFP4", 39, 32, 17),
+    Decoded("NVFP4", 40, 64, 36),
+)

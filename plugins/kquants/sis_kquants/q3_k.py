@@ -1,0 +1,29 @@
+"""The decoder of Q3_K: ``x = d * (scale - 32) * (q - 4)`` with 6-bit scales. Source: ggml's ``block_q3_K``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sis_core.arrays import F32, U8
+from sis_core.quant import BlockFormat
+from sis_kquants.bits import cut, half, product, scaled, spread
+
+
+class Q3_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
+    """110 bytes a block: 32 of the values' high bits, 64 of their low two bits, 12 of scales, ``d``."""
+
+    name, type_id, block_size, type_size = "Q3_K", 11, 256, 110
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        quants = spread(cut(blocks, 32, 96), 32, 2)
+        quants |= spread(cut(blocks, 0, 32), 32, 1) << 2
+        quants -= 4
+        scales = product(half(blocks, 108), _scales(blocks[:, 96:108]) - np.int8(32))
+        return scaled(quants.view(np.int8), scales)
+
+
+def _scales(packed: U8) -> np.ndarray:
+    """``(n, 12)`` to int8 ``(n, 16)``: low nibbles of 8 bytes, their high nibbles, and 4 bytes with the top two bits."""
+    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
+    top = np.concatenate([packed[:, 8:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=1)
+    return (low | top << 4).view(np.int8)

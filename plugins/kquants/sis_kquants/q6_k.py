@@ -1,0 +1,22 @@
+"""The codec of Q6_K: ``x = d * scale * (q - 32)`` with signed 8-bit scales. Source: ggml's ``block_q6_K``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sis_core.arrays import F32, U8
+from sis_core.quant import BlockFormat
+from sis_kquants.bits import cut, half, product, scaled, spread
+
+
+class Q6_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
+    """210 bytes a block: 128 of the values' low four bits in runs of 64, 64 of their high two bits, 16 scales, ``d``."""
+
+    name, type_id, block_size, type_size = "Q6_K", 14, 256, 210
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        quants = spread(cut(blocks, 128, 192), 32, 2)
+        quants <<= 4
+        quants |= spread(cut(blocks, 0, 128), 64, 4)
+        quants -= 32
+        return scaled(quants.view(np.int8), product(half(blocks, 208), blocks[:, 192:208].view(np.int8)))
