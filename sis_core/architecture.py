@@ -79,8 +79,9 @@ class ModelConfig:
         head_dim = _head_dim(metadata, n_embd, n_head, n_head_kv)
         if "attention.causal" in metadata and not metadata.flag("attention.causal"):
             raise ModelError(
-                f"the key {metadata.architecture}.attention.causal is false: this is not a model that continues text",
+                f"the key {metadata.architecture}.attention.causal is false: this model does not continue text",
                 where=metadata.where,
+                fix="choose a model for text generation",
             )
         return cls(
             architecture=metadata.architecture,
@@ -123,6 +124,7 @@ def _head_dim(metadata: Metadata, n_embd: int, n_head: tuple[int, ...], n_head_k
             f"{name}.attention.value_length is {v_dim} and the key heads have {head_dim} values, which no installed "
             "family implements",
             where=metadata.where,
+            fix=NOT_IMPLEMENTED,
         )
     return head_dim
 
@@ -228,7 +230,11 @@ def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str)
             "tensor token_embd.weight is missing", where=where, fix="convert the model again from its original"
         )
     if len(table.shape) != 2:
-        raise ModelError(f"tensor token_embd.weight has shape {table.shape}, not (n_vocab, n_embd)", where=where)
+        raise ModelError(
+            f"tensor token_embd.weight has shape {table.shape}, not (n_vocab, n_embd)",
+            where=where,
+            fix="convert the model again from its original",
+        )
     tokens = values.get("tokenizer.ggml.tokens")
     if tokens is not None and not isinstance(tokens, str) and len(tokens) != table.n_rows:
         raise ModelError(

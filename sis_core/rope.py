@@ -77,7 +77,11 @@ class RopeConfig:
             factors = tensors.vector(FACTORS, self.n_rot // 2)
         values = None if factors is None else factors.dequantize().reshape(-1)
         if values is not None and not (values > 0).all():
-            raise ModelError("the rope factors must be above 0", where=f"{tensors.where}: rope factors")
+            raise ModelError(
+                f"tensor {factors.name if factors else FACTORS} must hold numbers above 0",
+                where=tensors.where,
+                fix="convert the model again from its original",
+            )
         return Rope(
             rope_frequencies(self.n_rot, self.theta, scale=1 / self.factor, factors=values), style, self.magnitude
         )
@@ -130,6 +134,7 @@ def _magnitude(metadata: Metadata, scaling: Scaling, factor: float, stretch: flo
             raise ModelError(
                 f"the key {metadata.architecture}.rope.scaling.yarn_ext_factor is not 1, which is not implemented",
                 where=metadata.where,
+                fix="install a plugin for this kind of model, or a newer version of the one you have",
             )
         return (own or scaled) * (magnitude or 1.0)
     if scaling == "longrope" and magnitude is None:

@@ -376,7 +376,7 @@ def test_phi3_longrope_needs_its_factors(tiny_file: Callable[[str], Path]) -> No
     with pytest.raises(ModelError, match=r"tensor rope_factors_long\.weight \(12,\) is missing"):
         rebuilt(tiny_file, "phi-3-mini")(rope__scaling__original_context_length=64)
     broken = longrope() | {"rope_factors_long.weight": Weight.from_array("x", np.zeros(12, np.float32))}
-    with pytest.raises(ModelError, match="must be above 0"):
+    with pytest.raises(ModelError, match="must hold numbers above 0"):
         rebuilt(tiny_file, "phi-3-mini")(broken, rope__scaling__original_context_length=64)
 
 
