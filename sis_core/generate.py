@@ -134,9 +134,16 @@ def _start(session: Session, index: int, request: Request) -> _Running:
         prompt = shifted(prompt, session.n_ctx, request.n_keep)
     session.check_room(len(prompt), index)
     tokenizer = session.model.tokenizer
-    context = SamplerContext(session.model.config.n_vocab, session.tokens(index) + prompt, tokenizer, request.seed)
+    before = session.tokens(index) + prompt
+    context = SamplerContext(session.model.config.n_vocab, before, tokenizer, request.seed)
+    at_start = not tokenizer.decode(before[:8])  # nothing but control tokens: the text begins here
     return _Running(
-        index, request, prompt, Chain.start(request.samplers, context), TextStream(tokenizer), StopFilter(request.stop)
+        index,
+        request,
+        prompt,
+        Chain.start(request.samplers, context),
+        TextStream(tokenizer, at_start=at_start),
+        StopFilter(request.stop),
     )
 
 

@@ -308,5 +308,6 @@ def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
     try:
         tokenizer: Tokenizer = factory.build(file.metadata)
     except SisError as error:
-        raise type(error)(error.what, where=error.where or str(file.path), fix=error.fix) from error
+        where = f"{file.path}: {error.where}" if error.where else str(file.path)
+        raise type(error)(error.what, where=where, fix=error.fix) from error
     return tokenizer
