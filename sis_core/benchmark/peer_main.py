@@ -91,7 +91,7 @@ def main() -> None:
         try:
             if model is None:
                 model, quiet = open_model(llama, request)
-            answer = {"sample": sample(llama, model, request)}
+            answer: dict[str, object] = {"sample": sample(llama, model, request)}
         except Exception as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)

@@ -21,6 +21,7 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
     "imatrix": "Measure which weights matter, for quantize.",
     "eval": "Perplexity on a text, and the distance from another model.",
     "bench": "Tokens a second, also beside llama.cpp.",
+    "profile": "Where the time of a token goes.",
     "doctor": "Check this machine, the plugins and a model.",
 }
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
