@@ -15,7 +15,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32, U8
-from sis_core.errors import FormatError
+from sis_core.errors import FormatError, SisError
 
 PANEL_VALUES = 1 << 18  # 1 MiB of float32: a decoded panel stays in the second-level cache
 
@@ -68,26 +68,58 @@ class QuantFormat(ABC):
         """
 
     def quantize(self, values: F32) -> U8:
-        """Encode float32 ``(n_rows, n_cols)`` to bytes ``(n_rows, row_bytes(n_cols))``; FormatError if it cannot."""
+        """Encode float32 ``(n_rows, n_cols)`` to bytes ``(n_rows, row_bytes(n_cols))``; FormatError if it cannot.
+
+        ``values`` are not written to. Each row's bytes depend on that row alone, so a matrix can be encoded in panels.
+        """
         raise FormatError("has no encoder", where=self.name, fix="choose a format that `sis plugins` shows as writable")
+
+    def quantize_weighted(self, values: F32, importance: F32) -> U8:
+        """As `quantize`, with errors in column ``i`` counted ``importance[i]`` times; ``importance`` is ``(n_cols,)``.
+
+        A format that cannot make use of importance leaves this as it is.
+        """
+        return self.quantize(values)
 
     @property
     def can_quantize(self) -> bool:
         return type(self).quantize is not QuantFormat.quantize
+
+    @property
+    def uses_importance(self) -> bool:
+        return type(self).quantize_weighted is not QuantFormat.quantize_weighted
+
+    def check_rows(self, rows: U8, n_cols: int) -> None:
+        """FormatError unless ``rows`` are uint8 ``(n_rows, row_bytes(n_cols))``: the first line of most decoders."""
+        row_bytes = self.row_bytes(n_cols)
+        if rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != row_bytes:
+            raise FormatError(
+                f"decodes uint8 (n_rows, {row_bytes}) for rows of {n_cols} values, not {rows.dtype} {rows.shape}",
+                where=self.name,
+            )
+
+    def check_values(self, values: F32) -> None:
+        """FormatError unless ``values`` are float32 ``(n_rows, n_cols)`` of whole blocks: for encoders."""
+        if values.dtype != np.float32 or values.ndim != 2:
+            raise FormatError(f"encodes float32 (n_rows, n_cols), not {values.dtype} {values.shape}", where=self.name)
+        self.row_bytes(values.shape[1])
 
     def __repr__(self) -> str:
         return f"<format {self.name}>"
 
 
 class BlockFormat(QuantFormat):
-    """A format in which every block of ``block_size`` values takes ``type_size`` bytes of its own."""
+    """A format in which every block of ``block_size`` values takes ``type_size`` bytes of its own.
+
+    An author writes `dequantize_blocks` and, if the format is to be written too, `quantize_blocks`.
+    """
 
     @abstractmethod
     def dequantize_blocks(self, blocks: U8) -> F32:
-        """Decode ``(n_blocks, type_size)`` bytes to float32 ``(n_blocks, block_size)``."""
+        """Decode ``(n_blocks, type_size)`` bytes to float32 ``(n_blocks, block_size)``. The bytes are read-only."""
 
     def quantize_blocks(self, values: F32) -> U8:
-        """Encode float32 ``(n_blocks, block_size)`` to ``(n_blocks, type_size)`` bytes."""
+        """Encode float32 ``(n_blocks, block_size)`` to ``(n_blocks, type_size)`` bytes, not writing to the values."""
         return super().quantize(values)
 
     @property
@@ -95,24 +127,26 @@ class BlockFormat(QuantFormat):
         return type(self).quantize_blocks is not BlockFormat.quantize_blocks
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
+        self.check_rows(rows, n_cols)
         return self.dequantize_blocks(rows.reshape(-1, self.type_size)).reshape(len(rows), n_cols)
 
     def quantize(self, values: F32) -> U8:
+        self.check_values(values)
         n_rows, n_cols = values.shape
-        row_bytes = self.row_bytes(n_cols)
-        return self.quantize_blocks(values.reshape(-1, self.block_size)).reshape(n_rows, row_bytes)
+        return self.quantize_blocks(values.reshape(-1, self.block_size)).reshape(n_rows, self.row_bytes(n_cols))
 
 
 class F32Format(BlockFormat):
-    """IEEE 754 binary32: decoding is a view where the bytes are aligned."""
+    """IEEE 754 binary32: decoding is a view where the bytes are aligned, else a copy."""
 
     name, type_id, block_size, type_size = "F32", 0, 1, 4
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
-        return np.ascontiguousarray(rows).view("<f4").reshape(len(rows), n_cols)
+        self.check_rows(rows, n_cols)
+        return self.dequantize_blocks(rows)
 
     def dequantize_blocks(self, blocks: U8) -> F32:
-        return np.ascontiguousarray(blocks).view("<f4")
+        return np.require(np.ascontiguousarray(blocks).view("<f4"), np.float32, "A")
 
     def quantize_blocks(self, values: F32) -> U8:
         return np.ascontiguousarray(values, "<f4").view(np.uint8)
@@ -127,7 +161,8 @@ class F16Format(BlockFormat):
         return np.ascontiguousarray(blocks).view("<f2").astype(np.float32)
 
     def quantize_blocks(self, values: F32) -> U8:
-        with np.errstate(over="ignore"):  # values past 65504 become infinite, as in every other converter
+        # Values past 65504 become infinite, as in every other converter; a signalling NaN becomes a quiet one.
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(values).astype("<f2").view(np.uint8)
 
 
@@ -137,13 +172,88 @@ class BF16Format(BlockFormat):
     name, type_id, block_size, type_size = "BF16", 30, 1, 2
 
     def dequantize_blocks(self, blocks: U8) -> F32:
-        return (np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << 16).view(np.float32)
+        bits = np.ascontiguousarray(blocks).view("<u2").astype(np.uint32)
+        bits <<= 16
+        return bits.view(np.float32)
 
     def quantize_blocks(self, values: F32) -> U8:
         bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        rounded = ((bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
-        quiet = ((bits >> 16) | 0x40).astype("<u2")  # rounding up could turn a NaN into infinity
+        rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16  # wraps around for some NaN, which are replaced
+        quiet = bits >> 16 | 0x40  # rounding up could turn a NaN into infinity
         return np.where(np.isnan(values), quiet, rounded).astype("<u2").view(np.uint8)
+
+
+def encode(format: QuantFormat, values: F32, importance: F32 | None = None, *, where: str = "") -> U8:
+    """Quantise with every check: the way in for commands, where `QuantFormat.quantize` trusts both sides.
+
+    Args:
+        values: float32 ``(n_rows, n_cols)``.
+        importance: ``(n_cols,)``, how much an error in each column counts; ignored by formats without use for it.
+        where: the tensor's name, for messages.
+
+    Returns:
+        bytes ``(n_rows, row_bytes(n_cols))``.
+
+    Raises:
+        FormatError: values or importance that are not finite, a codec that returns something of another shape or type,
+            or finite values that are not finite any more once decoded: too large for the format's scales.
+    """
+    where = where or format.name
+    format.check_values(values)
+    if not np.isfinite(values).all():
+        raise FormatError(
+            f"holds {_first_not_finite(values)}, which cannot be quantised", where=where, fix="repair the source model"
+        )
+    if importance is None:
+        data = format.quantize(values)
+    else:
+        if importance.shape != values.shape[1:] or not np.isfinite(importance).all() or (importance < 0).any():
+            raise FormatError(
+                f"importance must be {values.shape[1]} finite weights of at least 0",
+                where=where,
+                fix="compute it again",
+            )
+        data = format.quantize_weighted(values, np.ascontiguousarray(importance, np.float32))
+    shape = (len(values), format.row_bytes(values.shape[1]))
+    if data.dtype != np.uint8 or data.shape != shape:
+        raise FormatError(
+            f"format {format.name} encoded to {data.dtype} {data.shape}, not uint8 {shape}", where=where, fix=_REPORT
+        )
+    decoded = _decoded(format, data, values.shape[1], where)
+    if not np.isfinite(decoded).all():
+        raise FormatError(
+            f"{format.name} turns finite values into {_first_not_finite(decoded)}: too large for its scales",
+            where=where,
+            fix="keep this tensor in BF16 or F32",
+        )
+    return data
+
+
+_REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
+
+
+def _first_not_finite(values: F32) -> str:
+    row, column = np.argwhere(~np.isfinite(values))[0]
+    return f"{values[row, column]} in row {row}, column {column}"
+
+
+def _decoded(format: QuantFormat, rows: U8, n_cols: int, where: str) -> F32:
+    """`QuantFormat.dequantize` by a format that may be a stranger's; FormatError naming it when it misbehaves."""
+    try:
+        values = format.dequantize(rows, n_cols)
+    except SisError:
+        raise
+    except Exception as error:
+        raise FormatError(
+            f"format {format.name} failed to decode: {type(error).__name__}: {error}", where=where, fix=_REPORT
+        ) from error
+    if values.dtype != np.float32 or values.shape != (len(rows), n_cols):
+        raise FormatError(
+            f"format {format.name} returned {values.dtype} {values.shape}, not float32 {(len(rows), n_cols)}",
+            where=where,
+            fix=_REPORT,
+        )
+    return values
 
 
 @frozen(eq=False)
@@ -179,7 +289,8 @@ class Weight:
     def from_array(cls, name: str, values: F32, format: QuantFormat | None = None) -> Weight:
         """A weight held in memory: ``values`` float32, encoded by ``format`` (F32 by default)."""
         format = format or F32Format()
-        data = format.quantize(np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])).reshape(-1)
+        rows = np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])
+        data = format.quantize(rows).reshape(-1)
         return cls.of(name, format, values.shape, lambda: data)
 
     @property
@@ -200,7 +311,9 @@ class Weight:
         row_bytes = self.format.row_bytes(self.file_shape[-1])
         start = self.format.row_bytes(self.first_col) if self.first_col else 0
         rows = self.read().reshape(-1, row_bytes)[self.first_row : self.first_row + self.n_rows]
-        return rows[:, start : start + self.format.row_bytes(self.n_cols)]
+        view = rows[:, start : start + self.format.row_bytes(self.n_cols)]
+        view.flags.writeable = False  # of this view alone: a codec that writes to its input is found out
+        return view
 
     def rows(self, start: int, stop: int) -> Weight:
         """The rows ``start:stop`` of a matrix."""
@@ -219,7 +332,9 @@ class Weight:
 
     def expert(self, index: int) -> Weight:
         """Matrix ``index`` of a stack ``(n_expert, n_rows, n_cols)``."""
-        n_rows = self.shape[-2]
+        n_rows, n_expert = self.shape[-2], prod(self.shape[:-2])
+        if not 0 <= index < n_expert:
+            raise FormatError(f"has {n_expert} experts, not an expert {index}", where=self.name)
         return self.rows(index * n_rows, (index + 1) * n_rows)
 
     def take(self, indices: np.ndarray) -> F32:
@@ -238,16 +353,8 @@ class Weight:
         return self.decode(self.raw).reshape(self.shape)
 
     def decode(self, rows: U8) -> F32:
-        """Decode raw rows of this weight; FormatError when the codec returns a wrong shape or type."""
-        values = self.format.dequantize(rows, self.n_cols)
-        if values.dtype != np.float32 or values.shape != (len(rows), self.n_cols):
-            raise FormatError(
-                f"format {self.format.name} returned {values.dtype} {values.shape}, "
-                f"not float32 {(len(rows), self.n_cols)}",
-                where=self.name,
-                fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format",
-            )
-        return values
+        """Decode raw rows of this weight; FormatError when the codec fails or returns a wrong shape or type."""
+        return _decoded(self.format, rows, self.n_cols, self.name)
 
     def __repr__(self) -> str:
         return f"<weight {self.name} {self.format.name} {self.shape}>"

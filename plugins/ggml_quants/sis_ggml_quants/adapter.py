@@ -14,13 +14,14 @@ TINY = 2.0**-120  # below this the encoders of `gguf` divide by numbers whose in
 
 
 class Decoded(QuantFormat):
-    """A format that the `gguf` package can decode; ``type_id``, ``block_size`` and ``type_size`` are GGUF's."""
+    """A format that the `gguf` package can decode."""
 
     def __init__(self, name: str, type_id: int, block_size: int, type_size: int) -> None:
         # A format is usually a class of its own; here one class serves a table, so the constants are the instance's.
         self.__dict__.update(name=name, type_id=type_id, block_size=block_size, type_size=type_size)
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
+        self.check_rows(rows, n_cols)
         decoded = self._codec("dequantize")(rows)
         return np.asarray(decoded, np.float32).reshape(len(rows), n_cols)
 
@@ -29,9 +30,9 @@ class Decoded(QuantFormat):
         from gguf import quants
 
         try:
-            qtype = gguf.GGMLQuantizationType(self.type_id)
+            qtype = gguf.GGMLQuantizationType[self.name]
             quants._type_traits[qtype]
-        except (ValueError, KeyError):
+        except KeyError:
             raise FormatError(
                 "the installed gguf package does not know this format", where=self.name, fix="`pip install -U gguf`"
             ) from None
@@ -48,10 +49,10 @@ class Encoded(Decoded):
     """A format that the package can encode too."""
 
     def quantize(self, values: F32) -> U8:
+        self.check_values(values)
         n_rows, n_cols = values.shape
-        row_bytes = self.row_bytes(n_cols)
         sized = np.where(np.abs(values) < TINY, np.float32(0), values)
-        return np.asarray(self._codec("quantize")(sized), np.uint8).reshape(n_rows, row_bytes)
+        return np.asarray(self._codec("quantize")(sized), np.uint8).reshape(n_rows, self.row_bytes(n_cols))
 
 
 FORMATS = (

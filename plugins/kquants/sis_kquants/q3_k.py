@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sis_core.arrays import F32, U8
 from sis_core.quant import BlockFormat
@@ -22,8 +23,9 @@ class Q3_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
         return scaled(quants.view(np.int8), scales)
 
 
-def _scales(packed: U8) -> np.ndarray:
-    """``(n, 12)`` to int8 ``(n, 16)``: low nibbles of 8 bytes, their high nibbles, and 4 bytes with the top two bits."""
+def _scales(packed: U8) -> NDArray[np.int8]:
+    """``(n, 12)`` to int8 ``(n, 16)``: low and high nibbles of 8 bytes; 4 bytes with the top two bits."""
     low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
     top = np.concatenate([packed[:, 8:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=1)
-    return (low | top << 4).view(np.int8)
+    scales: NDArray[np.int8] = (low | top << 4).view(np.int8)
+    return scales

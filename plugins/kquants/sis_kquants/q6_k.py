@@ -10,7 +10,7 @@ from sis_kquants.bits import cut, half, product, scaled, spread
 
 
 class Q6_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
-    """210 bytes a block: 128 of the values' low four bits in runs of 64, 64 of their high two bits, 16 scales, ``d``."""
+    """210 bytes a block: 128 of the values' low nibbles in runs of 64, 64 of their high two bits, 16 scales, ``d``."""
 
     name, type_id, block_size, type_size = "Q6_K", 14, 256, 210
 

@@ -12,7 +12,7 @@ from sis_core.quant import BlockFormat
 
 
 class Q4_0(BlockFormat):  # noqa: N801 - GGUF's own spelling
-    """18 bytes a block: ``d`` as binary16, then 16 bytes whose low nibbles are values 0 to 15, the high ones 16 to 31."""
+    """18 bytes a block: ``d`` as binary16, then 16 bytes: low nibbles are values 0 to 15, high ones 16 to 31."""
 
     name, type_id, block_size, type_size = "Q4_0", 2, 32, 18
 
