@@ -18,7 +18,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["reference"],
     ["backend", "metadata", "tensors", "tokenizer", "sampler", "source"],
     ["rope"],
-    ["architecture", "stub"],
+    ["architecture", "stub", "native"],
     ["hookspecs", "parts"],
     ["builtin"],
     ["registry"],

@@ -1,0 +1,16 @@
+/* The version and the sizes of what the header describes. */
+#include "kernels.h"
+
+uint32_t sis_abi(void) { return SIS_ABI; }
+
+const char *sis_isa(void) { return sis_kernels()->isa; }
+
+uint64_t sis_struct_size(uint32_t index)
+{
+    static const uint64_t sizes[] = {
+        sizeof(struct sis_rows),  sizeof(struct sis_linear), sizeof(struct sis_weight),   sizeof(struct sis_op),
+        sizeof(struct sis_program), sizeof(struct sis_group), sizeof(struct sis_kv), sizeof(struct sis_rotation),
+        sizeof(struct sis_step),
+    };
+    return index < sizeof sizes / sizeof *sizes ? sizes[index] : 0;
+}

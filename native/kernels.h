@@ -1,0 +1,70 @@
+/* What one instruction set offers to the shared loops: a table of functions, one file per instruction set.
+ *
+ * Rows are handled in groups of up to `max_rows`, chosen by sis_group_rows from the number of rows alone. Arithmetic
+ * of a row never depends on its group, so a row's result depends neither on threads nor on its neighbours. */
+#ifndef SIS_KERNELS_H
+#define SIS_KERNELS_H
+
+#include <sis/abi.h>
+
+#define TILE 16      /* rows of weights in a tile */
+#define MAX_GROUP 12 /* the largest max_rows */
+#define MAX_HEAD 512 /* the largest head dimension */
+#define BLOCK 32     /* values that share an activation scale */
+
+/* A block of activations, one cache line: 32 values, their scale, and what cancels a weight's offset exactly. */
+struct q8_block {
+    int8_t q[BLOCK];
+    float d;          /* value = d * q */
+    float minus_ds;   /* -d * sum(q) */
+    int32_t minus_8;  /* -8 * sum(q), for weights stored as 0..15 */
+    int32_t minus_128;
+    int32_t minus_32[2]; /* -32 * sum of each half */
+    int32_t unused[2];
+};
+
+/* One piece of attention: queries [first, first + m) of the (row, head) pairs of one key head in one group. */
+struct attention {
+    const struct sis_group *group;
+    const struct sis_kv *kv;
+    const float *q; /* column 0 of head 0 */
+    float *out;
+    size_t q_stride, out_stride;
+    uint32_t kv_type, page_size, n_head, n_head_kv, k_dim, v_dim, window;
+    float scale, cap;
+};
+
+typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
+
+struct kernels {
+    const char *isa;
+    uint32_t max_rows;
+    /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m]. */
+    void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
+    void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
+    tile_fn tile[SIS_DECODED + 1];
+    void (*norm)(const float *x, float *y, size_t n, const struct sis_op *op);
+    void (*activate)(const float *x, const float *gate, float *y, size_t n, uint32_t activation);
+    void (*rotate)(float *x, size_t half, const float *cos, const float *sin, int neox);
+    void (*scale)(float *x, size_t n, float scale, float cap);
+    void (*to_f16)(const float *x, uint16_t *y, size_t n);
+    void (*attend)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m);
+    uint64_t (*sum)(const uint8_t *data, size_t bytes);
+};
+
+const struct kernels *sis_kernels(void); /* dispatch.c of each plugin */
+
+/* The size of the next group when `rows` are left. */
+static inline uint32_t sis_group_rows(uint64_t rows, uint32_t max_rows)
+{
+    static const uint32_t sizes[] = {12, 8, 6, 4, 3, 2, 1};
+    for (unsigned i = 0; i < 7; i++)
+        if (sizes[i] <= max_rows && sizes[i] <= rows) return sizes[i];
+    return 1;
+}
+
+/* pack.c */
+size_t sis_one_tile_bytes(uint32_t format, size_t n_cols);
+void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch);
+
+#endif

@@ -1,0 +1,23 @@
+/* A pool of threads for one step at a time. */
+#ifndef SIS_TEAM_H
+#define SIS_TEAM_H
+
+#include <stdint.h>
+
+struct team;
+typedef void (*team_fn)(void *context, struct team *team, uint32_t member);
+
+/* Run fn on up to n_threads threads, the caller among them (member 0); returns when all are done. Callers in other
+ * threads wait for their turn, first come first served. */
+void team_run(uint32_t n_threads, team_fn fn, void *context);
+/* The next unit of work of this phase. Units are handed out in order; which member gets one must not matter. */
+uint32_t team_claim(struct team *team);
+/* Wait until every member is here; then the claims begin again at 0. */
+void team_barrier(struct team *team);
+uint32_t team_size(const struct team *team);
+/* Nanoseconds of a clock that never goes back. */
+uint64_t team_now(void);
+
+#define MAX_THREADS 256
+
+#endif

@@ -1,0 +1,136 @@
+/* Vectors of VL floats in the compiler's own vector extension, for loops that every instruction set compiles itself.
+ * The including file defines VL and, where it has better instructions, the primitives marked below. */
+#ifndef SIS_VEC_H
+#define SIS_VEC_H
+
+#include "kernels.h"
+#include <string.h>
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+#define INLINE static inline __attribute__((always_inline))
+#define NV (TILE / VL)
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef float vf_at __attribute__((vector_size(4 * VL), aligned(1), may_alias));
+
+INLINE vf v_load(const void *p) { return *(const vf_at *)p; }
+INLINE void v_store(void *p, vf v) { *(vf_at *)p = v; }
+INLINE vf v_set(float x) { return x - (vf){0}; }
+INLINE vi v_bits(vf x) { vi b; memcpy(&b, &x, sizeof b); return b; }
+INLINE vf v_from_bits(vi b) { vf x; memcpy(&x, &b, sizeof x); return x; }
+INLINE vf v_select(vi mask, vf a, vf b) { return v_from_bits((v_bits(a) & mask) | (v_bits(b) & ~mask)); }
+INLINE float v_sum(vf v)
+{
+    float s[VL];
+    memcpy(s, &v, sizeof s);
+    for (int step = VL / 2; step; step /= 2)
+        for (int i = 0; i < step; i++) s[i] += s[i + step];
+    return s[0];
+}
+
+#ifndef V_HAS_FMA
+INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+#endif
+#ifndef V_HAS_MAX /* the second operand when one of them is NaN */
+INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); }
+INLINE vf v_min(vf a, vf b) { return v_select(a < b, a, b); }
+INLINE vf v_abs(vf a) { return v_from_bits(v_bits(a) & 0x7fffffff); }
+#endif
+
+INLINE float v_top(vf v)
+{
+    float s[VL];
+    memcpy(s, &v, sizeof s);
+    for (int step = VL / 2; step; step /= 2)
+        for (int i = 0; i < step; i++) s[i] = s[i] > s[i + step] ? s[i] : s[i + step];
+    return s[0];
+}
+
+static inline float half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff, bits;
+    if (e == 31) bits = sign | 0x7f800000 | m << 13;
+    else if (e) bits = sign | (e + 112) << 23 | m << 13;
+    else {
+        float f = (float)m * 0x1p-24f;
+        memcpy(&bits, &f, 4);
+        bits |= sign;
+    }
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+static inline uint16_t float_to_half(float f)
+{
+    uint32_t b;
+    memcpy(&b, &f, 4);
+    uint32_t sign = b >> 16 & 0x8000, a = b & 0x7fffffff;
+    if (a > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (a >> 13 & 0x3ff));
+    if (a >= 0x477ff000) return (uint16_t)(sign | 0x7c00); /* rounds to 65536 or more */
+    if (a < 0x38800000) { /* below the smallest normal: adding 0.5 rounds to a multiple of 2^-24 */
+        float t;
+        memcpy(&t, &a, 4);
+        t += 0.5f;
+        memcpy(&a, &t, 4);
+        return (uint16_t)(sign | (a - 0x3f000000));
+    }
+    return (uint16_t)(sign | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
+}
+
+#ifndef V_HAS_HALF
+INLINE vf v_load_half(const uint16_t *p)
+{
+    float t[VL];
+    for (int i = 0; i < VL; i++) t[i] = half_to_float(p[i]);
+    return v_load(t);
+}
+INLINE void v_store_half(uint16_t *p, vf v)
+{
+    float t[VL];
+    v_store(t, v);
+    for (int i = 0; i < VL; i++) p[i] = float_to_half(t[i]);
+}
+INLINE vf v_load_bfloat(const uint16_t *p)
+{
+    vi b;
+    for (int i = 0; i < VL; i++) b[i] = (int32_t)((uint32_t)p[i] << 16);
+    return v_from_bits(b);
+}
+#endif
+
+/* e^x to 2 ulp: x = n ln2 + r with n from the rounding of a large sum, e^r by its Taylor polynomial. Below -87 it is 0. */
+INLINE vf v_exp(vf x)
+{
+    const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: the sum's low bits hold the integer */
+    vi tiny = x < v_set(-87.0f);
+    vf y = v_max(v_set(-87.0f), v_min(v_set(88.0f), x));
+    vf t = v_fma(y, v_set(1.44269504f), magic);
+    vf n = t - magic;
+    vf r = v_fma(n, v_set(-0.693145752f), y);
+    r = v_fma(n, v_set(-1.42860677e-6f), r);
+    vf p = v_set(1.0f / 720);
+    p = v_fma(p, r, v_set(1.0f / 120));
+    p = v_fma(p, r, v_set(1.0f / 24));
+    p = v_fma(p, r, v_set(1.0f / 6));
+    p = v_fma(p, r, v_set(0.5f));
+    p = v_fma(p, r, v_set(1.0f));
+    p = v_fma(p, r, v_set(1.0f));
+    typedef uint32_t vu __attribute__((vector_size(4 * VL)));
+    vu bits;
+    memcpy(&bits, &t, sizeof bits);
+    bits = (bits << 23) + 0x3f800000;
+    vf power;
+    memcpy(&power, &bits, sizeof power);
+    vf result = p * power;
+    return v_select(tiny, (vf){0}, result);
+}
+
+INLINE vf v_tanh(vf x) { return 1.0f - 2.0f / (v_exp(2.0f * x) + 1.0f); }
+
+#endif

@@ -1,0 +1,98 @@
+"""The structures of `include/sis/abi.h`, mirrored for ctypes. A test compares the two."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_uint32, c_uint64, c_void_p
+from typing import Any, ClassVar
+
+ABI = 1
+OUT = 255  # the register that is the caller's output
+
+F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
+FORMATS = {"F32": F32, "F16": F16, "BF16": BF16, "Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_K": Q4_K, "Q6_K": Q6_K}
+FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
+
+NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND = range(11)
+ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX = (1 << i for i in range(6))
+ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
+KV_TYPES = {"f32": 0, "f16": 1}
+
+TILE = 16
+MAX_HEAD = 512
+
+
+class Rows(ctypes.Structure):
+    _fields_: ClassVar[Any] = [("values", c_void_p), ("n", c_uint64), ("n_cols", c_uint64), ("stride", c_uint64)]
+
+
+class LinearObject(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        ("abi", c_uint32), ("parts", c_uint32), ("self", c_void_p), ("bytes", c_uint64), ("run", c_void_p),
+    ]  # fmt: skip
+
+
+class Weight(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        ("format", c_uint32), ("reserved", c_uint32), ("n_rows", c_uint64), ("n_cols", c_uint64), ("tiles", c_void_p),
+        ("raw", c_void_p), ("row_bytes", c_uint64), ("decode", c_void_p), ("linear", c_void_p),
+    ]  # fmt: skip
+
+
+class Op(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        *((name, c_uint32) for name in (
+            "kind", "flags", "src", "src2", "dst", "src_at", "src2_at", "dst_at", "width", "count", "activation",
+            "layer", "rope", "n_rot", "n_head", "n_head_kv", "k_dim", "v_dim", "window",
+        )),
+        ("eps", c_float), ("scale", c_float), ("cap", c_float),
+        ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p),
+    ]  # fmt: skip
+
+
+class Program(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        ("abi", c_uint32), ("n_ops", c_uint32), ("n_registers", c_uint32), ("n_out_cols", c_uint32),
+        ("ops", c_void_p), ("register_cols", c_void_p),
+    ]  # fmt: skip
+
+
+class Group(ctypes.Structure):
+    _fields_: ClassVar[Any] = [("rows", c_void_p), ("pages", c_void_p), ("n_rows", c_uint32), ("length", c_uint32)]
+
+
+class KV(ctypes.Structure):
+    _fields_: ClassVar[Any] = [("base", c_void_p), ("page_bytes", c_uint64)]
+
+
+class Rotation(ctypes.Structure):
+    _fields_: ClassVar[Any] = [("cos", c_void_p), ("sin", c_void_p)]
+
+
+class Step(ctypes.Structure):
+    _fields_: ClassVar[Any] = [
+        *((name, c_uint32) for name in ("n", "n_out", "n_groups", "page_size", "kv_type", "n_threads")),
+        *((name, c_void_p) for name in (
+            "hidden", "out", "positions", "slots", "outputs", "groups", "kv", "rotations", "workspace",
+        )),
+    ]  # fmt: skip
+
+
+STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "sis_rows": Rows, "sis_linear": LinearObject, "sis_weight": Weight, "sis_op": Op, "sis_program": Program,
+    "sis_group": Group, "sis_kv": KV, "sis_rotation": Rotation, "sis_step": Step,
+}  # fmt: skip
+
+# Addresses go over as plain integers: an argument of type ndpointer costs twelve times as much.
+PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
+    "sis_abi": (c_uint32, []),
+    "sis_isa": (ctypes.c_char_p, []),
+    "sis_isa_note": (ctypes.c_char_p, []),
+    "sis_struct_size": (c_uint64, [c_uint32]),
+    "sis_tile_bytes": (c_uint64, [c_uint32, c_uint64, c_uint64]),
+    "sis_pack": (None, [c_void_p, c_void_p, c_uint32]),
+    "sis_take": (None, [c_void_p, c_void_p, c_uint64, c_void_p]),
+    "sis_workspace": (c_uint64, [c_void_p, c_uint64, c_uint64, c_uint32]),
+    "sis_run": (ctypes.c_int32, [c_void_p, c_void_p]),
+    "sis_read": (c_uint64, [c_void_p, c_uint64, c_uint32]),
+}

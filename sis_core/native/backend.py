@@ -1,0 +1,138 @@
+"""A backend over a library of kernels. A plugin gives it a name and says which package holds the library."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+from sis_core.backend import Backend, BackendOptions
+from sis_core.block import Attention, Block, FeedForward, Network, Norm, Residual
+from sis_core.errors import BackendError
+from sis_core.native import abi
+from sis_core.native.forward import NativeForward, NativeLayer, NativeLinear
+from sis_core.native.library import Library, default_threads, huge_pages, open_library, read_bandwidth
+from sis_core.native.program import Rotations, Unsupported, dense_weights
+from sis_core.native.runner import Runner
+from sis_core.native.weights import Store
+from sis_core.quant import Weight
+
+log = logging.getLogger(__name__)
+
+
+class NativeBackend(Backend):
+    """Base of the backends whose arithmetic is C.
+
+    Attributes:
+        package: the import package that holds ``libsis``.
+    """
+
+    package: ClassVar[str]
+
+    def library(self) -> Library:
+        """The library; BackendError where there is none."""
+        return open_library(self.package)
+
+    def idle_reason(self) -> str | None:
+        try:
+            self.library()
+        except BackendError as error:
+            return str(error)
+        return None
+
+    def describe(self) -> str:
+        if reason := self.idle_reason():
+            return reason
+        library = self.library()
+        note = f" ({library.isa_reason})" if library.isa_reason else ""
+        return f"{library.isa_name}{note}, {default_threads()} threads, huge pages: {huge_pages()}"
+
+    def read_bandwidth(self, n_threads: int | None = None) -> float:
+        """Bytes per second that can be read from memory here: the limit of decoding."""
+        return read_bandwidth(self.library(), n_threads)
+
+    def forward(self, network: Network, layers: range, options: BackendOptions) -> NativeForward | None:
+        if options.kv_type not in abi.KV_TYPES:
+            return None
+        ends = layers.stop == network.n_layer
+        try:
+            weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
+            self._check_kv(network, layers)
+            store, runner = self._tools(options)
+            store.bind(weights, options.progress)
+            return NativeForward(self.name, network, layers, store, runner)
+        except Unsupported as reason:
+            log.info("%s does not know %s: layers one by one", self.name, reason)
+            return None
+
+    def layer(self, block: Block, options: BackendOptions) -> NativeLayer | None:
+        if options.kv_type not in abi.KV_TYPES:
+            return None
+        try:
+            weights = list(dense_weights([block], None))
+            n_embd = _width(block)
+            store, runner = self._tools(options)
+            store.bind(weights, options.progress)
+            return NativeLayer(block, n_embd, store, runner)
+        except Unsupported as reason:
+            log.info("%s does not know %s: linear by linear", self.name, reason)
+            return None
+
+    def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
+        if len(weight.shape) != 2:
+            return None
+        store, runner = self._tools(options)
+        store.bind([weight], options.progress)
+        return NativeLinear.of(weight, store, runner)
+
+    def memory(self, network: Network, options: BackendOptions) -> int:
+        if self.idle_reason():
+            return 0
+        store, _ = self._tools(options)
+        return store.nbytes([*_all_dense(network), network.head.dense.weight])
+
+    def _tools(self, options: BackendOptions) -> tuple[Store, Runner]:
+        n_threads = options.n_threads or default_threads()
+        library = self.library()
+        pack = True if options.pack is None else options.pack
+        return Store(library, n_threads, pack), Runner(library, Rotations(), n_threads)
+
+    @staticmethod
+    def _check_kv(network: Network, layers: range) -> None:
+        for i in layers:
+            block = network.blocks[i]
+            attentions = sum(isinstance(op, Attention) for op in _flat(block))
+            if attentions != (block.state is not None):
+                raise Unsupported(f"{attentions} attentions over one state in layer {i}")
+
+
+def _flat(block: Block) -> list[object]:
+    found: list[object] = []
+    for op in block.ops:
+        if isinstance(op, Residual):
+            found += [inner for branch in op.branches for inner in branch]
+        else:
+            found.append(op)
+    return found
+
+
+def _width(block: Block) -> int:
+    """The width of the rows that a block works on."""
+    for op in _flat(block):
+        match op:
+            case FeedForward():
+                return op.up.weight.n_cols
+            case Attention():
+                return op.q.weight.n_cols
+            case Norm(weight=Weight() as weight):
+                return weight.n_cols
+    raise Unsupported("a block without a matrix")
+
+
+def _all_dense(network: Network) -> list[Weight]:
+    found: list[Weight] = []
+    for block in network.blocks:
+        try:
+            found += dense_weights([block], None)
+        except Unsupported:
+            continue
+    return found

@@ -1,0 +1,57 @@
+"""Keys and values in the kernels' layout, page by page."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sis_core.block import KV
+from sis_core.errors import BackendError
+from sis_core.native import abi
+from sis_core.native.library import address
+from sis_core.pages import PageTable
+from sis_core.reference import PagedCache
+from sis_core.step import LayerState
+
+VALUE_BYTES = {"f32": 4, "f16": 2}
+
+
+def page_nbytes(kv: KV, kv_type: str, page_size: int) -> int:
+    """Bytes of a page: keys as they are, values padded to whole vectors."""
+    v_pad = -(-kv.v_dim // abi.TILE) * abi.TILE
+    return page_size * kv.n_head_kv * (kv.k_dim + v_pad) * VALUE_BYTES[kv_type]
+
+
+class NativeKV:
+    """One layer's pages, ``(n_pages, page_nbytes)``: zeros, so that what was never written is at least finite."""
+
+    def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
+        if kv_type not in VALUE_BYTES:
+            raise BackendError(
+                f"has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(VALUE_BYTES)}"
+            )
+        self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
+        self.pages = np.zeros((n_pages, self.page_nbytes), np.uint8)  # memory is taken when a page is first written
+
+    def copy_page(self, source: int, target: int) -> None:
+        self.pages[target] = self.pages[source]
+
+    def save_page(self, page: int) -> bytes:
+        return self.pages[page].tobytes()
+
+    def load_page(self, page: int, data: bytes) -> None:
+        if len(data) != self.page_nbytes:
+            raise BackendError(f"a saved page has {len(data)} bytes, not {self.page_nbytes}", where="cache")
+        self.pages[page] = np.frombuffer(data, np.uint8)
+
+    def record(self) -> abi.KV:
+        """Where native code finds the pages."""
+        return abi.KV(address(self.pages), self.page_nbytes)
+
+
+class NativeCache(PagedCache):
+    """A paged cache all of whose layers are native."""
+
+    def __init__(self, table: PageTable, states: list[NativeKV], kv_type: str) -> None:
+        layers: list[LayerState | None] = list(states)
+        super().__init__(table, layers, kv_type)
+        self.records = (abi.KV * max(len(states), 1))(*(state.record() for state in states))

@@ -1,0 +1,148 @@
+"""The three grains: a range of layers, one layer, one linear, each one call into native code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from attrs import frozen
+
+from sis_core.arrays import F32
+from sis_core.block import KV, Block, Dense, Network
+from sis_core.errors import BackendError
+from sis_core.native.cache import NativeCache, NativeKV, page_nbytes
+from sis_core.native.program import Compiled, Program, Rotations
+from sis_core.native.runner import Runner
+from sis_core.native.weights import RowReader, Store
+from sis_core.pages import PAGE_SIZE, PageTable
+from sis_core.quant import Weight
+from sis_core.reference.ops import BoundNorm
+from sis_core.step import Batch, Cache, Output, Plan
+
+NO_PLAN = Plan(np.zeros(1, np.int32), np.zeros(1, np.int32), (), PAGE_SIZE)
+
+
+class NativeForward:
+    """A range of layers in one call a step. Thread-safe: what changes lies in the cache."""
+
+    def __init__(self, name: str, network: Network, layers: range, store: Store, runner: Runner) -> None:
+        self.network, self.layers, self.grains = network, layers, (f"{name} forward",) * len(layers)
+        self._store, self._runner = store, runner
+        self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
+        blocks = [network.blocks[i] for i in layers]
+        self._ends = layers.stop == network.n_layer
+        self._hidden = self._compile(blocks, logits=False)
+        self._logits = self._compile(blocks, logits=True) if self._ends else self._hidden
+        embedding = network.embedding
+        self._starts = layers.start == 0
+        if self._starts:
+            self._rows = RowReader(runner.library, embedding.weight)
+            self._positions = RowReader(runner.library, embedding.positions) if embedding.positions else None
+            self._norm = BoundNorm(embedding.norm) if embedding.norm else None
+
+    def _compile(self, blocks: Sequence[Block], *, logits: bool) -> Compiled:
+        head, n_embd = self.network.head, self.network.n_embd
+        program = Program(self._store, self._runner.rotations, n_embd)
+        program.blocks(blocks)
+        program.outputs_only()
+        if self._ends and head.norm:
+            program.norm_in_place(head.norm)
+        if not logits:
+            program.rows_out()
+            return program.finish(n_embd)
+        program.head(head)
+        return program.finish(self.network.n_vocab)
+
+    def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
+        n_pages = -(-max_tokens // PAGE_SIZE)
+        return n_pages * sum(page_nbytes(kv, kv_type, PAGE_SIZE) for kv in self._kv)
+
+    def new_cache(self, kv_type: str, max_tokens: int) -> NativeCache:
+        n_pages = -(-max_tokens // PAGE_SIZE)
+        return NativeCache(PageTable(n_pages), [NativeKV(kv, kv_type, n_pages, PAGE_SIZE) for kv in self._kv], kv_type)
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        if not isinstance(cache, NativeCache) or len(cache.states) != len(self._kv):
+            raise BackendError("this cache was made by another backend", where="step")
+        if batch.adapters:
+            raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
+        hidden = self._embed(batch)
+        program = self._logits if batch.want == "logits" else self._hidden
+        with cache.table.reserve(batch) as reservation:
+            for source, target in reservation.copies:
+                for state in cache.states:
+                    if state:
+                        state.copy_page(source, target)
+            values = self._runner.run(
+                program, hidden, reservation.plan, batch.outputs, cache.records, cache.kv_type
+            )
+        return Output(values)
+
+    def _embed(self, batch: Batch) -> F32:
+        n_embd = self.network.n_embd
+        if batch.tokens is None or not self._starts:
+            hidden = np.ascontiguousarray(batch.hidden, np.float32)
+            if hidden.shape != (batch.n, n_embd):
+                raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, n_embd)}", where="step")
+            return hidden
+        embedding, tokens = self.network.embedding, batch.tokens
+        if int(tokens.min()) < 0 or int(tokens.max()) >= self.network.n_vocab:
+            outside = tokens[(tokens < 0) | (tokens >= self.network.n_vocab)]
+            raise BackendError(
+                f"token {int(outside[0])} is outside the vocabulary of {self.network.n_vocab}", where="step"
+            )
+        x = self._rows(tokens)
+        if embedding.scale != 1.0:
+            x = x * np.float32(embedding.scale)
+        if self._positions is not None:
+            most, known = int(batch.positions.max()), self._positions.weight.n_rows
+            if most >= known or int(batch.positions.min()) < 0:
+                raise BackendError(
+                    f"position {most} is past the {known} positions of {self._positions.weight.name}", where="step"
+                )
+            x = x + self._positions(batch.positions)
+        return x if self._norm is None else self._norm(x)
+
+
+class NativeLayer:
+    """One block, one call."""
+
+    def __init__(self, block: Block, n_embd: int, store: Store, runner: Runner) -> None:
+        self._kv: KV | None = block.state
+        self._runner = runner
+        self._n_embd = n_embd
+        program = Program(store, runner.rotations, n_embd)
+        program.blocks([block])
+        program.rows_out()
+        self._program = program.finish(n_embd)
+
+    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> NativeKV | None:
+        return NativeKV(self._kv, kv_type, n_pages, page_size) if self._kv else None
+
+    def __call__(self, hidden: F32, plan: Plan, state: NativeKV | None) -> F32:
+        if hidden.ndim != 2 or hidden.shape[1] != self._n_embd:
+            raise BackendError(f"hidden has shape {hidden.shape}, not (n, {self._n_embd})", where="step")
+        record = state.record() if state else None
+        return self._runner.run(self._program, hidden, plan, None, record, state.kv_type if state else "f32")
+
+
+@frozen(eq=False)
+class NativeLinear:
+    """One weight: ``(n, n_in)`` float32 to ``(n, n_out)``."""
+
+    n_in: int
+    program: Compiled
+    runner: Runner
+
+    @classmethod
+    def of(cls, weight: Weight, store: Store, runner: Runner) -> NativeLinear:
+        program = Program(store, runner.rotations, weight.n_cols)
+        program.linear_out(Dense(weight))
+        return cls(weight.n_cols, program.finish(weight.n_rows), runner)
+
+    def __call__(self, x: F32) -> F32:
+        if x.ndim != 2 or x.shape[1] != self.n_in:
+            raise BackendError(f"rows have shape {x.shape}, not (n, {self.n_in})", where="linear")
+        if not len(x):
+            return np.empty((0, self.program.n_out_cols), np.float32)
+        return self.runner.run(self.program, x, NO_PLAN, None, None, "f32")

@@ -1,0 +1,42 @@
+"""Memory for packed weights and for the work of a step."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+
+from sis_core.arrays import U8
+
+HUGE = 2 << 20
+
+
+class Arena:
+    """Anonymous memory in huge pages where the system gives them; taken when it is first written."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._map = mmap.mmap(-1, max(n_bytes, 1) + HUGE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                self._map.madvise(mmap.MADV_HUGEPAGE)
+            except OSError:
+                pass  # a kernel without huge pages
+        whole = np.frombuffer(self._map, np.uint8)
+        start = -int(whole.__array_interface__["data"][0]) % HUGE
+        self.array: U8 = whole[start : start + max(n_bytes, 1)]
+        self.address = int(self.array.__array_interface__["data"][0])
+        self._used = 0
+
+    def take(self, n_bytes: int) -> int:
+        """The address of the next ``n_bytes``, on a border of 64."""
+        start = self._used
+        self._used += -(-n_bytes // 64) * 64
+        assert self._used <= len(self.array), "an arena was planned too small"
+        return self.address + start
+
+
+def aligned(n_bytes: int) -> U8:
+    """Uninitialised bytes that begin on a border of 64."""
+    whole = np.empty(n_bytes + 64, np.uint8)
+    start = -int(whole.__array_interface__["data"][0]) % 64
+    return whole[start : start + n_bytes]
