@@ -45,6 +45,11 @@ def keep_at_least(logits: F32, threshold: float) -> None:
     keep(logits, np.flatnonzero(logits >= threshold))
 
 
+def keep_likeliest(logits: F32) -> None:
+    """Mask everything but the highest logit, in place; of equal ones the first stays."""
+    keep(logits, np.array([logits.argmax()]))
+
+
 def relative_weights(logits: F32) -> tuple[F32, float]:
     """exp(l - max l) of finite logits, and its sum; their quotient is softmax.
 

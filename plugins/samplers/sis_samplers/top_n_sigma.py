@@ -8,12 +8,12 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_core.sampler import Filter, number_option
 from sis_samplers.candidates import allowed, keep_at_least
 
 
 @frozen
-class TopNSigma(Sampler):
+class TopNSigma(Filter):
     """Keeps logits at most n standard deviations below the highest.
 
     l_i ≥ max l - n·σ, with σ over the tokens still allowed (Tang et al. 2024, "Top-nσ: Not All Logits Are You Need").
@@ -24,18 +24,10 @@ class TopNSigma(Sampler):
     order = 200
     top_n_sigma: float = number_option(1.0, low=0, above_low=True, help="standard deviations below the highest logit")
 
-    def start(self, context: SamplerContext) -> SamplerState:
-        return TopNSigmaState(self.top_n_sigma)
-
-
-@frozen
-class TopNSigmaState(SamplerState):
-    n: float
-
     def apply(self, logits: F32) -> None:
         _, values = allowed(logits)
         deviation = values.astype(np.float64)
         deviation -= deviation.mean()
         np.square(deviation, out=deviation)
         sigma = math.sqrt(deviation.mean())
-        keep_at_least(logits, float(logits.max()) - self.n * sigma)
+        keep_at_least(logits, float(logits.max()) - self.top_n_sigma * sigma)

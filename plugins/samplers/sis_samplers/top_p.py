@@ -5,12 +5,12 @@ from __future__ import annotations
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_core.sampler import Filter, number_option
 from sis_samplers.candidates import allowed, chosen, keep, nucleus, relative_weights
 
 
 @frozen
-class TopP(Sampler):
+class TopP(Filter):
     """Keeps the fewest likeliest tokens that together have the probability p; 1 keeps all.
 
     V = the smallest set with Σ_{i in V} p_i ≥ p (Holtzman et al. 2019, "The Curious Case of Neural Text
@@ -22,17 +22,9 @@ class TopP(Sampler):
     default = True
     top_p: float = number_option(0.95, low=0, high=1, help="how much probability the kept tokens have together")
 
-    def start(self, context: SamplerContext) -> SamplerState:
-        return TopPState(self.top_p)
-
-
-@frozen
-class TopPState(SamplerState):
-    p: float
-
     def apply(self, logits: F32) -> None:
-        if self.p >= 1:
+        if self.top_p >= 1:
             return
         ids, values = allowed(logits)
         weights, total = relative_weights(values)
-        keep(logits, chosen(ids, nucleus(values, weights, self.p * total)))
+        keep(logits, chosen(ids, nucleus(values, weights, self.top_p * total)))

@@ -6,12 +6,12 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_core.sampler import Filter, number_option
 from sis_samplers.candidates import allowed, chosen, keep, nucleus, relative_weights
 
 
 @frozen
-class Typical(Sampler):
+class Typical(Filter):
     """Keeps the tokens whose surprise is nearest to the expected one, until they have the probability p; 1 keeps all.
 
     Order by |H + ln p_i| with H = -Σ p ln p, then the fewest with Σ p_i ≥ p (Meister et al. 2022, "Locally Typical
@@ -22,16 +22,8 @@ class Typical(Sampler):
     order = 300
     typical_p: float = number_option(0.95, low=0, high=1, help="how much probability the kept tokens have together")
 
-    def start(self, context: SamplerContext) -> SamplerState:
-        return TypicalState(self.typical_p)
-
-
-@frozen
-class TypicalState(SamplerState):
-    p: float
-
     def apply(self, logits: F32) -> None:
-        if self.p >= 1:
+        if self.typical_p >= 1:
             return
         ids, values = allowed(logits)
         values = values - values.max()
@@ -41,4 +33,4 @@ class TypicalState(SamplerState):
         nearness = values - np.float32(usual)
         np.abs(nearness, out=nearness)
         np.negative(nearness, out=nearness)
-        keep(logits, chosen(ids, nucleus(nearness, weights, self.p * total)))
+        keep(logits, chosen(ids, nucleus(nearness, weights, self.typical_p * total)))
