@@ -1,0 +1,189 @@
+"""The kit for family authors: it passes every installed family, and names what is wrong with wrong ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import random_model
+import sis_gemma
+import sis_gpt2
+import sis_gptneox
+import sis_llama
+import sis_phi
+import sis_qwen
+from attrs import evolve
+from shapes import SHAPES
+from sis_llama.llama import Llama
+
+from sis_core.architecture import Architecture, ModelConfig, build_network
+from sis_core.block import Attention, Block, Dense, Embedding, Head, Residual
+from sis_core.errors import ModelError
+from sis_core.gguf_file import GGUFFile
+from sis_core.metadata import Metadata
+from sis_core.model import file_weights
+from sis_core.quant import Weight
+from sis_core.registry import Registry
+from sis_core.tensors import Tensors
+from sis_core.testing import check_architecture
+
+FAMILIES = Registry.of(sis_gemma, sis_gpt2, sis_gptneox, sis_llama, sis_phi, sis_qwen)
+Content = tuple[dict[str, Any], dict[str, Weight]]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Content]:
+    """Metadata and weights of a shape with as few layers as show all of it."""
+    folder = tmp_path_factory.mktemp("small")
+
+    def read(shape: str) -> Content:
+        path = folder / f"{shape}.gguf"
+        if not path.exists():
+            n_layer = 6 if shape == "gemma-3-1b" else 2  # the first layer of Gemma 3 that sees everything is the sixth
+            random_model.write_model(SHAPES[shape].scaled_down().with_layers(n_layer), path, seed=2)
+        with GGUFFile.open(path) as file:
+            weights = {
+                name: Weight.from_array(name, weight.dequantize().copy())
+                for name, weight in file_weights(file, FAMILIES).items()
+            }
+            return {k: v for k, v in file.metadata.items() if not k.startswith("tokenizer.")}, weights
+
+    return read
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_family_passes(shape: str, small: Callable[[str], Content]) -> None:
+    values, weights = small(shape)
+    family = FAMILIES.get("architectures", SHAPES[shape].arch)
+    check_architecture(family, values, weights, set_aside=["attention.sliding_window"] if shape[:3] == "phi" else ())
+
+
+class IgnoresKeys(Llama):
+    def config(self, metadata: Metadata, n_vocab: int) -> Any:
+        metadata.ignore(*(key.removeprefix("llama.") for key in metadata.values))
+        return super().config(metadata, n_vocab)
+
+
+class IgnoresSoftcap(Llama):
+    def config(self, metadata: Metadata, n_vocab: int) -> Any:
+        metadata.ignore("attn_logit_softcapping")
+        return super().config(metadata, n_vocab)
+
+
+class IgnoresTensors(Llama):
+    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
+        tensors.ignore(*tensors.unread())
+        return super().head(config, tensors)
+
+
+class DropsTheOutputNorm(Llama):
+    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
+        return evolve(super().head(config, tensors), norm=None)
+
+
+class TakesNoShape(Llama):
+    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
+        found = tensors.get("output.weight")
+        if found is None:
+            return super().head(config, tensors)
+        tensors.ignore("output.weight")
+        return Head(tensors.norm("rms", "output_norm", config.n_embd, config.norm_eps), Dense(found))
+
+
+class ForgetsPositions(Llama):
+    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+        block = super().block(config, i, tensors)
+        first = block.ops[0]
+        assert isinstance(first, Residual)
+        norm, attention = first.branches[0]
+        assert isinstance(attention, Attention)
+        return evolve(block, ops=(Residual(((norm, evolve(attention, rope=None)),)), *block.ops[1:]))
+
+
+class WrongVocabulary(Llama):
+    def config(self, metadata: Metadata, n_vocab: int) -> Any:
+        return evolve(super().config(metadata, n_vocab), n_vocab=n_vocab - 1)
+
+    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
+        weight = tensors.matrix("token_embd.weight", config.n_vocab + 1, config.n_embd)
+        return Embedding(weight.rows(0, config.n_vocab))
+
+    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
+        head = super().head(evolve(config, n_vocab=config.n_vocab + 1), tensors)
+        return evolve(head, dense=Dense(head.dense.weight.rows(0, config.n_vocab)))
+
+
+class ReadsRawMetadata(Llama):
+    def config(self, metadata: Metadata, n_vocab: int) -> Any:
+        _ = metadata.values["llama.embedding_length"] + 1
+        return super().config(metadata, n_vocab)
+
+
+class RepeatsALayer(Llama):
+    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+        super().block(config, i, tensors)
+        return super().block(config, 0, tensors)
+
+
+@pytest.mark.parametrize(
+    ("family", "says"),
+    [
+        (IgnoresKeys, r"a key nobody knows is accepted"),
+        (IgnoresSoftcap, r"the key llama\.attn_logit_softcapping = 0\.5 is accepted and changes nothing"),
+        (IgnoresTensors, r"a tensor nobody knows is accepted"),
+        (DropsTheOutputNorm, r"tensor output_norm\.weight changes nothing"),
+        (TakesNoShape, r"tensor output\.weight with one column more is accepted"),
+        (ForgetsPositions, r"may change places without a change: positions are not used"),
+        (WrongVocabulary, r"n_vocab is 383, not 384"),
+        (ReadsRawMetadata, r"the key llama\.embedding_length as 'check_architecture' ends in TypeError"),
+        (RepeatsALayer, r"tensor blk\.1\.attn_norm\.weight changes nothing"),
+    ],
+)
+def test_a_wrong_family_is_found(family: type[Llama], says: str, small: Callable[[str], Content]) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_architecture(family(), *small("tinyllama-1.1b"))
+
+
+def test_a_model_of_another_family(small: Callable[[str], Content]) -> None:
+    with pytest.raises(AssertionError, match=r"general\.architecture is 'gpt2', which is not among \('llama',\)"):
+        check_architecture(Llama(), *small("gpt2"))
+    values, weights = small("tinyllama-1.1b")
+    del weights["output_norm.weight"]
+    with pytest.raises(AssertionError, match=r"llama: the model is refused: .*output_norm\.weight"):
+        check_architecture(Llama(), values, weights)
+
+
+class GGUFOnly(Llama):
+    from_hugging_face = Architecture.from_hugging_face
+
+
+def test_a_family_without_other_spellings_refuses_them(small: Callable[[str], Content]) -> None:
+    values, weights = small("tinyllama-1.1b")
+    weights["model.embed_tokens.weight"] = evolve(weights.pop("token_embd.weight"), name="model.embed_tokens.weight")
+    with pytest.raises(
+        ModelError, match=r"model\.embed_tokens\.weight is not called token_embd\.weight: the family llama"
+    ):
+        build_network(GGUFOnly(), values, weights, name="llama")
+    build_network(Llama(), values, weights, name="llama")
+
+
+def test_two_names_for_one_tensor(small: Callable[[str], Content], tmp_path: Path) -> None:
+    values, weights = small("tinyllama-1.1b")
+    table = weights.pop("token_embd.weight")
+    for name in ("model.embed_tokens.weight", "tok_embeddings.weight"):
+        weights[name] = evolve(table, name=name)
+    with pytest.raises(ModelError, match=r"model\.embed_tokens\.weight and tok_embeddings\.weight are both token_embd"):
+        build_network(Llama(), values, weights, name="llama")
+
+
+def test_degrade_fills_in_what_is_missing(small: Callable[[str], Content], caplog: pytest.LogCaptureFixture) -> None:
+    values, weights = small("tinyllama-1.1b")
+    del weights["blk.1.ffn_norm.weight"], weights["blk.1.ffn_up.weight"]
+    _, network, tensors = build_network(Llama(), values, weights, name="llama", where="m.gguf", degrade=True)
+    assert tensors.degraded == 2
+    assert "m.gguf: tensor blk.1.ffn_norm.weight is missing; using 1 everywhere" in caplog.text
+    filled = {weight.name: weight for weight in network.weights()}["blk.1.ffn_up.weight"]
+    assert not np.any(filled.dequantize())
