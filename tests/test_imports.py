@@ -27,6 +27,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["generate"],
     ["language_model"],
     ["testing", "quantizer", "evaluate", "benchmark", "profiling"],
+    ["comparison"],
     ["cli", "__init__"],
     ["__main__"],
 ]

@@ -20,6 +20,7 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
     "quantize": "Write a model in another weight format.",
     "imatrix": "Measure which weights matter, for quantize.",
     "eval": "Perplexity on a text, and the distance from another model.",
+    "compare-formats": "One model in several formats, side by side.",
     "bench": "Tokens a second, also beside llama.cpp.",
     "profile": "Where the time of a token goes.",
     "doctor": "Check this machine, the plugins and a model.",

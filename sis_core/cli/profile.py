@@ -69,7 +69,7 @@ def command(
         if trace:
             _write(trace, json.dumps(trace_events(recorder.spans, f"sis {opened.path.name}")))
         if as_json:
-            about = {"model": str(opened.path), "layers": list(opened.grains), "threads": opened.options.n_threads}
+            about = {"model": str(opened.path), "grains": list(opened.grains), "threads": opened.options.n_threads}
             json_line({**about, **attrs.asdict(found)})
             return
         _print(found)

@@ -11,7 +11,6 @@ from sis_core.cli.common import human_bytes, json_line, registry_of, table
 from sis_core.cli.progress import progress_bar
 from sis_core.gguf_file import GGUFFile
 from sis_core.quantizer import Importance, Plan, Result, make_plan, parse_rule, quantize_file
-from sis_core.quantizer.encode import takes_importance
 from sis_core.quantizer.plan import find_format
 from sis_core.quantizer.run import check_target
 from sis_core.source import resolve
@@ -89,9 +88,9 @@ def _say(plan: Plan, importance: Importance | None) -> None:
         if tensor.note:
             log.warning("%s: %s", tensor.name, tensor.note)
     formats = {tensor.format.name: tensor.format for tensor in plan.tensors if tensor.format}
-    deaf = sorted(name for name, format in formats.items() if not takes_importance(format))
+    deaf = sorted(name for name, format in formats.items() if not format.uses_importance)
     if importance and deaf:
-        log.warning("--imatrix changes nothing for %s: its encoder does not weigh columns", ", ".join(deaf))
+        log.warning("--imatrix changes nothing for %s, which cannot weigh columns", ", ".join(deaf))
 
 
 def _print(plan: Plan, result: Result | None, as_json: bool) -> None:

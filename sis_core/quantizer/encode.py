@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 
 import numpy as np
@@ -19,7 +19,7 @@ def encode(weight: Weight, format: QuantFormat, importance: F32 | None, pool: Ex
     """The bytes of ``weight`` in ``format``, in order, in pieces of whole rows ``(n, row_bytes)``.
 
     Args:
-        importance: float32 ``(n_expert, n_cols)``, used by a format that has ``quantize_weighted``.
+        importance: float32 ``(n_expert, n_cols)``, for a format that uses it, or None.
         n_pending: panels that may be under way at once.
 
     Raises:
@@ -39,11 +39,6 @@ def encode(weight: Weight, format: QuantFormat, importance: F32 | None, pool: Ex
             future.cancel()
 
 
-def takes_importance(format: QuantFormat) -> bool:
-    """Whether a format can weigh columns."""
-    return callable(getattr(format, "quantize_weighted", None))
-
-
 def _panels(weight: Weight, importance: F32 | None) -> Iterator[tuple[int, int, int]]:
     """First row, last row and expert of each panel; a panel does not reach over experts of different importance."""
     n_expert = 1 if importance is None else len(importance)
@@ -61,9 +56,8 @@ def _panel(weight: Weight, format: QuantFormat, start: int, stop: int, columns: 
         highest = max(float(values.max()), -float(values.min()))  # NaN comes through max and min
     if not np.isfinite(highest):
         _refuse_values(weight, values, start)
-    weighted: Callable[[F32, F32], U8] | None = getattr(format, "quantize_weighted", None)
     try:
-        found = format.quantize(values) if columns is None or weighted is None else weighted(values, columns)
+        found = format.quantize(values) if columns is None else format.quantize_weighted(values, columns)
     except SisError:
         raise
     except Exception as error:  # a stranger's encoder: say whose, and where

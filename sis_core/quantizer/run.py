@@ -18,7 +18,7 @@ from sis_core.arrays import F32
 from sis_core.errors import SourceError
 from sis_core.gguf_file import GGUFFile
 from sis_core.gguf_writer import GGUFWriter
-from sis_core.quantizer.encode import encode, takes_importance
+from sis_core.quantizer.encode import encode
 from sis_core.quantizer.importance import Importance
 from sis_core.quantizer.plan import PLAIN, Plan, TensorPlan
 from sis_core.quantizer.work import WorkFolder
@@ -192,7 +192,7 @@ def _pieces(
         yield from (raw[start : start + COPY] for start in range(0, len(raw), COPY))
         return
     columns: F32 | None = None
-    if importance is not None and takes_importance(tensor.format):
+    if importance is not None and tensor.format.uses_importance:
         columns = importance.mean(tensor.name, tensor.info.shape)
     yield from encode(tensor.weight, tensor.format, columns, pool, n_pending)
 
