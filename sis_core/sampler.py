@@ -11,6 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import attrs
@@ -152,17 +153,18 @@ class Chain(SamplerState):
 
     @classmethod
     def start(cls, samplers: Sequence[Sampler], context: SamplerContext) -> Chain:
-        return cls([(sampler.name, sampler.start(context)) for sampler in samplers], context.seed)
+        """The states of ``samplers`` for one sequence; SamplerError names the one that cannot start."""
+        states = []
+        for sampler in samplers:
+            with _Blaming(sampler.name):
+                states.append((sampler.name, sampler.start(context)))
+        return cls(states, context.seed)
 
     def apply(self, logits: F32) -> None:
         """Run every sampler; SamplerError names the one that fails, makes a NaN, or forbids the last token."""
         for name, state in self._states:
-            try:
+            with _Blaming(name):
                 state.apply(logits)
-            except SisError:
-                raise
-            except Exception as error:  # a stranger's code: say whose
-                raise SamplerError(f"failed: {type(error).__name__}: {error}", where=f"sampler {name}") from error
             top = logits.max()  # NaN wins every comparison of max
             if np.isnan(top):
                 raise SamplerError("turned a logit into NaN", where=f"sampler {name}")
@@ -172,8 +174,9 @@ class Chain(SamplerState):
                 )
 
     def accept(self, token: int) -> None:
-        for _, state in self._states:
-            state.accept(token)
+        for name, state in self._states:
+            with _Blaming(name):
+                state.accept(token)
 
     def copy(self) -> Chain:
         return Chain([(name, state.copy()) for name, state in self._states], self.seed)
@@ -203,6 +206,20 @@ class Chain(SamplerState):
             filtered[:] = np.where(logits == top, 0, -np.inf)
         self.apply(filtered)
         return draw(filtered, self.seed, step)
+
+
+class _Blaming:
+    """Names the sampler whose code raised what is not our own error."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, SisError):
+            raise SamplerError(f"failed: {type(error).__name__}: {error}", where=f"sampler {self.name}") from error
 
 
 def draw(logits: F32, seed: int, step: int) -> int:

@@ -218,6 +218,26 @@ def test_a_strangers_exception_names_the_sampler() -> None:
         chain_of(lambda values: values[99]).choose(normal(50), 0)
 
 
+class Failing(Doing):
+    name = "failing"
+
+    def start(self, context: SamplerContext) -> SamplerState:
+        if self.function is max:
+            raise KeyError("x")
+        state = super().start(context)
+        nothing: dict[int, None] = {}
+        state.accept = nothing.__getitem__  # type: ignore[method-assign]
+        return state
+
+
+def test_a_strangers_exception_in_start_or_accept_names_the_sampler() -> None:
+    with pytest.raises(SamplerError, match=r"^sampler failing: failed: KeyError: 'x'"):
+        Chain.start([Failing(max)], SamplerContext(50))
+    chain = Chain.start([Failing(set_to(0))], SamplerContext(50))
+    with pytest.raises(SamplerError, match=r"^sampler failing: failed: KeyError: 7"):
+        chain.accept(7)
+
+
 def test_a_token_out_of_range_is_impossible() -> None:
     """Whatever is written into the logits, and whatever is returned, the choice is one of their places."""
 
