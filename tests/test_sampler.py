@@ -226,7 +226,7 @@ class Failing(Doing):
             raise KeyError("x")
         state = super().start(context)
         nothing: dict[int, None] = {}
-        state.accept = nothing.__getitem__  # type: ignore[method-assign]
+        state.accept = nothing.__getitem__  # type: ignore[assignment, method-assign]
         return state
 
 
