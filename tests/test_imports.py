@@ -26,7 +26,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["session", "scan"],
     ["generate"],
     ["language_model"],
-    ["testing", "quantizer", "evaluate", "benchmark", "profiling"],
+    ["testing", "quantizer", "evaluate", "benchmark", "profiling", "scaffold"],
     ["comparison"],
     ["cli", "__init__"],
     ["__main__"],

@@ -1,0 +1,94 @@
+"""The kits as classes: a plugin's test subclasses one and names what is tested; each fault is a test of its own.
+
+>>> class TestMine(SamplerSuite):
+...     sampler = Mine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sis_core.backend import Backend
+from sis_core.quant import QuantFormat
+from sis_core.sampler import Sampler
+from sis_core.testing import sampler as sampler_kit
+from sis_core.testing.backend import FORMATS, check_backend
+
+
+class SamplerSuite:
+    """`check_sampler` in parts.
+
+    Attributes:
+        sampler: the class under test.
+        options: with which it has an effect.
+        chance: whether it does something by chance.
+    """
+
+    sampler: ClassVar[type[Sampler]]
+    options: ClassVar[Mapping[str, Any]] = {}
+    chance: ClassVar[bool] = False
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """A test of behaviour for each kind of logits and each end of an option."""
+        if metafunc.function.__name__ == "test_behaviour":
+            suite = metafunc.cls
+            ends = list(sampler_kit._with_ends(suite.sampler, dict(suite.options)))
+            cases = [(title, chosen, case) for title, chosen in ends for case, _ in sampler_kit._logits()]
+            metafunc.parametrize(("title", "chosen", "case"), cases, ids=[title + case for title, _, case in cases])
+
+    def test_options(self) -> None:
+        """A name, a place in the chain, options that refuse nonsense."""
+        self._check().options(dict(self.options))
+
+    def test_effect(self) -> None:
+        """It changes something."""
+        check = self._check()
+        check.effect(check.make(dict(self.options)))
+
+    def test_behaviour(self, title: str, chosen: dict[str, Any], case: str) -> None:
+        """In place, without faults, the same again; states, copies and neighbours."""
+        check = self._check()
+        made, logits = check.make(chosen), dict(sampler_kit._logits())[case]
+        check.one(made, logits, title + case)
+        check.accepting(made, logits, title + case)
+
+    def test_seeds(self) -> None:
+        """Chance comes from the seed, and only where the sampler says so."""
+        check = self._check()
+        check.seeds(check.make(dict(self.options)))
+
+    def _check(self) -> sampler_kit._Check:
+        return sampler_kit._Check(self.sampler, self.chance)
+
+
+class BackendSuite:
+    """`check_backend` in parts: one test for each weight format and type of cache.
+
+    Attributes:
+        backend: the instance under test.
+        formats, kv_types, tolerance: as in `check_backend`.
+    """
+
+    backend: ClassVar[Backend]
+    formats: ClassVar[Sequence[QuantFormat]] = FORMATS
+    kv_types: ClassVar[Sequence[str]] = ("f32", "f16")
+    tolerance: ClassVar[float] = 1e-4
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """A test for each format and type of cache."""
+        if metafunc.function.__name__ == "test_whole_models":
+            suite = metafunc.cls
+            cases = [(format, kv_type) for format in suite.formats for kv_type in suite.kv_types]
+            ids = [f"{format.name} with {kv_type} cache" for format, kv_type in cases]
+            metafunc.parametrize(("format", "kv_type"), cases, ids=ids)
+
+    def test_whole_models(self, format: QuantFormat, kv_type: str) -> None:
+        """The reference's numbers on networks that together use every op."""
+        check_backend(self.backend, formats=[format], tolerance=self.tolerance, kv_types=[kv_type], must_bind=False)
+
+    def test_it_does_something(self) -> None:
+        """It does not answer None to everything."""
+        check_backend(self.backend, formats=self.formats[:1], tolerance=np.inf, kv_types=self.kv_types[:1])
