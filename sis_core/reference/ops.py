@@ -98,11 +98,12 @@ def _silu(x: F32) -> F32:
 
 
 def _gelu_tanh(x: F32) -> F32:
-    y = x * x
-    y *= np.float32(0.044715)
-    y += 1
-    y *= x
-    y *= np.float32(math.sqrt(2 / math.pi))
+    with np.errstate(over="ignore"):  # the tanh of infinity is rightly 1
+        y = x * x
+        y *= np.float32(0.044715)
+        y += 1
+        y *= x
+        y *= np.float32(math.sqrt(2 / math.pi))
     np.tanh(y, out=y)
     y += 1
     y *= x
