@@ -184,13 +184,14 @@ class Network:
 
 def find_weights(record: object) -> Iterator[Weight]:
     """Every `Weight` inside a record or a nested tuple of records."""
+    kind = type(record)
     if isinstance(record, Weight):
         yield record
     elif isinstance(record, tuple):
         for part in record:
             yield from find_weights(part)
-    elif attrs.has(type(record)):
-        for field in attrs.fields(type(record)):
+    elif attrs.has(kind):
+        for field in attrs.fields(kind):
             yield from find_weights(getattr(record, field.name))
 
 
@@ -232,4 +233,5 @@ def yarn_frequencies(
     low = max(np.floor(dimension(beta_fast)), 0)
     high = min(np.ceil(dimension(beta_slow)), n_rot - 1)
     ramp = np.clip((np.arange(n_rot // 2) - low) / max(high - low, 1e-3), 0, 1)
-    return plain * (1 - ramp) + plain / factor * ramp
+    frequencies: F64 = plain * (1 - ramp) + plain / factor * ramp
+    return frequencies
