@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sis_core.arrays import F32, U8
-from sis_core.quant import BlockFormat
-from sis_kquants.bits import cut, half, product, scaled, scales_and_mins, spread
+from sis_kquants import affine
+from sis_kquants.bits import cut, half, pack_scales_and_mins, product, scaled, scales_and_mins, spread
+from sis_kquants.columns import pack
+from sis_kquants.kquant import KQuant
 
 
-class Q5_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
+class Q5_K(KQuant):  # noqa: N801 - GGUF's own spelling
     """176 bytes a block: ``d``, ``dmin``, 12 bytes of scales and mins, 32 of the values' high bits, 128 of low ones."""
 
-    name, type_id, block_size, type_size = "Q5_K", 13, 256, 176
+    name, type_id, type_size = "Q5_K", 13, 176
 
     def dequantize_blocks(self, blocks: U8) -> F32:
         scales, mins = scales_and_mins(blocks[:, 4:16])
@@ -18,3 +22,10 @@ class Q5_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
         quants <<= 4
         quants |= spread(cut(blocks, 48, 176), 32, 4)
         return scaled(quants, product(half(blocks, 0), scales), product(half(blocks, 2), mins))
+
+    def encode(self, blocks: F32, weights: F32 | None) -> U8:
+        found = affine.fit(blocks, weights, n_sub=8, q_max=31, s_max=63)
+        factors = np.stack([found.d, found.dmin], axis=1).view(np.uint8)
+        scales = pack_scales_and_mins(found.scales, found.mins)
+        high, low = pack(found.quants >> 4, 32, 1), pack(found.quants & 15, 32, 4)
+        return np.concatenate([factors, scales, high, low], axis=1)

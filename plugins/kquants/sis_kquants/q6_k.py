@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, U8
-from sis_core.quant import BlockFormat
+from sis_kquants import symmetric
 from sis_kquants.bits import cut, half, product, scaled, spread
+from sis_kquants.columns import pack
+from sis_kquants.kquant import KQuant
 
 
-class Q6_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
+class Q6_K(KQuant):  # noqa: N801 - GGUF's own spelling
     """210 bytes a block: 128 of the values' low nibbles in runs of 64, 64 of their high two bits, 16 scales, ``d``."""
 
-    name, type_id, block_size, type_size = "Q6_K", 14, 256, 210
+    name, type_id, type_size = "Q6_K", 14, 210
 
     def dequantize_blocks(self, blocks: U8) -> F32:
         quants = spread(cut(blocks, 128, 192), 32, 2)
@@ -20,3 +22,9 @@ class Q6_K(BlockFormat):  # noqa: N801 - GGUF's own spelling
         quants |= spread(cut(blocks, 0, 128), 64, 4)
         quants -= 32
         return scaled(quants.view(np.int8), product(half(blocks, 208), blocks[:, 192:208].view(np.int8)))
+
+    def encode(self, blocks: F32, weights: F32 | None) -> U8:
+        found = symmetric.fit(blocks, weights, n_sub=16, q_min=-32, s_min=-128)
+        quants = found.quants.view(np.uint8) + np.uint8(32)
+        low, high = pack(quants & 15, 64, 4), pack(quants >> 4, 32, 2)
+        return np.concatenate([low, high, found.scales.view(np.uint8), found.d.view(np.uint8)], axis=1)
