@@ -183,7 +183,8 @@ def test_a_single_file_plugin_on_the_command_line(tmp_path: Path, random_model: 
     path.write_text(
         "import numpy as np\nfrom attrs import frozen\nfrom sis_core import hookimpl\n"
         "from sis_core.sampler import Sampler, SamplerState\n"
-        "class State(SamplerState):\n    def apply(self, logits):\n        logits[:] = -np.inf\n        logits[97] = 0\n"
+        "class State(SamplerState):\n    def apply(self, logits):\n"
+        "        logits[:] = -np.inf\n        logits[97] = 0\n"
         "@frozen\nclass OnlyA(Sampler):\n    '''Always says a.'''\n    name = 'only-a'\n"
         "    def start(self, context):\n        return State()\n"
         "@hookimpl\ndef sis_register_samplers():\n    return [OnlyA]\n"

@@ -16,7 +16,7 @@ N_PAGES, PAGE = 12, 4
 SEQUENCES = st.integers(0, 3)
 
 
-class Fault(Exception):
+class StepError(Exception):
     """A step that failed after it wrote."""
 
 
@@ -44,8 +44,8 @@ class Machine(RuleBasedStateMachine):
                     self.store[target * PAGE : (target + 1) * PAGE] = self.store[source * PAGE : (source + 1) * PAGE]
                 self.store[reservation.plan.slots] = values
                 if fail:
-                    raise Fault
-        except (MemoryLimitError, Fault):
+                    raise StepError
+        except (MemoryLimitError, StepError):
             assert self.table.n_used == used
             return
         for (_, sequence), value in zip(rows, values.tolist(), strict=True):

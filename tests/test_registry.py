@@ -87,7 +87,7 @@ def test_a_misspelt_hook_is_caught() -> None:
 
 
 def test_an_unmarked_hook_is_caught() -> None:
-    module = SimpleNamespace(__name__="bare", sis_register_samplers=lambda: [])
+    module = SimpleNamespace(__name__="bare", sis_register_samplers=list)
     assert "sis_register_samplers is not marked with @sis_core.hookimpl" in error_of(Registry.of(module), "bare")
 
 

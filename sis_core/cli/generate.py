@@ -30,7 +30,7 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
     for spelling, name, sampler, field in sampler_options(registry_of(ctx)):
         shown = f"; default {field.default}" if isinstance(field.default, str | int | float | bool) else ""
         text = f"{sampler.name}: {field.metadata.get('help', field.name)}{shown}"
-        kind = {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(field.type, click.STRING)
+        kind = {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(field.type or str, click.STRING)
         params.append(click.Option([spelling, name], type=kind, default=None, help=text))
     return params
 

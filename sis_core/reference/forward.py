@@ -88,7 +88,7 @@ class SequentialForward:
     def of(
         cls, network: Network, layers: range, bound: tuple[Layer, ...], grains: tuple[str, ...], head: Linear | None
     ) -> SequentialForward:
-        """``bound`` has one layer for each of ``layers``; ``head`` is the bound output weight, if they reach the end."""
+        """``bound`` has one layer for each of ``layers``; ``head`` is the output weight, if they reach the end."""
         norm, embedding_norm = network.head.norm, network.embedding.norm
         return cls(
             network,

@@ -178,9 +178,9 @@ class _Case:
             thread.start()
         for thread in threads:
             thread.join()
-        for one, other in zip(alone, found, strict=True):
-            assert other is not None, f"{self.name}: a step in a thread failed"
-            assert np.array_equal(one, other), f"{self.name}: steps in threads gave other numbers than alone"
+        for one, threaded in zip(alone, found, strict=True):
+            assert threaded is not None, f"{self.name}: a step in a thread failed"
+            assert np.array_equal(one, threaded), f"{self.name}: steps in threads gave other numbers than alone"
 
     def _near(self, found: F32, wanted: F32, what: str) -> None:
         assert found.dtype == np.float32, f"{self.name}: {what}: logits are {found.dtype}, not float32"

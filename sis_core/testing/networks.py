@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from sis_core.arrays import F32
 from sis_core.block import (
@@ -38,10 +39,10 @@ class Variant:
     """
 
     name: str
-    norm: str = "rms"
+    norm: Literal["rms", "layer"] = "rms"
     bias: bool = False
     n_head_kv: int = 2
-    rope: str | None = "norm"
+    rope: Literal["norm", "neox"] | None = "norm"
     n_rot: int = HEAD_DIM
     magnitude: float = 1.0
     head_norm: bool = False
@@ -54,7 +55,7 @@ class Variant:
     tied: bool = False
     scale: float = 1.0
     learned_positions: bool = False
-    format: QuantFormat = F32Format()
+    format: QuantFormat = field(factory=F32Format)
 
 
 VARIANTS = (
@@ -91,7 +92,7 @@ def random_network(variant: Variant, seed: int = 0, n_ctx: int = 256) -> Network
         return Dense(matrix(f"{name}.weight", n_out, n_in), bias)
 
     def norm(name: str, n: int) -> Norm:
-        kind = "layer" if variant.norm == "layer" and n == N_EMBD else "rms"
+        kind: Literal["rms", "layer"] = variant.norm if n == N_EMBD else "rms"
         bias = Weight.from_array(f"{name}.bias", values(n)) if kind == "layer" else None
         return Norm(kind, 1e-5, Weight.from_array(f"{name}.weight", values(n, middle=1.0)), bias)
 
@@ -116,8 +117,7 @@ def _block(
     window = variant.window if i % 2 == 0 else None
     rope = None
     if variant.rope:
-        style = "neox" if variant.rope == "neox" else "norm"
-        rope = Rope(rope_frequencies(variant.n_rot, 10000.0), style, variant.magnitude)
+        rope = Rope(rope_frequencies(variant.n_rot, 10000.0), variant.rope, variant.magnitude)
     attention = Attention(
         q=dense(f"{name}.attn_q", N_HEAD * HEAD_DIM, N_EMBD),
         k=dense(f"{name}.attn_k", kv * HEAD_DIM, N_EMBD),

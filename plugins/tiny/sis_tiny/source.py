@@ -34,7 +34,9 @@ class TinySource(Source):
                 found = hashlib.file_digest(file, "sha256").hexdigest()
             wanted = (self._folder / "tiny.gguf.sha256").read_text("ascii").split()[0]
         except (OSError, IndexError, UnicodeDecodeError) as error:
-            raise SourceError(f"the built-in model is missing a file: {error}", where=str(path), fix=REINSTALL) from None
+            raise SourceError(
+                f"the built-in model is missing a file: {error}", where=str(path), fix=REINSTALL
+            ) from None
         if found != wanted:
             raise SourceError(
                 f"the built-in model is damaged: its SHA-256 is {found[:12]}…, not {wanted[:12]}…",

@@ -31,7 +31,9 @@ def test_a_damaged_file_says_how_to_reinstall(tmp_path: Path) -> None:
     with (tmp_path / "tiny.gguf").open("r+b") as file:
         file.seek(1000)
         file.write(b"\xff\xff")
-    with pytest.raises(SourceError, match=r"tiny\.gguf: the built-in model is damaged.*pip install --force-reinstall sis-tiny"):
+    with pytest.raises(
+        SourceError, match=r"tiny\.gguf: the built-in model is damaged.*pip install --force-reinstall sis-tiny"
+    ):
         TinySource(tmp_path).resolve("")
 
 
@@ -39,7 +41,9 @@ def test_a_damaged_file_says_how_to_reinstall(tmp_path: Path) -> None:
 def test_a_missing_file_says_how_to_reinstall(tmp_path: Path, missing: str) -> None:
     for name in {"tiny.gguf", "tiny.gguf.sha256"} - {missing}:
         shutil.copy(PACKAGE / name, tmp_path)
-    with pytest.raises(SourceError, match=r"missing a file: .*" + missing + r".*pip install --force-reinstall sis-tiny"):
+    with pytest.raises(
+        SourceError, match=r"missing a file: .*" + missing + r".*pip install --force-reinstall sis-tiny"
+    ):
         TinySource(tmp_path).resolve("tiny")
 
 
