@@ -110,14 +110,15 @@ def _head_dim(metadata: Metadata, n_embd: int, n_head: tuple[int, ...], n_head_k
                 where=metadata.where,
                 fix="convert the model again from its original",
             )
-    if "attention.key_length" not in metadata and n_embd % n_head[0]:
+    key_length = metadata.maybe_integer("attention.key_length", maximum=1 << 16)
+    if key_length is None and n_embd % n_head[0]:
         raise ModelError(
             f"the key {name}.embedding_length is {n_embd}, not a multiple of {name}.attention.head_count {n_head[0]}, "
             f"and there is no {name}.attention.key_length",
             where=metadata.where,
             fix="convert the model again from its original",
         )
-    head_dim = metadata.maybe_integer("attention.key_length", maximum=1 << 16) or n_embd // n_head[0]
+    head_dim = key_length or n_embd // n_head[0]
     v_dim = metadata.maybe_integer("attention.value_length", maximum=1 << 16) or head_dim
     if v_dim != head_dim:
         raise ModelError(
@@ -195,10 +196,7 @@ def build_network(
     _refuse_keys(metadata)
     if n_ctx is not None:
         config = evolve(config, n_ctx=n_ctx)
-    for role, weight in roles.items():
-        if weight.name != role and not derived(weight.name):
-            roles[role] = architecture.from_hugging_face(config, role, weight)
-    tensors = Tensors(roles, where, degrade=degrade)
+    tensors = Tensors(_as_gguf(architecture, config, roles, where), where, degrade=degrade)
     missing = [i for i in range(config.n_layer) if not tensors.has_layer(i)]
     if missing and not degrade:
         raise ModelError(
@@ -243,6 +241,21 @@ def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str)
             fix="convert the model again from its original, with the vocabulary padded to the embedding",
         )
     return table.n_rows
+
+
+def _as_gguf(
+    architecture: Architecture, config: ModelConfig, roles: Mapping[str, Weight], where: str
+) -> dict[str, Weight]:
+    """The tensors with those under foreign names laid out as GGUF has them."""
+    try:
+        return {
+            role: weight
+            if weight.name == role or derived(weight.name)
+            else architecture.from_hugging_face(config, role, weight)
+            for role, weight in roles.items()
+        }
+    except ModelError as error:
+        raise ModelError(error.what, where=error.where or where, fix=error.fix) from None
 
 
 def _refuse_keys(metadata: Metadata) -> None:

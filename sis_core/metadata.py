@@ -89,16 +89,16 @@ class Metadata:
             raise self._wrong(key, f"is {value}, but must be {bounds}")
         return float(value)
 
-    def maybe_number(self, key: str, *, above: float = 0.0, below: float = math.inf) -> float | None:
-        """The same, or None where the file has no such key, or has a 0 there, which is GGUF's way to say off."""
-        found = self._find(key)
-        return None if found is None or _is_off(self.values[found]) else self.number(key, above=above, below=below)
+    def maybe_number(self, key: str, default: float | None = None, *, above: float = 0.0) -> float | None:
+        """A finite number above a bound, or None where the file has a 0, which is GGUF's way to say off.
 
-    def maybe_integer(self, key: str, *, minimum: int = 1, maximum: int = 2**31 - 1) -> int | None:
-        """An integer within bounds, or None where the file has no such key or a 0 there."""
-        found = self._find(key)
-        off = found is None or _is_off(self.values[found])
-        return None if off else self.integer(key, minimum=minimum, maximum=maximum)
+        A missing key is ``default`` (logged), or None.
+        """
+        return None if self._is_off(key, default) else self.number(key, default, above=above)
+
+    def maybe_integer(self, key: str, default: int | None = None, *, maximum: int = 2**31 - 1) -> int | None:
+        """An integer from 1 on, or None where the file has a 0; a missing key is ``default`` (logged), or None."""
+        return None if self._is_off(key, default) else self.integer(key, default, maximum=maximum)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
         """A true or false value."""
@@ -160,6 +160,10 @@ class Metadata:
             and key.removeprefix(prefix) not in HARMLESS
             and not _is_off(value)
         ]
+
+    def _is_off(self, key: str, default: Any) -> bool:
+        found = self._find(key)
+        return default is None if found is None else _is_off(self.values[found])
 
     def _items(self, key: str, value: Sequence[Any], n_layer: int) -> tuple[Any, ...]:
         if len(value) != n_layer:

@@ -164,9 +164,10 @@ def test_a_family_without_other_spellings_refuses_them(small: Callable[[str], Co
     values, weights = small("tinyllama-1.1b")
     weights["model.embed_tokens.weight"] = evolve(weights.pop("token_embd.weight"), name="model.embed_tokens.weight")
     with pytest.raises(
-        ModelError, match=r"model\.embed_tokens\.weight is not called token_embd\.weight: the family llama"
+        ModelError,
+        match=r"m\.gguf: tensor model\.embed_tokens\.weight is not called token_embd\.weight: the family llama",
     ):
-        build_network(GGUFOnly(), values, weights, name="llama")
+        build_network(GGUFOnly(), values, weights, name="llama", where="m.gguf")
     build_network(Llama(), values, weights, name="llama")
 
 
@@ -175,7 +176,9 @@ def test_two_names_for_one_tensor(small: Callable[[str], Content], tmp_path: Pat
     table = weights.pop("token_embd.weight")
     for name in ("model.embed_tokens.weight", "tok_embeddings.weight"):
         weights[name] = evolve(table, name=name)
-    with pytest.raises(ModelError, match=r"model\.embed_tokens\.weight and tok_embeddings\.weight are both token_embd"):
+    with pytest.raises(
+        ModelError, match=r"tensors model\.embed_tokens\.weight and tok_embeddings\.weight are both token_embd"
+    ):
         build_network(Llama(), values, weights, name="llama")
 
 

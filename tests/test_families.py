@@ -318,6 +318,8 @@ def test_gemma2_defaults_and_the_27b_scale(tiny_file: Callable[[str], Path]) -> 
     _, network = change(attn_logit_softcapping=0.0, final_logit_softcapping=0.0)
     assert (attention(network, 0).softcap, network.head.softcap) == (None, None)
     assert attention(network, 0).scale == pytest.approx(32**-0.5)
+    with pytest.raises(ModelError, match=r"attn_logit_softcapping is -0\.5, but must be above 0"):
+        change(attn_logit_softcapping=-0.5)
     values, weights = content(tiny_file("gemma-2-2b"))
     deep = {f"blk.{i}.{n.split('.', 2)[2]}": w for n, w in weights.items() if n.startswith("blk.0.") for i in range(46)}
     _, network = build(values | {"gemma2.block_count": 46}, weights | deep)

@@ -76,8 +76,12 @@ def test_absent_and_zero_mean_off(value: Any) -> None:
     assert metadata.maybe_number("k") is None
     assert metadata.maybe_integer("k") is None
     assert read(k=3).maybe_integer("k") == read(k=3).maybe_number("k") == 3
+    assert metadata.maybe_number("k", 2.5) == (2.5 if value is None else None)
+    assert metadata.maybe_integer("k", 2) == (2 if value is None else None)
     with pytest.raises(ModelError, match=r"x\.k is -3"):
         read(k=-3).maybe_integer("k")
+    with pytest.raises(ModelError, match=r"x\.k is -3"):
+        read(k=-3).maybe_number("k", 2.5)
 
 
 @pytest.mark.parametrize(

@@ -100,10 +100,10 @@ class Gemma2(Gemma):
     def config(self, metadata: Metadata, n_vocab: int) -> GemmaConfig:
         config = _read(metadata, n_vocab)
         return evolve(
-            _with_windows(config, metadata, metadata.integer("attention.sliding_window", 4096, minimum=0), period=2),
+            _with_windows(config, metadata, metadata.maybe_integer("attention.sliding_window", 4096), period=2),
             scale=_scale(config, n_layer_27b=46),
-            attention_softcap=metadata.number("attn_logit_softcapping", 50.0, above=-1.0) or None,
-            logit_softcap=metadata.number("final_logit_softcapping", 30.0, above=-1.0) or None,
+            attention_softcap=metadata.maybe_number("attn_logit_softcapping", 50.0),
+            logit_softcap=metadata.maybe_number("final_logit_softcapping", 30.0),
         )
 
 
@@ -114,7 +114,7 @@ class Gemma3(Gemma):
 
     def config(self, metadata: Metadata, n_vocab: int) -> GemmaConfig:
         config = _read(metadata, n_vocab)
-        window = metadata.maybe_integer("attention.sliding_window") or 0
+        window = metadata.maybe_integer("attention.sliding_window")
         return evolve(
             _with_windows(config, metadata, window, period=6, local_theta=10000.0),
             scale=_scale(config, n_layer_27b=62),
@@ -136,11 +136,11 @@ def _scale(config: GemmaConfig, n_layer_27b: int) -> float:
 
 
 def _with_windows(
-    config: GemmaConfig, metadata: Metadata, window: int, *, period: int, local_theta: float | None = None
+    config: GemmaConfig, metadata: Metadata, window: int | None, *, period: int, local_theta: float | None = None
 ) -> GemmaConfig:
     """Windows of all but every ``period``-th layer; with ``local_theta`` those rotate unstretched, by that base."""
     assert config.rope
-    if not window:
+    if window is None:
         metadata.ignore("attention.sliding_window_pattern", "rope.freq_base_swa")
         return config
     local = metadata.pattern("attention.sliding_window_pattern", config.n_layer, period)
