@@ -190,7 +190,7 @@ def draw_plot(rows: Sequence[FormatRow], path: Path, title: str) -> None:
         left.annotate(row.format, (row.bits, distance), textcoords="offset points", xytext=(6, 4))
     left.set(xlabel="bits a weight", ylabel="KL divergence (nats a token)", yscale="log")
     left.grid(alpha=0.3)
-    left.margins(x=0.15)
+    left.margins(x=0.15, y=0.12)
     right.barh([row.format for row in rows], [row.tg for row in rows])
     right.invert_yaxis()
     right.set(xlabel="tokens/s, generation")

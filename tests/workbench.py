@@ -1,0 +1,59 @@
+"""What the tests of quantize, eval, bench and profile share: the program, and formats in single files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SIS = [sys.executable, "-m", "sis_core"]
+
+FORMAT = '''
+import time
+import numpy as np
+from sis_core import hookimpl
+from sis_core.quant import BlockFormat
+
+class Mine(BlockFormat):
+    """A byte a value between -{limit} and {limit}."""
+    name, type_id, block_size, type_size = "{name}", {type_id}, {block_size}, {block_size}
+    def quantize_blocks(self, values):
+        time.sleep({delay})
+        return np.clip(np.rint(values * (127 / {limit})), -127, 127).astype(np.int8).view(np.uint8)
+    def dequantize_blocks(self, blocks):
+        return blocks.view(np.int8).astype(np.float32) * np.float32({limit} / 127)
+
+@hookimpl
+def sis_register_quant_formats():
+    return [Mine()]
+'''
+
+
+def sis(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the program."""
+    return subprocess.run([*SIS, *map(str, args)], capture_output=True, text=True, check=False, timeout=180, **options)
+
+
+def format_file(
+    folder: Path,
+    stem: str,
+    *,
+    name: str,
+    type_id: int | None = None,
+    block_size: int = 16,
+    limit: float = 2.0,
+    delay: float = 0,
+) -> Path:
+    """A plugin in one file with a format of its own."""
+    path = folder / f"{stem}.py"
+    path.write_text(FORMAT.format(name=name, type_id=type_id, block_size=block_size, limit=limit, delay=delay))
+    return path
+
+
+def refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 1) -> None:
+    """Check that the program said what is wrong, plainly."""
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in done.stderr, done.stderr
