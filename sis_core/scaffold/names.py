@@ -33,7 +33,7 @@ class Names:
     def of(cls, text: str) -> Names:
         """From any of the four spellings; PluginError for a name that no module can have, or that one has already."""
         spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", text)
-        words = re.split(r"[-_ .]+", spaced.casefold())
+        words = re.split(r"[-_ .]+", spaced.lower())
         module = "_".join(words)
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", module) or not module.isascii() or len(module) > LONGEST:
             raise PluginError(
@@ -41,10 +41,16 @@ class Names:
                 where="sis new",
                 fix="use letters and digits, beginning with a letter, with single dashes between words: my-format",
             )
-        if keyword.iskeyword(module) or importlib.util.find_spec(module) is not None:
+        if keyword.iskeyword(module) or _is_module(module):
             raise PluginError(
                 f"there is a Python module {module!r} already, and a plugin of that name would hide it",
                 where="sis new",
                 fix=f"choose another name, such as my-{'-'.join(words)}",
             )
         return cls("-".join(words), module, "".join(word[:1].upper() + word[1:] for word in words), module.upper())
+
+
+def _is_module(name: str) -> bool:
+    """Whether Python finds a module of this name; a mere folder of that name is none."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
