@@ -18,7 +18,7 @@ from sis_core.arrays import F32
 from sis_core.block import KV, Attention, Block, Dense, FeedForward, Norm, Residual, Rope, rope_frequencies
 from sis_core.errors import BackendError
 from sis_core.pages import PageTable
-from sis_core.quant import Weight
+from sis_core.quant import F16Format, Weight
 from sis_core.reference import ReferenceLayer, ReferenceLinear
 from sis_core.reference import attention as attention_module
 from sis_core.reference.attention import BoundAttention, KVState
@@ -149,6 +149,16 @@ def test_linear_over_many_panels(n: int, random: Random, monkeypatch: pytest.Mon
     np.testing.assert_allclose(bound(x), expected + b, rtol=0, atol=1e-5)
     rows = weight.rows(5, 9)
     np.testing.assert_allclose(ReferenceLinear(rows)(x), expected[:, 5:9], rtol=0, atol=1e-5)
+
+
+def test_a_linear_never_holds_its_weight(random: Random) -> None:
+    weight = Weight.from_array("w", np.zeros((8192, 1024), np.float32), F16Format())  # 32 MiB in float32
+    x = random.standard_normal((4, 1024)).astype(np.float32)
+    tracemalloc.start()
+    ReferenceLinear(weight)(x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 << 20
 
 
 # --- Attention -------------------------------------------------------------------------------------------------------
