@@ -1,0 +1,164 @@
+"""sis profile: the parts of a token add up, the text is the same, and nothing is in the way when it is off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from workbench import refused, sis
+
+from sis_core import hookimpl
+from sis_core.backend import Backend, BackendOptions
+from sis_core.block import Attention, Block
+from sis_core.language_model import load
+from sis_core.profiling import NAME, Recorder, profile_text, profiling, summarise, trace_events
+from sis_core.profiling.binding import part_name
+from sis_core.reference import ReferenceLayer, ReferenceLinear
+from sis_core.registry import Plugin, Registry
+from sis_core.step import Layer
+
+PROMPT = "Once upon a time"
+
+
+def profiled(path: Path, registry: Registry, backend: str | None, n: int = 6) -> tuple[str, Recorder, tuple[str, ...]]:
+    wrapped, recorder = profiling(registry, backend)
+    with load(path, registry=wrapped, backend=NAME) as model:
+        text = profile_text(model, recorder, PROMPT, n_tokens=n, samplers="top-k=5;temperature=0.9")
+        return text, recorder, model.grains
+
+
+def test_spans_nest() -> None:
+    recorder = Recorder()
+    with recorder.span("outer"):
+        with recorder.span("inner", "someone"):
+            pass
+        with pytest.raises(ValueError, match="x"), recorder.span("failing"):
+            raise ValueError("x")
+    inner, failing, outer = recorder.spans
+    assert outer.inner == inner.ns + failing.ns
+    assert outer.self_ns == outer.ns - outer.inner >= 0
+
+
+def test_parts_add_up_to_the_whole(random_model: Path) -> None:
+    text, recorder, grains = profiled(random_model, Registry.load(), "numpy", n=8)
+    assert text
+    assert grains == ("numpy attention + numpy feed-forward",) * 2
+    found = summarise(recorder.spans)
+    assert found.n_tokens == 6
+    assert sum(row.ms for row in found.parts) == pytest.approx(found.ms, rel=1e-6)
+    assert sum(row.ms for row in found.plugins) == pytest.approx(found.ms, rel=1e-6)
+    assert sum(row.share for row in found.parts) == pytest.approx(1)
+    names = [row.name for row in found.parts]
+    assert names[:4] == ["embedding", "attention", "feed-forward", "logits"]
+    assert names[4:7] == ["sampler top-k", "sampler temperature", "draw"]
+    assert [row.name for row in found.layers] == ["0 attention", "0 feed-forward", "1 attention", "1 feed-forward"]
+    assert {row.name for row in found.linears} == {
+        "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "output",
+    }  # fmt: skip
+    assert {row.name for row in found.plugins} == {"core", "numpy", "samplers"}
+    assert next(row for row in found.parts if row.name == "attention").calls == 2
+
+
+def test_the_text_is_that_of_a_normal_run(random_model: Path) -> None:
+    registry = Registry.load()
+    text, _, _ = profiled(random_model, registry, "numpy", n=10)
+    with load(random_model, registry=registry, backend="numpy") as model:
+        options = {"samplers": "top-k=5;temperature=0.9", "seed": 0, "max_tokens": 10, "ignore_end": True}
+        assert text == "".join(model.generate(PROMPT, **options))
+
+
+def test_a_whole_forward_is_one_part(random_model: Path) -> None:
+    _, recorder, grains = profiled(random_model, Registry.load(), "stub")
+    found = summarise(recorder.spans)
+    assert grains == ("stub", "stub")
+    assert "whole model" in [row.name for row in found.parts]
+    assert found.layers == ()
+    assert sum(row.ms for row in found.parts) == pytest.approx(found.ms, rel=1e-6)
+
+
+class LayerBackend(Backend):
+    """Answers by the layer; ``picky`` only for whole blocks."""
+
+    name, score = "bylayer", 50
+    picky = False
+
+    def layer(self, block: Block, options: BackendOptions) -> Layer | None:
+        return None if self.picky and len(block.ops) < 2 else ReferenceLayer.of(block, ReferenceLinear)
+
+    @hookimpl
+    def sis_register_backends(self) -> list[Backend]:
+        return [self]
+
+
+@pytest.mark.parametrize(
+    ("picky", "parts"), [(False, ["attention", "feed-forward"]), (True, ["layer"])], ids=["splits", "whole"]
+)
+def test_a_layer_is_split_where_its_backend_allows(random_model: Path, picky: bool, parts: list[str]) -> None:
+    plugin = LayerBackend()
+    plugin.picky = picky
+    loaded = Registry.load()
+    registry = Registry([*loaded.plugins, Plugin("mine", plugin)])
+    _, recorder, grains = profiled(random_model, registry, "bylayer")
+    found = summarise(recorder.spans)
+    assert [row.name for row in found.layers] == [f"{i} {part}" for i in range(2) for part in parts]
+    assert all(row.owner == "mine" for row in found.layers)
+    assert grains == (" + ".join(f"mine {part}" for part in parts),) * 2
+
+
+def test_the_numbers_do_not_change(random_model: Path) -> None:
+    registry = Registry.load()
+    wrapped, _ = profiling(registry, "numpy")
+    with load(random_model, registry=registry, backend="numpy") as plain:
+        with load(random_model, registry=wrapped, backend=NAME) as timed:
+            np.testing.assert_array_equal(plain.logits(PROMPT), timed.logits(PROMPT))
+        attention = next(op for op in plain.network.blocks[0].ops if part_name(op) == "attention")
+        assert not isinstance(attention, Attention)
+
+
+def test_a_trace_that_perfetto_opens(random_model: Path, tmp_path: Path) -> None:
+    _, recorder, _ = profiled(random_model, Registry.load(), "numpy")
+    trace: dict[str, Any] = json.loads(json.dumps(trace_events(recorder.spans, "title")))
+    events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert len(events) == len(recorder.spans)
+    assert all(
+        event["ts"] >= 0 and event["dur"] >= 0 and {"pid", "tid", "name", "cat"} <= set(event) for event in events
+    )
+    assert {"layer 0 attention", "layer 1 feed-forward", "linear output.weight"} <= {event["name"] for event in events}
+    ends: list[float] = []  # complete events of one thread must nest
+    for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
+        while ends and ends[-1] <= event["ts"]:
+            ends.pop()
+        assert not ends or event["ts"] + event["dur"] <= ends[-1] + 1e-3
+        ends.append(event["ts"] + event["dur"])
+
+
+def test_the_program(random_model: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    done = sis("profile", random_model, "-n", 5, "--backend", "numpy", "--trace", trace)
+    assert done.returncode == 0, done.stderr
+    assert "ms a token" in done.stdout.splitlines()[0]
+    for line in ("part\tplugin\tms/token", "layer\tplugin\tms/token", "plugin\tms/token", "matrix\tplugin\tms/token"):
+        assert line in done.stdout
+    assert "\x1b" not in done.stdout
+    assert len(json.loads(trace.read_text())["traceEvents"]) > 50
+    found = json.loads(sis("profile", random_model, "-n", 5, "--json", "--samplers", "greedy").stdout)
+    assert found["n_tokens"] == 3
+    assert "sampler greedy" in [row["name"] for row in found["parts"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--on-error", "degrade"], "figures of a run that may guess are worth nothing"),
+        (["--backend", "warp"], "no installed plugin brings the backend 'warp'"),
+        (["--prompt", "a" * 127], "has no room after the prompt"),
+        (["--prompt", "a" * 400], "does not fit into the context"),
+        (["--trace", "no/such/t.json"], "cannot be written"),
+        (["--samplers", "top-q"], "no installed plugin brings the sampler 'top-q'"),
+    ],
+)
+def test_bad_options(random_model: Path, tmp_path: Path, args: list[str], message: str) -> None:
+    refused(sis("profile", random_model, "-n", 4, *args, cwd=tmp_path), message)
