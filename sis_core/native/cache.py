@@ -26,9 +26,7 @@ class NativeKV:
 
     def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
         if kv_type not in VALUE_BYTES:
-            raise BackendError(
-                f"has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(VALUE_BYTES)}"
-            )
+            raise BackendError(f"has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(VALUE_BYTES)}")
         self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
         self.pages = np.zeros((n_pages, self.page_nbytes), np.uint8)  # memory is taken when a page is first written
 

@@ -73,9 +73,7 @@ class NativeForward:
                 for state in cache.states:
                     if state:
                         state.copy_page(source, target)
-            values = self._runner.run(
-                program, hidden, reservation.plan, batch.outputs, cache.records, cache.kv_type
-            )
+            values = self._runner.run(program, hidden, reservation.plan, batch.outputs, cache.records, cache.kv_type)
         return Output(values)
 
     def _embed(self, batch: Batch) -> F32:

@@ -188,7 +188,9 @@ class Program:
             raise Unsupported("an empty branch")
         return at
 
-    def _norm(self, norm: Norm, src: int, src_at: int, dst: int, dst_at: int, width: int, count: int, *, add: bool) -> None:
+    def _norm(
+        self, norm: Norm, src: int, src_at: int, dst: int, dst_at: int, width: int, count: int, *, add: bool
+    ) -> None:
         if norm.kind not in ("rms", "layer"):
             raise Unsupported(f"the norm {norm.kind!r}")
         for vector in (norm.weight, norm.bias):
@@ -208,9 +210,22 @@ class Program:
         for dense, *_ in group:
             if dense.weight.n_cols != width or len(dense.weight.shape) != 2:
                 raise Unsupported(f"{dense.weight!r} where {width} values come in")
-            flags |= abi.FOR_FLOAT if self._store[dense.weight].format in abi.FLOAT_FORMATS else abi.FOR_Q8
-        self._emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
-        for dense, dst, dst_at, add in group:
+            format = self._store[dense.weight].format
+            if format != abi.FOREIGN:
+                flags |= abi.FOR_FLOAT if format in abi.FLOAT_FORMATS else abi.FOR_Q8
+        if flags:
+            self._emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
+        foreign: list[tuple[int, int, int, int, bool]] = []
+        for i, (dense, dst, dst_at, add) in enumerate(group):
+            if self._store[dense.weight].format == abi.FOREIGN:  # it only knows how to write, and only whole rows
+                if dense.bias is not None:
+                    raise Unsupported(f"a bias after {dense.weight!r}")
+                n = dense.weight.n_rows
+                place = self._register(f"foreign {i}", n)
+                foreign.append((place, dst, dst_at, n, add))
+                weight = ctypes.addressof(self._store[dense.weight])
+                self._emit(abi.LINEAR, src=src, src_at=src_at, dst=place, weight=weight)
+                continue
             if dense.bias is not None and dense.bias.n_cols != dense.weight.n_rows:
                 raise Unsupported(f"{dense.weight!r} with the bias {dense.bias!r}")
             self._emit(
@@ -218,6 +233,8 @@ class Program:
                 bias=self._store.vector(dense.bias) if dense.bias else None,
                 weight=ctypes.addressof(self._store[dense.weight]),
             )  # fmt: skip
+        for place, dst, dst_at, n, add in foreign:
+            self._emit(abi.ADD_TO if add else abi.COPY, src=place, dst=dst, dst_at=dst_at, width=n)
 
     def _attention(self, op: Attention, src: int, dst: int, add: bool) -> None:
         n_q, n_k, n_v = op.q.weight.n_rows, op.k.weight.n_rows, op.v.weight.n_rows

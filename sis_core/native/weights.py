@@ -14,6 +14,7 @@ import numpy as np
 
 from sis_core import quant
 from sis_core.arrays import F32
+from sis_core.errors import FormatError
 from sis_core.native import abi
 from sis_core.native.library import Library, address
 from sis_core.native.memory import Arena
@@ -29,6 +30,11 @@ def key(weight: quant.Weight) -> Key:
     return (weight.name, weight.first_row, weight.first_col, weight.shape, id(weight.read))
 
 
+def _brings_linear(weight: quant.Weight) -> bool:
+    """Rung 3: the format has ``native_linear(weight) -> int``, the address of a ``struct sis_linear`` that it owns."""
+    return callable(getattr(weight.format, "native_linear", None))
+
+
 class Store:
     """The bound weights of one model: each packed once, however often it is used."""
 
@@ -39,6 +45,8 @@ class Store:
 
     def format_of(self, weight: quant.Weight) -> int:
         """The kernels' number of a weight's format as it will be bound."""
+        if _brings_linear(weight):
+            return abi.FOREIGN
         known = abi.FORMATS.get(weight.format.name)
         if known is not None:
             return known
@@ -46,6 +54,8 @@ class Store:
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
+        if _brings_linear(weight):
+            return False
         if weight.format.name not in abi.FORMATS:
             return weight.format.decoder is None
         return self.pack
@@ -92,11 +102,27 @@ class Store:
         return address(array)
 
     def _in_place(self, weight: quant.Weight) -> abi.Weight:
+        if _brings_linear(weight):
+            return self._foreign(weight)
         raw = weight.raw
         bound = abi.Weight(self.format_of(weight), 0, weight.n_rows, weight.n_cols)
         bound.raw, bound.row_bytes = address(raw), raw.strides[0]
         bound.decode = weight.format.decoder
         self._owners += [raw, weight.format]
+        return bound
+
+    def _foreign(self, weight: quant.Weight) -> abi.Weight:
+        made = weight.format.native_linear(weight)  # type: ignore[attr-defined]
+        found = abi.LinearObject.from_address(made)
+        if found.abi != abi.ABI or not 0 < found.parts < 1 << 31 or not found.run:
+            raise FormatError(
+                f"made a linear for ABI {found.abi} in {found.parts} parts; this sis-core speaks ABI {abi.ABI}",
+                where=f"format {weight.format.name}",
+                fix="install versions of the two that belong together",
+            )
+        bound = abi.Weight(abi.FOREIGN, 0, weight.n_rows, weight.n_cols)
+        bound.linear = made
+        self._owners += [weight, weight.format]
         return bound
 
     def _packed(self, weight: quant.Weight, tiles: int) -> abi.Weight:

@@ -1,0 +1,500 @@
+"""The x86 kernels on every rung: against the numpy codecs, the float32 reference, and themselves on other threads."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sis_core.arrays import F32, U8
+from sis_core.backend import BackendOptions, bind
+from sis_core.block import FeedForward
+from sis_core.errors import BackendError, FormatError
+from sis_core.native import Library, abi, info, read_bandwidth
+from sis_core.native.library import address
+from sis_core.native.memory import aligned
+from sis_core.native.runner import Runner
+from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
+from sis_core.registry import Registry
+from sis_core.step import Batch
+from sis_core.testing import check_backend
+from sis_core.testing.networks import VARIANTS, random_network, with_format
+
+sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
+from sis_x86.backend import X86Backend  # noqa: E402
+
+REASON = X86Backend().idle_reason()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the x86 backend is idle: {REASON}")
+ISAS = ("portable", "avx2", "avx512_vnni")
+REGISTRY = Registry.load()
+QUANTIZED = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
+SCALES_AT = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,)}
+
+
+def format_of(name: str) -> QuantFormat:
+    found = REGISTRY.find("quant_formats", name)
+    if found is None:
+        pytest.skip(f"no plugin brings {name}")
+    assert isinstance(found, QuantFormat)
+    return found
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[X86Backend]:
+    """The backend on one rung: a copy of the library, which looks at SIS_ISA when it is loaded."""
+    copy = tmp_path_factory.mktemp("library") / request.param / "libsis.so"
+    copy.parent.mkdir()
+    shutil.copy(X86Backend().library().path, copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIS_ISA", request.param)
+        library = Library(copy)
+    if library.isa_name != request.param:
+        pytest.skip(library.isa_reason)
+
+    class Forced(X86Backend):
+        def library(self) -> Library:
+            return library
+
+    yield Forced()
+
+
+def random_rows(format: QuantFormat, n_rows: int, n_cols: int, random: np.random.Generator) -> U8:
+    """Random bytes with sane scales; for floats, random values."""
+    if format.name not in SCALES_AT:
+        return format.quantize(random.standard_normal((n_rows, n_cols)).astype(np.float32))
+    raw = random.integers(0, 256, (n_rows, format.row_bytes(n_cols)), dtype=np.uint8)
+    blocks = raw.reshape(-1, format.type_size)
+    for at in SCALES_AT[format.name]:
+        scales = (random.standard_normal(len(blocks)) * 0.01).astype("<f2")
+        blocks[:, at : at + 2] = scales[:, None].view(np.uint8)
+    return raw
+
+
+def weight_of(format: QuantFormat, raw: U8, n_cols: int) -> Weight:
+    return Weight.of("w", format, (len(raw), n_cols), lambda: raw.reshape(-1))
+
+
+def rounded(x: F32) -> F32:
+    """Activations as the integer kernels see them: blocks of 32 in 8 bits, in their own arithmetic."""
+    blocks = x.reshape(len(x), -1, 32)
+    scale = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
+    inverse = np.divide(np.float32(1), scale, where=scale > 0, out=np.zeros_like(scale))
+    return (np.rint(blocks * inverse) * scale).reshape(x.shape)
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
+def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
+    format, random = format_of(name), np.random.default_rng(1)
+    for n_rows, n_cols in ((1, 256), (16, 256), (37, 512), (130, 1280)):
+        weight = weight_of(format, random_rows(format, n_rows, n_cols, random), n_cols)
+        linear = backend.linear(weight, BackendOptions(pack=pack))
+        assert linear is not None
+        x = random.standard_normal((31, n_cols)).astype(np.float32)
+        x[:, :32] = 0  # a block of zeros has no scale
+        seen = rounded(x) if name in QUANTIZED else x
+        wanted = seen.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+        whole = linear(x)
+        assert np.abs(whole - wanted).max() <= 3e-6 * np.abs(wanted).max(), (n_rows, n_cols)
+        for n in (1, 2, 3, 4, 5, 7, 12, 13):  # a row's result does not depend on its neighbours
+            assert np.array_equal(linear(x[:n]), whole[:n]), n
+    assert linear(x[:0]).shape == (0, n_rows)
+
+
+@pytest.mark.parametrize("n_cols", [1, 3, 17, 63, 100])
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
+def test_odd_widths(backend: X86Backend, name: str, n_cols: int) -> None:
+    random = np.random.default_rng(2)
+    weight = weight_of(format_of(name), random_rows(format_of(name), 19, n_cols, random), n_cols)
+    x = random.standard_normal((5, n_cols)).astype(np.float32)
+    linear = backend.linear(weight, BackendOptions())
+    assert linear is not None
+    np.testing.assert_allclose(linear(x), x @ weight.dequantize().T, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["F16", *QUANTIZED])
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
+def test_unaligned_slices(backend: X86Backend, name: str, pack: bool) -> None:
+    """Rows and columns cut out of a tensor that begins at an odd address, as in a mapped file."""
+    format, random = format_of(name), np.random.default_rng(3)
+    rows = random_rows(format, 70, 1024, random)
+    odd = np.empty(rows.size + 1, np.uint8)[1:]
+    odd[:] = rows.reshape(-1)
+    weight = Weight.of("w", format, (70, 1024), lambda: odd).rows(5, 66).cols(256, 768)
+    x = random.standard_normal((3, 512)).astype(np.float32)
+    linear = backend.linear(weight, BackendOptions(pack=pack))
+    assert linear is not None
+    wanted = (rounded(x) if name in QUANTIZED else x).astype(np.float64) @ weight.dequantize().astype(np.float64).T
+    assert np.abs(linear(x) - wanted).max() <= 3e-6 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_extreme_blocks(backend: X86Backend, name: str) -> None:
+    """Every byte the same, from 0x00 to 0xff, against activations of both signs at full scale: nothing may saturate."""
+    format = format_of(name)
+    for byte in (0x00, 0x7F, 0x80, 0x81, 0xFF):
+        raw = np.full((16, format.row_bytes(256)), byte, np.uint8)
+        blocks = raw.reshape(-1, format.type_size)
+        for at in SCALES_AT[name]:
+            blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
+        weight = weight_of(format, raw, 256)
+        linear = backend.linear(weight, BackendOptions())
+        assert linear is not None
+        for x in (np.ones((2, 256)), -np.ones((2, 256)), np.where(np.arange(512).reshape(2, 256) % 2, 1, -1)):
+            x = x.astype(np.float32)
+            wanted = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+            np.testing.assert_allclose(linear(x), wanted, rtol=2e-6, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["F16", *QUANTIZED])
+def test_poison_stays_in_its_row(backend: X86Backend, name: str) -> None:
+    format, random = format_of(name), np.random.default_rng(4)
+    weight = weight_of(format, random_rows(format, 16, 256, random), 256)
+    linear = backend.linear(weight, BackendOptions())
+    assert linear is not None
+    x = random.standard_normal((6, 256)).astype(np.float32)
+    clean = linear(x)
+    for value in (np.nan, np.inf, -np.inf):
+        x[2, 100] = value
+        found = linear(x)
+        assert not np.isfinite(found[2]).any()
+        assert np.array_equal(np.delete(found, 2, 0), np.delete(clean, 2, 0))
+
+
+def test_nothing_outside_the_result_is_written(backend: X86Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results and workspaces lie between guards full of NaN, and hold nothing but NaN before."""
+    guards: list[tuple[U8, int]] = []
+    guard = 4096
+
+    def guarded(n_bytes: int) -> U8:
+        whole = aligned(n_bytes + 2 * guard)
+        whole.fill(0xFF)
+        guards.append((whole, n_bytes))
+        return whole[guard : guard + n_bytes]
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return guarded(n_bytes).view(dtype).reshape(shape)
+
+    names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
+    monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
+    monkeypatch.setattr("sis_core.native.runner.np", names)
+    for variant in VARIANTS:
+        network = random_network(with_format(variant, F16Format()))
+        forward = bind(network, [backend], BackendOptions(n_threads=2))
+        cache = forward.new_cache("f16", 64)
+        for start, stop in ((0, 13), (13, 14), (14, 33)):
+            batch = Batch.of(list(range(start, stop)), position=start, outputs=[0, stop - start - 1])
+            assert np.isfinite(forward.step(batch, cache).values).all(), variant.name
+    assert len(guards) > 20
+    for whole, n_bytes in guards:
+        assert (whole[:guard] == 0xFF).all()
+        assert (whole[guard + n_bytes :] == 0xFF).all()
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
+def test_rows_of_the_embedding(backend: X86Backend, name: str) -> None:
+    from sis_core.native.weights import RowReader
+
+    format, random = format_of(name), np.random.default_rng(5)
+    weight = weight_of(format, random_rows(format, 9, 512, random), 512)
+    rows = np.array([8, 0, 3, 3], np.int32)
+    found = RowReader(backend.library(), weight)(rows)
+    np.testing.assert_allclose(found, weight.dequantize()[rows], rtol=1e-6, atol=1e-7)
+
+
+def test_every_network(backend: X86Backend) -> None:
+    check_backend(backend)
+
+
+def test_every_network_in_q8_0(backend: X86Backend) -> None:
+    # The tolerance is that of activations in 8 bits over a network whose attention is sharper than any trained one's.
+    check_backend(backend, formats=[format_of("Q8_0")], tolerance=0.12)
+
+
+def test_results_do_not_depend_on_threads(backend: X86Backend) -> None:
+    for variant in VARIANTS:
+        network = random_network(with_format(variant, format_of("Q8_0")))
+        found = []
+        for n_threads in (1, 2, 3, 8):
+            forward = bind(network, [backend], BackendOptions(n_threads=n_threads))
+            cache = forward.new_cache("f16", 128)
+            forward.step(Batch.of(list(range(60)), outputs=[]), cache)
+            forward.step(Batch.of(list(range(7)), sequence=1, outputs=[]), cache)
+            batch = Batch([5, 6, 7, 8], [60, 61, 7, 0], [0, 0, 1, 2], range(4))
+            found.append(forward.step(batch, cache).values)
+        assert all(np.array_equal(found[0], other) for other in found[1:]), variant.name
+
+
+def test_results_do_not_depend_on_company(backend: X86Backend) -> None:
+    """Alone, in a chunk, and among other sequences, a row gives the same bits."""
+    for variant in VARIANTS:
+        network = random_network(with_format(variant, format_of("Q8_0")))
+        forward = bind(network, [backend], BackendOptions(batch_invariant=True))
+        ids = np.random.default_rng(6).integers(0, network.n_vocab, 150)
+        whole = forward.step(Batch.of(ids, outputs=range(150)), forward.new_cache("f16", 192)).values
+        cache = forward.new_cache("f16", 384)
+        forward.step(Batch.of(ids[:9], sequence=1, outputs=[]), cache)
+        first = forward.step(Batch.of(ids[:137], outputs=range(137)), cache).values
+        assert np.array_equal(first, whole[:137]), variant.name
+        for i in range(137, 150):
+            batch = Batch([3, ids[i]], [i - 128, i], [1, 0], [1])
+            assert np.array_equal(forward.step(batch, cache).values[0], whole[i]), (variant.name, i)
+
+
+class Plain(QuantFormat):
+    """Rung 1: a format of Python alone, signed bytes in eighths."""
+
+    name, block_size, type_size = "PLAIN", 1, 1
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        return rows.view(np.int8).astype(np.float32) / np.float32(8)
+
+
+DECODE = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t,
+    ctypes.POINTER(ctypes.c_float),
+)  # fmt: skip
+
+
+@DECODE
+def plain_decode(rows: Any, row_bytes: int, n_rows: int, n_cols: int, out: Any) -> None:
+    source = np.ctypeslib.as_array(rows, (n_rows * row_bytes,)).reshape(n_rows, row_bytes)[:, :n_cols]
+    np.ctypeslib.as_array(out, (n_rows * n_cols,))[:] = (source.view(np.int8) / np.float32(8)).reshape(-1)
+
+
+class Decoded(Plain):
+    """Rung 2: with a decoder."""
+
+    @property
+    def decoder(self) -> int | None:
+        return ctypes.cast(plain_decode, ctypes.c_void_p).value
+
+
+RUN = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.POINTER(abi.Rows),
+    ctypes.POINTER(abi.Rows),
+    ctypes.c_uint32,
+    ctypes.c_uint32,
+)
+
+
+def rows_of(record: abi.Rows) -> F32:
+    flat = (ctypes.c_float * (record.n * record.stride)).from_address(record.values)
+    array: F32 = np.frombuffer(flat, np.float32).reshape(record.n, record.stride)[:, : record.n_cols]
+    return array
+
+
+class Own(Plain):
+    """Rung 3: with a linear of its own, in three parts."""
+
+    def __init__(self, code: int = 0, version: int = abi.ABI) -> None:
+        self.code, self.version, self.parts_run, self._kept = code, version, set[int](), list[object]()
+
+    def native_linear(self, weight: Weight) -> int:
+        matrix = weight.dequantize()
+
+        def run(owner: int, x: Any, y: Any, part: int, parts: int) -> int:
+            cut = [len(matrix) * i // parts for i in range(parts + 1)]
+            chosen = slice(cut[part], cut[part + 1])
+            rows_of(y[0])[:, chosen] = rows_of(x[0]) @ matrix[chosen].T
+            self.parts_run.add(part)
+            return self.code
+
+        function = RUN(run)
+        record = abi.LinearObject(self.version, 3, None, 0, ctypes.cast(function, ctypes.c_void_p).value)
+        self._kept += [function, record]
+        return ctypes.addressof(record)
+
+
+@pytest.mark.parametrize("make", [Plain, Decoded, Own])
+def test_formats_of_strangers(backend: X86Backend, make: Callable[[], Plain]) -> None:
+    random = np.random.default_rng(7)
+    raw = random.integers(0, 256, (45, 130), dtype=np.uint8)
+    weight = weight_of(make(), raw, 130)
+    linear = backend.linear(weight, BackendOptions())
+    assert linear is not None
+    x = random.standard_normal((14, 130)).astype(np.float32)
+    np.testing.assert_allclose(linear(x), x @ weight.dequantize().T, rtol=0, atol=2e-3)
+
+
+def test_a_whole_network_of_strangers(backend: X86Backend) -> None:
+    """All three rungs keep the one call a step."""
+
+    class Encoded(Plain):
+        def quantize(self, values: F32) -> U8:
+            return np.clip(np.rint(values * 8), -127, 127).astype(np.int8).view(np.uint8)
+
+    for base in (Plain, Decoded, Own):
+        format = type("Encoded" + base.__name__, (Encoded, base), {})()
+        network = random_network(with_format(VARIANTS[0], format))
+        tested, wanted = bind(network, [backend], BackendOptions()), bind(network, [], BackendOptions())
+        assert set(tested.grains) == {"x86 forward"}
+        batch = Batch.of(list(range(9)), outputs=range(9))
+        found = tested.step(batch, tested.new_cache("f32", 32)).values
+        np.testing.assert_allclose(found, wanted.step(batch, wanted.new_cache("f32", 32)).values, rtol=0, atol=2e-2)
+
+
+def test_a_failing_linear_of_a_stranger(backend: X86Backend) -> None:
+    weight = weight_of(Own(code=7), np.ones((8, 4), np.uint8), 4)
+    linear = backend.linear(weight, BackendOptions())
+    assert linear is not None
+    with pytest.raises(BackendError, match="failed with code 7"):
+        linear(np.ones((1, 4), np.float32))
+    with pytest.raises(FormatError, match="made a linear for ABI 99"):
+        backend.linear(weight_of(Own(version=99), np.ones((8, 4), np.uint8), 4), BackendOptions())
+
+
+def test_an_unknown_op_falls_to_the_next_grain(backend: X86Backend, caplog: pytest.LogCaptureFixture) -> None:
+    from attrs import evolve
+
+    class Double:
+        def compute(self, hidden: F32) -> F32:
+            return hidden * 2
+
+    network = random_network(VARIANTS[0])
+    first = evolve(network.blocks[0], ops=(*network.blocks[0].ops, Double()))
+    network = evolve(network, blocks=(first, *network.blocks[1:]))
+    with caplog.at_level(logging.INFO):
+        forward = bind(network, [backend], BackendOptions())
+    assert forward.grains == ("numpy layer + x86 linear", "x86 layer")
+    assert [r.message for r in caplog.records] == [
+        "x86 does not know the op Double: layers one by one",
+        "x86 does not know the op Double: linear by linear",
+    ]
+    batch = Batch.of(list(range(9)), outputs=range(9))
+    found = forward.step(batch, forward.new_cache("f32", 32)).values
+    reference = bind(network, [], BackendOptions())
+    wanted = reference.step(batch, reference.new_cache("f32", 32)).values
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    strange = evolve(network.blocks[1], ops=(_with_activation(network.blocks[1].ops[-1], "sine"),))
+    assert backend.layer(strange, BackendOptions()) is None
+
+
+def _with_activation(op: Any, activation: str) -> Any:
+    from attrs import evolve
+
+    chains = tuple(
+        tuple(evolve(o, activation=activation) if isinstance(o, FeedForward) else o for o in branch)
+        for branch in op.branches
+    )
+    return evolve(op, branches=chains)
+
+
+def test_other_cache_types_are_not_ours(backend: X86Backend) -> None:
+    assert backend.forward(random_network(VARIANTS[0]), range(2), BackendOptions(kv_type="q8_0")) is None
+
+
+def test_memory_and_in_place(backend: X86Backend) -> None:
+    network = random_network(with_format(VARIANTS[0], F16Format()))
+    packed = backend.memory(network, BackendOptions())
+    matrices = {w.name: w.nbytes for w in network.weights() if len(w.shape) == 2 and w is not network.embedding.weight}
+    assert sum(matrices.values()) <= packed <= 1.1 * sum(matrices.values())
+    assert backend.memory(network, BackendOptions(pack=False)) == 0
+    batch = Batch.of(list(range(9)))
+    found = []
+    for pack in (True, False):
+        forward = bind(network, [backend], BackendOptions(pack=pack))
+        found.append(forward.step(batch, forward.new_cache("f16", 32)).values)
+    assert np.array_equal(*found)
+
+
+def test_progress_and_release(backend: X86Backend) -> None:
+    released, seen = [], list[tuple[int, int]]()
+    weight = weight_of(F32Format(), np.zeros((40, 32), np.uint8), 8)
+    weight = Weight(weight.name, weight.format, weight.shape, weight.read, weight.file_shape,
+                    release=lambda: released.append(1))  # fmt: skip
+    backend.linear(weight, BackendOptions(progress=lambda done, total: seen.append((done, total))))
+    assert released == [1]
+    assert seen
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_many_python_threads(backend: X86Backend) -> None:
+    """Steps of several sessions at once: each gets what it gets alone, and none is left behind."""
+    network = random_network(with_format(VARIANTS[0], format_of("Q8_0")))
+    forward = bind(network, [backend], BackendOptions(n_threads=3))
+
+    def text(seed: int) -> F32:
+        cache, ids = forward.new_cache("f16", 96), np.random.default_rng(seed).integers(0, 96, 80)
+        forward.step(Batch.of(ids[:40], outputs=[]), cache)
+        return np.concatenate([forward.step(Batch.of([t], position=i), cache).values
+                               for i, t in enumerate(ids.tolist()) if i >= 40])  # fmt: skip
+
+    alone = [text(seed) for seed in range(4)]
+    found: list[F32 | None] = [None] * 4
+
+    def work(seed: int) -> None:
+        found[seed] = text(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert all(other is not None and np.array_equal(one, other) for one, other in zip(alone, found, strict=True))
+
+
+def test_a_forked_child_has_threads_of_its_own(backend: X86Backend) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    program = (
+        "import os, warnings, numpy as np\n"
+        "from sis_core.native.library import Library\n"
+        "from pathlib import Path\n"
+        "import sys\n"
+        "warnings.simplefilter('ignore')\n"
+        "library = Library(Path(sys.argv[1]))\n"
+        "data = np.zeros(1 << 22, np.uint8)\n"
+        "read = lambda: library.read(data.__array_interface__['data'][0], data.size, 3)\n"
+        "read()\n"
+        "child = os.fork()\n"
+        "read()\n"
+        "if child == 0: os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    command = [sys.executable, "-c", program, str(backend.library().path)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def test_what_doctor_shows(backend: X86Backend) -> None:
+    shown = info(backend.library())
+    assert shown["isa"] in ISAS
+    assert shown["note"] == "chosen by SIS_ISA"
+    assert shown["threads"] >= 1
+    assert shown["isa"] in backend.describe()
+    assert read_bandwidth(backend.library(), mib=16, repeats=2) > 1e8
+
+
+def test_an_unknown_isa_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "libsis.so"
+    shutil.copy(X86Backend().library().path, copy)
+    monkeypatch.setenv("SIS_ISA", "neon")
+    assert Library(copy).isa_reason == "SIS_ISA is not one of portable, avx2, avx512_vnni"
+
+
+def test_an_old_processor_leaves_the_backend_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = X86Backend().library()
+    monkeypatch.setattr(library, "isa", lambda: b"portable")
+    monkeypatch.setattr(library, "isa_note", lambda: b"")
+    assert X86Backend().idle_reason() == "the processor has no AVX2"
+
+
+def test_a_workspace_is_used_again(backend: X86Backend) -> None:
+    runner = Runner(backend.library(), None, 1)  # type: ignore[arg-type]
+    first = runner._take(1000)
+    runner._give_back(first)
+    assert address(runner._take(500)) == address(first)
