@@ -1,6 +1,7 @@
 from sis_core.testing.architecture import check_architecture as check_architecture
 from sis_core.testing.backend import check_backend as check_backend
 from sis_core.testing.models import write_model as write_model
+from sis_core.testing.quant_format import check_quant_format as check_quant_format
 from sis_core.testing.sampler import check_sampler as check_sampler
 from sis_core.testing.source import check_source as check_source
 from sis_core.testing.suites import BackendSuite as BackendSuite
