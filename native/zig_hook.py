@@ -1,4 +1,4 @@
-"""Hatch build hook shared by the native plugins: compiles C with the ziglang wheel, so that no machine needs a compiler.
+"""Hatch build hook shared by the native plugins: compiles C with the ziglang wheel; no machine needs a compiler.
 
 SIS_TARGET (one of TARGETS) builds for another machine; unset, the library is for this one. A machine that a plugin has
 no code for gets the plugin without a library: it says so and is never chosen.

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from sis_core.native import Library, abi, info, read_bandwidth
 from sis_core.native.library import address
 from sis_core.native.memory import aligned
 from sis_core.native.runner import Runner
-from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
+from sis_core.quant import F16Format, F32Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
@@ -51,7 +51,7 @@ def format_of(name: str) -> QuantFormat:
 
 
 @pytest.fixture(scope="module", params=ISAS)
-def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[X86Backend]:
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> X86Backend:
     """The backend on one rung: a copy of the library, which looks at SIS_ISA when it is loaded."""
     copy = tmp_path_factory.mktemp("library") / request.param / "libsis.so"
     copy.parent.mkdir()
@@ -66,7 +66,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         def library(self) -> Library:
             return library
 
-    yield Forced()
+    return Forced()
 
 
 def random_rows(format: QuantFormat, n_rows: int, n_cols: int, random: np.random.Generator) -> U8:

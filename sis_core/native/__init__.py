@@ -1,4 +1,4 @@
-"""Native arithmetic: opens a plugin's library of kernels and runs networks on it. The contract is `include/sis/abi.h`."""
+"""Native arithmetic: opens a plugin's library of kernels and runs networks on it. See `include/sis/abi.h`."""
 
 from sis_core.native.backend import NativeBackend
 from sis_core.native.library import Library, default_threads, info, open_library, read_bandwidth

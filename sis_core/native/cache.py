@@ -34,7 +34,7 @@ class NativeKV:
         self.pages[target] = self.pages[source]
 
     def save_page(self, page: int) -> bytes:
-        return self.pages[page].tobytes()
+        return bytes(self.pages[page])
 
     def load_page(self, page: int, data: bytes) -> None:
         if len(data) != self.page_nbytes:

@@ -11,7 +11,7 @@ from sis_core.arrays import F32
 from sis_core.block import KV, Block, Dense, Network
 from sis_core.errors import BackendError
 from sis_core.native.cache import NativeCache, NativeKV, page_nbytes
-from sis_core.native.program import Compiled, Program, Rotations
+from sis_core.native.program import Compiled, Program
 from sis_core.native.runner import Runner
 from sis_core.native.weights import RowReader, Store
 from sis_core.pages import PAGE_SIZE, PageTable

@@ -67,7 +67,10 @@ _lock = threading.Lock()
 
 
 def open_library(package: str) -> Library:
-    """The library ``libsis`` inside an installed package, opened once; BackendError says in a line why there is none."""
+    """The library ``libsis`` in an installed package, opened once; BackendError says in a line why there is none.
+
+    SIS_LIBRARY names a file to open instead, such as one that was built with a sanitizer.
+    """
     with _lock:
         if package not in _opened:
             try:

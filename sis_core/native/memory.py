@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 
 import numpy as np
@@ -17,10 +18,8 @@ class Arena:
     def __init__(self, n_bytes: int) -> None:
         self._map = mmap.mmap(-1, max(n_bytes, 1) + HUGE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
+            with contextlib.suppress(OSError):  # a kernel without huge pages
                 self._map.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:
-                pass  # a kernel without huge pages
         whole = np.frombuffer(self._map, np.uint8)
         start = -int(whole.__array_interface__["data"][0]) % HUGE
         self.array: U8 = whole[start : start + max(n_bytes, 1)]

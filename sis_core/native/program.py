@@ -19,7 +19,7 @@ from sis_core.native.weights import Store
 from sis_core.quant import Weight
 
 
-class Unsupported(Exception):
+class Unsupported(Exception):  # noqa: N818 - no error, an answer
     """A record, or a value of one, that native code does not know."""
 
 
@@ -58,8 +58,7 @@ class Rotations:
 
     def __init__(self) -> None:
         self._ropes: list[Rope] = []
-        self._tables: tuple[tuple[F32, F32], ...] = ()
-        self._length = 0
+        self._tables: tuple[int, tuple[tuple[F32, F32], ...]] = (0, ())
 
     def index(self, rope: Rope) -> int:
         """The number of a rope's table; ropes that turn alike share one."""
@@ -70,13 +69,13 @@ class Rotations:
         return len(self._ropes) - 1
 
     def tables(self, length: int) -> tuple[tuple[F32, F32], ...]:
-        """Tables for positions below ``length``. A step keeps those it was given: a longer set replaces, never grows."""
-        if length > self._length or len(self._tables) != len(self._ropes):
+        """Tables for positions below ``length``. A step keeps those it was given: a longer set takes their place."""
+        known, tables = self._tables  # one attribute: another thread may replace it at any time
+        if length > known or len(tables) != len(self._ropes):
             longer = max(256, 1 << (length - 1).bit_length())
             tables = tuple(_table(rope, longer) for rope in self._ropes)
-            self._tables, self._length = tables, longer
-            return tables
-        return self._tables
+            self._tables = (longer, tables)
+        return tables
 
 
 def _table(rope: Rope, length: int) -> tuple[F32, F32]:

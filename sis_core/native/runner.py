@@ -34,9 +34,9 @@ class Runner:
         hidden = np.ascontiguousarray(hidden, np.float32)
         out = np.empty((k, program.n_out_cols), np.float32)
         tables = self.rotations.tables(int(plan.positions.max()) + 1)
-        rotations = (abi.Rotation * max(len(tables), 1))(*((address(c), address(s)) for c, s in tables))
+        rotations = (abi.Rotation * max(len(tables), 1))(*(abi.Rotation(address(c), address(s)) for c, s in tables))
         groups = (abi.Group * max(len(plan.groups), 1))(
-            *((address(g.rows), address(g.pages), len(g.rows), g.length) for g in plan.groups)
+            *(abi.Group(address(g.rows), address(g.pages), len(g.rows), g.length) for g in plan.groups)
         )
         n_out = 0 if outputs is None else k
         size = self.library.workspace(program.address, n, n_out, self.n_threads)
