@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from attrs import evolve, frozen
@@ -234,7 +234,13 @@ def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str)
             fix="convert the model again from its original",
         )
     tokens = values.get("tokenizer.ggml.tokens")
-    if tokens is not None and not isinstance(tokens, str) and len(tokens) != table.n_rows:
+    if tokens is not None and (isinstance(tokens, str) or not isinstance(tokens, Sequence)):
+        raise ModelError(
+            "the key tokenizer.ggml.tokens must be an array of strings",
+            where=where,
+            fix="convert the model again from its original",
+        )
+    if tokens is not None and len(tokens) != table.n_rows:
         raise ModelError(
             f"tokenizer.ggml.tokens has {len(tokens)} tokens, but token_embd.weight has {table.n_rows} rows",
             where=where,

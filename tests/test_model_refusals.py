@@ -184,6 +184,7 @@ CASES: dict[str, list[tuple[Callable[[Path], Path], str]]] = {
         (keys(rope__freq_base="big"), r"key llama\.rope\.freq_base must be a number, not the string 'big'"),
         (keys(rope__scaling__type=1), r"key llama\.rope\.scaling\.type must be a string, not 1"),
         (keys(embedding_length=[32]), r"key llama\.embedding_length must be an integer, not an array of 1"),
+        (keys(tokenizer__ggml__tokens=7), r"key tokenizer\.ggml\.tokens must be an array of strings"),
         (keys(attention__causal=1), r"key llama\.attention\.causal must be true or false, not 1"),
     ],
     "required tensor missing": [
