@@ -11,14 +11,14 @@ import pytest
 from workbench import refused, sis
 
 from sis_core import hookimpl
-from sis_core.backend import Backend, BackendOptions
-from sis_core.block import Attention, Block
+from sis_core.backend import Backend, BackendOptions, bind
+from sis_core.block import Attention, Block, Network
 from sis_core.language_model import load
 from sis_core.profiling import NAME, Recorder, profile_text, profiling, summarise, trace_events
 from sis_core.profiling.binding import part_name
 from sis_core.reference import ReferenceLayer, ReferenceLinear
 from sis_core.registry import Plugin, Registry
-from sis_core.step import Layer
+from sis_core.step import Forward, Layer
 
 PROMPT = "Once upon a time"
 
@@ -91,6 +91,27 @@ class LayerBackend(Backend):
     @hookimpl
     def sis_register_backends(self) -> list[Backend]:
         return [self]
+
+
+class WholeBackend(LayerBackend):
+    """Answers for the whole model, and by the layer when asked."""
+
+    name = "all-at-once"
+
+    def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
+        return bind(network, [], options)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_whole_forward_is_taken_apart_where_its_backend_has_layers(random_model: Path, whole: bool) -> None:
+    registry = Registry([*Registry.load().plugins, Plugin("mine", WholeBackend())])
+    wrapped, recorder = profiling(registry, "all-at-once", whole=whole)
+    with load(random_model, registry=wrapped, backend=NAME) as model:
+        profile_text(model, recorder, PROMPT, n_tokens=4, samplers="greedy")
+    found = summarise(recorder.spans)
+    assert bool(found.layers) is not whole
+    assert ("whole model" in [row.name for row in found.parts]) is whole
+    assert recorder.note == ("" if whole else "mine runs the whole model in one call; here it is timed part by part")
 
 
 @pytest.mark.parametrize(

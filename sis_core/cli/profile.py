@@ -34,6 +34,7 @@ SECTIONS = {
 @click.option("--samplers", metavar="CHAIN", help="A sampler chain, as for `sis generate`; default: the default one.")
 @click.option("--trace", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
               help="Also write a trace that ui.perfetto.dev opens.")  # fmt: skip
+@click.option("--whole", is_flag=True, help="Leave a backend that runs the whole model in one call as it is.")
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
@@ -45,16 +46,17 @@ def command(
     n_tokens: int,
     samplers: str | None,
     trace: Path | None,
+    whole: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Where the time of a token goes: by part, layer, plugin and matrix.
 
     The parts are timed by wrapping what backends bind, in this command only. A backend that runs the whole model in
-    one piece shows as one part.
+    one call is asked for its layers instead; with --whole it shows as one part.
     """
     chosen = take(options, "profile")
-    registry, recorder = profiling(registry_of(ctx), chosen["backend"])
+    registry, recorder = profiling(registry_of(ctx), chosen["backend"], whole=whole)
     chosen["backend"] = NAME
     with open_for(ctx, model, chosen, None, registry) as opened:
         with progress_bar() as update:
@@ -69,10 +71,10 @@ def command(
         if trace:
             _write(trace, json.dumps(trace_events(recorder.spans, f"sis {opened.path.name}")))
         if as_json:
-            about = {"model": str(opened.path), "grains": list(opened.grains), "threads": opened.options.n_threads}
+            about = {"model": str(opened.path), "grains": list(opened.grains), "note": recorder.note}
             json_line({**about, **attrs.asdict(found)})
             return
-        _print(found)
+        _print(found, recorder.note)
         if trace:
             click.echo(f"\n{trace}: {len(recorder.spans)} spans; open it at https://ui.perfetto.dev")
 
@@ -84,11 +86,13 @@ def _write(path: Path, text: str) -> None:
         raise SourceError(f"cannot be written: {error}", where=str(path), fix="name another file") from None
 
 
-def _print(found: Profile) -> None:
+def _print(found: Profile, note: str) -> None:
     click.echo(
         f"{found.ms:.3f} ms a token ({1e3 / found.ms:.1f} tokens/s while watched), median {found.median_ms:.3f} ms, "
         f"over {found.n_tokens} tokens; prompt {found.prompt_ms:.1f} ms"
     )
+    if note:
+        click.echo(note)
     for title, name in SECTIONS.items():
         rows: tuple[Row, ...] = getattr(found, name)
         if rows:

@@ -133,30 +133,46 @@ class TimedWhole:
 
 
 class ProfilingBackend(Backend):
-    """Binds what the chosen backends would bind, timed; used only by name."""
+    """Binds what the chosen backends would bind, timed; used only by name.
+
+    Args:
+        inner: the backends, in order.
+        whole: time a forward that runs in one piece as it is; else take the same backend's layers where it has them.
+    """
 
     name = NAME
 
-    def __init__(self, inner: Sequence[Backend], registry: Registry, recorder: Recorder) -> None:
-        self.inner, self._registry, self._recorder = list(inner), registry, recorder
+    def __init__(self, inner: Sequence[Backend], registry: Registry, recorder: Recorder, *, whole: bool) -> None:
+        self.inner, self._registry, self._recorder, self._whole = list(inner), registry, recorder, whole
 
     def memory(self, network: Network, options: BackendOptions) -> int:
         return max((backend.memory(network, options) for backend in self.inner), default=0)
 
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
         for backend in self.inner:
-            if (whole := backend.forward(network, layers, options)) is not None:
-                return TimedWhole(whole, self._owner(backend), self._recorder)
-        bound = tuple(self._layer(i, network.blocks[i], options) for i in layers)
+            if (forward := backend.forward(network, layers, options)) is None:
+                continue
+            owner = self._owner(backend)
+            if not self._whole and all(backend.layer(network.blocks[i], options) is not None for i in layers):
+                self._recorder.note = f"{owner} runs the whole model in one call; here it is timed part by part"
+                return self._sequence(network, layers, [backend], options)
+            return TimedWhole(forward, owner, self._recorder)
+        return self._sequence(network, layers, self.inner, options)
+
+    def _sequence(
+        self, network: Network, layers: range, backends: Sequence[Backend], options: BackendOptions
+    ) -> TimedSequence:
+        bound = tuple(self._layer(i, network.blocks[i], backends, options) for i in layers)
         grains = tuple(" + ".join(f"{part.owner} {part.name}" for part in layer.parts) for layer in bound)
-        head = self._linear(network.head.dense.weight, options) if layers.stop == network.n_layer else None
+        ends = layers.stop == network.n_layer
+        head = self._linear(network.head.dense.weight, backends, options) if ends else None
         embedding = evolve(network.embedding, weight=self._timed(network.embedding.weight))
         made = TimedSequence.of(evolve(network, embedding=embedding), layers, bound, grains, head)
         return evolve(cast("TimedSequence", made), recorder=self._recorder)
 
-    def _layer(self, index: int, block: Block, options: BackendOptions) -> TimedLayer:
+    def _layer(self, index: int, block: Block, backends: Sequence[Backend], options: BackendOptions) -> TimedLayer:
         halves = [Block((op,), block.state if _holds(op, Attention) else None) for op in block.ops]
-        for backend in self.inner:
+        for backend in backends:
             if (whole := backend.layer(block, options)) is None:
                 continue
             owner = self._owner(backend)
@@ -167,7 +183,7 @@ class ProfilingBackend(Backend):
             return TimedLayer(index, (Part("layer", owner, whole, block.state is not None),), self._recorder)
 
         def bind(weight: Weight) -> Linear:
-            return self._linear(weight, options)
+            return self._linear(weight, backends, options)
 
         layers = [ReferenceLayer.of(half, bind) for half in halves]
         return TimedLayer(index, self._parts(halves, layers, [REFERENCE] * len(layers)), self._recorder)
@@ -178,8 +194,8 @@ class ProfilingBackend(Backend):
             for half, layer, owner in zip(halves, layers, owners, strict=True)
         )
 
-    def _linear(self, weight: Weight, options: BackendOptions) -> Linear:
-        for backend in self.inner:
+    def _linear(self, weight: Weight, backends: Sequence[Backend], options: BackendOptions) -> Linear:
+        for backend in backends:
             if (bound := backend.linear(weight, options)) is not None:
                 return TimedLinear(bound, self._owner(backend), weight.name, self._recorder)
         return TimedLinear(ReferenceLinear(self._timed(weight)), REFERENCE, weight.name, self._recorder)
@@ -211,9 +227,9 @@ def part_name(op: Op) -> str:
     return " + ".join(name for name, kind in kinds.items() if _holds(op, kind)) or type(op).__name__.lower()
 
 
-def profiling(registry: Registry, backend: str | None) -> tuple[Registry, Recorder]:
+def profiling(registry: Registry, backend: str | None, *, whole: bool = False) -> tuple[Registry, Recorder]:
     """A registry with a backend called `NAME` around ``backend`` (the best by default), and what it records."""
     recorder = Recorder()
     inner = choose_backends(registry, backend)
-    wrapped = Plugin(NAME, ProfilingBackend(inner, registry, recorder))
+    wrapped = Plugin(NAME, ProfilingBackend(inner, registry, recorder, whole=whole))
     return Registry([*registry.plugins, wrapped], prefer=registry.prefer), recorder

@@ -44,11 +44,15 @@ class Span:
 
 @define(eq=False)
 class Recorder:
-    """Collects spans. Not thread-safe: it follows the thread that makes the steps."""
+    """Collects spans. Not thread-safe: it follows the thread that makes the steps.
+
+    ``note`` says how what was timed differs from a normal run.
+    """
 
     spans: list[Span] = field(factory=list)
     token: int = 0
     layer: int | None = None
+    note: str = ""
     _open: list[Span] = field(factory=list, init=False)
 
     def begin(self, part: str, owner: str = "core", detail: str = "") -> Span:
