@@ -44,8 +44,7 @@ class QuantFormat(ABC):
     def decoder(self) -> int | None:
         """Address of ``void decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *out)``.
 
-        None where the format has only Python. Rows lie ``row_bytes`` apart, which may be more than `row_bytes` says when
-        columns were cut. The function must be thread-safe and write ``n_rows * n_cols`` floats.
+        None where the format has only Python. Rows lie ``row_bytes`` apart, which may be more than they take. The function must be thread-safe and write ``n_rows * n_cols`` floats.
         Whoever returns an address keeps the library that owns it alive for as long as the format lives.
         """
         return None
@@ -184,58 +183,7 @@ class BF16Format(BlockFormat):
         return np.where(np.isnan(values), quiet, rounded).astype("<u2").view(np.uint8)
 
 
-def encode(format: QuantFormat, values: F32, importance: F32 | None = None, *, where: str = "") -> U8:
-    """Quantise with every check: the way in for commands, where `QuantFormat.quantize` trusts both sides.
-
-    Args:
-        values: float32 ``(n_rows, n_cols)``.
-        importance: ``(n_cols,)``, how much an error in each column counts; ignored by formats without use for it.
-        where: the tensor's name, for messages.
-
-    Returns:
-        bytes ``(n_rows, row_bytes(n_cols))``.
-
-    Raises:
-        FormatError: values or importance that are not finite, a codec that returns something of another shape or type,
-            or finite values that are not finite any more once decoded: too large for the format's scales.
-    """
-    where = where or format.name
-    format.check_values(values)
-    if not np.isfinite(values).all():
-        raise FormatError(
-            f"holds {_first_not_finite(values)}, which cannot be quantised", where=where, fix="repair the source model"
-        )
-    if importance is None:
-        data = format.quantize(values)
-    else:
-        if importance.shape != values.shape[1:] or not np.isfinite(importance).all() or (importance < 0).any():
-            raise FormatError(
-                f"importance must be {values.shape[1]} finite weights of at least 0",
-                where=where,
-                fix="compute it again",
-            )
-        data = format.quantize_weighted(values, np.ascontiguousarray(importance, np.float32))
-    shape = (len(values), format.row_bytes(values.shape[1]))
-    if data.dtype != np.uint8 or data.shape != shape:
-        raise FormatError(
-            f"format {format.name} encoded to {data.dtype} {data.shape}, not uint8 {shape}", where=where, fix=_REPORT
-        )
-    decoded = _decoded(format, data, values.shape[1], where)
-    if not np.isfinite(decoded).all():
-        raise FormatError(
-            f"{format.name} turns finite values into {_first_not_finite(decoded)}: too large for its scales",
-            where=where,
-            fix="keep this tensor in BF16 or F32",
-        )
-    return data
-
-
 _REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
-
-
-def _first_not_finite(values: F32) -> str:
-    row, column = np.argwhere(~np.isfinite(values))[0]
-    return f"{values[row, column]} in row {row}, column {column}"
 
 
 def _decoded(format: QuantFormat, rows: U8, n_cols: int, where: str) -> F32:

@@ -38,7 +38,7 @@ class KQuant(BlockFormat):
         for start in range(0, len(blocks), CHUNK):
             some = blocks[start : start + CHUNK]
             chosen = None if weights is None else weights[np.arange(start, start + len(some)) % len(weights)]
-            # Values that overflow on the way, or are not finite, end as infinite factors: `encode` of the core refuses.
+            # Values that overflow on the way, or are not finite, end as infinite factors: `sis quantize` refuses.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 out[start : start + len(some)] = self.encode(some, chosen)
         return out
