@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin"}
+EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "nf4", "codebook4", "hqq", "ternary", "c_decoder"}
 
 
 def installer() -> list[str]:

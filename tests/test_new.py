@@ -51,7 +51,7 @@ def test_a_new_plugin_installs_and_passes_its_test(kind: str, tmp_path: Path) ->
     records, record = RECORDS[kind]
     assert (row["problem"], row["offers"]) == (None, {records: [record]})
     done = run(
-        sys.executable, "-m", "pytest", "-q", "-p", "sis_core.testing.pytest_plugin", "-p", "no:cacheprovider", folder,
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder,
         cwd=tmp_path, PYTHONPATH=str(site),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,4 +5,5 @@ from sis_core.testing.quant_format import check_quant_format as check_quant_form
 from sis_core.testing.sampler import check_sampler as check_sampler
 from sis_core.testing.source import check_source as check_source
 from sis_core.testing.suites import BackendSuite as BackendSuite
+from sis_core.testing.suites import QuantFormatSuite as QuantFormatSuite
 from sis_core.testing.suites import SamplerSuite as SamplerSuite

@@ -14,8 +14,54 @@ import numpy as np
 from sis_core.backend import Backend
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
+from sis_core.testing import quant_format as quant_kit
 from sis_core.testing import sampler as sampler_kit
 from sis_core.testing.backend import FORMATS, check_backend
+
+
+class QuantFormatSuite:
+    """`check_quant_format` in parts.
+
+    Attributes:
+        format: the instance under test.
+        max_error: as in `check_quant_format`.
+    """
+
+    format: ClassVar[QuantFormat]
+    max_error: ClassVar[float | None] = None
+
+    def test_declaration(self) -> None:
+        """Name, sizes, and the length of rows."""
+        self._check().declaration()
+
+    def test_decoding(self) -> None:
+        """Any bytes; the same again, row by row, out of longer rows, in threads."""
+        self._check().decoding()
+
+    def test_encoding(self) -> None:
+        """Any values; or a refusal, where the format only decodes."""
+        check = self._check()
+        if self.format.can_quantize:
+            check.encoding()
+        else:
+            check.refuses_to_encode()
+
+    def test_faithfulness(self) -> None:
+        """How near decoded values are to the encoded ones."""
+        if self.format.can_quantize:
+            self._check().faithfulness(self.max_error)
+
+    def test_importance(self) -> None:
+        """Columns that matter more are kept better, where the format can weigh them."""
+        if self.format.can_quantize:
+            self._check().importance()
+
+    def test_native_decoder(self) -> None:
+        """The C function, where there is one, gives what Python gives."""
+        self._check().native_decoder()
+
+    def _check(self) -> quant_kit._Check:
+        return quant_kit._Check(self.format)
 
 
 class SamplerSuite:

@@ -1,0 +1,46 @@
+"""POT4: powers of two, so that a multiplication is a shift; with a decoder in C.
+
+Source: Zhou et al. 2017, "Incremental Network Quantization: Towards Lossless CNNs with Low-Precision Weights".
+"""
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+
+from sis_core import hookimpl
+from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
+from sis_core.quant import BlockFormat, QuantFormat
+
+LIBRARY = ctypes.CDLL(str(Path(__file__).with_name("libpot4.so")))  # a global: it must outlive every address
+
+
+class POT4(BlockFormat):
+    """Blocks of 32: the largest magnitude as bfloat16, then a sign and an exponent from 0 to -7 in 4 bits each."""
+
+    name, block_size, type_size = "POT4", 32, 18
+
+    @property
+    def decoder(self) -> int | None:
+        return ctypes.cast(LIBRARY.pot4_decode, ctypes.c_void_p).value
+
+    def quantize_blocks(self, values: F32) -> U8:
+        if not np.isfinite(values).all():
+            raise FormatError("cannot hold NaN or infinity", where=self.name)
+        scales = np.abs(values).max(axis=1, keepdims=True).view("<u4") >> 16  # (n, 1): bfloat16, rounded to zero
+        with np.errstate(divide="ignore", invalid="ignore"):  # zeros
+            exponents = -np.log2(np.abs(values) / (scales << 16).view("<f4") / np.float32(1.06))  # 1.06: to the nearer
+        exponents = np.nan_to_num(np.rint(exponents))
+        codes = np.clip(exponents, 0, 7).astype(np.uint8) | (values < 0).astype(np.uint8) << 3
+        return np.hstack([scales.astype("<u2").view(np.uint8), codes[:, :16] | codes[:, 16:] << 4])
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        scales = (blocks[:, :2].copy().view("<u2").astype("<u4") << 16).view("<f4")
+        codes = np.hstack([blocks[:, 2:] & 15, blocks[:, 2:] >> 4])
+        return np.ldexp(np.where(codes & 8, -scales, scales), -(codes & 7).astype(np.int32))
+
+
+@hookimpl
+def sis_register_quant_formats() -> list[QuantFormat]:
+    return [POT4()]

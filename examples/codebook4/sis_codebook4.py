@@ -1,0 +1,60 @@
+"""Every row has a codebook of its own: 16 values found by k-means, in units of the row's scale.
+
+Source: Kim et al. 2023, "SqueezeLLM: Dense-and-Sparse Quantization", section 4.1, without its weighting by sensitivity.
+"""
+
+import numpy as np
+
+from sis_core import hookimpl
+from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
+from sis_core.quant import QuantFormat
+
+HEADER, ROUNDS = 2 + 16, 8
+
+
+class Codebook4(QuantFormat):
+    """A row is a half-precision scale, 16 signed bytes, and 4 bits a value: not blocks, so it says how long it is."""
+
+    name, block_size = "CODEBOOK4", 32
+    bits_per_weight = 4 + 8 * HEADER / 2048  # for rows of 2048 values
+
+    def row_bytes(self, n_cols: int) -> int:
+        return HEADER + super().row_bytes(n_cols) * self.block_size // 2
+
+    def quantize(self, values: F32) -> U8:
+        self.check_values(values)
+        if not np.isfinite(values).all():
+            raise FormatError("cannot hold NaN or infinity", where=self.name)
+        scales = np.minimum(np.abs(values).max(axis=1, keepdims=True) / np.float32(127), 65504).astype("<f2")  # (n, 1)
+        x = values / np.where(scales > 0, scales, 1).astype(np.float32)
+        book = np.clip(np.rint([codebook(row) for row in np.sort(x, axis=1)]), -127, 127).astype(np.int8)  # (n, 16)
+        codes = sum(x > border[:, None] for border in borders(book.astype(np.float32)).T).astype(np.uint8)
+        return np.hstack([scales.view(np.uint8), book.view(np.uint8), codes[:, ::2] | codes[:, 1::2] << 4])
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        self.check_rows(rows, n_cols)
+        with np.errstate(invalid="ignore"):  # damaged files have infinite scales
+            book = rows[:, 2:HEADER].astype(np.int8) * rows[:, :2].copy().view("<f2").astype(np.float32)  # (n, 16)
+        codes = np.stack([rows[:, HEADER:] & 15, rows[:, HEADER:] >> 4], axis=2).reshape(len(rows), n_cols)
+        return np.take_along_axis(book, codes.astype(np.intp), axis=1)
+
+
+def codebook(row: F32) -> F32:
+    """The 16 centres, in order, of a sorted row: Lloyd's algorithm from quantiles of its different values."""
+    different, sums = np.unique(row), np.append(0, np.cumsum(row, dtype=np.float64))
+    centres = different[np.linspace(0, len(different) - 1, 16).astype(int)]
+    for _ in range(ROUNDS):
+        ends = np.concatenate([[0], np.searchsorted(row, borders(centres), side="right"), [len(row)]])
+        counts = np.diff(ends)
+        centres = np.where(counts > 0, np.diff(sums[ends]) / np.maximum(counts, 1), centres).astype(np.float32)
+    return np.sort(centres)
+
+
+def borders(centres: F32) -> F32:
+    return (centres[..., 1:] + centres[..., :-1]) / 2
+
+
+@hookimpl
+def sis_register_quant_formats() -> list[QuantFormat]:
+    return [Codebook4()]

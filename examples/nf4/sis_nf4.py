@@ -1,0 +1,43 @@
+"""NF4: the 16 levels are quantiles of a normal distribution, so that each is used about equally often.
+
+Source: Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs", section 3 and appendix E.
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+
+from sis_core import hookimpl
+from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
+from sis_core.quant import BlockFormat, QuantFormat
+
+END = (1 / 32 + 1 / 30) / 2  # the outermost quantile: 7 levels lie below zero, 8 above it
+BELOW, ABOVE = ([NormalDist().inv_cdf(p) for p in np.linspace(END, 0.5, n, endpoint=False)] for n in (7, 8))
+LEVELS = (np.array([*BELOW, 0, *np.negative(ABOVE[::-1])]) / -BELOW[0]).astype(np.float32)  # (16,), from -1 to 1
+BORDERS = (LEVELS[1:] + LEVELS[:-1]) / 2
+
+
+class NF4(BlockFormat):
+    """Blocks of 64 values: their largest magnitude in half precision, then 4 bits each."""
+
+    name, block_size, type_size = "NF4", 64, 34
+
+    def quantize_blocks(self, values: F32) -> U8:
+        if not np.isfinite(values).all():
+            raise FormatError("cannot hold NaN or infinity", where=self.name)
+        scales = np.minimum(np.abs(values).max(axis=1, keepdims=True), np.float32(65504)).astype("<f2")  # (n, 1)
+        relative = values / np.where(scales > 0, scales, 1).astype(np.float32)
+        codes = np.searchsorted(BORDERS, relative).astype(np.uint8)  # (n, 64): the nearest level
+        return np.hstack([scales.view(np.uint8), codes[:, :32] | codes[:, 32:] << 4])
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        scales = blocks[:, :2].copy().view("<f2").astype(np.float32)
+        codes = np.hstack([blocks[:, 2:] & 15, blocks[:, 2:] >> 4])
+        with np.errstate(invalid="ignore"):  # damaged files have infinite scales
+            return scales * LEVELS[codes]
+
+
+@hookimpl
+def sis_register_quant_formats() -> list[QuantFormat]:
+    return [NF4()]
