@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_a_real_model_word_by_word(test_data: Path, kv_type: str) -> None:
     ids = golden["greedy_ids"]
     with open_model(Model, path, REGISTRY, backend="x86", options=BackendOptions(kv_type=kv_type)) as model:
         cache = model.new_cache(256)
-        for i, (token, following) in enumerate(zip(ids, ids[1:], strict=False)):
+        for i, (token, following) in enumerate(itertools.pairwise(ids)):
             logits = model.step(Batch.of([token], position=i), cache).values[0]
             assert int(logits.argmax()) == following, f"token {i + 1}"
 
