@@ -44,8 +44,9 @@ class QuantFormat(ABC):
     def decoder(self) -> int | None:
         """Address of ``void decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *out)``.
 
-        None where the format has only Python. Rows lie ``row_bytes`` apart, which may be more than they take. The function must be thread-safe and write ``n_rows * n_cols`` floats.
-        Whoever returns an address keeps the library that owns it alive for as long as the format lives.
+        None where the format has only Python. Rows lie ``row_bytes`` apart, which may be more than they take. The
+        function must be thread-safe and write ``n_rows * n_cols`` floats. Whoever returns an address keeps the
+        library that owns it alive for as long as the format lives.
         """
         return None
 
