@@ -96,7 +96,7 @@ def compare_formats(
         for i, plan in enumerate(plans):
             if progress:
                 progress(plan.label, i, len(plans))
-            made = folder / f"{plan.label}.gguf"
+            made = folder / f"{i}.gguf"
             try:
                 quantize_file(original.file, made, plan, n_threads=settings.run.get("n_threads"))
                 with _open(made, registry, settings) as model:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbench import refused, sis
+from workbench import interrupted, refused, sis
 
 from sis_core.benchmark import BinaryPeer, Case, PythonPeer, Runner, make_cases, summarise
 from sis_core.errors import BackendError, ContextError
@@ -156,3 +156,7 @@ def test_a_python_peer_is_asked_run_by_run(random_model: Path, tmp_path: Path) -
 def test_a_python_peer_that_ends(random_model: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="it ended"):
         PythonPeer(random_model, 1, program(tmp_path / "python", "pass"))
+
+
+def test_ctrl_c(random_model: Path) -> None:
+    interrupted("bench", random_model, "-r", 100_000)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
-from workbench import format_file, refused, sis
+from workbench import format_file, interrupted, refused, sis
 
 from sis_core.cli.report import comma_separated, markdown
 from sis_core.comparison import FormatRow, draw_plot
@@ -187,6 +187,16 @@ def test_compare_formats(random_model: Path, text: Path, tmp_path: Path) -> None
 def test_bad_comparisons(random_model: Path, text: Path, tmp_path: Path, args: list[str], message: str) -> None:
     refused(sis("compare-formats", random_model, "--text", text, *args, cwd=tmp_path), message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c(random_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(TEXT * 2000)
+    interrupted("eval", random_model, "--text", tmp_path / "long.txt", "--ctx", 64)
+    work = tmp_path / "work"
+    work.mkdir()
+    args = ("--formats", "q8_0", "--text", tmp_path / "long.txt", "--ctx", 64, "--folder", work)
+    interrupted("compare-formats", random_model, *args)
+    assert list(work.iterdir()) == []
 
 
 ROWS = [

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workbench import refused, sis
+import tiny_models
+from workbench import interrupted, refused, sis
 
 from sis_core import hookimpl
 from sis_core.backend import Backend, BackendOptions, bind
@@ -183,3 +184,8 @@ def test_the_program(random_model: Path, tmp_path: Path) -> None:
 )
 def test_bad_options(random_model: Path, tmp_path: Path, args: list[str], message: str) -> None:
     refused(sis("profile", random_model, "-n", 4, *args, cwd=tmp_path), message)
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    model = tiny_models.write_model(tmp_path / "m.gguf", tiny_models.metadata(llama__context_length=1 << 20))
+    interrupted("profile", model, "-n", 1 << 19)

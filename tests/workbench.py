@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,19 @@ def refused(done: subprocess.CompletedProcess[str], *parts: str, code: int = 1) 
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in done.stderr, done.stderr
+
+
+def interrupted(*args: object, after: float = 3.0) -> None:
+    """Run the program, press Ctrl-C, and check that it ends as it should."""
+    options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    running = subprocess.Popen([*SIS, *map(str, args)], **options)
+    try:
+        time.sleep(after)
+        assert running.poll() is None, running.communicate()
+        running.send_signal(signal.SIGINT)
+        output, errors = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.wait()
+    assert running.returncode == 130, (output, errors)
+    assert "Traceback" not in errors

@@ -53,9 +53,11 @@ class WorkFolder:
         try:
             self.path.mkdir(exist_ok=True)
             self._take_lock()
+            for torn in self.path.glob(".sis-*.part"):  # a run that was killed while it allocated
+                torn.unlink()
             if not self._plan.exists() or self._plan.read_text("utf-8") != text:
                 self.started_anew = self._plan.exists()
-                for old in (self._plan, self._done, self.model, *self.path.glob(".sis-*.part")):
+                for old in (self._plan, self._done, self.model):
                     old.unlink(missing_ok=True)
                 self._plan.write_text(text, "utf-8")
         except OSError as error:
