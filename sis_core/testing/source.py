@@ -102,7 +102,7 @@ class _Check:
                 self.fail(f"raised {type(error).__name__} without saying where: {error}", reference)
             raise
         except Exception as error:
-            self.fail(f"raised {type(error).__name__}, not a SisError: {error}", reference)
+            self.fail(f"raised {type(error).__name__}, not a SisError: {str(error)[:200]}", reference)
         if found is not None and not isinstance(found, Path):
             self.fail(f"returned {type(found).__name__}, not a Path or None", reference)
         return found
