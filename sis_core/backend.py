@@ -13,6 +13,7 @@ from typing import ClassVar
 from attrs import frozen
 
 from sis_core.block import Block, Network
+from sis_core.invariant import RowByRow
 from sis_core.quant import Weight
 from sis_core.reference import ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.step import Forward, Layer, Linear
@@ -27,7 +28,7 @@ class BackendOptions:
     Attributes:
         n_threads: threads a step may use; None lets the backend decide.
         pack: True to copy weights into the backend's layout, False to read them in place, None for its own rule.
-        batch_invariant: results must not depend on which other rows share a step.
+        batch_invariant: results must not depend on which other rows share a step; see `sis_core.invariant`.
         kv_type: the cache type that sessions will ask for; a backend that cannot keep it answers None.
         progress: called with bytes done and bytes in all while weights are packed.
     """
@@ -82,9 +83,17 @@ class NumpyBackend(Backend):
     score = 1
 
 
+def why_idle(backend: Backend) -> str | None:
+    """`Backend.idle_reason`, guarded: a backend that cannot even say why it is idle is idle for that."""
+    try:
+        return backend.idle_reason()
+    except Exception as error:
+        return f"idle_reason failed: {type(error).__name__}: {error}"
+
+
 def usable(backends: Sequence[Backend]) -> list[Backend]:
     """The backends that may be used without being named, best first."""
-    ready = [backend for backend in backends if backend.score > 0 and backend.idle_reason() is None]
+    ready = [backend for backend in backends if backend.score > 0 and why_idle(backend) is None]
     return sorted(ready, key=lambda backend: (-backend.score, backend.name))
 
 
@@ -93,6 +102,11 @@ def bind(
 ) -> Forward:
     """A forward for ``layers`` (all by default), asking ``backends`` in the order given."""
     layers = range(network.n_layer) if layers is None else layers
+    forward = _bind(network, backends, options, layers)
+    return RowByRow(forward) if options.batch_invariant else forward
+
+
+def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range) -> Forward:
     for backend in backends:
         if (forward := backend.forward(network, layers, options)) is not None:
             return forward

@@ -15,6 +15,7 @@ class Gate:
         self._what = what
         self._inside = 0
         self._closed = False
+        self._drained = False
         self._changed = threading.Condition()
 
     @property
@@ -35,10 +36,12 @@ class Gate:
             self._changed.notify_all()
 
     def close(self) -> bool:
-        """Close and wait; False when it was closed already."""
+        """Let nobody in any more and wait for those inside. True for the one caller that should free things.
+
+        An interrupted wait can be repeated.
+        """
         with self._changed:
-            if self._closed:
-                return False
             self._closed = True
             self._changed.wait_for(lambda: self._inside == 0)
-            return True
+            first, self._drained = not self._drained, True
+            return first

@@ -11,7 +11,7 @@ from attrs import define, frozen
 from sis_core.arrays import F32
 from sis_core.errors import ContextError
 from sis_core.sampler import Chain, Sampler, SamplerContext, log_softmax
-from sis_core.session import Outputs, Session, take_chunk
+from sis_core.session import Outputs, Session, n_common, take_chunk
 from sis_core.stops import StopFilter
 from sis_core.tokenizer import TextStream
 
@@ -109,7 +109,8 @@ def run(session: Session, requests: Sequence[Request]) -> Iterator[Piece]:
     """Continue all requests together, yielding pieces as they come; each request's last piece has a finish_reason.
 
     Request ``i`` is sequence ``i`` of the session; it goes on from what that sequence holds. A step has one token of
-    each sequence that is decoding, and the rest of its 512 rows are prefill.
+    each sequence that is decoding, and the rest of its 512 rows are prefill. The last token chosen is given out but
+    not fed: whoever goes on with the session feeds it first.
 
     Raises:
         ContextError: a prompt is longer than ``n_ctx`` (before anything runs), unless its policy is ``shift``.
@@ -127,14 +128,16 @@ def run(session: Session, requests: Sequence[Request]) -> Iterator[Piece]:
 
 
 def _start(session: Session, index: int, request: Request) -> _Running:
-    prompt = list(request.prompt)
+    prompt = session.valid(request.prompt)
     if not prompt:
         raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
-    if request.context == "shift" and len(prompt) > session.n_ctx:
-        prompt = shifted(prompt, session.n_ctx, request.n_keep)
+    before = session.tokens(index) + prompt
+    if request.context == "shift" and len(before) > session.n_ctx:
+        before = shifted(before, session.n_ctx, request.n_keep)
+        session.truncate(index, n_common(before, session.tokens(index)))
+        prompt = before[len(session.tokens(index)) :]
     session.check_room(len(prompt), index)
     tokenizer = session.model.tokenizer
-    before = session.tokens(index) + prompt
     context = SamplerContext(session.model.config.n_vocab, before, tokenizer, request.seed)
     at_start = not tokenizer.decode(before[:8])  # nothing but control tokens: the text begins here
     return _Running(
@@ -166,6 +169,7 @@ def _continue(session: Session, running: _Running, logits: F32) -> Iterator[Piec
             reason = "context"
     if reason not in (None, "stop"):
         text += running.stops.flush(running.text.flush())
+        reason = "stop" if running.stops.found else reason
     running.done = reason is not None
     running.pending = [] if running.done else [token]
     logprob, top = _logprobs(logits, token, request.logprobs)
@@ -202,5 +206,6 @@ def _logprobs(logits: F32, token: int, n: int | None) -> tuple[float | None, tup
     if n is None:
         return None, ()
     values = log_softmax(logits)
-    best = np.argsort(-values, kind="stable")[:n].tolist()
+    near = np.argpartition(-values, n)[:n] if n < len(values) else np.arange(len(values))
+    best = sorted(near.tolist(), key=lambda i: (-values[i], i))
     return float(values[token]), tuple(TokenLogprob(i, float(values[i])) for i in best)

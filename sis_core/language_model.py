@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from attrs import frozen
 from sis_core.arrays import F32
 from sis_core.backend import BackendOptions
 from sis_core.chain import make_chain
-from sis_core.errors import SamplerError
+from sis_core.errors import ContextError, SamplerError, SisError
 from sis_core.generate import ContextPolicy, FinishReason, Piece, Request, run
 from sis_core.model import Model, open_model
 from sis_core.registry import Registry
@@ -46,6 +47,12 @@ class LanguageModel(Model):
         """The text of token ids, without control tokens."""
         return self.tokenizer.decode(tokens)
 
+    def with_backend(self, backend: str) -> LanguageModel:
+        """A second model over the same file with another backend; each is closed on its own."""
+        other = super().with_backend(backend)
+        other.on_error = self.on_error
+        return other
+
     def session(self, *, n_ctx: int | None = None, max_tokens: int | None = None) -> Session:
         """A session for working token by token. ``max_tokens`` is what its cache holds over all sequences."""
         return Session(self, n_ctx=n_ctx, max_tokens=max_tokens, on_error=self.on_error)
@@ -61,6 +68,8 @@ class LanguageModel(Model):
     def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> list[Completion]:
         """Continue several prompts together: each step of the model serves all of them."""
         pieces: list[list[Piece]] = [[] for _ in prompts]
+        if not prompts:
+            return []
         for piece in self.stream([self.request(prompt, **options) for prompt in prompts]):
             pieces[piece.sequence].append(piece)
         return [completion(part) for part in pieces]
@@ -83,6 +92,8 @@ class LanguageModel(Model):
         **options: Any,
     ) -> Request:
         """A `Request` from what a person would write. Without ``seed`` every call draws anew."""
+        _at_least(1, max_tokens=max_tokens)
+        _at_least(0, n_keep=n_keep, logprobs=logprobs)
         tokens = (
             self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
             if isinstance(prompt, str)
@@ -93,7 +104,7 @@ class LanguageModel(Model):
             make_chain(self.registry, sampler, samplers, options),
             max_tokens=max_tokens,
             stop=_checked_stops((stop,) if isinstance(stop, str) else tuple(stop)),
-            seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
+            seed=int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed),
             logprobs=logprobs,
             context=context,
             n_keep=n_keep,
@@ -110,7 +121,9 @@ class LanguageModel(Model):
 
     def _once(self, prompt: Prompt, want: Literal["logits", "hidden"]) -> F32:
         tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-        with self.session(n_ctx=max(len(tokens), 1)) as session:
+        if not tokens:
+            raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
+        with self.session(max_tokens=len(tokens)) as session:
             return session.hidden(tokens) if want == "hidden" else session.feed(tokens, every=True)
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
@@ -130,6 +143,12 @@ def _checked_stops(stops: tuple[str, ...]) -> tuple[str, ...]:
     if "" in stops:
         raise SamplerError("a stop string is empty", where="--stop", fix="leave it out to go on without one")
     return stops
+
+
+def _at_least(least: int, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and operator.index(value) < least:
+            raise SisError(f"is {value}, but must be at least {least}", where=name)
 
 
 def completion(pieces: Sequence[Piece]) -> Completion:
@@ -172,6 +191,7 @@ def load(
     Raises:
         SisError: the model cannot be found, read or run faithfully; the message says why and what to do.
     """
+    _at_least(1, n_ctx=n_ctx, n_threads=n_threads)
     registry = registry or Registry.load()
     path = resolve(None if model is None else os.fspath(model), registry.records("sources"))
     loaded = open_model(

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from attrs import evolve
-from threadpoolctl import ThreadpoolController
 
 from sis_core.architecture import Architecture, ModelConfig, build_network
-from sis_core.backend import Backend, BackendOptions, bind, usable
+from sis_core.backend import Backend, BackendOptions, bind, usable, why_idle
+from sis_core.blas import BLAS_THREADS
 from sis_core.block import Network
 from sis_core.errors import BackendError, FormatError, ModelError, SisError, TokenizerError
 from sis_core.gate import Gate
@@ -53,15 +53,15 @@ class Model:
         options: BackendOptions,
         shared: _SharedFile,
         degraded: int = 0,
+        memory_limit: int | None = None,
     ) -> None:
         self.file, self.registry, self.config, self.network = file, registry, config, network
-        self.options, self.degraded = options, degraded
+        self.options, self.degraded, self.memory_limit = options, degraded, memory_limit
         self.path: Path = file.path
         self._shared = shared
         self._gate = Gate(str(file.path))
         self._lock = threading.Lock()
         self._tokenizer: Tokenizer | None = None
-        self._blas = ThreadpoolController()
         self.backends = choose_backends(registry, backend)
         self.backend = self.backends[0].name
         self.forward: Forward = bind(network, self.backends, options)
@@ -75,7 +75,7 @@ class Model:
     @property
     def grains(self) -> tuple[str, ...]:
         """Who runs each layer."""
-        return self.forward.grains
+        return self._grains if self.closed else self.forward.grains
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -89,7 +89,8 @@ class Model:
         """An empty cache for ``max_tokens`` tokens; MemoryLimitError with the sum when it cannot fit."""
         with self._gate:
             size = self.forward.cache_nbytes(self.options.kv_type, max_tokens)
-            MemoryPlan(0, 0, size, 0).check(available_memory(), f"a cache of {max_tokens} tokens")
+            limit = available_memory() if self.memory_limit is None else min(self.memory_limit, available_memory())
+            MemoryPlan(0, 0, size, 0).check(limit, f"a cache of {max_tokens} tokens")
             return self.forward.new_cache(self.options.kv_type, max_tokens)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
@@ -97,7 +98,7 @@ class Model:
         with self._gate:
             if self.options.n_threads is None:
                 return self.forward.step(batch, cache)
-            with self._blas.limit(limits=self.options.n_threads, user_api="blas"):
+            with BLAS_THREADS.limited(self.options.n_threads):
                 return self.forward.step(batch, cache)
 
     def with_backend(self, backend: str) -> Self:
@@ -106,6 +107,7 @@ class Model:
             other = type(self)(
                 self.file, self.registry, self.config, self.network,
                 backend=backend, options=self.options, shared=self._shared, degraded=self.degraded,
+                memory_limit=self.memory_limit,
             )  # fmt: skip
             other._tokenizer = self._tokenizer
             return other
@@ -117,6 +119,7 @@ class Model:
     def close(self) -> None:
         """Wait for running steps, then free what the backend holds and unmap the file. Closing twice is no error."""
         if self._gate.close():
+            self._grains = self.forward.grains
             del self.forward
             self._shared.drop()
 
@@ -187,6 +190,7 @@ def open_model(
         return kind(
             file, registry, config, network,
             backend=backend, options=options, shared=shared, degraded=tensors.degraded,
+            memory_limit=memory_limit,
         )  # fmt: skip
     except BaseException:
         file.close()
@@ -253,7 +257,7 @@ def choose_backends(registry: Registry, name: str | None) -> list[Backend]:
             raise BackendError("no backend works on this machine", where="--backend")
         return chosen
     backend: Backend = registry.get("backends", name, where="--backend")
-    if reason := backend.idle_reason():
+    if reason := why_idle(backend):
         raise BackendError(f"cannot work here: {reason}", where=f"backend {name}", fix="choose another with --backend")
     return [backend]
 
@@ -271,8 +275,8 @@ def fit_context(
     """The config with a context that memory allows: exactly ``wanted``, or the longest up to the trained length."""
     limit = available_memory() if memory_limit is None else memory_limit
     packed = max((b.memory(network, options) for b in choose_backends(registry, backend)), default=0)
-    names: dict[str, int] = {w.name: w.nbytes for w in network.weights()}
-    weights = 0 if packed else sum(names.values())
+    views = {(w.name, w.first_row, w.first_col, w.shape): w.nbytes for w in network.weights()}
+    weights = 0 if packed else sum(views.values())
     working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
     per_token = sum(b.state.nbytes(1, 4 if options.kv_type == "f32" else 2) for b in network.blocks if b.state)
 
@@ -302,7 +306,9 @@ def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
     name = file.metadata.get("tokenizer.ggml.model")
     if not isinstance(name, str):
         raise TokenizerError(
-            "the key tokenizer.ggml.model is missing", where=str(file.path), fix="give token ids instead of text"
+            "the key tokenizer.ggml.model is missing",
+            where=str(file.path),
+            fix="the file holds no vocabulary: work with token ids in a session",
         )
     factory = registry.get("tokenizers", name, where=str(file.path))
     try:

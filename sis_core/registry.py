@@ -7,6 +7,7 @@ down. Records keep the name of the plugin they came from. A registry is an objec
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import sys
@@ -95,8 +96,11 @@ class Plugin:
 class Registry:
     """Every plugin of one program, and the records they offer. Thread-safe."""
 
-    def __init__(self, plugins: Sequence[Plugin], *, prefer: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, plugins: Sequence[Plugin], *, prefer: Mapping[str, str] | None = None, disabled: Iterable[str] = ()
+    ) -> None:
         self.plugins = list(plugins)
+        self.disabled = frozenset(disabled)
         self.prefer = dict(prefer or {})
         self._kinds = _kinds()
         self._entries: dict[str, list[Entry]] = {}
@@ -126,7 +130,7 @@ class Registry:
         found = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
         installed = [_from_entry_point(point) for point in found if point.name not in hidden]
         named = [_from_file(Path(path)) for path in files]
-        return cls([_builtin(), *installed, *named], prefer=prefer)
+        return cls([_builtin(), *installed, *named], prefer=prefer, disabled=hidden)
 
     @classmethod
     def of(cls, *modules: Any, prefer: Mapping[str, str] | None = None) -> Registry:
@@ -151,7 +155,24 @@ class Registry:
 
     def records(self, kind: str) -> list[Any]:
         """The records of a kind, without those that lost a name to a preferred plugin."""
-        return [entry.record for entry in self.entries(kind)]
+        clashes = self.clashes(kind)
+        lost = {
+            (name, plugin)
+            for name, plugins in clashes.items()
+            if (wanted := self.preferred(name)) in plugins
+            for plugin in plugins
+            if plugin != wanted
+        }
+        names = self._kinds[kind].names
+        return [
+            entry.record
+            for entry in self.entries(kind)
+            if not any((name, entry.plugin) in lost for name in names(entry.record))
+        ]
+
+    def preferred(self, name: str) -> str | None:
+        """The plugin that the user prefers for a name, or for a type id (``type 42`` or ``42``)."""
+        return self.prefer.get(name) or self.prefer.get(name.removeprefix("type "))
 
     def names(self, kind: str) -> list[str]:
         """Every name of a kind, sorted."""
@@ -171,12 +192,22 @@ class Registry:
         found = self.find(kind, name)
         if found is None:
             noun, known = self._kinds[kind].noun, self.names(kind)
-            package = package_for(kind, name)
-            fix = f"`pip install {package}`" if package else f"installed are: {', '.join(known) or 'none'}"
+            fix = self._remedy(package_for(kind, name), known)
             raise PluginError(
                 f"no installed plugin brings the {noun} {name!r}{suggest(name, known)}", where=where, fix=fix
             )
         return found
+
+    def _remedy(self, package: str | None, known: list[str]) -> str:
+        """What to do when a name is missing: mend, enable or install the package known to bring it."""
+        if package is None:
+            return f"installed are: {', '.join(known) or 'none'}"
+        for plugin in self.plugins:
+            if plugin.origin == package and plugin.error:
+                return f"the package {package} is installed, but {plugin.error}"
+        if package.removeprefix("sis-") in self.disabled:
+            return f"the package {package} is switched off by SIS_DISABLED_PLUGINS"
+        return f"`pip install {package}`"
 
     def owner(self, kind: str, record: Any) -> str:
         """The name of the plugin that brought a record."""
@@ -197,7 +228,7 @@ class Registry:
             self.entries(kind)
 
     def _preferred(self, kind: str, name: str, claims: list[Entry]) -> list[Entry]:
-        wanted = self.prefer.get(name) or self.prefer.get(name.removeprefix("type "))
+        wanted = self.preferred(name)
         chosen = [entry for entry in claims if entry.plugin == wanted]
         if len(chosen) == 1:
             return chosen
@@ -210,6 +241,10 @@ class Registry:
         )
 
     def _register(self, plugin: Plugin) -> None:
+        if self._manager.has_plugin(plugin.name):
+            first = next(other.origin for other in self.plugins if other.name == plugin.name)
+            plugin.error = f"the name {plugin.name!r} is taken by the plugin of {first or 'another module'}"
+            return
         api = getattr(plugin.module, "sis_api", hookspecs.SIS_API)
         if api != hookspecs.SIS_API:
             plugin.error = f"speaks sis_api {api}, but this sis-core speaks {hookspecs.SIS_API}"
@@ -217,7 +252,9 @@ class Registry:
         try:
             self._manager.register(plugin.module, plugin.name)
             self._check_hooks(plugin)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: a stranger's module must not end the program
             plugin.error = _reason(error)
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
@@ -237,12 +274,14 @@ class Registry:
     def _collect(self, kind: str) -> list[Entry]:
         spec = self._kinds[kind]
         found: list[Entry] = []
-        by_name = {plugin.name: plugin for plugin in self.plugins}
+        by_name = {plugin.name: plugin for plugin in self.plugins if plugin.error is None}
         for implementation in getattr(self._manager.hook, spec.hook).get_hookimpls():
             plugin = by_name[implementation.plugin_name]
             try:
                 records = _checked(spec, implementation.function())
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 plugin.error = f"{spec.hook} failed: {_reason(error)}"
                 continue
             plugin.offers[kind] = sorted(name for record in records for name in spec.names(record))
@@ -261,6 +300,8 @@ def _checked(kind: Kind, records: Any) -> list[Any]:
         if not fits:
             what = "a subclass" if kind.classes else "an instance"
             raise PluginError(f"returned {record!r}, which is not {what} of {kind.base.__name__}")
+        if not isinstance(getattr(record, "score", 0), int | float):
+            raise PluginError(f"returned {record!r}, whose score is not a number")
         names = list(kind.names(record))
         if not names or not all(isinstance(name, str) and name for name in names):
             raise PluginError(f"returned {record!r} without a name")
@@ -278,7 +319,9 @@ def _from_entry_point(entry_point: metadata.EntryPoint) -> Plugin:
     plugin = Plugin(entry_point.name, origin=dist.name if dist else "", version=dist.version if dist else "")
     try:
         plugin.module = entry_point.load()
-    except Exception as error:  # whatever a stranger's module raises must not stop the others
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever a stranger's module raises must not stop the others
         plugin.error = f"cannot be imported: {_reason(error)}"
     return plugin
 
@@ -287,14 +330,17 @@ def _from_file(path: Path) -> Plugin:
     if not path.is_file():
         raise PluginError("no such file", where=f"--plugin {path}")
     name = path.stem
-    spec = importlib.util.spec_from_file_location(f"sis_plugin_{name}", path)
+    unique = hashlib.sha1(str(path.resolve()).encode(), usedforsecurity=False).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"sis_plugin_{name}_{unique}", path)
     if spec is None or spec.loader is None:
         raise PluginError("is not a Python file", where=f"--plugin {path}")
     module: ModuleType = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         del sys.modules[spec.name]
         raise PluginError(f"cannot be imported: {_reason(error)}", where=f"--plugin {path}") from error
     return Plugin(name, module, origin=str(path))

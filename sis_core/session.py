@@ -7,6 +7,7 @@ text was shifted. What is in the cache is always a prefix of what the session kn
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
@@ -16,9 +17,9 @@ from attrs import define, field
 
 from sis_core.arrays import F32
 from sis_core.backend import usable
-from sis_core.errors import BackendError, ClosedError, ContextError, SisError
+from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.model import Model
-from sis_core.step import Batch, Output
+from sis_core.step import Batch, Cache, Output
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,15 @@ class Session:
         self, model: Model, *, n_ctx: int | None = None, max_tokens: int | None = None, on_error: Policy = "strict"
     ) -> None:
         self.model = model
-        self.n_ctx = n_ctx or model.config.n_ctx
-        self.max_tokens = max(max_tokens or self.n_ctx, self.n_ctx)
+        self.n_ctx = model.config.n_ctx if n_ctx is None else n_ctx
+        if not 1 <= self.n_ctx <= model.config.n_ctx:
+            most = model.config.n_ctx
+            raise ContextError(
+                f"a context of {self.n_ctx} tokens is not within 1 to the {most} the model was loaded for",
+                where="session",
+                fix="load the model with a longer context (n_ctx, --ctx)",
+            )
+        self.max_tokens = max(self.n_ctx if max_tokens is None else max_tokens, self.n_ctx)
         self.on_error = on_error
         self.stats = SessionStats(degraded=model.degraded)
         self._tokens: dict[int, list[int]] = {}
@@ -74,6 +82,7 @@ class Session:
     @property
     def nbytes(self) -> int:
         """Bytes of cache in use."""
+        self._check_open()
         return self._cache.nbytes
 
     def tokens(self, sequence: int = 0) -> list[int]:
@@ -116,7 +125,7 @@ class Session:
             want: logits, or hidden states after the output norm.
         """
         self._check_open()
-        parts = {sequence: self._valid(list(ids)) for sequence, ids in tokens.items()}
+        parts = {sequence: self.valid(ids) for sequence, ids in tokens.items()}
         ids: list[int] = []
         positions: list[int] = []
         sequences: list[int] = []
@@ -157,11 +166,14 @@ class Session:
         """ContextError with both numbers when ``n`` more tokens do not fit into ``n_ctx``."""
         have = len(self._tokens.get(sequence, ()))
         if have + n > self.n_ctx:
-            raise ContextError(
-                f"a text of {have + n} tokens does not fit into the context of {self.n_ctx}",
-                where=f"sequence {sequence}" if sequence else "prompt",
-                fix="shorten the prompt, ask for a longer context (--ctx), or let old text fall out (--context shift)",
-            )
+            raise self._too_long(have + n, sequence)
+
+    def _too_long(self, n: int, sequence: int) -> ContextError:
+        return ContextError(
+            f"a text of {n} tokens does not fit into the context of {self.n_ctx}",
+            where=f"sequence {sequence}" if sequence else "prompt",
+            fix="shorten the prompt, ask for a longer context (--ctx), or let old text fall out (--context shift)",
+        )
 
     def truncate(self, sequence: int, n: int) -> None:
         """Keep the first ``n`` tokens."""
@@ -185,31 +197,37 @@ class Session:
     def rewrite(self, sequence: int, tokens: Sequence[int]) -> None:
         """Make a sequence hold ``tokens``: the common beginning stays, the rest is computed again at its new places."""
         self._check_open()
+        if len(tokens) > self.n_ctx:
+            raise self._too_long(len(tokens), sequence)
         old = self._tokens.get(sequence, [])
-        same = next(
-            (i for i, (a, b) in enumerate(zip(old, tokens, strict=False)) if a != b), min(len(old), len(tokens))
-        )
+        same = n_common(old, tokens)
         self.truncate(sequence, same)
         if same < len(tokens):
             self.feed(tokens[same:], sequence)
 
     def use_backend(self, name: str) -> None:
-        """Go on with another backend: same texts, computed again from their tokens. One line in the log."""
+        """Go on with another backend: same texts, computed again from their tokens. One line in the log.
+
+        When that fails or is interrupted the session is as it was.
+        """
         self._check_open()
         other = self.model.with_backend(name)
         try:
             cache = other.new_cache(self.max_tokens)
-            before, self.model, self._cache = self.model, other, cache
+            log.warning(
+                "backend changed from %s to %s; %d tokens are computed again",
+                self.model.backend,
+                name,
+                self._n_tokens(),
+            )
+            self._fill(other, cache)
         except BaseException:
             other.close()
             raise
         if self._borrowed is not None:
             self._borrowed.close()
-        self._borrowed = other
-        log.warning(
-            "backend changed from %s to %s; %d tokens are computed again", before.backend, name, self._n_tokens()
-        )
-        self._prefill_again()
+        self._borrowed = self.model = other
+        self._cache = cache
 
     def close(self) -> None:
         """Free the cache. Closing twice is no error."""
@@ -235,13 +253,23 @@ class Session:
     def _n_tokens(self) -> int:
         return sum(map(len, self._tokens.values()))
 
-    def _prefill_again(self) -> None:
-        texts, self._tokens = self._tokens, {}
-        for sequence, ids in texts.items():
-            if ids:
-                self.feed(ids, sequence)
+    def _fill(self, model: Model, cache: Cache) -> None:
+        """Bring an empty cache to what this session knows; beginnings that sequences share are shared again."""
+        done: list[int] = []
+        for sequence, ids in self._tokens.items():
+            shared = {other: n_common(self._tokens[other], ids) for other in done}
+            source = max(shared, key=lambda other: shared[other], default=None)
+            start = 0 if source is None else shared[source]
+            if source is not None and start:
+                cache.fork(source, sequence, start)
+            for at in range(start, len(ids), CHUNK):
+                part = ids[at : at + CHUNK]
+                model.step(Batch.of(part, position=at, sequence=sequence, outputs=[]), cache)
+            done.append(sequence)
 
-    def _valid(self, ids: list[int]) -> list[int]:
+    def valid(self, tokens: Iterable[int]) -> list[int]:
+        """The ids as a list; one outside the vocabulary is a BackendError, or clamped under ``degrade``."""
+        ids = list(map(operator.index, tokens))
         n_vocab = self.model.config.n_vocab
         for i, token in enumerate(ids):
             if not 0 <= token < n_vocab:
@@ -256,7 +284,7 @@ class Session:
         while True:
             try:
                 output = self.model.step(batch, self._cache)
-            except (KeyboardInterrupt, MemoryError, ContextError, ClosedError):
+            except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError):
                 raise
             except Exception as error:
                 self._recover(error)
@@ -276,19 +304,24 @@ class Session:
             name = self.model.backend
             raise BackendError(f"a step failed: {type(error).__name__}: {error}", where=f"backend {name}") from error
         self.stats.degraded += 1
-        following = self._next_backend()
-        log.warning(
-            "a step failed on %s: %s; going on with %s", self.model.backend, error, following or "the same backend"
-        )
-        if following:
-            failures = self.stats.failures_in_row
-            self.use_backend(following)
-            self.stats.failures_in_row = failures
+        for following in self._later_backends():
+            log.warning("a step failed on %s: %s; going on with %s", self.model.backend, error, following)
+            try:
+                return self.use_backend(following)
+            except Exception as reason:
+                log.warning("%s cannot take over: %s", following, reason)
+        log.warning("a step failed on %s: %s; trying again", self.model.backend, error)
+        return None
 
-    def _next_backend(self) -> str | None:
+    def _later_backends(self) -> list[str]:
         names = [backend.name for backend in usable(self.model.registry.records("backends"))]
-        later = names[names.index(self.model.backend) + 1 :] if self.model.backend in names else names
-        return later[0] if later else None
+        return names[names.index(self.model.backend) + 1 :] if self.model.backend in names else names
+
+
+def n_common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def take_chunk(pending: Mapping[int, Sequence[int]]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:

@@ -46,9 +46,12 @@ def resolve(reference: str | None, sources: Sequence[Source]) -> Path:
     """
     if not reference:
         return _default(sources)
-    path = Path(reference).expanduser()
-    if path.exists():
-        return path
+    try:
+        path = Path(reference).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a NUL
+        raise SourceError(f"is not a usable path: {error}", where=reference[:80]) from None
     name, colon, rest = reference.partition(":")
     for source in sources:
         if source.name == name and (colon or source.name == reference):

@@ -13,7 +13,12 @@ from sis_core.errors import BackendError
 
 
 def _int32(values: Any) -> I32 | None:
-    return None if values is None else np.ascontiguousarray(values, np.int32).reshape(-1)
+    if values is None:
+        return None
+    array = np.asarray(values).reshape(-1)
+    if array.size and (array.min() < -(2**31) or array.max() >= 2**31):
+        raise BackendError("a token, position, sequence or output does not fit into 32 bits", where="batch")
+    return np.ascontiguousarray(array, np.int32)
 
 
 @frozen(eq=False)
@@ -23,7 +28,7 @@ class Batch:
     Attributes:
         tokens: ids ``(n,)``; None when ``hidden`` is given.
         positions: ``(n,)`` place of each row in its text. Rows of a sequence must continue it without a gap, in order.
-        sequences: ``(n,)`` which sequence a row belongs to: any int of the caller's choice.
+        sequences: ``(n,)`` which sequence a row belongs to: any 32-bit int of the caller's choice.
         outputs: ``(k,)`` indices of the rows whose result is wanted; may be empty.
         want: logits, or the hidden state after the output norm (or, for layers that end early, after the last layer).
         hidden: ``(n, n_embd)`` in the backend's own kind of array, for a range of layers that does not start at 0.

@@ -18,6 +18,7 @@ class StubCache:
     """Real page tables, so that positions, forks and limits behave as in any backend; and each sequence's tokens."""
 
     table: PageTable
+    owner: object
     tokens: dict[int, list[int]] = field(factory=dict)
 
     @property
@@ -56,20 +57,23 @@ class StubForward:
 
     network: Network
     layers: range
+    token: object = field(factory=object)
 
     @property
     def grains(self) -> tuple[str, ...]:
         return ("stub",) * len(self.layers)
 
     def new_cache(self, kv_type: str, max_tokens: int) -> StubCache:
-        return StubCache(PageTable(-(-max_tokens // PAGE_SIZE)))
+        return StubCache(PageTable(-(-max_tokens // PAGE_SIZE)), self.token)
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         return 4 * max_tokens
 
     def step(self, batch: Batch, cache: Cache) -> Output:
-        if not isinstance(cache, StubCache):
-            raise BackendError("this cache was made by another backend", where="step")
+        if not isinstance(cache, StubCache) or cache.owner is not self.token:
+            raise BackendError("this cache was made by another model or backend", where="step")
+        if batch.adapters:
+            raise BackendError("the stub backend knows no adapters", where="step")
         if batch.tokens is None:
             raise BackendError("the stub backend takes tokens, not hidden states", where="step")
         outside = (batch.tokens < 0) | (batch.tokens >= self.network.n_vocab)

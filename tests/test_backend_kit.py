@@ -167,7 +167,7 @@ class _CopyingCache(PagedCache):
 class CopiesOnFork(_SpoiledForward):
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
         plain = self.inner.new_cache(kv_type, max_tokens)
-        return _CopyingCache(plain.table, plain.states, plain.kv_type)
+        return _CopyingCache(plain.table, plain.states, plain.kv_type, plain.owner)
 
 
 class _LeakyTable(PageTable):
@@ -178,7 +178,7 @@ class _LeakyTable(PageTable):
 class LeaksPages(_SpoiledForward):
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
         plain = self.inner.new_cache(kv_type, max_tokens)
-        return PagedCache(_LeakyTable(plain.table.n_pages), plain.states, plain.kv_type)
+        return PagedCache(_LeakyTable(plain.table.n_pages), plain.states, plain.kv_type, plain.owner)
 
 
 class _Sharing(PageTable):
@@ -195,7 +195,7 @@ class _Sharing(PageTable):
 class ForgetsCopyOnWrite(_SpoiledForward):
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
         plain = self.inner.new_cache(kv_type, max_tokens)
-        return PagedCache(_Sharing(plain.table.n_pages), plain.states, plain.kv_type)
+        return PagedCache(_Sharing(plain.table.n_pages), plain.states, plain.kv_type, plain.owner)
 
 
 class Nothing(Backend):
@@ -219,7 +219,7 @@ WRONG: list[tuple[str, Backend, str]] = [
     ("not all or nothing", forward_backend(NotAllOrNothing),
      "a token outside the vocabulary left 41 tokens in the cache, not 40"),
     ("takes any token", forward_backend(TakesAnyToken), "a token outside the vocabulary was not refused"),
-    ("foreign errors", forward_backend(RaisesForeignErrors), "in the positions raised IndexError, not a SisError"),
+    ("foreign errors", forward_backend(RaisesForeignErrors), "another model's cache raised IndexError"),
     ("copies on fork", forward_backend(CopiesOnFork), "fork copied the cache"),
     ("leaks pages", forward_backend(LeaksPages), "bytes are in use after every sequence was dropped"),
     ("no copy on write", forward_backend(ForgetsCopyOnWrite), "the source after its fork went another way"),

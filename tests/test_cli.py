@@ -231,3 +231,61 @@ def test_a_reader_that_leaves_is_no_error(random_model: Path) -> None:
     assert running.returncode is not None
     assert b"Traceback" not in errors
     assert b"BrokenPipe" not in errors
+
+
+def test_doctor_says_by_its_exit_code_that_something_is_broken(tmp_path: Path) -> None:
+    path = tmp_path / "hollow.py"
+    path.write_text("nothing = 1\n")
+    done = sis("doctor", "--plugin", path)
+    assert (done.returncode, "hollow: has none of the hooks of sis" in done.stdout) == (1, True)
+
+
+def test_preferences_reach_a_plugins_command(tmp_path: Path) -> None:
+    for name in ("ca", "cb"):
+        (tmp_path / f"{name}.py").write_text(
+            "import click\nfrom sis_core import hookimpl\n"
+            f"@click.command('hello')\n@click.pass_context\ndef hello(ctx):\n    print('{name}')\n    ctx.exit(5)\n"
+            "@hookimpl\ndef sis_register_commands():\n    return [hello]\n"
+        )
+        info = tmp_path / f"{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[sis]\n{name} = {name}\n[sis.commands]\nhello = {name}\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = sis("hello", "--prefer", "hello=cb", env=env)
+    assert (done.stdout, done.returncode) == ("cb\n", 5)
+    assert "claimed by two plugins: ca and cb" in sis("hello", env=env).stderr
+    assert "hello" in sis("--help", env=env).stdout
+
+
+def test_bytes_and_letters_that_do_not_fit_a_terminal(random_model: Path) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    args = ("generate", "-m", random_model, "-n", 30, "--seed", 1, "--temperature", 5, "--json", "Once")
+    done = sis(*args, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    bad = subprocess.run([*SIS, "generate", "-m", str(random_model)], input=b"ab\xff", capture_output=True, check=False)
+    assert bad.stderr == b"sis: standard input: is not UTF-8: invalid start byte at byte 2\n"
+
+
+def test_names_from_a_file_cannot_paint_the_terminal(tmp_path: Path) -> None:
+    from sis_core.gguf_writer import GGUFWriter
+
+    path = tmp_path / "painted.gguf"
+    GGUFWriter(path, {"general.architecture": "x", "a\x1b[31m\nb\tc": 1}).write()
+    out = sis("inspect", path).stdout
+    assert "\x1b" not in out
+    assert "a\\x1b[31m\\nb\\tc\tuint32\t1" in out
+
+
+def test_a_prompt_and_a_file_contradict_each_other(random_model: Path) -> None:
+    assert "give a prompt or --file, not both" in sis("generate", "-m", random_model, "-f", "x.txt", "Once").stderr
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300])
+def test_odd_paths_are_errors_not_tracebacks(name: str) -> None:
+    done = sis("generate", "-m", name, "Once")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_verbosity_may_be_excessive() -> None:
+    assert sis("plugins", "-vvv").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sis_llama
 import sis_samplers
@@ -12,7 +13,7 @@ import sis_tokenizers
 from tiny_models import BOS, EOS, metadata, tensors, write_model
 
 import sis_core
-from sis_core.errors import ContextError, SamplerError
+from sis_core.errors import ContextError, SamplerError, SisError
 from sis_core.generate import Piece, run, shifted
 from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
@@ -154,3 +155,40 @@ def test_logits_and_hidden_states(real: LanguageModel) -> None:
 def test_the_readme_example_in_python(random_model: Path) -> None:
     with sis_core.load(random_model) as model:
         assert "".join(model.generate("Once upon a time", sampler="top-p", seed=1, max_tokens=5))
+
+
+def test_numbers_out_of_range_are_named(stub: LanguageModel) -> None:
+    assert stub.generate_batch([]) == []
+    for options in ({"max_tokens": 0}, {"max_tokens": -3}, {"logprobs": -1}, {"n_keep": -1}):
+        with pytest.raises(SisError, match=f"{next(iter(options))}: is .* but must be at least"):
+            stub.request("x", **options)
+    with pytest.raises(TypeError):
+        stub.request("x", seed=1.5)
+    assert text(stub.generate("x", seed=np.int64(5))) == text(stub.generate("x", seed=5))
+    with pytest.raises(ContextError, match="129 tokens does not fit into the context of 128"):
+        stub.logits([1] * 129)
+
+
+def test_a_session_goes_on_and_shifts(stub: LanguageModel) -> None:
+    with stub.session(n_ctx=32) as session:
+        session.feed(range(30))
+        request = stub.request([1, 2, 3, 4, 5], max_tokens=3, seed=1, context="shift", ignore_end=True)
+        assert len(list(run(session, [request]))) == 3
+        assert session.tokens()[:4] == [0, 1, 2, 3]
+        assert session.tokens()[11:16] == [1, 2, 3, 4, 5]
+
+
+def test_leaving_early_frees_the_session(stub: LanguageModel) -> None:
+    stream = stub.generate("Once", max_tokens=50)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    clone = stub.with_backend("stub")
+    clone.close()
+
+
+def test_ids_are_clamped_before_anybody_sees_them(random_model: Path, registry: Registry) -> None:
+    with load(random_model, registry=registry, backend="stub", on_error="degrade") as model:
+        assert list(model.generate([256, 99999], max_tokens=2))[-1].degraded
+        other = model.with_backend("numpy")
+        assert other.on_error == "degrade"
+        other.close()

@@ -159,3 +159,43 @@ def test_a_foreign_format_of_another_size_is_refused(tmp_path: Path) -> None:
         FormatError, match=r"tensor output\.weight: has 4096 bytes, but \(260, 32\) in HALF8 takes 4160"
     ):
         open_model(Model, foreign(tmp_path / "bad.gguf", 4096), registry)
+
+
+def test_the_memory_limit_holds_for_caches(random_model: Path, registry: Registry) -> None:
+    with open_model(Model, random_model, registry, memory_limit=32 * MIB) as model:
+        for one in (model, model.with_backend("numpy")):
+            with pytest.raises(
+                MemoryLimitError, match=r"a cache of 4000000 tokens: needs cache .* but 32 MiB are free"
+            ):
+                one.new_cache(4_000_000)
+
+
+def test_overlapping_limits_of_blas_threads_end_where_they_began() -> None:
+    from threadpoolctl import threadpool_info
+
+    from sis_core.blas import BlasThreads
+
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before, shared = threads(), BlasThreads()
+    first, second = shared.limited(1), shared.limited(2)
+    first.__enter__()
+    second.__enter__()
+    assert set(threads()) == {1}
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert threads() == before
+
+
+def test_an_interrupted_close_can_be_repeated() -> None:
+    from sis_core.gate import Gate
+
+    gate = Gate("thing")
+    with gate:
+        gate._changed.wait_for = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            gate.close()
+        del gate._changed.wait_for
+    assert gate.close()
+    assert not gate.close()

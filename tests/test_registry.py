@@ -13,11 +13,11 @@ import pytest
 import sis_llama
 
 from sis_core import hookimpl, hookspecs
-from sis_core.backend import Backend, BackendOptions
+from sis_core.backend import Backend, BackendOptions, usable
 from sis_core.errors import PluginError
 from sis_core.model import Model, open_model
 from sis_core.quant import BlockFormat, QuantFormat
-from sis_core.registry import Registry
+from sis_core.registry import Plugin, Registry
 from sis_core.session import Session
 
 
@@ -236,3 +236,72 @@ def test_no_hook_is_called_while_tokens_flow(random_model: Path) -> None:
         assert calls == at_start
     assert len(calls) == len(set(calls)), "a hook is called at most once"
     assert monitored == []
+
+
+def test_a_name_that_is_taken_does_not_harm_its_holder() -> None:
+    registry = Registry.of(
+        plugin("one", quant_formats=[format_named("A")]), plugin("one", quant_formats=[format_named("B")])
+    )
+    registry.load_all()
+    assert [p.error for p in registry.plugins] == [
+        None,
+        None,
+        "the name 'one' is taken by the plugin of another module",
+    ]
+    assert registry.names("quant_formats") == ["A", "BF16", "F16", "F32", "type 0", "type 1", "type 30"]
+
+
+def test_a_file_named_like_a_plugin_does_not_replace_it(tmp_path: Path) -> None:
+    path = tmp_path / "llama.py"
+    path.write_text("from sis_core import hookimpl\n@hookimpl\ndef sis_register_sources():\n    return []\n")
+    registry = Registry.load(files=[path])
+    assert registry.get("architectures", "llama").names
+    assert [p.error for p in registry.plugins if p.origin == str(path)] == [
+        "the name 'llama' is taken by the plugin of sis-llama"
+    ]
+
+
+def test_a_plugin_cannot_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "quitter", "raise SystemExit(0)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def leave() -> Any:
+        raise SystemExit(3)
+
+    assert error_of(Registry.load(), "quitter") == "cannot be imported: SystemExit: 0"
+    assert (
+        error_of(Registry.of(plugin("leaver", sources=leave)), "leaver") == "sis_register_sources failed: SystemExit: 3"
+    )
+
+
+def test_records_leave_out_who_lost_a_name() -> None:
+    first, second = format_named("SAME"), format_named("SAME")
+    plugins = plugin("one", quant_formats=[first]), plugin("two", quant_formats=[second])
+    records = Registry.of(*plugins, prefer={"SAME": "two"}).records("quant_formats")
+    assert second in records
+    assert first not in records
+
+
+def test_broken_backends_are_idle_or_refused() -> None:
+    class Nervous(Backend):
+        name, score = "nervous", 9
+
+        def idle_reason(self) -> str | None:
+            raise OSError("no such library")
+
+    class Vain(Backend):
+        name = "vain"
+        score = "high"  # type: ignore[assignment]
+
+    registry = Registry.of(plugin("a", backends=[Nervous()]), plugin("b", backends=[Vain()]))
+    assert [backend.name for backend in usable(registry.records("backends"))] == ["numpy"]
+    assert "whose score is not a number" in error_of(registry, "b")
+
+
+def test_the_remedy_knows_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIS_DISABLED_PLUGINS", "llama")
+    with pytest.raises(PluginError, match="sis-llama is switched off by SIS_DISABLED_PLUGINS"):
+        Registry.load().get("architectures", "llama")
+    broken = Plugin("llama", origin="sis-llama", error="cannot be imported: OSError: disk")
+    with pytest.raises(PluginError, match="sis-llama is installed, but cannot be imported: OSError: disk"):
+        Registry([broken]).get("architectures", "llama")

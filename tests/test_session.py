@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sis_llama
+from tiny_models import metadata, write_model
 
 from sis_core import hookimpl
 from sis_core.backend import Backend, BackendOptions
 from sis_core.block import Network
-from sis_core.errors import BackendError, ClosedError, ContextError
+from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError
 from sis_core.model import Model, open_model
 from sis_core.registry import Registry
 from sis_core.session import CHUNK, Session
@@ -73,9 +74,10 @@ def test_feeding_at_once_equals_one_by_one(model: Model) -> None:
         assert (once.stats.steps, slowly.stats.steps) == (1, 6)
 
 
-def test_long_prompts_run_in_chunks(random_model: Path) -> None:
+def test_long_prompts_run_in_chunks(tmp_path: Path) -> None:
     ids = np.random.default_rng(1).integers(0, 256, 1100).tolist()
-    with opened(random_model) as model, Session(model, n_ctx=1200) as session:
+    path = write_model(tmp_path / "long.gguf", metadata(llama__context_length=2000))
+    with opened(path) as model, Session(model, n_ctx=1200) as session:
         logits = session.feed(ids)
         assert logits.shape == (1, 260)
         assert (session.stats.steps, session.stats.rows) == (-(-1100 // CHUNK), 1100)
@@ -182,7 +184,7 @@ def test_degrade_falls_back_to_the_next_real_backend(random_model: Path) -> None
 
 def test_degrade_gives_up_after_three_failures(random_model: Path) -> None:
     with opened(random_model, "failing", Failing()) as model, Session(model, on_error="degrade") as session:
-        session._next_backend = lambda: None  # type: ignore[method-assign]
+        session._later_backends = list  # type: ignore[method-assign]
         Failing.failures = 5
         with pytest.raises(BackendError, match="the kernel tripped"):
             session.feed([1])
@@ -260,3 +262,100 @@ def test_two_threads_get_what_each_gets_alone(model: Model) -> None:
         thread.join(30)
     for one, other in zip(found, alone, strict=True):
         np.testing.assert_array_equal(np.asarray(one), other)
+
+
+def test_a_cache_of_another_model_is_refused(random_model: Path) -> None:
+    with opened(random_model) as one, opened(random_model) as other:
+        cache = one.new_cache(64)
+        with pytest.raises(BackendError, match="this cache was made by another model or backend"):
+            other.step(Batch.of([1]), cache)
+        stub = one.with_backend("stub")
+        with pytest.raises(BackendError, match="made by another model or backend"):
+            stub.step(Batch.of([1]), cache)
+        stub.close()
+
+
+def test_adapters_are_refused_where_nobody_knows_them(model: Model) -> None:
+    with pytest.raises(BackendError, match="knows no adapters"):
+        model.step(Batch([1], [0], [0], [0], adapters={0: "mine"}), model.new_cache(32))
+
+
+def test_a_failed_switch_leaves_the_session_as_it_was(random_model: Path) -> None:
+    with opened(random_model, "numpy", Failing()) as model, Session(model) as session, Session(model) as steady:
+        session.feed([256, 1, 2])
+        steady.feed([256, 1, 2])
+        Failing.failures = 1
+        with pytest.raises(RuntimeError, match="the kernel tripped"):
+            session.use_backend("failing")
+        assert (session.model, session.tokens()) == (model, [256, 1, 2])
+        np.testing.assert_array_equal(session.feed([3]), steady.feed([3]))
+
+
+def test_a_switch_keeps_shared_beginnings_shared(model: Model) -> None:
+    with Session(model, max_tokens=128) as session:
+        session.feed(range(60))
+        for target in (1, 2, 3):
+            session.fork(0, target)
+        used = session.nbytes
+        session.use_backend("numpy")
+        assert session.nbytes == used
+        assert session.tokens(3) == list(range(60))
+
+
+def test_a_full_cache_is_no_reason_to_change_the_backend(random_model: Path) -> None:
+    with opened(random_model, None, Failing()) as model, Session(model, n_ctx=64, on_error="degrade") as session:
+        session.feed([1] * 60)
+        with pytest.raises(MemoryLimitError, match="is full"):
+            session.feed([1] * 40, 1)
+        assert (session.model.backend, session.degraded) == ("failing", False)
+
+
+def test_degrade_goes_past_a_backend_that_cannot_be_bound(random_model: Path) -> None:
+    class Unbindable(Backend):
+        name, score = "unbindable", 50
+
+        def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
+            raise RuntimeError("cannot bind")
+
+        @hookimpl
+        def sis_register_backends(self) -> list[Backend]:
+            return [self]
+
+    with (
+        opened(random_model, "failing", Failing(), Unbindable()) as model,
+        Session(model, on_error="degrade") as session,
+    ):
+        Failing.failures = 1
+        session.feed([1, 2])
+        assert session.model.backend == "numpy"
+
+
+def test_rewrite_is_all_or_nothing(model: Model) -> None:
+    with Session(model) as session:
+        session.feed(range(50))
+        with pytest.raises(ContextError, match="129 tokens does not fit"):
+            session.rewrite(0, [*range(40), *[1] * 89])
+        assert session.tokens() == list(range(50))
+
+
+@pytest.mark.parametrize("n_ctx", [0, -1, 129])
+def test_a_session_stays_within_the_models_context(model: Model, n_ctx: int) -> None:
+    with pytest.raises(ContextError, match=f"a context of {n_ctx} tokens is not within 1 to the 128"):
+        Session(model, n_ctx=n_ctx)
+
+
+def test_batch_invariance_is_exact(random_model: Path) -> None:
+    options = BackendOptions(kv_type="f32", batch_invariant=True)
+    with open_model(Model, random_model, Registry.of(sis_llama), backend="numpy", options=options) as model:
+        ids = [256, *range(20)]
+        with Session(model, max_tokens=512) as alone, Session(model, max_tokens=512) as crowd:
+            wanted = alone.feed(ids, every=True)
+            found = crowd.step({0: ids, 1: ids[::-1], 2: [5] * 9}, every=True)[0]
+            np.testing.assert_array_equal(found, wanted)
+            alone.truncate(0, 5)
+            np.testing.assert_array_equal(np.concatenate([alone.feed([t]) for t in ids[5:]]), wanted[5:])
+        assert model.grains == ("numpy layer, row by row",) * 2
+        cache = model.new_cache(32)
+        with pytest.raises(MemoryLimitError):
+            model.step(Batch.of([1] * 40), cache)
+        assert (cache.length(0), cache.nbytes) == (0, 0)

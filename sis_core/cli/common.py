@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from sis_core.cli.main import prefer_pairs
+from sis_core.errors import SourceError
 from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
 
@@ -47,8 +49,9 @@ def registry_of(ctx: click.Context) -> Registry:
     """The program's registry, made when first needed."""
     root = ctx.find_root()
     obj = root.ensure_object(dict)
-    if "registry" not in obj:
-        obj["registry"] = Registry.load(files=obj.get("files", ()), prefer=obj.get("prefer"))
+    if "registry" not in obj:  # a plugin's command is looked up before the group itself has run: read its parameters
+        params = root.params
+        obj["registry"] = Registry.load(files=params.get("plugins", ()), prefer=prefer_pairs(params.get("prefer", ())))
     registry: Registry = obj["registry"]
     return registry
 
@@ -60,9 +63,22 @@ def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     return load(options.pop("model"), registry=registry_of(ctx), **chosen)
 
 
+def read_input() -> str:
+    """Standard input as UTF-8; SourceError when it is something else."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"is not UTF-8: {error.reason} at byte {error.start}", where="standard input") from None
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelt out: names in a file are a stranger's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: aligned and fitted to the window on a terminal, tabs between cells when piped."""
-    listed = [[str(cell) for cell in row] for row in rows]
+    listed = [[printable(str(cell)) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in [list(headers), *listed]:
             click.echo("\t".join(row))

@@ -14,6 +14,7 @@ import click
 import numpy as np
 import psutil
 
+from sis_core.backend import why_idle
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.language_model import LanguageModel
 from sis_core.memory import available_memory
@@ -65,9 +66,9 @@ def _backends(registry: Registry) -> None:
     click.echo()
     rows = []
     for backend in registry.records("backends"):
-        reason = backend.idle_reason()
+        reason = why_idle(backend)
         state = "only when named" if backend.score <= 0 and not reason else "ready" if not reason else f"idle: {reason}"
-        rows.append([backend.name, backend.score, state, backend.describe()])
+        rows.append([backend.name, backend.score, state, "" if reason else backend.describe()])
     table(["backend", "score", "state", "about"], rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import click
 
 from sis_core.chain import sampler_options
-from sis_core.cli.common import json_line, load_model, model_options, registry_of
+from sis_core.cli.common import json_line, load_model, model_options, read_input, registry_of
 from sis_core.errors import SourceError
 from sis_core.generate import Piece
 from sis_core.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
 
 
 class GenerateCommand(click.Command):
@@ -55,7 +58,9 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
 @click.option("--parse-special", is_flag=True, help="Read the names of control tokens in the prompt as those tokens.")
 @click.option("--ignore-end", is_flag=True, help="Go on after the model's own end token.")
 @click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each token, then one with the totals.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object for each token; the last of a text says why it ended."
+)
 @click.pass_context
 def command(
     ctx: click.Context, /, prompts: tuple[str, ...], file: str | None, echo: bool, as_json: bool, **options: Any
@@ -64,6 +69,8 @@ def command(
 
     Without PROMPT it is read from standard input.
     """
+    if prompts and file:
+        raise click.UsageError("give a prompt or --file, not both")
     texts = list(prompts) or [_read(file)]
     if options["max_tokens"] < 0:
         options["max_tokens"] = None
@@ -73,15 +80,17 @@ def command(
         elif len(texts) == 1:
             _stream(model, texts[0], echo, options)
         else:
-            for text, done in zip(texts, model.generate_batch(texts, **options), strict=True):
+            answers = model.generate_batch(texts, **options)
+            for text, done in zip(texts, answers, strict=True):
                 click.echo(f"{text if echo else ''}{done.text}\n")
+            _warn_of_guesses(any(done.degraded for done in answers))
 
 
 def _read(file: str | None) -> str:
     if file is None:
         if sys.stdin.isatty():
             raise click.UsageError('give a prompt: sis generate "Once upon a time"')
-        return sys.stdin.read().removesuffix("\n")
+        return read_input().removesuffix("\n")
     try:
         return Path(file).read_text("utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -108,15 +117,16 @@ def _stream(model: LanguageModel, text: str, echo: bool, options: dict[str, Any]
 
 
 def _report(n_prompt: int, n_tokens: int, started: float, first: float, last: Piece | None) -> None:
-    """What -v prints: speeds, and a warning that is always printed when the text is not what the model would say."""
-    import logging
-
-    log = logging.getLogger("sis_core.cli.generate")
+    """What -v prints: speeds; and the warning that is always printed when the text is not what the model would say."""
     took = time.perf_counter() - first
     if n_tokens > 1 and first > started:
         log.info("prompt: %d tokens, %.1f tokens/s", n_prompt, n_prompt / (first - started))
         log.info("decode: %d tokens, %.1f tokens/s", n_tokens - 1, (n_tokens - 1) / took)
-    if last is not None and last.degraded:
+    _warn_of_guesses(last is not None and last.degraded)
+
+
+def _warn_of_guesses(degraded: bool) -> None:
+    if degraded:
         log.warning("the result is degraded: see the warnings above")
 
 

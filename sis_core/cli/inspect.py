@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from sis_core.cli.common import human_bytes, json_line, table
+from sis_core.cli.common import human_bytes, json_line, printable, table
 from sis_core.gguf_file import GGUFFile
 
 SHOWN = 8  # items of a long array
@@ -29,10 +29,10 @@ def command(file: str, tensors: bool, as_json: bool) -> None:
         parts = f" in {len(opened.paths)} parts" if len(opened.paths) > 1 else ""
         sizes = f"{len(opened.tensors)} tensors, {human_bytes(total)}"
         click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {sizes}")
-        click.echo("types: " + (", ".join(f"{name} ×{n}" for name, n in types.most_common()) or "none"))
+        click.echo("types: " + (printable(", ".join(f"{name} ×{n}" for name, n in types.most_common())) or "none"))
         for info in opened.tensors.values():
             if info.package:
-                click.echo(f"{info.type_name} is not a type of GGUF; the file says that {info.package!r} brings it")
+                click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")
                 break
         click.echo()
         table(

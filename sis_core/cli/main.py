@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,7 +29,8 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
     "doctor": "Check this machine, the plugins and a model.",
 }
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
-GLOBAL_WITH_VALUE, GLOBAL_FLAGS = ("--plugin", "--prefer"), ("-v", "-vv", "--verbose")
+GLOBAL_WITH_VALUE = ("--plugin", "--prefer")
+GLOBAL_FLAG = re.compile(r"-v+|--verbose")
 
 
 class LazyGroup(click.Group):
@@ -75,7 +78,7 @@ def hoist(args: Sequence[str]) -> list[str]:
     for arg in items:
         if arg == "--":
             rest += [arg, *items]
-        elif arg in GLOBAL_FLAGS or arg.startswith(tuple(f"{name}=" for name in GLOBAL_WITH_VALUE)):
+        elif GLOBAL_FLAG.fullmatch(arg) or arg.startswith(tuple(f"{name}=" for name in GLOBAL_WITH_VALUE)):
             front.append(arg)
         elif arg in GLOBAL_WITH_VALUE:
             front += [arg, *[value for value in [next(items, None)] if value is not None]]
@@ -107,13 +110,20 @@ def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
 @click.pass_context
 def group(ctx: click.Context, plugins: tuple[str, ...], prefer: tuple[str, ...], verbose: int) -> None:
     """Run language models from GGUF files. Every format, kernel, family, tokenizer and sampler is a plugin."""
+    prefer_pairs(prefer)  # a bad one is refused before any command runs
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    pairs = [item.partition("=") for item in prefer]
-    for item, (name, equals, plugin) in zip(prefer, pairs, strict=True):
+
+
+def prefer_pairs(items: Sequence[str]) -> dict[str, str]:
+    """NAME=PLUGIN options as a mapping; a UsageError for anything else."""
+    pairs = {}
+    for item in items:
+        name, equals, plugin = item.partition("=")
         if not (name and equals and plugin):
             raise click.UsageError(f"--prefer {item}: write it as NAME=PLUGIN")
-    ctx.obj = {"files": plugins, "prefer": {name: plugin for name, _, plugin in pairs}}
+        pairs[name] = plugin
+    return pairs
 
 
 def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
@@ -121,10 +131,11 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
     from sis_core.errors import SisError
 
     try:
-        group.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a model may say what the terminal cannot show
+        code = group.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -141,4 +152,4 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
         # The reader has gone (`sis … | head`): say nothing, also not when Python flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)  # click hands the code of ctx.exit() back

@@ -22,9 +22,10 @@ def command(ctx: click.Context, as_json: bool) -> None:
         problems = [plugin.error] if plugin.error else []
         for kind, names in clashes.items():
             for name, owners in names.items():
-                if plugin.name in owners and registry.prefer.get(name) not in owners:
+                if plugin.name in owners and registry.preferred(name) not in owners:
                     others = ", ".join(owner for owner in dict.fromkeys(owners) if owner != plugin.name) or "itself"
-                    problems.append(f"{name} in {kind} is also claimed by {others}; use --prefer {name}={plugin.name}")
+                    use = f"{name.removeprefix('type ')}={plugin.name}"
+                    problems.append(f"{name} in {kind} is also claimed by {others}; use --prefer {use}")
         rows.append(
             {
                 "name": plugin.name,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import re
 
 import click
 
-from sis_core.cli.common import json_line, registry_of, table
+from sis_core.cli.common import json_line, read_input, registry_of, table
 from sis_core.errors import TokenizerError
 from sis_core.gguf_file import GGUFFile
 from sis_core.model import build_tokenizer
@@ -38,7 +38,7 @@ def command(
     """Turn TEXT into token ids (from standard input when it is not given), or ids into text."""
     registry = registry_of(ctx)
     if text is None:
-        text = sys.stdin.read()
+        text = read_input()
     with GGUFFile.open(resolve(model, registry.records("sources"))) as file:
         tokenizer: Tokenizer = build_tokenizer(file, registry)
         if detokenize:
@@ -59,6 +59,6 @@ def command(
 def _ids(text: str) -> list[int]:
     words = text.replace(",", " ").split()
     for word in words:
-        if not word.lstrip("-").isdecimal():
+        if not re.fullmatch(r"-?[0-9]{1,18}", word):
             raise TokenizerError(f"{word!r} is not a token id", where="--detokenize", fix="give whole numbers")
     return list(map(int, words))

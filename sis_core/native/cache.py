@@ -49,7 +49,7 @@ class NativeKV:
 class NativeCache(PagedCache):
     """A paged cache all of whose layers are native."""
 
-    def __init__(self, table: PageTable, states: list[NativeKV], kv_type: str) -> None:
+    def __init__(self, table: PageTable, states: list[NativeKV], kv_type: str, owner: object) -> None:
         layers: list[LayerState | None] = list(states)
-        super().__init__(table, layers, kv_type)
+        super().__init__(table, layers, kv_type, owner)
         self.records = (abi.KV * max(len(states), 1))(*(state.record() for state in states))

@@ -28,6 +28,7 @@ class NativeForward:
     def __init__(self, name: str, network: Network, layers: range, store: Store, runner: Runner) -> None:
         self.network, self.layers, self.grains = network, layers, (f"{name} forward",) * len(layers)
         self._store, self._runner = store, runner
+        self._token = object()  # what caches keep of their maker, without keeping its weights alive
         self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
         blocks = [network.blocks[i] for i in layers]
         self._ends = layers.stop == network.n_layer
@@ -59,11 +60,13 @@ class NativeForward:
 
     def new_cache(self, kv_type: str, max_tokens: int) -> NativeCache:
         n_pages = -(-max_tokens // PAGE_SIZE)
-        return NativeCache(PageTable(n_pages), [NativeKV(kv, kv_type, n_pages, PAGE_SIZE) for kv in self._kv], kv_type)
+        states = [NativeKV(kv, kv_type, n_pages, PAGE_SIZE) for kv in self._kv]
+        return NativeCache(PageTable(n_pages), states, kv_type, self._token)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
-        if not isinstance(cache, NativeCache) or len(cache.states) != len(self._kv):
+        if not isinstance(cache, NativeCache):
             raise BackendError("this cache was made by another backend", where="step")
+        cache.check_owner(self._token)
         if batch.adapters:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
         hidden = self._embed(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from sis_core.arrays import F32
 from sis_core.block import Network
@@ -16,15 +16,21 @@ from sis_core.reference.ops import BoundNorm, softcap
 from sis_core.step import Batch, Cache, Layer, LayerState, Linear, Output
 
 MAGIC = b"sis-kv-1\n"
+MAX_HEADER = 1 << 16
 
 
 @define(eq=False)
 class PagedCache:
-    """A page table and, for each layer, the storage its backend made."""
+    """A page table and, for each layer, the storage its backend made.
+
+    Attributes:
+        owner: a token of the forward that made the cache; another one must not touch storage of another shape.
+    """
 
     table: PageTable
     states: list[LayerState | None]
     kv_type: str
+    owner: object
 
     @property
     def nbytes(self) -> int:
@@ -42,6 +48,11 @@ class PagedCache:
     def drop(self, sequence: int) -> None:
         self.table.drop(sequence)
 
+    def check_owner(self, owner: object) -> None:
+        """BackendError unless the forward with this token made the cache."""
+        if self.owner is not owner:
+            raise BackendError("this cache was made by another model or backend", where="step")
+
     def _shape(self) -> list[int]:
         return [state.page_nbytes if state else 0 for state in self.states]
 
@@ -53,13 +64,13 @@ class PagedCache:
 
     def load(self, sequence: int, data: bytes) -> None:
         wrong = BackendError("these bytes are not a saved sequence of this model and cache type", where="cache")
-        if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC) :]:
+        if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC) : MAX_HEADER]:
             raise wrong
         line, body = data[len(MAGIC) :].split(b"\n", 1)
         try:
             header = json.loads(line)
             length, kv_type, shape = header["length"], header["kv_type"], header["page_nbytes"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise wrong from None
         n_pages = -(-length // self.table.page_size) if isinstance(length, int) and length >= 0 else -1
         if kv_type != self.kv_type or shape != self._shape() or len(body) != n_pages * sum(shape):
@@ -83,6 +94,7 @@ class SequentialForward:
     head: BoundDense | None
     output_norm: BoundNorm | None
     embedding_norm: BoundNorm | None
+    token: object = field(factory=object)  # what caches keep of their maker, without keeping its weights alive
 
     @classmethod
     def of(
@@ -113,11 +125,14 @@ class SequentialForward:
     def new_cache(self, kv_type: str, max_tokens: int) -> PagedCache:
         n_pages = self._n_pages(max_tokens)
         states: list[LayerState | None] = [layer.new_state(kv_type, n_pages, PAGE_SIZE) for layer in self.bound]
-        return PagedCache(PageTable(n_pages), states, kv_type)
+        return PagedCache(PageTable(n_pages), states, kv_type, self.token)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
-        if not isinstance(cache, PagedCache) or len(cache.states) != len(self.bound):
+        if not isinstance(cache, PagedCache):
             raise BackendError("this cache was made by another backend", where="step")
+        cache.check_owner(self.token)
+        if batch.adapters:
+            raise BackendError("this backend knows no adapters", where="step")
         x = self._embed(batch)
         with cache.table.reserve(batch) as reservation:
             for source, target in reservation.copies:

@@ -66,6 +66,7 @@ class _Case:
         for what, run in self._ways(tested, ids).items():
             self._near(run(), wanted, what)
         self._hidden(tested, reference, ids)
+        self._foreign_cache(tested, reference, ids)
         self._branches(tested, ids, wanted)
         self._failures(tested, ids, wanted)
         self._threads(tested, ids)
@@ -107,6 +108,15 @@ class _Case:
         self._near(found, reference.step(batch, self._cache(reference)).values, "hidden states of three rows")
         empty = tested.step(Batch.of(ids, outputs=[]), self._cache(tested)).values
         assert empty.shape == (0, N_VOCAB), f"{self.name}: a step without outputs returned shape {empty.shape}"
+
+    def _foreign_cache(self, tested: Forward, reference: Forward, ids: list[int]) -> None:
+        try:
+            tested.step(Batch.of(ids), self._cache(reference))
+        except SisError:
+            return
+        except Exception as error:
+            raise AssertionError(f"{self.name}: another model's cache raised {type(error).__name__}") from error
+        raise AssertionError(f"{self.name}: another model's cache was not refused")
 
     def _branches(self, forward: Forward, ids: list[int], wanted: F32) -> None:
         cache = self._cache(forward)
