@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from sis_core.arrays import U8
 from sis_core.block import KV
 from sis_core.errors import BackendError
 from sis_core.native import abi
 from sis_core.native.library import address
+from sis_core.native.memory import HUGE, Arena
 from sis_core.pages import PageTable
 from sis_core.reference import PagedCache
 from sis_core.step import LayerState
@@ -28,7 +30,10 @@ class NativeKV:
         if kv_type not in VALUE_BYTES:
             raise BackendError(f"has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(VALUE_BYTES)}")
         self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
-        self.pages = np.zeros((n_pages, self.page_nbytes), np.uint8)  # memory is taken when a page is first written
+        # Either way memory is taken when a page is first written; a small cache would not fill one huge page.
+        n_bytes = n_pages * self.page_nbytes
+        flat = Arena(n_bytes).array if n_bytes >= 2 * HUGE else np.zeros(n_bytes, np.uint8)
+        self.pages: U8 = flat.reshape(n_pages, self.page_nbytes)
 
     def copy_page(self, source: int, target: int) -> None:
         self.pages[target] = self.pages[source]
