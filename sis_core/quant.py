@@ -73,7 +73,7 @@ class QuantFormat(ABC):
 
         ``values`` are not written to. Each row's bytes depend on that row alone, so a matrix can be encoded in panels.
         """
-        raise FormatError("has no encoder", where=self.name, fix="choose a format that `sis plugins` shows as writable")
+        raise FormatError("has no encoder", where=self.name, fix="it can be read only: choose another format to write")
 
     def quantize_weighted(self, values: F32, importance: F32) -> U8:
         """As `quantize`, with errors in column ``i`` counted ``importance[i]`` times; ``importance`` is ``(n_cols,)``.

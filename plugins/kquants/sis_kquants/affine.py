@@ -59,8 +59,8 @@ def fit(blocks: F32, weights: F32 | None, n_sub: int, q_max: int, s_max: int) ->
 def _sub_blocks(x: F32, w: F32 | None, q_max: int) -> tuple[F32, F32]:
     """The best ``x = scale * q + low`` of each column, with ``low <= 0``: two ``(n,)``."""
     low = np.minimum(x.min(axis=0), 0)
-    unit = (x.max(axis=0) - low) / q_max
-    unit[unit == 0] = 1
+    span = x.max(axis=0) - low
+    unit = np.where(span > 0, span / q_max, np.float32(1))
     u = (x - low) / unit  # 0 ... q_max
     sums = _Sums(u, w, -low / unit)
     scale, offset, error = np.ones_like(unit), np.zeros_like(unit), np.full_like(unit, np.inf)
@@ -69,6 +69,7 @@ def _sub_blocks(x: F32, w: F32 | None, q_max: int) -> tuple[F32, F32]:
     for _ in range(ROUNDS):
         quants = np.clip(np.rint((u - offset) * safe_inverse(scale)), 0, q_max)
         _keep_better((scale, offset, error), sums.solve(quants))
+    scale[span == 0] = 0  # a constant is all min; a scale here would make those of the other sub-blocks coarser
     return scale * unit, low + offset * unit
 
 

@@ -12,7 +12,7 @@ import pytest
 from gguf import GGMLQuantizationType, quants
 from sis_kquants import sis_register_quant_formats
 from sis_kquants.bits import pack_scales_and_mins, scales_and_mins, spread
-from sis_kquants.columns import pack
+from sis_kquants.columns import CHUNK, pack
 
 from sis_core.arrays import F32
 from sis_core.quant import QuantFormat
@@ -159,6 +159,17 @@ def test_errors_are_no_larger_than_ggml_makes(format: QuantFormat, kind: str) ->
     assert error(values, weighted, importance) < error(values, plain, importance)
 
 
+@pytest.mark.parametrize("constant", [0, -0.5, 0.5])
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_a_constant_sub_block_does_not_harm_the_others(format: QuantFormat, constant: float) -> None:
+    values = rows("normal") * np.float32(10)
+    plain = error(values, format.dequantize(format.quantize(values), 1024), np.ones(1024, np.float32))
+    beside = np.where(np.arange(1024) % 256 < 32, np.float32(constant), values)
+    found = format.dequantize(format.quantize(beside), 1024)
+    others = np.arange(1024) % 256 >= 32
+    assert error(beside[:, others], found[:, others], np.ones(others.sum(), np.float32)) < 1.1 * plain
+
+
 @pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 def test_importance_of_zero_is_no_importance(format: QuantFormat) -> None:
     values = rows("normal")[:2]
@@ -175,3 +186,14 @@ def test_fields_come_back() -> None:
         np.testing.assert_array_equal(spread(pack(fields, run, bits), run, bits), fields)
     scales, mins = random.integers(0, 64, (2, 3, 8)).astype(np.uint8)
     np.testing.assert_array_equal(scales_and_mins(pack_scales_and_mins(scales, mins)), (scales, mins))
+
+
+@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+def test_pieces_of_a_matrix_give_its_bytes(format: QuantFormat) -> None:
+    """More blocks than are worked on at a time, whose borders lie within rows."""
+    values, importance = np.tile(rows("normal")[:, :768], (2, 1)), columns()[:768]
+    assert values.size // 256 > CHUNK
+    whole = format.quantize_weighted(values, importance)
+    pieces = [format.quantize_weighted(values[i : i + 1], importance) for i in (0, 85, 86, 127)]
+    np.testing.assert_array_equal(whole[[0, 85, 86, 127]], np.concatenate(pieces))
+    np.testing.assert_array_equal(whole[:64], whole[64:])
