@@ -194,6 +194,7 @@ def build_network(
     roles = gguf_names(weights, architecture.names[0], n_layer, where)
     config = architecture.config(metadata, _n_vocab(roles, values, where))
     _refuse_keys(metadata)
+    metadata.report_defaults()
     if n_ctx is not None:
         config = evolve(config, n_ctx=n_ctx)
     tensors = Tensors(_as_gguf(architecture, config, roles, where), where, degrade=degrade)

@@ -198,14 +198,24 @@ class Metadata:
                 where=self.where,
                 fix="convert the model again from its original",
             )
-        if self.defaulted.get(key, _REQUIRED) != default:
-            self.defaulted[key] = default
-            log.info("%s: no key %s.%s; using %s", self.where, self.architecture, key, default)
+        self.defaulted[key] = default
         return default
+
+    def report_defaults(self) -> None:
+        """One warning that names every key the file lacks and the value used instead; nothing for a switch left off."""
+        used = [f"{self.architecture}.{key}={_short(value)}" for key, value in self.defaulted.items() if value]
+        if used:
+            log.warning("%s: missing keys, with what is used instead: %s", self.where, ", ".join(used))
 
     def _wrong(self, key: str, what: str) -> ModelError:
         name = self._find(key) or f"{self.architecture}.{key}"
         return ModelError(f"the key {name} {what}", where=self.where, fix="convert the model again from its original")
+
+
+def _short(value: Any) -> str:
+    """A default in few letters: one for each layer is shown once when all are the same."""
+    same = isinstance(value, tuple) and len(set(value)) == 1
+    return str(value[0] if same else value)
 
 
 def _is_integer(value: Any) -> bool:

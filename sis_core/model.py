@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from attrs import evolve
-
 from sis_core.architecture import Architecture, ModelConfig, build_network
 from sis_core.backend import Backend, BackendOptions, bind, usable, why_idle
 from sis_core.blas import BLAS_THREADS
@@ -22,6 +20,7 @@ from sis_core.memory import MIB, MemoryPlan, available_memory
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch, Cache, Forward, Output
+from sis_core.tensors import Tensors
 from sis_core.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -179,13 +178,22 @@ def open_model(
         weights = file_weights(file, registry)
         name = file.metadata.get("general.architecture")
         if not isinstance(name, str):
-            raise ModelError("the key general.architecture is missing or not a string", where=str(path))
+            raise ModelError(
+                "the key general.architecture is missing or not a string",
+                where=str(path),
+                fix="convert the model again from its original",
+            )
         family: Architecture = registry.get("architectures", name, where=str(path))
-        config, network, tensors = build_network(
-            family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
-        )
-        config = fit_context(config, network, n_ctx, options, registry, backend, memory_limit, str(path))
-        network = evolve(network, n_ctx=config.n_ctx)
+
+        def build(n_ctx: int | None) -> tuple[ModelConfig, Network, Tensors]:
+            return build_network(
+                family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
+            )
+
+        config, network, tensors = build(n_ctx)
+        fitting = fit_context(config, network, n_ctx, options, registry, backend, memory_limit, str(path))
+        if fitting != config.n_ctx:  # a family may choose its frequencies by the context
+            config, network, tensors = build(fitting)
         shared = _SharedFile(file)
         return kind(
             file, registry, config, network,
@@ -271,8 +279,8 @@ def fit_context(
     backend: str | None,
     memory_limit: int | None,
     where: str,
-) -> ModelConfig:
-    """The config with a context that memory allows: exactly ``wanted``, or the longest up to the trained length."""
+) -> int:
+    """A context that memory allows: exactly ``wanted``, or the longest up to the trained length."""
     limit = available_memory() if memory_limit is None else memory_limit
     packed = max((b.memory(network, options) for b in choose_backends(registry, backend)), default=0)
     views = {(w.name, w.first_row, w.first_col, w.shape): w.nbytes for w in network.weights()}
@@ -285,20 +293,14 @@ def fit_context(
 
     if wanted is not None:
         plan(wanted).check(limit, where)
-        return config
+        return wanted
     plan(min(MIN_CTX, config.n_ctx)).check(limit, where)
     room = limit - plan(0).total
     fitting = config.n_ctx if per_token == 0 else min(config.n_ctx, room // per_token)
     if fitting < config.n_ctx:
-        log.warning(
-            "%s: context cut from %d to %d tokens to fit %d MiB of free memory",
-            where,
-            config.n_ctx,
-            fitting,
-            limit // MIB,
-        )
-        config = evolve(config, n_ctx=fitting)
-    return config
+        free = limit // MIB
+        log.warning("%s: context cut from %d to %d tokens to fit %d MiB of memory", where, config.n_ctx, fitting, free)
+    return fitting
 
 
 def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:

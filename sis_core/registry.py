@@ -192,9 +192,10 @@ class Registry:
         found = self.find(kind, name)
         if found is None:
             noun, known = self._kinds[kind].noun, self.names(kind)
-            fix = self._remedy(package_for(kind, name), known)
+            package = package_for(kind, name)
+            hint = "" if package else suggest(name, known)  # a name that some package has is not misspelt
             raise PluginError(
-                f"no installed plugin brings the {noun} {name!r}{suggest(name, known)}", where=where, fix=fix
+                f"no installed plugin brings the {noun} {name!r}{hint}", where=where, fix=self._remedy(package, known)
             )
         return found
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
-from sis_core.cli.common import human_bytes, json_line, printable, table
+from sis_core.cli.common import human_bytes, json_line, printable, registry_of, table
 from sis_core.gguf_file import GGUFFile
+from sis_core.model import file_weights
+from sis_core.scan import check_weights
 
 SHOWN = 8  # items of a long array
 
@@ -17,10 +19,15 @@ SHOWN = 8  # items of a long array
 @click.command("inspect")
 @click.argument("file")
 @click.option("--tensors/--no-tensors", default=True, help="List every tensor.")
+@click.option("--check-tensors", is_flag=True, help="Read every weight and look for NaN and infinity.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def command(file: str, tensors: bool, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, file: str, tensors: bool, check_tensors: bool, as_json: bool) -> None:
     """Show the metadata and tensors of FILE, also when no plugin can run it. On a bad file: one line, exit code 1."""
     with GGUFFile.open(file) as opened:
+        if check_tensors:
+            check_weights(file_weights(opened, registry_of(ctx)).values(), str(opened.path))
+            click.echo("every weight is finite", err=True)
         if as_json:
             json_line(_summary(opened, tensors))
             return

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import click
 
+from sis_core.chain import sampler_options
 from sis_core.cli.common import json_line, registry_of, table
 
 
@@ -16,23 +17,27 @@ from sis_core.cli.common import json_line, registry_of, table
 def command(ctx: click.Context, as_json: bool) -> None:
     """List samplers and their options, in the order in which a chain runs them."""
     registry = registry_of(ctx)
+    options: dict[type, dict[str, object]] = {}
+    for option in sampler_options(registry):
+        options.setdefault(option.sampler, {})[option.option] = _default(option.field)
     entries = sorted(registry.entries("samplers"), key=lambda entry: (entry.record.order, entry.record.name))
-    if as_json:
-        for entry in entries:
-            defaults = {field.name: _default(field) for field in attrs.fields(entry.record)}
-            json_line({"name": entry.record.name, "plugin": entry.plugin, "options": defaults})
-        return
     rows = []
     for entry in entries:
+        own = options.get(entry.record, {})
         summary = (entry.record.__doc__ or "").strip().partition("\n")[0]
-        options = ", ".join(f"{field.name}={_default(field)}" for field in attrs.fields(entry.record))
-        rows.append([entry.record.name, entry.plugin, options, summary])
-    table(["sampler", "plugin", "options", "what it does"], rows)
+        if as_json:
+            json_line({"name": entry.record.name, "plugin": entry.plugin, "options": own, "about": summary})
+        else:
+            shown = " ".join(f"{name}={default}" for name, default in own.items())
+            rows.append([entry.record.name, entry.plugin, shown, summary])
+    if not as_json:
+        table(["sampler", "plugin", "options", "what it does"], rows)
 
 
 def _default(field: attrs.Attribute[Any]) -> object:
+    """The default as JSON can show it."""
     value = field.default
     if isinstance(value, str | int | float | bool | None):
         return value
     factory = getattr(value, "factory", None)  # an attrs.Factory, which is a function to the type checker
-    return str(factory()) if factory else None
+    return str(factory() if factory else value)
