@@ -11,6 +11,7 @@ from sis_core.arrays import F32
 from sis_core.block import KV, Block, Dense, Network
 from sis_core.errors import BackendError
 from sis_core.native.cache import NativeCache, NativeKV, page_nbytes
+from sis_core.native.library import extremes
 from sis_core.native.program import Compiled, Program
 from sis_core.native.runner import Runner
 from sis_core.native.weights import RowReader, Store
@@ -87,7 +88,8 @@ class NativeForward:
                 raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, n_embd)}", where="step")
             return hidden
         embedding, tokens = self.network.embedding, batch.tokens
-        if int(tokens.min()) < 0 or int(tokens.max()) >= self.network.n_vocab:
+        least, most = extremes(tokens)
+        if least < 0 or most >= self.network.n_vocab:
             outside = tokens[(tokens < 0) | (tokens >= self.network.n_vocab)]
             raise BackendError(
                 f"token {int(outside[0])} is outside the vocabulary of {self.network.n_vocab}", where="step"
@@ -96,8 +98,8 @@ class NativeForward:
         if embedding.scale != 1.0:
             x = x * np.float32(embedding.scale)
         if self._positions is not None:
-            most, known = int(batch.positions.max()), self._positions.weight.n_rows
-            if most >= known or int(batch.positions.min()) < 0:
+            (least, most), known = extremes(batch.positions), self._positions.weight.n_rows
+            if most >= known or least < 0:
                 raise BackendError(
                     f"position {most} is past the {known} positions of {self._positions.weight.name}", where="step"
                 )

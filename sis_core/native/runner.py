@@ -11,7 +11,7 @@ import numpy as np
 from sis_core.arrays import F32, I32, U8
 from sis_core.errors import BackendError
 from sis_core.native import abi
-from sis_core.native.library import Library, address
+from sis_core.native.library import Library, address, extremes
 from sis_core.native.memory import aligned
 from sis_core.native.program import Compiled, Rotations
 from sis_core.step import Plan
@@ -33,7 +33,7 @@ class Runner:
         k = n if outputs is None else len(outputs)
         hidden = np.ascontiguousarray(hidden, np.float32)
         out = np.empty((k, program.n_out_cols), np.float32)
-        tables = self.rotations.tables(int(plan.positions.max()) + 1)
+        tables = self.rotations.tables(extremes(plan.positions)[1] + 1)
         rotations = (abi.Rotation * max(len(tables), 1))(*(abi.Rotation(address(c), address(s)) for c, s in tables))
         groups = (abi.Group * max(len(plan.groups), 1))(
             *(abi.Group(address(g.rows), address(g.pages), len(g.rows), g.length) for g in plan.groups)
