@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,6 +21,7 @@ from sis_core.quantizer import Plan, make_plan, quantize_file
 from sis_core.registry import Registry
 
 log = logging.getLogger(__name__)
+LEAST_KL = 1e-9  # a logarithmic axis has no zero
 
 
 @frozen
@@ -169,28 +171,33 @@ def _row(
     )
 
 
-def draw_plot(rows: Sequence[FormatRow], path: Path, title: str) -> None:
-    """KL divergence over bits a weight, and speed, as PNG, SVG or PDF by the name of the file.
-
-    Raises:
-        SourceError: matplotlib is not installed, or the file cannot be written.
-    """
+def new_figure(path: Path) -> Any:
+    """An empty matplotlib figure for ``path``; SourceError when matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise SourceError(
             "plots need matplotlib, which is not installed", where=str(path), fix="`pip install 'sis-core[plot]'`"
         ) from None
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    return Figure(figsize=(9, 4), layout="constrained")
+
+
+def draw_plot(rows: Sequence[FormatRow], path: Path, title: str) -> None:
+    """KL divergence over bits a weight, and speed, as PNG, SVG or PDF by the name of the file.
+
+    Raises:
+        SourceError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = new_figure(path)
     left, right = figure.subplots(1, 2)
     made = [row for row in rows if row.kl is not None]
-    for row in made:
-        distance = max(row.kl or 0.0, 1e-9)
-        left.plot(row.bits, distance, "o")
-        left.annotate(row.format, (row.bits, distance), textcoords="offset points", xytext=(6, 4))
+    for row, marker in zip(made, cycle("os^vD*Pp<>Xh"), strict=False):
+        left.plot(row.bits, max(row.kl or 0.0, LEAST_KL), marker, label=row.format, markersize=7)
+    if made:
+        left.legend(fontsize="small")
     left.set(xlabel="bits a weight", ylabel="KL divergence (nats a token)", yscale="log")
     left.grid(alpha=0.3)
-    left.margins(x=0.15, y=0.12)
+    left.margins(0.1)
     right.barh([row.format for row in rows], [row.tg for row in rows])
     right.invert_yaxis()
     right.set(xlabel="tokens/s, generation")

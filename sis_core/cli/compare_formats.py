@@ -15,7 +15,7 @@ from sis_core.cli.common import registry_of
 from sis_core.cli.measuring import read_text, run_options, take
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import comma_separated, emit, markdown
-from sis_core.comparison import FormatRow, Settings, compare_formats, draw_plot
+from sis_core.comparison import FormatRow, Settings, compare_formats, draw_plot, new_figure
 from sis_core.errors import FormatError, SourceError
 from sis_core.quantizer.plan import find_format
 from sis_core.quantizer.run import available_cores
@@ -109,8 +109,7 @@ def _check_outputs(outputs: Sequence[Path]) -> None:
         if not output.parent.is_dir():
             raise SourceError(f"the folder {output.parent} does not exist", where=str(output), fix="make it first")
         if output.suffix in PLOTS:
-            draw_plot([], output, "")
-            output.unlink()
+            new_figure(output)
 
 
 def _write(output: Path, rows: Sequence[FormatRow], shown: Sequence[dict[str, Any]], about: dict[str, Any]) -> None:
