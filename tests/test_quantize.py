@@ -500,6 +500,45 @@ def test_importance_reaches_the_format(random_model: Path, tmp_path: Path) -> No
     assert k.all()
 
 
+def test_importance_of_experts_one_by_one(tmp_path: Path) -> None:
+    class Plugin:
+        from sis_core import hookimpl
+
+        @hookimpl
+        def sis_register_quant_formats(self) -> list[Any]:
+            return [Weighing()]
+
+    model, out = tmp_path / "experts.gguf", tmp_path / "out.gguf"
+    writer = GGUFWriter(model, {"general.architecture": "none"})
+    writer.add_tensor("blk.0.ffn_up_exps.weight", (3, 20, 32), "F32", [np.ones((3, 20, 32), np.float32)])
+    writer.write()
+    sums = np.ones((3, 32))
+    sums[1, 5] = sums[2, 6] = 0
+    counts = np.array([4.0, 4.0, 4.0])
+    importance = Importance({"blk.0.ffn_up_exps.weight": sums}, {"blk.0.ffn_up_exps.weight": counts})
+    with GGUFFile.open(model) as file:
+        quantize_file(file, out, make_plan(file, Registry.of(Plugin()), "weighing"), importance=importance)
+    with GGUFFile.open(out) as file:
+        values = file_weights(file, Registry.of(Plugin()))["blk.0.ffn_up_exps.weight"].dequantize()
+    expected = np.ones((3, 20, 32), np.float32)
+    expected[1, :, 5] = expected[2, :, 6] = 0
+    np.testing.assert_array_equal(values, expected)
+
+
+def test_importance_as_ggml_writes_it(tmp_path: Path) -> None:
+    """ggml drops dimensions of 1, and an expert that saw nothing has a count of 0."""
+    path = tmp_path / "ggml.gguf"
+    writer = GGUFWriter(path, {"general.type": "imatrix"})
+    writer.add_tensor("a.weight.in_sum2", (4,), "F32", [np.array([2, 4, 6, 8], np.float32)])
+    writer.add_tensor("a.weight.counts", (1,), "F32", [np.array([2], np.float32)])
+    writer.add_tensor("b.weight.in_sum2", (2, 4), "F32", [np.full((2, 4), 3, np.float32)])
+    writer.add_tensor("b.weight.counts", (2, 1), "F32", [np.array([[3], [0]], np.float32)])
+    writer.write()
+    found = Importance.read(path)
+    np.testing.assert_array_equal(found.mean("a.weight", (8, 4)), [[1, 2, 3, 4]])
+    np.testing.assert_array_equal(found.mean("b.weight", (2, 8, 4)), np.ones((2, 4)))
+
+
 def test_importance_that_is_none(random_model: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="holds no importance"):
         Importance.read(random_model)
