@@ -112,7 +112,9 @@ class QuantFormat(ABC):
 class BlockFormat(QuantFormat):
     """A format in which every block of ``block_size`` values takes ``type_size`` bytes of its own.
 
-    An author writes `dequantize_blocks` and, if the format is to be written too, `quantize_blocks`.
+    An author writes `dequantize_blocks` and, if the format is to be written too, `quantize_blocks`. In both, numpy does
+    not warn of overflow and NaN: a damaged block may hold an infinite scale, which makes NaN of zeros, as in C; and
+    values may be too large for a half-precision scale, which `sis quantize` finds out and refuses.
     """
 
     @abstractmethod
@@ -129,12 +131,16 @@ class BlockFormat(QuantFormat):
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
         self.check_rows(rows, n_cols)
-        return self.dequantize_blocks(rows.reshape(-1, self.type_size)).reshape(len(rows), n_cols)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self.dequantize_blocks(rows.reshape(-1, self.type_size))
+        return values.reshape(len(rows), n_cols)
 
     def quantize(self, values: F32) -> U8:
         self.check_values(values)
         n_rows, n_cols = values.shape
-        return self.quantize_blocks(values.reshape(-1, self.block_size)).reshape(n_rows, self.row_bytes(n_cols))
+        with np.errstate(over="ignore", invalid="ignore"):
+            blocks = self.quantize_blocks(values.reshape(-1, self.block_size))
+        return blocks.reshape(n_rows, self.row_bytes(n_cols))
 
 
 class F32Format(BlockFormat):
@@ -154,7 +160,7 @@ class F32Format(BlockFormat):
 
 
 class F16Format(BlockFormat):
-    """IEEE 754 binary16, rounded to nearest even."""
+    """IEEE 754 binary16, rounded to nearest even; values past 65504 become infinite, as in every other converter."""
 
     name, type_id, block_size, type_size = "F16", 1, 1, 2
 
@@ -162,9 +168,7 @@ class F16Format(BlockFormat):
         return np.ascontiguousarray(blocks).view("<f2").astype(np.float32)
 
     def quantize_blocks(self, values: F32) -> U8:
-        # Values past 65504 become infinite, as in every other converter; a signalling NaN becomes a quiet one.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.ascontiguousarray(values).astype("<f2").view(np.uint8)
+        return np.ascontiguousarray(values).astype("<f2").view(np.uint8)
 
 
 class BF16Format(BlockFormat):

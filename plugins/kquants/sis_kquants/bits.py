@@ -61,15 +61,13 @@ def scaled(quants: U8 | np.ndarray, scales: F32, mins: F32 | None = None) -> F32
     """``scale * q - min`` for each sub-block: quants ``(n, 256)``, scales and mins ``(n, n_sub)``."""
     n, n_sub = scales.shape
     values = quants.astype(np.float32).reshape(n, n_sub, -1)
-    with np.errstate(invalid="ignore"):  # a damaged block's scale may be infinite: its values are then NaN, as in C
-        values *= scales[:, :, None]
-        if mins is not None:
-            values -= mins[:, :, None]
+    values *= scales[:, :, None]
+    if mins is not None:
+        values -= mins[:, :, None]
     return values.reshape(n, -1)
 
 
 def product(scale: F32, small: np.ndarray) -> F32:
     """``(n, 1)`` times small integers ``(n, n_sub)`` in float32."""
-    with np.errstate(invalid="ignore"):  # as in `scaled`
-        result: F32 = scale * small.astype(np.float32)
+    result: F32 = scale * small.astype(np.float32)
     return result

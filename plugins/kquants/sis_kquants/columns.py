@@ -37,14 +37,13 @@ def integers(values: F32) -> F32:
 
 def binary16(factor: Any, unit: F32) -> F32:
     """What ``factor * unit`` becomes when stored as binary16, in units again; infinite past 65504."""
-    with np.errstate(over="ignore"):
-        stored: F32 = (factor * unit).astype(np.float16).astype(np.float32) / unit
+    stored: F32 = (factor * unit).astype(np.float16).astype(np.float32) / unit
     return stored
 
 
 def safe_inverse(scale: F32) -> F32:
     """``1 / scale``, and 0 for 0 and for what is not finite."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore"):
         inverse = 1 / scale
     return np.where(np.isfinite(inverse) & np.isfinite(scale), inverse, np.float32(0))
 

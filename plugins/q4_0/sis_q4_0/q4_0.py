@@ -26,18 +26,16 @@ class Q4_0(BlockFormat):  # noqa: N801 - GGUF's own spelling
         words[:, 1:] = (packed >> 4).view(np.complex128)
         quants -= 8
         values = quants.astype(np.float32)
-        with np.errstate(invalid="ignore"):  # an infinite scale makes NaN of zero, as in C
-            values *= scales
+        values *= scales
         return values
 
     def quantize_blocks(self, values: F32) -> U8:
         largest = np.take_along_axis(values, np.abs(values).argmax(axis=1, keepdims=True), axis=1)
-        # A scale past binary16 is stored as infinity, and values that are not finite spoil their block, as in C.
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            scales = largest / np.float32(-8)  # (n, 1)
-            stored = scales.astype("<f2")
+        scales = largest / np.float32(-8)  # (n, 1)
+        stored = scales.astype("<f2")
+        with np.errstate(divide="ignore"):
             inverse = np.where(scales == 0, np.float32(0), 1 / scales)
-            quants = np.minimum(values * inverse + np.float32(8.5), 15)
+        quants = np.minimum(values * inverse + np.float32(8.5), 15)
         # Converting NaN to an integer is undefined; a scale whose inverse overflows is stored as zero anyway.
         quants = np.where(np.isfinite(inverse) & np.isfinite(quants), quants, 0).astype(np.uint8)
         return np.concatenate([stored.view(np.uint8), quants[:, :16] | quants[:, 16:] << 4], axis=1)

@@ -19,22 +19,20 @@ class Q8_0(BlockFormat):  # noqa: N801 - GGUF's own spelling
     def dequantize_blocks(self, blocks: U8) -> F32:
         scales = blocks.view("<u2")[:, :1].view("<f2").astype(np.float32)  # (n, 1)
         values = blocks[:, 2:].view(np.int8).astype(np.float32)  # (n, 32)
-        with np.errstate(invalid="ignore"):  # an infinite scale makes NaN of zero, as in C
-            values *= scales
+        values *= scales
         return values
 
     def quantize_blocks(self, values: F32) -> U8:
-        # A scale past binary16 is stored as infinity, and values that are not finite spoil their block, as in C.
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            scales = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)  # (n, 1)
-            stored = scales.astype("<f2")
+        scales = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)  # (n, 1)
+        stored = scales.astype("<f2")
+        with np.errstate(divide="ignore"):
             inverse = np.where(scales == 0, np.float32(0), 1 / scales)
-            scaled = values * inverse
-            # Halves are rounded away from zero, as C's roundf does.
-            magnitude = np.abs(scaled)
-            whole = np.floor(magnitude)
-            whole += np.floor(2 * (magnitude - whole))
-            rounded = np.copysign(whole, scaled)
+        scaled = values * inverse
+        # Halves are rounded away from zero, as C's roundf does.
+        magnitude = np.abs(scaled)
+        whole = np.floor(magnitude)
+        whole += np.floor(2 * (magnitude - whole))
+        rounded = np.copysign(whole, scaled)
         # Converting NaN to an integer is undefined; a scale whose inverse overflows is stored as zero anyway.
         quants = np.where(np.isfinite(rounded), rounded, 0).astype(np.int8)
         return np.concatenate([stored.view(np.uint8), quants.view(np.uint8)], axis=1)
