@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sis_core.language_model import LanguageModel as LanguageModel
     from sis_core.language_model import load as load
     from sis_core.registry import Registry as Registry
+    from sis_core.sampler import Filter as Filter
     from sis_core.session import Session as Session
 
 # Looked up on first use: `sis --help` imports this package and must not import numpy.
@@ -29,6 +30,7 @@ _HOMES = {
     "LanguageModel": "language_model",
     "load": "language_model",
     "Registry": "registry",
+    "Filter": "sampler",
     "Session": "session",
 }
 __all__ = sorted(_HOMES)

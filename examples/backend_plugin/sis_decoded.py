@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+
 from sis_core import hookimpl
 from sis_core.backend import Backend, BackendOptions
 from sis_core.block import Network

@@ -12,6 +12,7 @@ from typing import Any
 
 
 def open_model(llama: Any, request: Any) -> tuple[Any, Any]:
+    """Load the file with llama.cpp, quietly."""
     llama.llama_backend_init()
     quiet = llama.llama_log_callback(lambda level, text, data: None)
     llama.llama_log_set(quiet, ctypes.c_void_p(0))
@@ -25,6 +26,7 @@ def open_model(llama: Any, request: Any) -> tuple[Any, Any]:
 
 
 def sample(llama: Any, model: Any, request: Any) -> float:
+    """Seconds that one run of the request took."""
     n, batch, depth, threads = (request[key] for key in ("n", "batch", "depth", "n_threads"))
     params = llama.llama_context_default_params()
     params.n_ctx = batch * (n + depth + 32)
@@ -76,6 +78,7 @@ def sample(llama: Any, model: Any, request: Any) -> float:
 
 
 def main() -> None:
+    """Answer requests from standard input, one JSON object a line."""
     try:
         import llama_cpp  # type: ignore[import-not-found, unused-ignore]
 

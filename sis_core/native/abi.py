@@ -23,16 +23,22 @@ MAX_HEAD = 512
 
 
 class Rows(ctypes.Structure):
+    """``struct sis_rows``: a float32 matrix."""
+
     _fields_: ClassVar[Any] = [("values", c_void_p), ("n", c_uint64), ("n_cols", c_uint64), ("stride", c_uint64)]
 
 
 class LinearObject(ctypes.Structure):
+    """``struct sis_linear``: a weight that knows how to multiply."""
+
     _fields_: ClassVar[Any] = [
         ("abi", c_uint32), ("parts", c_uint32), ("self", c_void_p), ("bytes", c_uint64), ("run", c_void_p),
     ]  # fmt: skip
 
 
 class Weight(ctypes.Structure):
+    """A weight as the kernels see it: packed tiles, raw rows, a decoder, or a linear object."""
+
     _fields_: ClassVar[Any] = [
         ("format", c_uint32), ("reserved", c_uint32), ("n_rows", c_uint64), ("n_cols", c_uint64), ("tiles", c_void_p),
         ("raw", c_void_p), ("row_bytes", c_uint64), ("decode", c_void_p), ("linear", c_void_p),
@@ -40,6 +46,8 @@ class Weight(ctypes.Structure):
 
 
 class Op(ctypes.Structure):
+    """One op of a program."""
+
     _fields_: ClassVar[Any] = [
         *((name, c_uint32) for name in (
             "kind", "flags", "src", "src2", "dst", "src_at", "src2_at", "dst_at", "width", "count", "activation",
@@ -51,6 +59,8 @@ class Op(ctypes.Structure):
 
 
 class Program(ctypes.Structure):
+    """``struct sis_program``: ops over registers, run in one call."""
+
     _fields_: ClassVar[Any] = [
         ("abi", c_uint32), ("n_ops", c_uint32), ("n_registers", c_uint32), ("n_out_cols", c_uint32),
         ("ops", c_void_p), ("register_cols", c_void_p),
@@ -58,18 +68,26 @@ class Program(ctypes.Structure):
 
 
 class Group(ctypes.Structure):
+    """The rows of one sequence within a step."""
+
     _fields_: ClassVar[Any] = [("rows", c_void_p), ("pages", c_void_p), ("n_rows", c_uint32), ("length", c_uint32)]
 
 
 class KV(ctypes.Structure):
+    """Where the pages of one layer begin."""
+
     _fields_: ClassVar[Any] = [("base", c_void_p), ("page_bytes", c_uint64)]
 
 
 class Rotation(ctypes.Structure):
+    """A step's cosines and sines."""
+
     _fields_: ClassVar[Any] = [("cos", c_void_p), ("sin", c_void_p)]
 
 
 class Step(ctypes.Structure):
+    """Everything that changes from step to step."""
+
     _fields_: ClassVar[Any] = [
         *((name, c_uint32) for name in ("n", "n_out", "n_groups", "page_size", "kv_type", "n_threads")),
         *((name, c_void_p) for name in (

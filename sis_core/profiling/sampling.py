@@ -21,6 +21,8 @@ class Draw:
 
 @define(eq=False)
 class TimedState(SamplerState):
+    """A sampler's state that records how long each of its calls takes."""
+
     state: SamplerState
     name: str
     owner: str

@@ -1,3 +1,5 @@
+"""The conformance kit: one check for each kind of plugin, and suites that show each fault as a test of its own."""
+
 from sis_core.testing.architecture import check_architecture as check_architecture
 from sis_core.testing.backend import check_backend as check_backend
 from sis_core.testing.models import write_model as write_model

@@ -56,7 +56,7 @@ class Rival(Source):
 
 
 def test_two_defaults_name_both_packages() -> None:
-    with pytest.raises(SourceError, match="two sources say that theirs is the default model: .*sis_tiny"):
+    with pytest.raises(SourceError, match=r"two sources say that theirs is the default model: .*sis_tiny"):
         resolve(None, [TinySource(), Rival()])
 
 
