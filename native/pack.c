@@ -1,13 +1,14 @@
 /* From GGUF's rows to tiles: sixteen rows side by side, so that one vector holds the same columns of all of them.
  *
  *   floats   [k][16]
- *   Q8_0     [k / 32] 8 x 64 B: lane = row, byte = k, as signed; then [k / 32] 16 half scales
- *   Q4_0     [k / 32] 4 x 64 B: vector i, lane = row, byte y: k = 8 i + y low, 8 i + 4 + y high; then half scales
+ *   Q8_0     [k / 64] 2 x 16 half scales, 2 x 8 x 64 B: lane = row, byte = k, as signed
+ *   Q4_0     [k / 64] 2 x 16 half scales, 2 x 4 x 64 B: vector i, lane = row, byte y: k = 8 i + y low, 8 i + 4 + y high
  *   Q4_K     [k / 256] 16 half d, 16 half dmin; 8 x (16 scales, 16 minima) of 8 bits; 8 x nibbles as in Q4_0
  *   Q6_K     [k / 256] 16 half d, 32 B unused; 16 x 16 scales of 8 bits; 8 x (nibbles as in Q4_0, then 2 x 64 B of the
  *            upper bits: vector j, lane = row, byte y: k = 16 j + 4 p + y in bits 2 p)
  *
- * Rows past the end of the matrix are zero. The layout of the blocks themselves is ggml's. */
+ * A tile is one stream in the order in which it is read, so that what is fetched ahead is what comes next. Where the
+ * number of blocks is odd, the last pair holds one. Rows past the end of the matrix are zero. The layout of the blocks themselves is ggml's. */
 #include "kernels.h"
 #include <string.h>
 
@@ -22,7 +23,9 @@ static const struct {
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)
 {
     if (format > SIS_DECODED || n_cols == 0 || n_cols % FORMATS[format].values) return 0;
-    size_t bytes = n_cols / FORMATS[format].values * FORMATS[format].tile;
+    size_t n = n_cols / FORMATS[format].values;
+    if (FORMATS[format].values == 32) n += n % 2; /* whole pairs */
+    size_t bytes = n * FORMATS[format].tile;
     return (bytes + 63) / 64 * 64;
 }
 
@@ -48,16 +51,17 @@ enum { LOW = 0x0f0f0f0f };
 static void pack_q8_0(const uint8_t *row, size_t n_blocks, uint32_t r, uint8_t *out)
 {
     for (size_t b = 0; b < n_blocks; b++, row += 34) {
-        memcpy(out + n_blocks * 512 + b * 32 + r * 2, row, 2);
-        for (int i = 0; i < 8; i++) put(out + b * 512 + i * 64 + r * 4, word(row + 2 + i * 4));
+        uint8_t *pair = out + b / 2 * PAIR_Q8_0;
+        memcpy(pair + b % 2 * 32 + r * 2, row, 2);
+        for (int i = 0; i < 8; i++) put(pair + 64 + b % 2 * 512 + i * 64 + r * 4, word(row + 2 + i * 4));
     }
 }
 
 static void pack_q4_0(const uint8_t *row, size_t n_blocks, uint32_t r, uint8_t *out)
 {
     for (size_t b = 0; b < n_blocks; b++, row += 18) {
-        uint8_t *o = out + b * 256 + r * 4;
-        memcpy(out + n_blocks * 256 + b * 32 + r * 2, row, 2);
+        uint8_t *pair = out + b / 2 * PAIR_Q4_0, *o = pair + 64 + b % 2 * 256 + r * 4;
+        memcpy(pair + b % 2 * 32 + r * 2, row, 2);
         uint32_t a = word(row + 2), c = word(row + 6), d = word(row + 10), e = word(row + 14);
         put(o, join(a & LOW, c & LOW));
         put(o + 64, join(d & LOW, e & LOW));
@@ -131,7 +135,7 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
         [SIS_Q4_0] = pack_q4_0, [SIS_Q4_K] = pack_q4_k, [SIS_Q6_K] = pack_q6_k, [SIS_DECODED] = pack_wide,
     };
     size_t first = tile * TILE, n_blocks = weight->n_cols / FORMATS[weight->format].values;
-    if (first + TILE > weight->n_rows) memset(out, 0, sis_one_tile_bytes(weight->format, weight->n_cols));
+    if (first + TILE > weight->n_rows || n_blocks % 2) memset(out, 0, sis_one_tile_bytes(weight->format, weight->n_cols));
     for (uint32_t r = 0; r < TILE && first + r < weight->n_rows; r++) {
         const uint8_t *row = weight->raw + (first + r) * weight->row_bytes;
         if (weight->format == SIS_DECODED) {

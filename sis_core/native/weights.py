@@ -128,24 +128,29 @@ class Store:
     def _packed(self, weight: quant.Weight, tiles: int) -> abi.Weight:
         if weight.format.name in abi.FORMATS:
             return self._pack_rows(self._source(weight), tiles, weight.n_rows)
-        # Sixteen rows make a tile, so panels of whole tiles can be packed one after another.
-        panel_rows = max(1, quant.PANEL_VALUES // weight.n_cols // abi.TILE) * abi.TILE
-        raw, format = weight.raw, self._float_format(weight)
-        tile_bytes = int(self.library.tile_bytes(abi.FORMATS[format.name], abi.TILE, weight.n_cols))
-        for start in range(0, weight.n_rows, panel_rows):
-            values = weight.decode(raw[start : start + panel_rows])
-            rows = format.quantize(np.ascontiguousarray(values))
-            source = abi.Weight(abi.FORMATS[format.name], 0, len(rows), weight.n_cols)
-            source.raw, source.row_bytes = address(rows), rows.strides[0]
-            self.library.pack(ctypes.addressof(source), tiles + start // abi.TILE * tile_bytes, self.n_threads)
+        format: quant.QuantFormat = quant.F16Format()
+        most = self._pack_decoded(weight, tiles, format)
+        if not MIN_F16 <= most <= MAX_F16:
+            format = quant.BF16Format()
+            self._pack_decoded(weight, tiles, format)
         bound = abi.Weight(abi.FORMATS[format.name], 0, weight.n_rows, weight.n_cols)
         bound.tiles = tiles
         return bound
 
-    @staticmethod
-    def _float_format(weight: quant.Weight) -> quant.QuantFormat:
-        most = max(float(np.abs(panel).max()) for _, panel in weight.panels())
-        return quant.F16Format() if MIN_F16 <= most <= MAX_F16 else quant.BF16Format()
+    def _pack_decoded(self, weight: quant.Weight, tiles: int, format: quant.QuantFormat) -> float:
+        """Decode a weight, encode it in ``format`` and pack it panel by panel; the largest magnitude that was seen."""
+        # Sixteen rows make a tile, so panels of whole tiles can be packed one after another.
+        panel_rows = max(1, quant.PANEL_VALUES // weight.n_cols // abi.TILE) * abi.TILE
+        raw, most = weight.raw, 0.0
+        tile_bytes = int(self.library.tile_bytes(abi.FORMATS[format.name], abi.TILE, weight.n_cols))
+        for start in range(0, weight.n_rows, panel_rows):
+            values = weight.decode(raw[start : start + panel_rows])
+            most = max(most, float(np.abs(values).max()))
+            rows = format.quantize(np.ascontiguousarray(values))
+            source = abi.Weight(abi.FORMATS[format.name], 0, len(rows), weight.n_cols)
+            source.raw, source.row_bytes = address(rows), rows.strides[0]
+            self.library.pack(ctypes.addressof(source), tiles + start // abi.TILE * tile_bytes, self.n_threads)
+        return most
 
     def _source(self, weight: quant.Weight) -> tuple[abi.Weight, object]:
         raw = weight.raw

@@ -61,21 +61,23 @@ INLINE __m256 finish(__m256 acc, __m256i dot, __m256 scale, const struct q8_bloc
 
 INLINE void q8_0(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m256 *acc)
 {
-    const uint8_t *s = w + k / 32 * 512;
-    for (size_t b = 0; b < k / 32; b++, w += 512, s += 32, x += M)
+    for (size_t b = 0; b < k / 32; b++, x += M) {
+        const uint8_t *pair = w + b / 2 * PAIR_Q8_0, *s = pair + b % 2 * 32, *q = pair + 64 + b % 2 * 512;
+        _mm_prefetch((const char *)s + FAR, _MM_HINT_T0);
         UNROLL for (int half = 0; half < 2; half++)
         {
             __m256i d[4];
             UNROLL for (int m = 0; m < M; m++) d[m] = _mm256_setzero_si256();
             UNROLL for (int i = 0; i < 8; i++)
             {
-                if (half == 0) _mm_prefetch((const char *)w + FAR + i * 64, _MM_HINT_T0);
-                __m256i v = _mm256_loadu_si256((const void *)(w + i * 64 + half * 32)), a = _mm256_abs_epi8(v);
+                if (half == 0) _mm_prefetch((const char *)q + FAR + i * 64, _MM_HINT_T0);
+                __m256i v = _mm256_loadu_si256((const void *)(q + i * 64 + half * 32)), a = _mm256_abs_epi8(v);
                 UNROLL for (int m = 0; m < M; m++) d[m] =
                     _mm256_add_epi32(d[m], pairs(_mm256_maddubs_epi16(a, _mm256_sign_epi8(quad(x + m, i), v))));
             }
             UNROLL for (int m = 0; m < M; m++) acc[2 * m + half] = finish(acc[2 * m + half], d[m], halves(s + half * 16), x + m);
         }
+    }
 }
 
 /* Sums of products of nibbles, in 16 bits: 8 * 2 * 15 * 127 = 30480. */
@@ -98,12 +100,13 @@ INLINE void nibble_words(const int M, const uint8_t *w, int half, const struct q
 
 INLINE void q4_0(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m256 *acc)
 {
-    const uint8_t *s = w + k / 32 * 256;
-    for (size_t b = 0; b < k / 32; b++, w += 256, s += 32, x += M)
+    for (size_t b = 0; b < k / 32; b++, x += M) {
+        const uint8_t *pair = w + b / 2 * PAIR_Q4_0, *s = pair + b % 2 * 32, *q = pair + 64 + b % 2 * 256;
+        _mm_prefetch((const char *)s + FAR, _MM_HINT_T0);
         UNROLL for (int half = 0; half < 2; half++)
         {
             __m256i d[4];
-            nibble_words(M, w, half, x, d);
+            nibble_words(M, q, half, x, d);
             __m256 scale = halves(s + half * 16);
             UNROLL for (int m = 0; m < M; m++)
             {
@@ -111,6 +114,7 @@ INLINE void q4_0(const int M, const uint8_t *w, const struct q8_block *x, size_t
                 acc[2 * m + half] = finish(acc[2 * m + half], dot, scale, x + m);
             }
         }
+    }
 }
 
 INLINE void q4_k(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m256 *acc)

@@ -48,15 +48,16 @@ INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si2
 
 INLINE void q8_0(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m512 *acc)
 {
-    const uint8_t *s = w + k / 32 * 512;
     const __m512i flip = _mm512_set1_epi8((char)0x80);
-    for (size_t b = 0; b < k / 32; b++, w += 512, s += 32, x += M) {
+    for (size_t b = 0; b < k / 32; b++, x += M) {
+        const uint8_t *pair = w + b / 2 * PAIR_Q8_0, *s = pair + b % 2 * 32, *q = pair + 64 + b % 2 * 512;
+        _mm_prefetch((const char *)s + FAR, _MM_HINT_T0);
         __m512i d[MAX_GROUP];
         START(minus_128);
         UNROLL for (int i = 0; i < 8; i++)
         {
-            _mm_prefetch((const char *)w + FAR + i * 64, _MM_HINT_T0);
-            __m512i v = _mm512_xor_si512(_mm512_loadu_si512(w + i * 64), flip);
+            _mm_prefetch((const char *)q + FAR + i * 64, _MM_HINT_T0);
+            __m512i v = _mm512_xor_si512(_mm512_loadu_si512(q + i * 64), flip);
             STEP(v, i);
         }
         FINISH(halves(s));
@@ -65,15 +66,16 @@ INLINE void q8_0(const int M, const uint8_t *w, const struct q8_block *x, size_t
 
 INLINE void q4_0(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m512 *acc)
 {
-    const uint8_t *s = w + k / 32 * 256;
     const __m512i low = _mm512_set1_epi8(15);
-    for (size_t b = 0; b < k / 32; b++, w += 256, s += 32, x += M) {
+    for (size_t b = 0; b < k / 32; b++, x += M) {
+        const uint8_t *pair = w + b / 2 * PAIR_Q4_0, *s = pair + b % 2 * 32, *q = pair + 64 + b % 2 * 256;
+        _mm_prefetch((const char *)s + FAR, _MM_HINT_T0);
         __m512i d[MAX_GROUP];
         START(minus_8);
         UNROLL for (int i = 0; i < 4; i++)
         {
-            _mm_prefetch((const char *)w + FAR + i * 64, _MM_HINT_T0);
-            __m512i v = _mm512_loadu_si512(w + i * 64);
+            _mm_prefetch((const char *)q + FAR + i * 64, _MM_HINT_T0);
+            __m512i v = _mm512_loadu_si512(q + i * 64);
             STEP(_mm512_and_si512(v, low), 2 * i);
             v = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
             STEP(v, 2 * i + 1);
@@ -87,6 +89,7 @@ INLINE void q4_k(const int M, const uint8_t *w, const struct q8_block *x, size_t
     const __m512i low = _mm512_set1_epi8(15);
     for (size_t b = 0; b < k / 256; b++, w += 2368) {
         const __m512 super = halves(w), super_min = halves(w + 32);
+        for (int i = 0; i < 5; i++) _mm_prefetch((const char *)w + 2368 + i * 64, _MM_HINT_T0);
         for (int sub = 0; sub < 8; sub++, x += M) {
             const uint8_t *s = w + 64 + sub * 32, *q = w + 320 + sub * 256;
             __m512 scale = _mm512_mul_ps(super, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)s))));
@@ -112,6 +115,7 @@ INLINE void q6_k(const int M, const uint8_t *w, const struct q8_block *x, size_t
     const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30);
     for (size_t b = 0; b < k / 256; b++, w += 3392) {
         const __m512 super = halves(w);
+        for (int i = 0; i < 5; i++) _mm_prefetch((const char *)w + 3392 + i * 64, _MM_HINT_T0);
         for (int sub = 0; sub < 8; sub++, x += M) {
             const uint8_t *q = w + 320 + sub * 384;
             UNROLL for (int h = 0; h < 2; h++)
