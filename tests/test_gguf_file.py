@@ -594,12 +594,9 @@ def test_a_file_of_the_gguf_package(tmp_path: Path) -> None:
         assert file.raw("h").view("<f2").tolist() == weights.ravel().tolist()
 
 
-def test_stories260k() -> None:
-    folder = os.environ.get("SIS_TEST_DATA")
-    if not folder:
-        pytest.skip("SIS_TEST_DATA does not name the directory with stories260K.gguf")
+def test_stories260k(test_data: Path) -> None:
     package = pytest.importorskip("gguf")
-    path = Path(folder) / "stories260K.gguf"
+    path = test_data / "models" / "stories260K.gguf"
     theirs = package.GGUFReader(path)
     with GGUFFile.open(path) as file:
         assert len(file.tensors) == len(theirs.tensors) == 48

@@ -27,12 +27,16 @@ def test_values() -> None:
     assert "context_length" not in metadata
 
 
-def test_defaults_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_defaults_are_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     metadata = read()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         assert metadata.number("rope.freq_base", 1e4) == metadata.number("rope.freq_base", 1e4) == 1e4
-    assert caplog.messages == ["m.gguf: no key x.rope.freq_base; using 10000.0"]
-    assert metadata.defaulted == {"rope.freq_base": 1e4}
+        assert metadata.per_layer("feed_forward_length", 2, (8, 8)) == (8, 8)
+        assert not metadata.flag("use_parallel_residual", False)
+        metadata.report_defaults()
+    assert caplog.messages == [
+        "m.gguf: missing keys, with what is used instead: x.rope.freq_base=10000.0, x.feed_forward_length=8"
+    ]
 
 
 def test_a_missing_key_is_named() -> None:
