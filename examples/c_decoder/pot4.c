@@ -5,23 +5,27 @@
 
 enum { VALUES = 32, BYTES = 18 };
 
-static float from_bfloat16(const uint8_t *bytes) {
-    const uint32_t bits = (uint32_t)bytes[0] << 16 | (uint32_t)bytes[1] << 24;
+static float from_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
+/* A sign and an exponent from 0 to -7 are bits of a float already: nothing is looked up, so compilers use vectors. */
+static float power(uint32_t code) {
+    return from_bits((127 - (code & 7)) << 23 | (code & 8) << 28);
+}
+
 void pot4_decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *out) {
-    static const float powers[16] = {1,  0.5f,  0.25f,  0.125f,  0.0625f,  0.03125f,  0.015625f,  0.0078125f,
-                                     -1, -0.5f, -0.25f, -0.125f, -0.0625f, -0.03125f, -0.015625f, -0.0078125f};
     for (size_t row = 0; row < n_rows; row++, rows += row_bytes) {
         const uint8_t *block = rows;
         for (size_t column = 0; column < n_cols; column += VALUES, block += BYTES, out += VALUES) {
-            const float scale = from_bfloat16(block);
+            const float scale = from_bits((uint32_t)block[0] << 16 | (uint32_t)block[1] << 24);
             for (size_t i = 0; i < VALUES / 2; i++) {
-                out[i] = scale * powers[block[2 + i] & 15];
-                out[i + VALUES / 2] = scale * powers[block[2 + i] >> 4];
+                out[i] = scale * power(block[2 + i] & 15u);
+            }
+            for (size_t i = 0; i < VALUES / 2; i++) {
+                out[i + VALUES / 2] = scale * power(block[2 + i] >> 4);
             }
         }
     }
