@@ -136,18 +136,25 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
 
 static int is_row_op(const struct sis_op *op) { return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND; }
 
-static void row_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered)
+struct row_ops {
+    const struct run *run;
+    uint32_t first, last;
+    int gathered;
+};
+
+static void do_rows(const struct row_ops *ops, uint32_t unit)
 {
-    for (uint32_t unit; (unit = team_claim(team)) < run->n_groups[gathered];) {
-        const struct group_of_rows *g = &run->groups[gathered][unit];
-        for (uint32_t i = first; i < last; i++) {
-            const struct sis_op *op = &run->program->ops[i];
-            if (op->kind == SIS_OP_PREPARE) prepare(run, op, g);
-            else
-                for (uint32_t r = 0; r < g->m; r++) row_op(run, op, g->first + r);
-        }
+    const struct run *run = ops->run;
+    const struct group_of_rows *g = &run->groups[ops->gathered][unit];
+    for (uint32_t i = ops->first; i < ops->last; i++) {
+        const struct sis_op *op = &run->program->ops[i];
+        if (op->kind == SIS_OP_PREPARE) prepare(run, op, g);
+        else
+            for (uint32_t r = 0; r < g->m; r++) row_op(run, op, g->first + r);
     }
 }
+
+static void do_only_rows(void *ops) { do_rows(ops, 0); }
 
 static uint32_t linear_units(const struct sis_op *op)
 {
@@ -259,24 +266,46 @@ static void attend_phase(struct run *run, struct team *team, const struct sis_op
     }
 }
 
+/* Where the phase that begins at op `first` ends. Gathering begins a new set of rows, so it begins a phase. */
+static uint32_t end_of_phase(const struct sis_program *program, uint32_t first)
+{
+    const struct sis_op *ops = program->ops;
+    uint32_t end = first + 1;
+    if (is_row_op(&ops[first]))
+        while (end < program->n_ops && is_row_op(&ops[end]) && ops[end].kind != SIS_OP_GATHER) end++;
+    else if (ops[first].kind == SIS_OP_LINEAR)
+        while (end < program->n_ops && ops[end].kind == SIS_OP_LINEAR) end++;
+    return end;
+}
+
 static void run_member(void *context, struct team *team, uint32_t member)
 {
     struct run *run = context;
+    const struct sis_program *program = run->program;
     int gathered = 0;
-    for (uint32_t i = 0, j; i < run->program->n_ops; i = j) {
-        const struct sis_op *ops = run->program->ops;
-        j = i + 1;
-        if (is_row_op(&ops[i])) {
-            gathered |= ops[i].kind == SIS_OP_GATHER;
-            if (gathered && !run->step->n_out) return;
-            while (j < run->program->n_ops && is_row_op(&ops[j]) && ops[j].kind != SIS_OP_GATHER) j++;
-            row_phase(run, team, i, j, gathered);
-        } else if (ops[i].kind == SIS_OP_LINEAR) {
-            while (j < run->program->n_ops && ops[j].kind == SIS_OP_LINEAR) j++;
-            linear_phase(run, team, i, j, gathered, member);
-        } else
-            attend_phase(run, team, &ops[i]);
-        team_barrier(team);
+    for (uint32_t i = 0; i < program->n_ops;) {
+        const struct sis_op *op = &program->ops[i];
+        uint32_t end = end_of_phase(program, i);
+        gathered |= op->kind == SIS_OP_GATHER;
+        if (gathered && !run->step->n_out) return;
+        if (is_row_op(op)) {
+            struct row_ops rows = {run, i, end, gathered};
+            for (uint32_t unit; (unit = team_claim(team)) < run->n_groups[gathered];) do_rows(&rows, unit);
+        } else if (op->kind == SIS_OP_LINEAR)
+            linear_phase(run, team, i, end, gathered, member);
+        else
+            attend_phase(run, team, op);
+        /* Row operations on a single group that come next are done by whoever reaches the barrier last. */
+        struct row_ops next = {run, end, end, gathered};
+        if (end < program->n_ops && is_row_op(&program->ops[end])) {
+            int then = gathered | (program->ops[end].kind == SIS_OP_GATHER);
+            if (run->n_groups[then] == 1) {
+                gathered = next.gathered = then;
+                next.last = end_of_phase(program, end);
+            }
+        }
+        team_barrier_then(team, next.last > end ? do_only_rows : NULL, &next);
+        i = next.last;
     }
 }
 

@@ -56,14 +56,18 @@ uint32_t team_size(const struct team *t) { return t->size; }
 
 uint32_t team_claim(struct team *t) { return atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed); }
 
-void team_barrier(struct team *t)
+void team_barrier(struct team *t) { team_barrier_then(t, NULL, NULL); }
+
+void team_barrier_then(struct team *t, void (*alone)(void *), void *context)
 {
     if (t->size == 1) {
+        if (alone) alone(context);
         atomic_store_explicit(&t->next, 0, memory_order_relaxed);
         return;
     }
     unsigned generation = atomic_load_explicit(&t->generation, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == t->size) {
+        if (alone) alone(context);
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         atomic_store_explicit(&t->next, 0, memory_order_relaxed);
         atomic_store_explicit(&t->generation, generation + 1, memory_order_release);

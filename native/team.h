@@ -14,6 +14,9 @@ void team_run(uint32_t n_threads, team_fn fn, void *context);
 uint32_t team_claim(struct team *team);
 /* Wait until every member is here; then the claims begin again at 0. */
 void team_barrier(struct team *team);
+/* The same; whoever comes last calls alone(context) before the others go on. A short piece of work done so costs no
+ * second barrier, and never waits for a member that the system has put aside. */
+void team_barrier_then(struct team *team, void (*alone)(void *context), void *context);
 uint32_t team_size(const struct team *team);
 /* Nanoseconds of a clock that never goes back. */
 uint64_t team_now(void);
