@@ -14,6 +14,10 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NV (TILE / VL)
 
+/* Bytes ahead of a stream from memory that are asked for. A Zen 4 reads a third slower with 1 KB and more than with 256,
+ * since its own prefetcher is better; an earlier prototype on a Sapphire Rapids was a tenth faster with 2 KB. */
+#define FAR 256
+
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef float vf_at __attribute__((vector_size(4 * VL), aligned(1), may_alias));

@@ -39,8 +39,6 @@ INLINE void quantize_block(const float *x, float inverse, int8_t *q, int32_t sum
 
 #include "over_vec.inc"
 
-#define FAR 2048
-
 INLINE __m256i quad(const struct q8_block *x, int i)
 {
     int32_t word;

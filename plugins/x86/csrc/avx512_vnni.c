@@ -29,7 +29,6 @@ INLINE void quantize_block(const float *x, float inverse, int8_t *q, int32_t sum
 
 #include "over_vec.inc"
 
-#define FAR 2048 /* bytes ahead of a stream from memory; 1 to 2 KB was best */
 
 INLINE __m512i quad(const struct q8_block *x, int i)
 {
