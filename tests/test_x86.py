@@ -498,3 +498,64 @@ def test_a_workspace_is_used_again(backend: X86Backend) -> None:
     first = runner._take(1000)
     runner._give_back(first)
     assert address(runner._take(500)) == address(first)
+
+
+def test_networks_that_contradict_themselves_are_not_ours(backend: X86Backend) -> None:
+    """Sizes that do not fit would be writes outside of memory: each is refused before an address is given away."""
+    from attrs import evolve
+
+    from sis_core.block import KV, Attention, Block, Dense, Network, Residual
+
+    good = random_network(VARIANTS[0])
+    block = good.blocks[0]
+
+    def with_attention(**changes: Any) -> Network:
+        def changed(op: Any) -> Any:
+            return evolve(op, **changes) if isinstance(op, Attention) else op
+
+        ops = tuple(
+            Residual(tuple(tuple(changed(inner) for inner in branch) for branch in op.branches))
+            if isinstance(op, Residual)
+            else op
+            for op in block.ops
+        )
+        return evolve(good, blocks=(evolve(block, ops=ops), good.blocks[1]))
+
+    def matrix(n_rows: int, n_cols: int) -> Dense:
+        return Dense(Weight.from_array("m", np.zeros((n_rows, n_cols), np.float32)))
+
+    n = good.n_embd
+    wrong: list[Network] = [
+        evolve(good, n_vocab=good.n_vocab + 1),
+        evolve(good, head=evolve(good.head, dense=matrix(good.n_vocab - 1, n))),
+        evolve(good, head=evolve(good.head, dense=matrix(good.n_vocab, n + 32))),
+        evolve(good, blocks=(evolve(block, state=None), good.blocks[1])),
+        evolve(good, blocks=(evolve(block, state=KV(1, 16, 16)), good.blocks[1])),
+        evolve(good, blocks=(Block((), KV(2, 16, 16)), good.blocks[1])),
+        evolve(good, blocks=(Block((matrix(n, 2 * n),)), good.blocks[1])),
+        evolve(good, blocks=(Block((matrix(2 * n, n),)), good.blocks[1])),
+        with_attention(q=matrix(n, 2 * n)),
+        with_attention(out=matrix(n, 2 * n)),
+        with_attention(k=matrix(n, n)),
+        with_attention(n_head_kv=3),
+        with_attention(v=matrix(1040, n)),
+        with_attention(softcap=0.0),
+    ]
+    for i, network in enumerate(wrong):
+        assert backend.forward(network, range(2), BackendOptions()) is None, i
+    for network in wrong[3:]:
+        assert backend.layer(network.blocks[0], BackendOptions()) is None
+    layer = backend.layer(block, BackendOptions())
+    assert layer is not None
+    with pytest.raises(BackendError, match="pages of 24 tokens do not fit"):
+        layer.new_state("f16", 4, 24)
+
+
+def test_a_cache_of_another_model_is_refused(backend: X86Backend) -> None:
+    forwards = [bind(random_network(v), [backend], BackendOptions()) for v in (VARIANTS[0], VARIANTS[1])]
+    cache = forwards[1].new_cache("f16", 32)
+    with pytest.raises(BackendError, match="made by another backend"):
+        forwards[0].step(Batch.of([1]), cache)
+    other = bind(random_network(VARIANTS[0]), [], BackendOptions())
+    with pytest.raises(BackendError, match="made by another backend"):
+        forwards[0].step(Batch.of([1]), other.new_cache("f16", 32))

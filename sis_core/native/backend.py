@@ -56,7 +56,7 @@ class NativeBackend(Backend):
         ends = layers.stop == network.n_layer
         try:
             weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
-            self._check_kv(network, layers)
+            self._check_ends(network, layers)
             store, runner = self._tools(options)
             store.bind(weights, options.progress)
             return NativeForward(self.name, network, layers, store, runner)
@@ -97,12 +97,16 @@ class NativeBackend(Backend):
         return Store(library, n_threads, pack), Runner(library, Rotations(), n_threads)
 
     @staticmethod
-    def _check_kv(network: Network, layers: range) -> None:
-        for i in layers:
-            block = network.blocks[i]
-            attentions = sum(isinstance(op, Attention) for op in _flat(block))
-            if attentions != (block.state is not None):
-                raise Unsupported(f"{attentions} attentions over one state in layer {i}")
+    def _check_ends(network: Network, layers: range) -> None:
+        """What a step relies on when it writes and reads by address."""
+        embedding, head, n_embd = network.embedding, network.head, network.n_embd
+        if layers.start == 0:
+            if embedding.weight.n_cols != n_embd or embedding.weight.n_rows < network.n_vocab:
+                raise Unsupported(f"{embedding.weight!r} for {network.n_vocab} tokens of {n_embd} values")
+            if embedding.positions is not None and embedding.positions.n_cols != n_embd:
+                raise Unsupported(f"{embedding.positions!r} for rows of {n_embd} values")
+        if layers.stop == network.n_layer and head.dense.weight.n_rows != network.n_vocab:
+            raise Unsupported(f"{head.dense.weight!r} for {network.n_vocab} tokens")
 
 
 def _flat(block: Block) -> list[object]:

@@ -29,6 +29,8 @@ class NativeKV:
     def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
         if kv_type not in VALUE_BYTES:
             raise BackendError(f"has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(VALUE_BYTES)}")
+        if page_size not in (16, 32, 64, 128):  # attention reads tiles of 16 keys in chunks of 128
+            raise BackendError(f"pages of {page_size} tokens do not fit the kernels", where="cache")
         self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
         # Either way memory is taken when a page is first written; a small cache would not fill one huge page.
         n_bytes = n_pages * self.page_nbytes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sis_core.arrays import F32, F64
-from sis_core.block import Attention, Block, Dense, FeedForward, Head, Norm, Residual, Rope
+from sis_core.block import KV, Attention, Block, Dense, FeedForward, Head, Norm, Residual, Rope
 from sis_core.native import abi
 from sis_core.native.library import address
 from sis_core.native.weights import Store
@@ -95,17 +95,22 @@ class Program:
         self._cols = [n_embd]
         self._x, self._spare = 0, -1
         self._layer = 0
+        self._state: KV | None = None  # of the block at hand, until its attention takes it
         self._ops: list[abi.Op] = []
 
     def blocks(self, blocks: Sequence[Block]) -> None:
         """Append some blocks."""
         for block in blocks:
+            self._state = block.state
             for op in block.ops:
                 if isinstance(op, Residual):
                     self._residual(op)
                 else:
                     self._emit(abi.COPY, src=self._chain((op,), None), dst=self._x, width=self._n_embd)
-            self._layer += block.state is not None
+            if block.state is not None:
+                if self._state is not None:
+                    raise Unsupported("a state without an attention")
+                self._layer += 1
 
     def rows_out(self) -> None:
         """Give out all rows as they are."""
@@ -123,10 +128,12 @@ class Program:
 
     def linear_out(self, dense: Dense) -> None:
         """Give out one linear of all rows."""
+        self._reads(dense.weight, self._n_embd)
         self._linears(self._x, 0, [(dense, abi.OUT, 0, False)])
 
     def head(self, head: Head) -> None:
         """Logits of what there is."""
+        self._reads(head.dense.weight, self._n_embd)
         self._linears(self._x, 0, [(head.dense, abi.OUT, 0, False)])
         if head.scale != 1.0 or head.softcap is not None:
             n = head.dense.weight.n_rows
@@ -169,6 +176,8 @@ class Program:
                 case _:
                     raise Unsupported(f"the op {type(op).__name__} inside another")
             n_out = _n_out(op, cols)
+            for weight in _inputs(op):
+                self._reads(weight, cols)
             if last and n_out != self._n_embd:
                 raise Unsupported(f"a chain that ends in {n_out} values, not {self._n_embd}")
             add = last and target is not None
@@ -186,6 +195,11 @@ class Program:
         if not ops:
             raise Unsupported("an empty branch")
         return at
+
+    @staticmethod
+    def _reads(weight: Weight, width: int) -> None:
+        if weight.n_cols != width:
+            raise Unsupported(f"{weight!r} where {width} values come in")
 
     def _norm(
         self, norm: Norm, src: int, src_at: int, dst: int, dst_at: int, width: int, count: int, *, add: bool
@@ -242,6 +256,9 @@ class Program:
         k_dim, v_dim = n_q // op.n_head, n_v // op.n_head_kv
         if k_dim * op.n_head_kv != n_k or max(k_dim, v_dim) > abi.MAX_HEAD:
             raise Unsupported(f"heads of {k_dim} and {v_dim} values")
+        state, self._state = self._state, None
+        if state is None or (state.n_head_kv, state.k_dim, state.v_dim) != (op.n_head_kv, k_dim, v_dim):
+            raise Unsupported(f"an attention of {op.n_head_kv} heads of {k_dim} and {v_dim} values over {state}")
         if op.out.weight.n_cols != op.n_head * v_dim:
             raise Unsupported(f"{op.out.weight!r} after heads of {v_dim} values")
         if (op.window is not None and op.window < 1) or op.softcap == 0:
@@ -284,6 +301,19 @@ class Program:
             self._linears(src, 0, [(op.up, up, 0, False)])
             self._emit(abi.ACT, **values)
         self._linears(up, 0, [(op.down, dst, 0, add)])
+
+
+def _inputs(op: object) -> tuple[Weight, ...]:
+    """The matrices that read what comes into an op."""
+    match op:
+        case Dense():
+            return (op.weight,)
+        case Attention():
+            return (op.q.weight, op.k.weight, op.v.weight)
+        case FeedForward():
+            return (op.up.weight, op.gate.weight) if op.gate else (op.up.weight,)
+        case _:
+            return ()
 
 
 def _n_out(op: object, n_in: int) -> int:
