@@ -554,8 +554,8 @@ def test_networks_that_contradict_themselves_are_not_ours(backend: X86Backend) -
 def test_a_cache_of_another_model_is_refused(backend: X86Backend) -> None:
     forwards = [bind(random_network(v), [backend], BackendOptions()) for v in (VARIANTS[0], VARIANTS[1])]
     cache = forwards[1].new_cache("f16", 32)
-    with pytest.raises(BackendError, match="made by another backend"):
+    with pytest.raises(BackendError, match="made by another"):
         forwards[0].step(Batch.of([1]), cache)
     other = bind(random_network(VARIANTS[0]), [], BackendOptions())
-    with pytest.raises(BackendError, match="made by another backend"):
+    with pytest.raises(BackendError, match="made by another"):
         forwards[0].step(Batch.of([1]), other.new_cache("f16", 32))

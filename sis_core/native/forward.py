@@ -66,7 +66,7 @@ class NativeForward:
 
     def step(self, batch: Batch, cache: Cache) -> Output:
         if not isinstance(cache, NativeCache):
-            raise BackendError("this cache was made by another backend or for another model", where="step")
+            raise BackendError("this cache was made by another backend", where="step")
         cache.check_owner(self._token)
         if batch.adapters:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
