@@ -276,7 +276,9 @@ class Weight:
         return evolve(self, shape=(stop - start, self.n_cols), first_row=self.first_row + start)
 
     def cols(self, start: int, stop: int) -> Weight:
-        """The columns ``start:stop`` of a matrix; both must lie on block borders."""
+        """The columns ``start:stop`` of a matrix, on block borders; only where blocks stand on their own."""
+        if not isinstance(self.format, BlockFormat):
+            raise FormatError(f"rows of {self.format.name} can only be decoded whole", where=self.name)
         if not 0 <= start < stop <= self.n_cols or start % self.format.block_size or stop % self.format.block_size:
             raise FormatError(
                 f"columns {start} to {stop} of {self.n_cols} are not whole blocks of {self.format.block_size}",

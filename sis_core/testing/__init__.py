@@ -1,11 +1,38 @@
 """The conformance kit: one check for each kind of plugin, and suites that show each fault as a test of its own."""
 
-from sis_core.testing.architecture import check_architecture as check_architecture
-from sis_core.testing.backend import check_backend as check_backend
-from sis_core.testing.models import write_model as write_model
-from sis_core.testing.quant_format import check_quant_format as check_quant_format
-from sis_core.testing.sampler import check_sampler as check_sampler
-from sis_core.testing.source import check_source as check_source
-from sis_core.testing.suites import BackendSuite as BackendSuite
-from sis_core.testing.suites import QuantFormatSuite as QuantFormatSuite
-from sis_core.testing.suites import SamplerSuite as SamplerSuite
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sis_core.testing.architecture import check_architecture as check_architecture
+    from sis_core.testing.backend import check_backend as check_backend
+    from sis_core.testing.models import write_model as write_model
+    from sis_core.testing.quant_format import check_quant_format as check_quant_format
+    from sis_core.testing.sampler import check_sampler as check_sampler
+    from sis_core.testing.source import check_source as check_source
+    from sis_core.testing.suites import BackendSuite as BackendSuite
+    from sis_core.testing.suites import QuantFormatSuite as QuantFormatSuite
+    from sis_core.testing.suites import SamplerSuite as SamplerSuite
+
+# Looked up on first use: pytest imports this package in every environment that has sis-core.
+_HOMES = {
+    "check_architecture": "architecture",
+    "check_backend": "backend",
+    "write_model": "models",
+    "check_quant_format": "quant_format",
+    "check_sampler": "sampler",
+    "check_source": "source",
+    "BackendSuite": "suites",
+    "QuantFormatSuite": "suites",
+    "SamplerSuite": "suites",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sis_core.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"sis_core.testing.{_HOMES[name]}"), name)
