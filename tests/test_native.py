@@ -74,7 +74,8 @@ def test_numbers_are_those_of_the_header() -> None:
     assert {name: number for name, number in values.items() if not name.startswith("SIS_N_")} == ours
 
 
-def test_a_missing_library_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIS_LIBRARY", raising=False)
     with pytest.raises(BackendError, match="was built without native code for this machine"):
         Library(tmp_path / "libsis.so")
     with pytest.raises(BackendError, match="was built without native code"):

@@ -34,7 +34,7 @@ class NativeKV:
         self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
         # Either way memory is taken when a page is first written; a small cache would not fill one huge page.
         n_bytes = n_pages * self.page_nbytes
-        flat = Arena(n_bytes).array if n_bytes >= 2 * HUGE else np.zeros(n_bytes, np.uint8)
+        flat = Arena(n_bytes).array if n_bytes >= HUGE else np.zeros(n_bytes, np.uint8)
         self.pages: U8 = flat.reshape(n_pages, self.page_nbytes)
 
     def copy_page(self, source: int, target: int) -> None:
