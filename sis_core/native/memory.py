@@ -16,7 +16,11 @@ class Arena:
     """Anonymous memory in huge pages where the system gives them; taken when it is first written."""
 
     def __init__(self, n_bytes: int) -> None:
-        self._map = mmap.mmap(-1, max(n_bytes, 1) + HUGE)
+        size = max(n_bytes, 1) + HUGE
+        if hasattr(mmap, "MAP_PRIVATE"):  # shared memory, the default, gets no huge pages on most systems
+            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            self._map = mmap.mmap(-1, size)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without huge pages
                 self._map.madvise(mmap.MADV_HUGEPAGE)
