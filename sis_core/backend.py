@@ -103,7 +103,9 @@ def bind(
     """A forward for ``layers`` (all by default), asking ``backends`` in the order given."""
     layers = range(network.n_layer) if layers is None else layers
     forward = _bind(network, backends, options, layers)
-    return RowByRow(forward) if options.batch_invariant else forward
+    if options.batch_invariant and not getattr(forward, "batch_invariant", False):
+        return RowByRow(forward)
+    return forward
 
 
 def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range) -> Forward:

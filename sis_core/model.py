@@ -232,8 +232,11 @@ def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
 
 
 def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
-    """The codec of a tensor, by name or, for an id that GGUF does not know, by number."""
-    found: QuantFormat | None = registry.find("quant_formats", info.type_name)
+    """The codec of a tensor: by its number, which is what the file says, else by the name of a foreign format."""
+    found: QuantFormat | None = None
+    if info.type_id is not None:
+        found = registry.find("quant_formats", f"type {info.type_id}")
+    found = found or registry.find("quant_formats", info.type_name)
     if found is not None:
         return found
     if info.package:

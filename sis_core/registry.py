@@ -102,6 +102,14 @@ class Registry:
         self.plugins = list(plugins)
         self.disabled = frozenset(disabled)
         self.prefer = dict(prefer or {})
+        names = [plugin.name for plugin in self.plugins]
+        for name, preferred in self.prefer.items():
+            if preferred not in names:
+                raise PluginError(
+                    f"there is no plugin {preferred!r}{suggest(preferred, names)}",
+                    where=f"--prefer {name}={preferred}",
+                    fix="`sis plugins` lists them",
+                )
         self._kinds = _kinds()
         self._entries: dict[str, list[Entry]] = {}
         self._lock = threading.RLock()

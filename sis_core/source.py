@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from sis_core.catalogue import package_for
 from sis_core.errors import SourceError
 
 
@@ -62,6 +63,10 @@ def resolve(reference: str | None, sources: Sequence[Source]) -> Path:
     for source in sources:
         if not isinstance(source, FileSource) and (found := source.resolve(reference)) is not None:
             return found
+    if package := package_for("sources", reference):
+        raise SourceError(
+            "no such file, and no installed source of that name", where=reference, fix=f"`pip install {package}`"
+        )
     return path  # opening it says why it cannot be read
 
 

@@ -41,7 +41,7 @@ def test_a_new_plugin_installs_and_passes_its_test(kind: str, tmp_path: Path) ->
     name = f"my-{kind}"
     written = sis("new", kind, name, cwd=tmp_path)
     assert written.returncode == 0, written.stderr
-    assert written.stdout.endswith(f"  pip install -e {name}\n  pytest {name}\n")
+    assert written.stdout.endswith(f"  pip install -e {name} pytest\n  python -m pytest {name}\n")
     folder, site = tmp_path / name, tmp_path / "site"
     built = run(*installer(), "--no-deps", "--target", site, folder, cwd=tmp_path)
     assert built.returncode == 0, built.stderr

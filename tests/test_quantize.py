@@ -191,11 +191,11 @@ def test_rows_that_do_not_divide(odd_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "parts"),
     [
-        (["--to", "q9_9"], ["no installed plugin brings the format 'Q9_9'"]),
+        (["--to", "q9_9"], ["no installed plugin brings the format 'q9_9'", "formats that can be written are"]),
         (["--to", "iq2_xs"], ["the format IQ2_XS can only be read: it has no encoder", "formats that can be written"]),
         (["--to", "q8_0", "--tensor", "output.weigt=f16"], ["no tensor that can be quantised is called like"]),
         (["--to", "q8_0", "--tensor", "output.weight"], ["'output.weight' is not PATTERN=FORMAT"]),
-        (["--to", "q8_0", "--fallback", "nope"], ["no installed plugin brings the format 'NOPE'"]),
+        (["--to", "q8_0", "--fallback", "nope"], ["no installed plugin brings the format 'nope'"]),
         (["--to", "q8_0", "--imatrix", "absent.gguf"], ["absent.gguf: no such file"]),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,19 +14,25 @@ from sis_core.cli.common import human_bytes, json_line, printable, registry_of, 
 from sis_core.gguf_file import GGUFFile
 from sis_core.model import file_weights
 from sis_core.scan import check_weights
+from sis_core.source import resolve
 
 SHOWN = 8  # items of a long array
 
 
 @click.command("inspect")
-@click.argument("file")
+@click.argument("file", required=False)
 @click.option("--tensors/--no-tensors", default=True, help="List every tensor.")
 @click.option("--check-tensors", is_flag=True, help="Read every weight and look for NaN and infinity.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
-def command(ctx: click.Context, file: str, tensors: bool, check_tensors: bool, as_json: bool) -> None:
-    """Show the metadata and tensors of FILE, also when no plugin can run it. On a bad file: one line, exit code 1."""
-    with GGUFFile.open(file) as opened:
+def command(ctx: click.Context, file: str | None, tensors: bool, check_tensors: bool, as_json: bool) -> None:
+    """Show the metadata and tensors of FILE (default: the built-in model), also when no plugin can run it.
+
+    On a bad file: one line, exit code 1.
+    """
+    # Plugins are only asked when there is no such file: a bad file must be shown whatever is installed.
+    path = Path(file) if file and os.path.exists(file) else resolve(file, registry_of(ctx).records("sources"))
+    with GGUFFile.open(path) as opened:
         if check_tensors:
             check_weights(file_weights(opened, registry_of(ctx)).values(), str(opened.path))
             click.echo("every weight is finite", err=True)

@@ -34,7 +34,8 @@ def command(ctx: click.Context, kind: str, name: str, into: Path | None) -> None
     for path in write_plugin(kind, names, folder):
         click.echo(f"wrote {path}")
     place = quote(str(folder))
-    click.echo(f"\nNow install it and run its test:\n\n  pip install -e {place}\n  pytest {place}")
+    click.echo("\nNow install it and run its test (in a clone of sis: with `uv pip` and `uv run`):\n")
+    click.echo(f"  pip install -e {place} pytest\n  python -m pytest {place}")
 
 
 def _refuse_taken(ctx: click.Context, kind: str, names: Names) -> None:

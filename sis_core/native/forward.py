@@ -24,7 +24,12 @@ NO_PLAN = Plan(np.zeros(1, np.int32), np.zeros(1, np.int32), (), PAGE_SIZE)
 
 
 class NativeForward:
-    """A range of layers in one call a step. Thread-safe: what changes lies in the cache."""
+    """A range of layers in one call a step. Thread-safe: what changes lies in the cache.
+
+    A row's bits do not depend on the rows beside it, so `BackendOptions.batch_invariant` costs nothing here.
+    """
+
+    batch_invariant = True
 
     def __init__(self, name: str, network: Network, layers: range, store: Store, runner: Runner) -> None:
         self.network, self.layers, self.grains = network, layers, (f"{name} forward",) * len(layers)

@@ -9,6 +9,7 @@ from math import prod
 from attrs import frozen
 
 from sis_core.architecture import suggest
+from sis_core.catalogue import package_for
 from sis_core.errors import FormatError, PluginError, SisError
 from sis_core.gguf_file import TENSOR_TYPES, GGUFFile, TensorInfo
 from sis_core.model import file_weights
@@ -102,9 +103,15 @@ def find_format(registry: Registry, name: str, where: str) -> QuantFormat:
     """
     known = registry.names("quant_formats")
     exact = name if name in known else next((k for k in known if k.casefold() == name.casefold()), name)
+    able = sorted(f.name for f in registry.records("quant_formats") if f.can_quantize)
+    if exact not in known and package_for("quant_formats", exact.upper()) is None:
+        raise PluginError(
+            f"no installed plugin brings the format {name!r}{suggest(exact.upper(), able)}",
+            where=where,
+            fix=f"formats that can be written are: {', '.join(able)}",
+        )
     found: QuantFormat = registry.get("quant_formats", exact.upper() if exact not in known else exact, where=where)
     if not found.can_quantize:
-        able = sorted(f.name for f in registry.records("quant_formats") if f.can_quantize)
         raise FormatError(
             f"the format {found.name} can only be read: it has no encoder",
             where=where,

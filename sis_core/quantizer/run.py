@@ -95,6 +95,8 @@ def check_target(file: GGUFFile, target: Path, force: bool) -> None:
         raise SourceError(f"the folder {target.parent} does not exist", where=str(target), fix="make it first")
     if target.is_dir():
         raise SourceError("is a folder", where=str(target), fix="name a file in it")
+    if target.exists() and not target.is_file():
+        raise SourceError("is not a regular file", where=str(target), fix="name a file")
     if target.exists():
         if any(path.samefile(target) for path in file.paths):
             raise SourceError("the output would overwrite the input", where=str(target), fix="name another output")

@@ -11,6 +11,8 @@ from train_tiny.text import read_stories
 from train_tiny.train import Plan, Run
 from train_tiny.vocabulary import load_vocabulary, train_vocabulary
 
+FEW_STEPS = 100
+
 
 @click.command()
 @click.argument("text_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -26,9 +28,9 @@ from train_tiny.vocabulary import load_vocabulary, train_vocabulary
 @click.option("--threads", type=int, help="Processor threads to use [all cores].")
 @click.option("--bf16/--f32", default=True, show_default=True, help="Matrix products in bfloat16 or in float32.")
 @click.option("--compile/--no-compile", default=True, show_default=True, help="Compile (needs a C++ compiler).")
-@click.option("--name", default="sis tiny stories", show_default=True, help="general.name of the file.")
-@click.option("--author", default="the sis project", show_default=True, help="general.author of the file.")
-@click.option("--licence", default="MIT", show_default=True, help="general.license of the file.")
+@click.option("--name", help="general.name of the file [the name of OUT].")
+@click.option("--author", default="", help="general.author of the file.")
+@click.option("--licence", default="", help="general.license of the file.")
 @click.option("--describe", default="A small story model, trained from nothing.", help="general.description.")
 def main(
     text_dir: Path,
@@ -44,7 +46,7 @@ def main(
     threads: int | None,
     bf16: bool,
     compile: bool,
-    name: str,
+    name: str | None,
     author: str,
     licence: str,
     describe: str,
@@ -67,7 +69,12 @@ def main(
     plan = Plan(minutes=minutes, max_steps=steps, dropout=dropout, bf16=bf16, compile=compile)
     run = Run(stories, vocabulary, shape, plan, folder)
     run.train()
-    write_gguf(run.model, vocabulary, out, kind, name=name, author=author, licence=licence, description=describe)
+    if run.step < FEW_STEPS:
+        click.echo(
+            f"only {run.step} steps were made: this model has learnt next to nothing; give it more --minutes", err=True
+        )
+    title = name or out.stem
+    write_gguf(run.model, vocabulary, out, kind, name=title, author=author, licence=licence, description=describe)
     click.echo(f"wrote {out}")
 
 

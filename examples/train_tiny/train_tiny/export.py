@@ -44,8 +44,10 @@ def write_gguf(
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_author(author)
-    writer.add_license(licence)
+    if author:
+        writer.add_author(author)
+    if licence:
+        writer.add_license(licence)
     writer.add_description(description)
     writer.add_languages(["en"])
     writer.add_size_label(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M")

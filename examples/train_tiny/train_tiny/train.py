@@ -132,7 +132,7 @@ class Run:
             return
         self.model.train()
         loss_of = torch.compile(self.model.loss) if plan.compile else self.model.loss
-        begun = time.monotonic() - self.seconds
+        begun: float | None = None  # the first step compiles, which is not training: the clock starts after it
         saved = measured = self.seconds
         recent: list[float] = []
         bar = tqdm(total=1.0, initial=self.done(), bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
@@ -140,6 +140,8 @@ class Run:
             rate = schedule(self.done())
             recent.append(self.take_step(loss_of, rate, batch))
             self.step += 1
+            if begun is None:
+                begun = time.monotonic() - self.seconds
             self.seconds = time.monotonic() - begun
             bar.n = min(1.0, self.done())
             bar.set_postfix_str(f"step {self.step} loss {np.mean(recent[-20:]):.3f}")
