@@ -54,7 +54,8 @@ class LanguageModel(Model):
         return other
 
     def session(self, *, n_ctx: int | None = None, max_tokens: int | None = None) -> Session:
-        """A session for working token by token. ``max_tokens`` is what its cache holds over all sequences."""
+        """A session for working token by token. ``max_tokens`` (at least ``n_ctx``) is what its
+        cache holds over all sequences."""
         return Session(self, n_ctx=n_ctx, max_tokens=max_tokens, on_error=self.on_error)
 
     def generate(self, prompt: Prompt, **options: Any) -> Iterator[Piece]:
@@ -68,6 +69,8 @@ class LanguageModel(Model):
     def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> list[Completion]:
         """Continue several prompts together: each step of the model serves all of them."""
         pieces: list[list[Piece]] = [[] for _ in prompts]
+        if isinstance(prompts, str):
+            raise SisError("is one text, not several", where="prompts", fix="give a list of texts")
         if not prompts:
             return []
         for piece in self.stream([self.request(prompt, **options) for prompt in prompts]):

@@ -191,6 +191,8 @@ def open_model(
             )
 
         config, network, tensors = build(n_ctx)
+        if config.n_ctx > config.n_ctx_train:
+            log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
         fitting = fit_context(config, network, n_ctx, options, registry, backend, memory_limit, str(path))
         if fitting != config.n_ctx:  # a family may choose its frequencies by the context
             config, network, tensors = build(fitting)

@@ -241,9 +241,11 @@ class Weight:
 
     @classmethod
     def from_array(cls, name: str, values: F32, format: QuantFormat | None = None) -> Weight:
-        """A weight held in memory: ``values`` float32, encoded by ``format`` (F32 by default)."""
+        """A weight held in memory: a copy of ``values`` float32, encoded by ``format`` (F32 by default)."""
         format = format or F32Format()
-        rows = np.ascontiguousarray(values, np.float32).reshape(-1, values.shape[-1])
+        rows = np.array(values, np.float32, order="C").reshape(
+            -1, values.shape[-1]
+        )  # not a view that keeps a file open
         data = format.quantize(rows).reshape(-1)
         return cls.of(name, format, values.shape, lambda: data)
 

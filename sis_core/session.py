@@ -46,7 +46,7 @@ class Session:
     Args:
         model: the model; it must stay open.
         n_ctx: tokens that one sequence may hold; by default the model's.
-        max_tokens: tokens that the cache holds over all sequences; by default ``n_ctx``.
+        max_tokens: tokens that the cache holds over all sequences; by default, and at least, ``n_ctx``.
         on_error: ``degrade`` falls back to the next backend after a failed step, clamps token ids, and counts it.
     """
 

@@ -176,7 +176,7 @@ def test_compare_formats(random_model: Path, text: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--formats", "q8_0,nope"], "no installed plugin brings the format 'NOPE'"),
+        (["--formats", "q8_0,nope"], "no installed plugin brings the format 'nope'"),
         (["--formats", ","], "names no format"),
         (["--formats", "q8_0", "-o", "x.xlsx"], ".xlsx is no kind of table or plot"),
         (["--formats", "q8_0", "-o", "no/x.md"], "the folder no does not exist"),

@@ -73,7 +73,7 @@ def test_closing_frees_memory_and_mapping(tmp_path: Path, registry: Registry) ->
     def mapped() -> bool:
         return any(m.path == str(path) for m in process.memory_maps())
 
-    model = open_model(Model, path, registry, options=BackendOptions(kv_type="f32"))
+    model = open_model(Model, path, registry, backend="numpy", options=BackendOptions(kv_type="f32"))
     assert mapped()
     cache = model.new_cache(1 << 16)
     model.step(Batch.of([1] * 512), cache)
@@ -199,3 +199,25 @@ def test_an_interrupted_close_can_be_repeated() -> None:
         del gate._changed.wait_for
     assert gate.close()
     assert not gate.close()
+
+
+def test_closing_unmaps_a_file_whose_parts_were_cut(tmp_path: Path) -> None:
+    import sis_gpt2
+    from random_model import write_model as write_random
+    from shapes import SHAPES
+
+    path = tmp_path / "gpt2.gguf"  # its fused biases are cut into three when it is loaded
+    write_random(SHAPES["gpt2"].scaled_down(), path, seed=1)
+    model = open_model(Model, path, Registry.of(sis_gpt2), backend="numpy")
+    model.step(Batch.of([1, 2, 3]), model.new_cache(32))
+    model.close()
+    gc.collect()
+    assert not any(m.path == str(path) for m in psutil.Process().memory_maps())
+
+
+def test_more_context_than_trained_is_a_warning(
+    random_model: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), open_model(Model, random_model, registry, n_ctx=500) as model:
+        assert model.config.n_ctx == 500
+    assert "trained for 128 tokens, asked for 500" in caplog.text
