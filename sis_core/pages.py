@@ -18,6 +18,11 @@ from sis_core.step import Batch, Group, Plan
 PAGE_SIZE = 32
 
 
+def pages_for(n_tokens: int) -> int:
+    """Pages of `PAGE_SIZE` that hold ``n_tokens``."""
+    return -(-n_tokens // PAGE_SIZE)
+
+
 @define
 class _Sequence:
     pages: list[int] = field(factory=list)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from attrs import field, frozen
 
-from sis_core.arrays import F32, I32
+from sis_core.arrays import F32, I32, extremes
 from sis_core.errors import BackendError
 
 
@@ -54,6 +54,16 @@ class Batch:
     @property
     def n(self) -> int:
         return len(self.positions)
+
+    def check_tokens(self, n_vocab: int) -> None:
+        """BackendError for an id outside a vocabulary of ``n_vocab``; hidden states have none."""
+        if self.tokens is None:
+            return
+        least, most = extremes(self.tokens)
+        if least >= 0 and most < n_vocab:
+            return
+        outside = self.tokens[(self.tokens < 0) | (self.tokens >= n_vocab)]
+        raise BackendError(f"token {int(outside[0])} is outside the vocabulary of {n_vocab}", where="step")
 
     @classmethod
     def of(cls, tokens: Any, *, position: int = 0, sequence: int = 0, outputs: Any = None) -> Batch:

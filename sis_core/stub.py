@@ -9,7 +9,7 @@ from sis_core.arrays import F32
 from sis_core.backend import Backend, BackendOptions
 from sis_core.block import Network
 from sis_core.errors import BackendError
-from sis_core.pages import PAGE_SIZE, PageTable
+from sis_core.pages import PageTable, pages_for
 from sis_core.step import Batch, Cache, Forward, Output
 
 
@@ -64,7 +64,7 @@ class StubForward:
         return ("stub",) * len(self.layers)
 
     def new_cache(self, kv_type: str, max_tokens: int) -> StubCache:
-        return StubCache(PageTable(-(-max_tokens // PAGE_SIZE)), self.token)
+        return StubCache(PageTable(pages_for(max_tokens)), self.token)
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         return 4 * max_tokens
@@ -76,12 +76,7 @@ class StubForward:
             raise BackendError("the stub backend knows no adapters", where="step")
         if batch.tokens is None:
             raise BackendError("the stub backend takes tokens, not hidden states", where="step")
-        outside = (batch.tokens < 0) | (batch.tokens >= self.network.n_vocab)
-        if outside.any():
-            raise BackendError(
-                f"token {int(batch.tokens[outside][0])} is outside the vocabulary of {self.network.n_vocab}",
-                where="step",
-            )
+        batch.check_tokens(self.network.n_vocab)
         with cache.table.reserve(batch):
             pass
         wanted = set(batch.outputs.tolist())

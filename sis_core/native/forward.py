@@ -7,15 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from attrs import frozen
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, extremes
 from sis_core.block import KV, Block, Dense, Network
 from sis_core.errors import BackendError
 from sis_core.native.cache import NativeCache, NativeKV, page_nbytes
-from sis_core.native.library import extremes
 from sis_core.native.program import Compiled, Program
 from sis_core.native.runner import Runner
 from sis_core.native.weights import RowReader, Store
-from sis_core.pages import PAGE_SIZE, PageTable
+from sis_core.pages import PAGE_SIZE, PageTable, pages_for
 from sis_core.quant import Weight
 from sis_core.reference.ops import BoundNorm
 from sis_core.step import Batch, Cache, Output, Plan
@@ -61,11 +60,11 @@ class NativeForward:
         return program.finish(self.network.n_vocab)
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
-        n_pages = -(-max_tokens // PAGE_SIZE)
+        n_pages = pages_for(max_tokens)
         return n_pages * sum(page_nbytes(kv, kv_type, PAGE_SIZE) for kv in self._kv)
 
     def new_cache(self, kv_type: str, max_tokens: int) -> NativeCache:
-        n_pages = -(-max_tokens // PAGE_SIZE)
+        n_pages = pages_for(max_tokens)
         states = [NativeKV(kv, kv_type, n_pages, PAGE_SIZE) for kv in self._kv]
         return NativeCache(PageTable(n_pages), states, kv_type, self._token)
 
@@ -77,12 +76,8 @@ class NativeForward:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
         hidden = self._embed(batch)
         program = self._logits if batch.want == "logits" else self._hidden
-        with cache.table.reserve(batch) as reservation:
-            for source, target in reservation.copies:
-                for state in cache.states:
-                    if state:
-                        state.copy_page(source, target)
-            values = self._runner.run(program, hidden, reservation.plan, batch.outputs, cache.records, cache.kv_type)
+        with cache.reserve(batch) as plan:
+            values = self._runner.run(program, hidden, plan, batch.outputs, cache.records, cache.kv_type)
         return Output(values)
 
     def _embed(self, batch: Batch) -> F32:
@@ -93,12 +88,7 @@ class NativeForward:
                 raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, n_embd)}", where="step")
             return hidden
         embedding, tokens = self.network.embedding, batch.tokens
-        least, most = extremes(tokens)
-        if least < 0 or most >= self.network.n_vocab:
-            outside = tokens[(tokens < 0) | (tokens >= self.network.n_vocab)]
-            raise BackendError(
-                f"token {int(outside[0])} is outside the vocabulary of {self.network.n_vocab}", where="step"
-            )
+        batch.check_tokens(self.network.n_vocab)
         x = self._rows(tokens)
         if embedding.scale != 1.0:
             x = x * np.float32(embedding.scale)

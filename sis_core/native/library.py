@@ -119,14 +119,6 @@ def read_bandwidth(library: Library, n_threads: int | None = None, mib: int = 25
     return float((mib << 20) / (min(times) * 1e-9))
 
 
-def extremes(array: np.ndarray[Any, Any]) -> tuple[int, int]:
-    """The smallest and the largest of some integers. For a few, numpy's reductions take five times as long."""
-    if len(array) > 32:
-        return int(array.min()), int(array.max())
-    values = array.tolist()
-    return min(values), max(values)
-
-
 def address(array: np.ndarray[Any, Any]) -> int:
     """Where an array's data lies. Whoever keeps the number keeps the array."""
     return int(array.__array_interface__["data"][0])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from sis_core.arrays import F32, I32, U8
+from sis_core.arrays import F32, I32, U8, extremes
 from sis_core.errors import BackendError
 from sis_core.native import abi
-from sis_core.native.library import Library, address, extremes
+from sis_core.native.library import Library, address
 from sis_core.native.memory import aligned
 from sis_core.native.program import Compiled, Rotations
 from sis_core.step import Plan

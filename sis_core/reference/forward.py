@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from attrs import define, field, frozen
@@ -10,10 +12,10 @@ from attrs import define, field, frozen
 from sis_core.arrays import F32
 from sis_core.block import Network
 from sis_core.errors import BackendError
-from sis_core.pages import PAGE_SIZE, PageTable
+from sis_core.pages import PAGE_SIZE, PageTable, pages_for
 from sis_core.reference.linear import BoundDense
 from sis_core.reference.ops import BoundNorm, softcap
-from sis_core.step import Batch, Cache, Layer, LayerState, Linear, Output
+from sis_core.step import Batch, Cache, Layer, LayerState, Linear, Output, Plan
 
 MAGIC = b"sis-kv-1\n"
 MAX_HEADER = 1 << 16
@@ -52,6 +54,16 @@ class PagedCache:
         """BackendError unless the forward with this token made the cache."""
         if self.owner is not owner:
             raise BackendError("this cache was made by another model or backend", where="step")
+
+    @contextmanager
+    def reserve(self, batch: Batch) -> Iterator[Plan]:
+        """Room for a batch while it runs, shared pages copied before they are written; see `PageTable.reserve`."""
+        with self.table.reserve(batch) as reservation:
+            for source, target in reservation.copies:
+                for state in self.states:
+                    if state:
+                        state.copy_page(source, target)
+            yield reservation.plan
 
     def _shape(self) -> list[int]:
         return [state.page_nbytes if state else 0 for state in self.states]
@@ -114,16 +126,13 @@ class SequentialForward:
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         return sum(
-            state.page_nbytes * self._n_pages(max_tokens)
+            state.page_nbytes * pages_for(max_tokens)
             for layer in self.bound
             if (state := layer.new_state(kv_type, 1, PAGE_SIZE))
         )
 
-    def _n_pages(self, max_tokens: int) -> int:
-        return -(-max_tokens // PAGE_SIZE)
-
     def new_cache(self, kv_type: str, max_tokens: int) -> PagedCache:
-        n_pages = self._n_pages(max_tokens)
+        n_pages = pages_for(max_tokens)
         states: list[LayerState | None] = [layer.new_state(kv_type, n_pages, PAGE_SIZE) for layer in self.bound]
         return PagedCache(PageTable(n_pages), states, kv_type, self.token)
 
@@ -134,24 +143,16 @@ class SequentialForward:
         if batch.adapters:
             raise BackendError("this backend knows no adapters", where="step")
         x = self._embed(batch)
-        with cache.table.reserve(batch) as reservation:
-            for source, target in reservation.copies:
-                for state in cache.states:
-                    if state:
-                        state.copy_page(source, target)
+        with cache.reserve(batch) as plan:
             for layer, state in zip(self.bound, cache.states, strict=True):
-                x = layer(x, reservation.plan, state)
+                x = layer(x, plan, state)
             return Output(self._finish(x[batch.outputs], batch))
 
     def _embed(self, batch: Batch) -> F32:
         if batch.tokens is None:
             return np.ascontiguousarray(batch.hidden, np.float32)
         embedding, tokens = self.network.embedding, batch.tokens
-        outside = (tokens < 0) | (tokens >= self.network.n_vocab)
-        if outside.any():
-            raise BackendError(
-                f"token {int(tokens[outside][0])} is outside the vocabulary of {self.network.n_vocab}", where="step"
-            )
+        batch.check_tokens(self.network.n_vocab)
         x = embedding.weight.take(tokens)
         if embedding.scale != 1.0:
             x = x * np.float32(embedding.scale)
