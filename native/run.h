@@ -1,0 +1,52 @@
+/* What the files that run a program share: one step at work, and the phases that it is made of. */
+#ifndef SIS_RUN_H
+#define SIS_RUN_H
+
+#include "kernels.h"
+#include "team.h"
+#include <stdatomic.h>
+
+struct group_of_rows {
+    uint32_t first, m;
+};
+
+struct run {
+    const struct sis_program *program;
+    const struct sis_step *step;
+    const struct kernels *kernels;
+    float *registers[SIS_OUT];
+    size_t strides[SIS_OUT];
+    struct q8_block *q8;
+    float *floats;
+    struct group_of_rows *groups[2]; /* of the step's rows, of its output rows */
+    uint32_t n_groups[2];
+    uint8_t *scratch; /* one tile of raw weights, and a decoded row, for each thread */
+    size_t scratch_bytes;
+    atomic_int error;
+};
+
+static inline size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static inline float *at(const struct run *run, uint32_t reg, uint32_t row, uint32_t column)
+{
+    if (reg == SIS_OUT) return run->step->out + (size_t)row * run->program->n_out_cols + column;
+    return run->registers[reg] + (size_t)row * run->strides[reg] + column;
+}
+
+static inline size_t stride_of(const struct run *run, uint32_t reg)
+{
+    return reg == SIS_OUT ? run->program->n_out_cols : run->strides[reg];
+}
+
+/* Row operations [first, last) of the program, on the step's rows or, when gathered, on its output rows. */
+struct row_ops {
+    const struct run *run;
+    uint32_t first, last;
+    int gathered;
+};
+
+void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
+void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
+void attend_phase(struct run *run, struct team *team, const struct sis_op *op);
+
+#endif

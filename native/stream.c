@@ -1,0 +1,50 @@
+/* Packing weights and reading memory, in the same pool. */
+#include "kernels.h"
+#include "team.h"
+#include <stdatomic.h>
+
+struct pack_job {
+    const struct sis_weight *weight;
+    uint8_t *tiles;
+};
+
+static void pack_member(void *context, struct team *team, uint32_t member)
+{
+    (void)member;
+    const struct pack_job *job = context;
+    size_t bytes = sis_one_tile_bytes(job->weight->format, job->weight->n_cols);
+    size_t n_tiles = (job->weight->n_rows + TILE - 1) / TILE;
+    for (size_t t; (t = team_claim(team)) < n_tiles;) sis_pack_tile(job->weight, t, job->tiles + t * bytes, NULL);
+}
+
+void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads)
+{
+    struct pack_job job = {weight, tiles};
+    team_run(n_threads, pack_member, &job);
+}
+
+struct read_job {
+    const uint8_t *data;
+    uint64_t bytes;
+    atomic_ullong sum;
+};
+
+static void read_member(void *context, struct team *team, uint32_t member)
+{
+    (void)member;
+    struct read_job *job = context;
+    const uint64_t piece = 1 << 18;
+    for (uint64_t i; (i = team_claim(team) * piece) < job->bytes;) {
+        uint64_t n = job->bytes - i < piece ? job->bytes - i : piece;
+        atomic_fetch_xor(&job->sum, sis_kernels()->sum(job->data + i, n));
+    }
+}
+
+uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads)
+{
+    struct read_job job = {.data = data, .bytes = bytes};
+    uint64_t start = team_now();
+    team_run(n_threads, read_member, &job);
+    uint64_t time = team_now() - start;
+    return time + (atomic_load(&job.sum) == 1); /* so that the reading cannot be left out */
+}
