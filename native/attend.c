@@ -1,7 +1,7 @@
 /* Attention: units of one key head and a few of the (row, head) pairs that share it. */
 #include "run.h"
 
-void attend_phase(struct run *run, struct team *team, const struct sis_op *op)
+void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member)
 {
     const struct sis_step *step = run->step;
     struct attention job = {
@@ -11,15 +11,16 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op)
         .v_dim = op->v_dim, .window = op->window, .scale = op->scale, .cap = op->cap,
     };
     const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;
-    for (uint32_t unit;;) {
-        unit = team_claim(team);
+    uint32_t n = 0;
+    for (uint32_t g = 0; g < step->n_groups; g++)
+        n += (step->groups[g].n_rows * shared + most - 1) / most * op->n_head_kv;
+    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) {
         uint32_t g = 0, pieces = 0;
-        for (; g < step->n_groups; g++) {
+        for (;; g++) {
             pieces = (step->groups[g].n_rows * shared + most - 1) / most;
             if (unit < pieces * op->n_head_kv) break;
             unit -= pieces * op->n_head_kv;
         }
-        if (g == step->n_groups) return;
         job.group = &step->groups[g];
         /* The last rows see the most keys: they come first, so that no thread is left with a long unit at the end. */
         uint32_t piece = pieces - 1 - unit / op->n_head_kv, first = piece * most;

@@ -74,11 +74,12 @@ static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit,
 
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member)
 {
-    for (uint32_t unit;;) {
-        unit = team_claim(team);
+    const struct sis_op *ops = run->program->ops;
+    uint32_t n = 0;
+    for (uint32_t i = first; i < last; i++) n += linear_units(&ops[i]);
+    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) {
         uint32_t i = first;
-        while (i < last && unit >= linear_units(&run->program->ops[i])) unit -= linear_units(&run->program->ops[i++]);
-        if (i == last) return;
-        linear_unit(run, &run->program->ops[i], unit, gathered, member);
+        while (unit >= linear_units(&ops[i])) unit -= linear_units(&ops[i++]);
+        linear_unit(run, &ops[i], unit, gathered, member);
     }
 }

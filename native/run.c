@@ -58,11 +58,12 @@ static void run_member(void *context, struct team *team, uint32_t member)
         if (gathered && !run->step->n_out) return;
         if (is_row_op(op)) {
             struct row_ops rows = {run, i, end, gathered};
-            for (uint32_t unit; (unit = team_claim(team)) < run->n_groups[gathered];) do_rows(&rows, unit);
+            const uint32_t n = run->n_groups[gathered];
+            for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) do_rows(&rows, unit);
         } else if (op->kind == SIS_OP_LINEAR)
             linear_phase(run, team, i, end, gathered, member);
         else
-            attend_phase(run, team, op);
+            attend_phase(run, team, op, member);
         /* Row operations on a single group that come next are done by whoever reaches the barrier last. */
         struct row_ops next = {run, end, end, gathered};
         if (end < program->n_ops && is_row_op(&program->ops[end])) {

@@ -47,6 +47,6 @@ struct row_ops {
 
 void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
-void attend_phase(struct run *run, struct team *team, const struct sis_op *op);
+void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
 
 #endif

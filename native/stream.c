@@ -10,11 +10,10 @@ struct pack_job {
 
 static void pack_member(void *context, struct team *team, uint32_t member)
 {
-    (void)member;
     const struct pack_job *job = context;
     size_t bytes = sis_one_tile_bytes(job->weight->format, job->weight->n_cols);
     size_t n_tiles = (job->weight->n_rows + TILE - 1) / TILE;
-    for (size_t t; (t = team_claim(team)) < n_tiles;) sis_pack_tile(job->weight, t, job->tiles + t * bytes, NULL);
+    for (uint32_t t; (t = team_claim(team, member, (uint32_t)n_tiles)) < n_tiles;) sis_pack_tile(job->weight, t, job->tiles + t * bytes, NULL);
 }
 
 void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads)
@@ -31,11 +30,11 @@ struct read_job {
 
 static void read_member(void *context, struct team *team, uint32_t member)
 {
-    (void)member;
     struct read_job *job = context;
     const uint64_t piece = 1 << 18;
-    for (uint64_t i; (i = team_claim(team) * piece) < job->bytes;) {
-        uint64_t n = job->bytes - i < piece ? job->bytes - i : piece;
+    const uint32_t pieces = (uint32_t)((job->bytes + piece - 1) / piece);
+    for (uint32_t p; (p = team_claim(team, member, pieces)) < pieces;) {
+        uint64_t i = p * piece, n = job->bytes - i < piece ? job->bytes - i : piece;
         atomic_fetch_xor(&job->sum, sis_kernels()->sum(job->data + i, n));
     }
 }

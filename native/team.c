@@ -13,7 +13,9 @@
 
 struct team {
     uint32_t size;
-    _Alignas(64) atomic_uint next;
+    struct claims {
+        _Alignas(64) atomic_uint next;
+    } claims[MAX_THREADS]; /* of each member's share */
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint generation;
     team_fn fn;
@@ -54,7 +56,23 @@ uint64_t team_now(void)
 
 uint32_t team_size(const struct team *t) { return t->size; }
 
-uint32_t team_claim(struct team *t) { return atomic_fetch_add_explicit(&t->next, 1, memory_order_relaxed); }
+uint32_t team_claim(struct team *t, uint32_t member, uint32_t n)
+{
+    for (uint32_t i = 0; i < t->size; i++) {
+        uint64_t owner = member + i < t->size ? member + i : member + i - t->size;
+        uint32_t first = (uint32_t)(n * owner / t->size), share = (uint32_t)(n * (owner + 1) / t->size) - first;
+        atomic_uint *next = &t->claims[owner].next;
+        if (atomic_load_explicit(next, memory_order_relaxed) >= share) continue;
+        uint32_t unit = atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
+        if (unit < share) return first + unit;
+    }
+    return n;
+}
+
+static void forget_claims(struct team *t)
+{
+    for (uint32_t i = 0; i < t->size; i++) atomic_store_explicit(&t->claims[i].next, 0, memory_order_relaxed);
+}
 
 void team_barrier(struct team *t) { team_barrier_then(t, NULL, NULL); }
 
@@ -62,14 +80,14 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context)
 {
     if (t->size == 1) {
         if (alone) alone(context);
-        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+        forget_claims(t);
         return;
     }
     unsigned generation = atomic_load_explicit(&t->generation, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == t->size) {
         if (alone) alone(context);
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&t->next, 0, memory_order_relaxed);
+        forget_claims(t);
         atomic_store_explicit(&t->generation, generation + 1, memory_order_release);
         return;
     }
@@ -148,7 +166,7 @@ void team_run(uint32_t n_threads, team_fn fn, void *context)
     team.size = n_threads < 1 ? 1 : n_threads <= n_workers + 1 ? n_threads : n_workers + 1;
     team.fn = fn;
     team.context = context;
-    atomic_store_explicit(&team.next, 0, memory_order_relaxed);
+    forget_claims(&team);
     for (uint32_t i = 0; i + 1 < team.size; i++) {
         struct worker *w = &workers[i];
         atomic_fetch_add(&w->go, 1);

@@ -10,8 +10,10 @@ typedef void (*team_fn)(void *context, struct team *team, uint32_t member);
 /* Run fn on up to n_threads threads, the caller among them (member 0); returns when all are done. Callers in other
  * threads wait for their turn, first come first served. */
 void team_run(uint32_t n_threads, team_fn fn, void *context);
-/* The next unit of work of this phase. Units are handed out in order; which member gets one must not matter. */
-uint32_t team_claim(struct team *team);
+/* The next of this phase's n units of work for a member, or n when none is left. Every member begins with a share of
+ * its own, since neighbouring units lie side by side in memory and a stream is read faster than pieces of it; whoever
+ * is done helps the next. Which member gets a unit must not matter. */
+uint32_t team_claim(struct team *team, uint32_t member, uint32_t n);
 /* Wait until every member is here; then the claims begin again at 0. */
 void team_barrier(struct team *team);
 /* The same; whoever comes last calls alone(context) before the others go on. A short piece of work done so costs no
