@@ -132,7 +132,7 @@ def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions
         grains.append(grain)
     linear_owners = set()
     head = linear(network.head.dense.weight) if layers.stop == network.n_layer else None
-    return SequentialForward.of(network, layers, tuple(bound_layers), tuple(grains), head)
+    return SequentialForward.of(network, layers, tuple(bound_layers), tuple(grains), head, options.n_threads)
 
 
 def _bind_layer(block: Block, backends: Sequence[Backend], options: BackendOptions) -> tuple[Layer | None, str]:

@@ -20,8 +20,11 @@ class BlasThreads:
         self._limiter: Any = None
 
     @contextmanager
-    def limited(self, n_threads: int) -> Iterator[None]:
-        """Run the block with at most ``n_threads`` BLAS threads."""
+    def limited(self, n_threads: int | None) -> Iterator[None]:
+        """Run the block with at most ``n_threads`` BLAS threads; None sets no limit."""
+        if n_threads is None:
+            yield
+            return
         with self._lock:
             self._wanted.append(n_threads)
             self._apply()

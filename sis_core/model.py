@@ -11,7 +11,6 @@ from typing import Any, Self, TypeVar
 
 from sis_core.architecture import Architecture, ModelConfig, build_network
 from sis_core.backend import Backend, BackendOptions, bind, usable, why_idle
-from sis_core.blas import BLAS_THREADS
 from sis_core.block import Network
 from sis_core.errors import BackendError, FormatError, ModelError, SisError, TokenizerError
 from sis_core.gate import Gate
@@ -93,12 +92,9 @@ class Model:
             return self.forward.new_cache(self.options.kv_type, max_tokens)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
-        """Run one step; ClosedError after `close`. BLAS uses no more threads than the model was given."""
+        """Run one step; ClosedError after `close`."""
         with self._gate:
-            if self.options.n_threads is None:
-                return self.forward.step(batch, cache)
-            with BLAS_THREADS.limited(self.options.n_threads):
-                return self.forward.step(batch, cache)
+            return self.forward.step(batch, cache)
 
     def with_backend(self, backend: str) -> Self:
         """A second model over the same file with another backend; each is closed on its own."""

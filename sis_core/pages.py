@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 from attrs import define, field
 
+from sis_core.arrays import I32
 from sis_core.errors import ContextError, MemoryLimitError
 from sis_core.step import Batch, Group, Plan
 
@@ -80,8 +81,7 @@ class PageTable:
             groups = tuple(self._extend(s, rows, batch, copies) for s, rows in rows_of.items())
             slots = np.empty(batch.n, np.int32)
             for group in groups:
-                at = batch.positions[group.rows]
-                slots[group.rows] = group.pages[at // self.page_size] * self.page_size + at % self.page_size
+                slots[group.rows] = self._slots(group)
             yield Reservation(Plan(batch.positions, slots, groups, self.page_size), copies)
         except BaseException:
             self._undo(before)
@@ -136,9 +136,10 @@ class PageTable:
         found = self._sequences.setdefault(sequence, _Sequence())
         row_array = np.asarray(rows, np.int32)
         start, stop = found.length, found.length + len(rows)
-        if not np.array_equal(batch.positions[row_array], np.arange(start, stop)):
+        positions = batch.positions[row_array].tolist()
+        if positions != list(range(start, stop)):
             raise ContextError(
-                f"positions {batch.positions[row_array].tolist()[:4]}… do not continue a sequence of {start} tokens",
+                f"positions {positions[:4]}… do not continue a sequence of {start} tokens",
                 where=f"sequence {sequence}",
                 fix="truncate the sequence first, or give its rows in order and without a gap",
             )
@@ -151,6 +152,14 @@ class PageTable:
             found.pages.append(self._take())
         found.length = stop
         return Group(row_array, np.asarray(found.pages, np.int32), stop)
+
+    def _slots(self, group: Group) -> I32 | int:
+        """Where the rows of a group are written; one row, the usual case, needs no arrays."""
+        if len(group.rows) == 1:
+            page, place = divmod(group.length - 1, self.page_size)
+            return int(group.pages[page]) * self.page_size + place
+        at = np.arange(group.length - len(group.rows), group.length, dtype=np.int32)
+        return group.pages[at // self.page_size] * self.page_size + at % self.page_size
 
     def _undo(self, before: dict[int, tuple[list[int], int]]) -> None:
         for sequence, (pages, length) in before.items():

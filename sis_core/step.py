@@ -15,9 +15,13 @@ from sis_core.errors import BackendError
 def _int32(values: Any) -> I32 | None:
     if values is None:
         return None
-    array = np.asarray(values).reshape(-1)
-    if array.size and (array.min() < -(2**31) or array.max() >= 2**31):
-        raise BackendError("a token, position, sequence or output does not fit into 32 bits", where="batch")
+    array = np.asarray(values)
+    if array.ndim != 1:
+        array = array.reshape(-1)
+    if array.dtype != np.int32 and array.size:
+        least, most = extremes(array)
+        if least < -(2**31) or most >= 2**31:
+            raise BackendError("a token, position, sequence or output does not fit into 32 bits", where="batch")
     return np.ascontiguousarray(array, np.int32)
 
 
@@ -45,11 +49,13 @@ class Batch:
 
     def __attrs_post_init__(self) -> None:
         given = self.hidden if self.tokens is None else self.tokens
-        lengths = {len(self.positions), len(self.sequences)} | ({len(given)} if given is not None else {-1})
-        if len(lengths) != 1 or not self.n:
-            raise BackendError(f"tokens, positions and sequences have lengths {sorted(lengths)}", where="batch")
-        if len(self.outputs) and not 0 <= int(self.outputs.min()) <= int(self.outputs.max()) < self.n:
-            raise BackendError(f"an output row is outside the {self.n} rows of the step", where="batch")
+        lengths = [len(given) if given is not None else -1, len(self.positions), len(self.sequences)]
+        if not lengths[0] == lengths[1] == lengths[2] or not self.n:
+            raise BackendError(f"tokens, positions and sequences have lengths {sorted(set(lengths))}", where="batch")
+        if len(self.outputs):
+            least, most = extremes(self.outputs)
+            if least < 0 or most >= self.n:
+                raise BackendError(f"an output row is outside the {self.n} rows of the step", where="batch")
 
     @property
     def n(self) -> int:

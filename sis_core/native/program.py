@@ -58,7 +58,7 @@ class Rotations:
 
     def __init__(self) -> None:
         self._ropes: list[Rope] = []
-        self._tables: tuple[int, tuple[tuple[F32, F32], ...]] = (0, ())
+        self._tables = RotationTables(0, ())
 
     def index(self, rope: Rope) -> int:
         """The number of a rope's table; ropes that turn alike share one."""
@@ -68,14 +68,23 @@ class Rotations:
         self._ropes.append(rope)
         return len(self._ropes) - 1
 
-    def tables(self, length: int) -> tuple[tuple[F32, F32], ...]:
+    def tables(self, length: int) -> RotationTables:
         """Tables for positions below ``length``. A step keeps those it was given: a longer set takes their place."""
-        known, tables = self._tables  # one attribute: another thread may replace it at any time
-        if length > known or len(tables) != len(self._ropes):
-            longer = max(256, 1 << (length - 1).bit_length())
-            tables = tuple(_table(rope, longer) for rope in self._ropes)
-            self._tables = (longer, tables)
-        return tables
+        found = self._tables  # one attribute: another thread may replace it at any time
+        if length > found.length or found.n != len(self._ropes):
+            found = self._tables = RotationTables(max(256, 1 << (length - 1).bit_length()), self._ropes)
+        return found
+
+
+class RotationTables:
+    """One table for each rope, cosines and sines of ``length`` positions, and where native code finds them."""
+
+    def __init__(self, length: int, ropes: Sequence[Rope]) -> None:
+        self.length, self.n = length, len(ropes)
+        self._arrays = [_table(rope, length) for rope in ropes]
+        records = (abi.Rotation(address(cos), address(sin)) for cos, sin in self._arrays)
+        self._records = (abi.Rotation * max(self.n, 1))(*records)
+        self.address = ctypes.addressof(self._records)
 
 
 def _table(rope: Rope, length: int) -> tuple[F32, F32]:

@@ -33,8 +33,7 @@ class Runner:
         k = n if outputs is None else len(outputs)
         hidden = np.ascontiguousarray(hidden, np.float32)
         out = np.empty((k, program.n_out_cols), np.float32)
-        tables = self.rotations.tables(extremes(plan.positions)[1] + 1)
-        rotations = (abi.Rotation * max(len(tables), 1))(*(abi.Rotation(address(c), address(s)) for c, s in tables))
+        rotations = self.rotations.tables(extremes(plan.positions)[1] + 1)
         groups = (abi.Group * max(len(plan.groups), 1))(
             *(abi.Group(address(g.rows), address(g.pages), len(g.rows), g.length) for g in plan.groups)
         )
@@ -46,8 +45,7 @@ class Runner:
                 n, n_out, len(plan.groups), plan.page_size, abi.KV_TYPES[kv_type], self.n_threads,
                 address(hidden), address(out), address(plan.positions), address(plan.slots),
                 address(NO_ROWS if outputs is None or not k else outputs), ctypes.addressof(groups),
-                ctypes.addressof(records) if records is not None else None, ctypes.addressof(rotations),
-                address(workspace),
+                ctypes.addressof(records) if records is not None else None, rotations.address, address(workspace),
             )  # fmt: skip
             code = self.library.run(program.address, ctypes.addressof(step))
         finally:

@@ -10,6 +10,7 @@ import numpy as np
 from attrs import define, field, frozen
 
 from sis_core.arrays import F32
+from sis_core.blas import BLAS_THREADS
 from sis_core.block import Network
 from sis_core.errors import BackendError
 from sis_core.pages import PAGE_SIZE, PageTable, pages_for
@@ -97,7 +98,10 @@ class PagedCache:
 
 @frozen(eq=False)
 class SequentialForward:
-    """Embedding, a range of bound layers, and the head; each layer and linear by whichever backend bound it."""
+    """Embedding, a range of bound layers, and the head; each layer and linear by whichever backend bound it.
+
+    While it runs, numpy's BLAS uses no more threads than the model was given.
+    """
 
     network: Network
     layers: range
@@ -106,11 +110,18 @@ class SequentialForward:
     head: BoundDense | None
     output_norm: BoundNorm | None
     embedding_norm: BoundNorm | None
+    n_threads: int | None = None
     token: object = field(factory=object)  # what caches keep of their maker, without keeping its weights alive
 
     @classmethod
     def of(
-        cls, network: Network, layers: range, bound: tuple[Layer, ...], grains: tuple[str, ...], head: Linear | None
+        cls,
+        network: Network,
+        layers: range,
+        bound: tuple[Layer, ...],
+        grains: tuple[str, ...],
+        head: Linear | None,
+        n_threads: int | None = None,
     ) -> SequentialForward:
         """``bound`` has one layer for each of ``layers``; ``head`` is the output weight, if they reach the end."""
         norm, embedding_norm = network.head.norm, network.embedding.norm
@@ -122,6 +133,7 @@ class SequentialForward:
             BoundDense.of(network.head.dense, head) if head else None,
             BoundNorm(norm) if norm and head else None,
             BoundNorm(embedding_norm) if embedding_norm else None,
+            n_threads,
         )
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
@@ -142,8 +154,8 @@ class SequentialForward:
         cache.check_owner(self.token)
         if batch.adapters:
             raise BackendError("this backend knows no adapters", where="step")
-        x = self._embed(batch)
-        with cache.reserve(batch) as plan:
+        with BLAS_THREADS.limited(self.n_threads), cache.reserve(batch) as plan:
+            x = self._embed(batch)
             for layer, state in zip(self.bound, cache.states, strict=True):
                 x = layer(x, plan, state)
             return Output(self._finish(x[batch.outputs], batch))
