@@ -2,13 +2,17 @@
 #include "run.h"
 #include <string.h>
 
-#define TILES_PER_UNIT 4
+#define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
-static uint32_t linear_units(const struct sis_op *op)
+/* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
+ * tiles; a single group passes over each tile once, and small units let all members end at the same time. */
+static uint32_t log_tiles(const struct run *run, int gathered) { return run->n_groups[gathered] > 1 ? 2 : 0; }
+
+static uint32_t linear_units(const struct sis_op *op, uint32_t log)
 {
     if (op->weight->format == SIS_FOREIGN) return op->weight->linear->parts;
     uint64_t tiles = (op->weight->n_rows + TILE - 1) / TILE;
-    return (uint32_t)((tiles + TILES_PER_UNIT - 1) / TILES_PER_UNIT);
+    return (uint32_t)((tiles + (1u << log) - 1) >> log);
 }
 
 static void write_tile(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
@@ -29,7 +33,8 @@ static void write_tile(const struct run *run, const struct sis_op *op, const str
     }
 }
 
-static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit, int gathered, uint32_t member)
+static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
+                        uint32_t member)
 {
     const struct sis_weight *w = op->weight;
     if (w->format == SIS_FOREIGN) {
@@ -44,7 +49,7 @@ static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit,
     const size_t k = w->n_cols, bytes = sis_one_tile_bytes(w->format, k), n_tiles = (w->n_rows + TILE - 1) / TILE;
     const int is_float = w->format <= SIS_BF16 || w->format == SIS_DECODED;
     const tile_fn tile_of = run->kernels->tile[w->format];
-    size_t t = (size_t)unit * TILES_PER_UNIT, stop = t + TILES_PER_UNIT < n_tiles ? t + TILES_PER_UNIT : n_tiles;
+    size_t t = (size_t)unit << log, stop = t + (1u << log) < n_tiles ? t + (1u << log) : n_tiles;
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
     /* Packed: all tiles of the unit for each group of rows, so that the rows stay in the first-level cache. Raw: all
      * groups for each tile, which is made once. */
@@ -72,14 +77,36 @@ static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit,
     }
 }
 
+static uint32_t phase_units(const struct run *run, uint32_t first, uint32_t last, uint32_t log)
+{
+    uint32_t n = 0;
+    for (uint32_t i = first; i < last; i++) n += linear_units(&run->program->ops[i], log);
+    return n;
+}
+
+struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
+                         uint32_t member)
+{
+    const uint32_t log = log_tiles(run, gathered), size = team_size(team);
+    uint32_t unit = (uint32_t)((uint64_t)phase_units(run, first, last, log) * member / size), i = first;
+    while (i < last && unit >= linear_units(&run->program->ops[i], log)) unit -= linear_units(&run->program->ops[i++], log);
+    if (i == last) return (struct span){NULL, 0};
+    const struct sis_weight *w = run->program->ops[i].weight;
+    if (!w->tiles) return (struct span){NULL, 0};
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), left = sis_tile_bytes(w->format, w->n_rows, w->n_cols);
+    const size_t at = ((size_t)unit << log) * bytes;
+    return (struct span){w->tiles + at, left - at < AHEAD ? left - at : AHEAD};
+}
+
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member)
 {
     const struct sis_op *ops = run->program->ops;
-    uint32_t n = 0;
-    for (uint32_t i = first; i < last; i++) n += linear_units(&ops[i]);
-    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) {
-        uint32_t i = first;
-        while (unit >= linear_units(&ops[i])) unit -= linear_units(&ops[i++]);
-        linear_unit(run, &ops[i], unit, gathered, member);
-    }
+    const uint32_t log = log_tiles(run, gathered);
+    const uint32_t n = phase_units(run, first, last, log);
+    for (uint32_t first_unit, end; (first_unit = team_claim_some(team, member, n, log == 0, &end)) < n;)
+        for (uint32_t unit = first_unit; unit < end; unit++) {
+            uint32_t i = first, of_op = unit;
+            while (of_op >= linear_units(&ops[i], log)) of_op -= linear_units(&ops[i++], log);
+            linear_unit(run, &ops[i], of_op, log, gathered, member);
+        }
 }

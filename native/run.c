@@ -73,7 +73,10 @@ static void run_member(void *context, struct team *team, uint32_t member)
                 next.last = end_of_phase(program, end);
             }
         }
-        team_barrier_then(team, next.last > end ? do_only_rows : NULL, &next);
+        struct span ahead = {NULL, 0};
+        if (next.last < program->n_ops && program->ops[next.last].kind == SIS_OP_LINEAR)
+            ahead = linear_ahead(run, team, next.last, end_of_phase(program, next.last), gathered, member);
+        team_barrier_then(team, next.last > end ? do_only_rows : NULL, &next, ahead);
         i = next.last;
     }
 }

@@ -46,6 +46,9 @@ struct row_ops {
 };
 
 void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
+/* The weights that a member reads first in a phase of linears. */
+struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
+                         uint32_t member);
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
 void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
 

@@ -10,6 +10,7 @@
 
 #define SPINS_BEFORE_YIELD 4000 /* some 50 µs: then somebody else needs the core */
 #define SLEEP_AFTER_NS 1000000
+#define LINE 64
 
 struct team {
     uint32_t size;
@@ -56,17 +57,27 @@ uint64_t team_now(void)
 
 uint32_t team_size(const struct team *t) { return t->size; }
 
-uint32_t team_claim(struct team *t, uint32_t member, uint32_t n)
+uint32_t team_claim_some(struct team *t, uint32_t member, uint32_t n, int many, uint32_t *end)
 {
     for (uint32_t i = 0; i < t->size; i++) {
         uint64_t owner = member + i < t->size ? member + i : member + i - t->size;
         uint32_t first = (uint32_t)(n * owner / t->size), share = (uint32_t)(n * (owner + 1) / t->size) - first;
         atomic_uint *next = &t->claims[owner].next;
-        if (atomic_load_explicit(next, memory_order_relaxed) >= share) continue;
-        uint32_t unit = atomic_fetch_add_explicit(next, 1, memory_order_relaxed);
-        if (unit < share) return first + unit;
+        uint32_t taken = atomic_load_explicit(next, memory_order_relaxed);
+        if (taken >= share) continue;
+        uint32_t some = many ? (share - taken + 1) / 2 : 1;
+        taken = atomic_fetch_add_explicit(next, some, memory_order_relaxed);
+        if (taken >= share) continue;
+        *end = first + (taken + some < share ? taken + some : share);
+        return first + taken;
     }
     return n;
+}
+
+uint32_t team_claim(struct team *t, uint32_t member, uint32_t n)
+{
+    uint32_t end;
+    return team_claim_some(t, member, n, 0, &end);
 }
 
 static void forget_claims(struct team *t)
@@ -74,9 +85,9 @@ static void forget_claims(struct team *t)
     for (uint32_t i = 0; i < t->size; i++) atomic_store_explicit(&t->claims[i].next, 0, memory_order_relaxed);
 }
 
-void team_barrier(struct team *t) { team_barrier_then(t, NULL, NULL); }
+void team_barrier(struct team *t) { team_barrier_then(t, NULL, NULL, (struct span){NULL, 0}); }
 
-void team_barrier_then(struct team *t, void (*alone)(void *), void *context)
+void team_barrier_then(struct team *t, void (*alone)(void *), void *context, struct span ahead)
 {
     if (t->size == 1) {
         if (alone) alone(context);
@@ -92,7 +103,11 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context)
         return;
     }
     for (unsigned spins = 0; atomic_load_explicit(&t->generation, memory_order_acquire) == generation; spins++) {
-        pause_cpu();
+        if (ahead.bytes > LINE) {
+            __builtin_prefetch(ahead.data, 0, 2);
+            ahead = (struct span){ahead.data + LINE, ahead.bytes - LINE};
+        } else
+            pause_cpu();
         if (spins > SPINS_BEFORE_YIELD) sched_yield();
     }
 }

@@ -108,6 +108,27 @@ INLINE vf v_load_bfloat(const uint16_t *p)
 }
 #endif
 
+/* The scale of a block of activations and its inverse, from the largest magnitude; 0 where the inverse overflows. */
+INLINE float q8_scale(float most, float *inverse)
+{
+    float d = most / 127.0f, i = d > 0 ? 1.0f / d : 0;
+    if (i > 3e38f) d = i = 0;
+    *inverse = i;
+    return d;
+}
+
+/* Everything of a block but the values themselves, from their sums over either half. */
+INLINE void q8_finish(struct q8_block *o, float d, int32_t low, int32_t high)
+{
+    o->d = d;
+    o->minus_ds = -d * (float)(low + high);
+    o->minus_8 = -8 * (low + high);
+    o->minus_128 = -128 * (low + high);
+    o->minus_32[0] = -32 * low;
+    o->minus_32[1] = -32 * high;
+    o->unused[0] = o->unused[1] = 0;
+}
+
 /* e^x to 2 ulp: x = n ln2 + r with n from the rounding of a large sum, e^r by its Taylor polynomial. Below -87 it is 0. */
 INLINE vf v_exp(vf x)
 {

@@ -15,20 +15,24 @@ static inline __attribute__((always_inline)) vf16 v_load_bfloat(const unsigned s
 #define V_HAS_HALF
 #include "vec.h"
 
-INLINE void quantize_block(const float *x, float inverse, int8_t *q, int32_t sums[2])
+/* Sums of bytes come from differences to zero after they were moved to 0..255. */
+INLINE void prepare_block(const float *x, struct q8_block *o)
 {
-    __m512 v = _mm512_set1_ps(inverse);
-    for (int h = 0; h < 2; h++) {
-        __m512i r = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * h), v));
-        __m128i b = _mm512_cvtsepi32_epi8(r);
-        b = _mm_max_epi8(b, _mm_set1_epi8(-127));
-        _mm_storeu_si128((void *)(q + 16 * h), b);
-        sums[h] = _mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(b));
-    }
+    const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
+    const int bad = _mm512_fpclass_ps_mask(a, 0x99) | _mm512_fpclass_ps_mask(b, 0x99); /* NaN, infinities */
+    float inverse, d = q8_scale(bad ? 0 : _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b))), &inverse);
+    const __m512 v = _mm512_set1_ps(inverse);
+    const __m128i low = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, v)));
+    const __m128i high = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, v)));
+    const __m256i q = _mm256_max_epi8(_mm256_set_m128i(high, low), _mm256_set1_epi8(-127));
+    _mm256_storeu_si256((void *)o->q, q);
+    const __m256i s = _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
+    const __m256i t = _mm256_add_epi64(s, _mm256_unpackhi_epi64(s, s));
+    q8_finish(o, bad ? __builtin_nanf("") : d, _mm256_extract_epi32(t, 0) - 16 * 128, _mm256_extract_epi32(t, 4) - 16 * 128);
 }
+#define HAS_PREPARE_BLOCK
 
 #include "over_vec.inc"
-
 
 INLINE __m512i quad(const struct q8_block *x, int i)
 {
