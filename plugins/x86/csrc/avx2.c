@@ -16,26 +16,34 @@ static inline __attribute__((always_inline)) vf8 v_load_bfloat(const unsigned sh
 #define V_HAS_HALF
 #include "vec.h"
 
-INLINE int32_t sum_of(__m256i v)
+/* Magnitudes compare as integers, with infinities and NaN above all others. Sums of bytes come from differences to zero
+ * after they were moved to 0..255. */
+INLINE void prepare_block(const float *x, struct q8_block *o)
 {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-}
-
-INLINE void quantize_block(const float *x, float inverse, int8_t *q, int32_t sums[2])
-{
-    __m256 v = _mm256_set1_ps(inverse);
-    for (int h = 0; h < 2; h++) {
-        __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * h), v));
-        __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * h + 8), v));
-        __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-        __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        bytes = _mm_max_epi8(bytes, _mm_set1_epi8(-127));
-        _mm_storeu_si128((void *)(q + 16 * h), bytes);
-        sums[h] = sum_of(_mm256_madd_epi16(_mm256_cvtepi8_epi16(bytes), _mm256_set1_epi16(1)));
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256 v[4];
+    __m256i top = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
     }
+    __m128i t = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0xb1));
+    const int bad = _mm_cvtsi128_si32(t) >= 0x7f800000;
+    float inverse, d = q8_scale(bad ? 0 : _mm_cvtss_f32(_mm_castsi128_ps(t)), &inverse);
+    __m256i n[4];
+    for (int i = 0; i < 4; i++) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
+    const __m256i words = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
+    __m256i q = _mm256_permutevar8x32_epi32(words, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); /* packing is by halves */
+    q = _mm256_max_epi8(q, _mm256_set1_epi8(-127));
+    _mm256_storeu_si256((void *)o->q, q);
+    const __m256i s = _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
+    const __m256i sums = _mm256_add_epi64(s, _mm256_unpackhi_epi64(s, s));
+    q8_finish(o, bad ? __builtin_nanf("") : d, _mm256_extract_epi32(sums, 0) - 16 * 128,
+              _mm256_extract_epi32(sums, 4) - 16 * 128);
 }
+#define HAS_PREPARE_BLOCK
 
 #include "over_vec.inc"
 
