@@ -231,8 +231,8 @@ def tensor_data(tensor: Tensor, qtype: GGMLQuantizationType, seed: int) -> npt.N
     return out.reshape(*tensor.shape[:-1], -1)
 
 
-def tensor_type(tensor: Tensor, file_type: str, shape: Shape) -> GGMLQuantizationType:
-    """The type that a tensor has in a file of this type.
+def tensor_type(tensor: Tensor, file_type: str, shape: Shape, *, pure: bool = False) -> GGMLQuantizationType:
+    """The type that a tensor has in a file of this type; in a pure one, every matrix has the same.
 
     Source: `ModelBase.prepare_tensors` in llama.cpp's `conversion/base.py`, `llama_tensor_get_type` in
     `llama-quant.cpp`. `llama-quantize` stores the head as Q6_K, a few layers of a mix in a finer type, and rows that
@@ -240,7 +240,7 @@ def tensor_type(tensor: Tensor, file_type: str, shape: Shape) -> GGMLQuantizatio
     """
     if len(tensor.shape) == 1 or tensor.key == T.POS_EMBD:
         return GGMLQuantizationType.F32
-    if file_type in PLAIN_TYPES:
+    if pure or file_type in PLAIN_TYPES:
         return GGMLQuantizationType[file_type]
     name = file_type.removesuffix("_M")
     i, n = tensor.layer or 0, shape.n_layer
@@ -360,12 +360,14 @@ def add_vocabulary(writer: gguf.GGUFWriter, vocab: Vocab, n_vocab: int) -> None:
 # --- The file --------------------------------------------------------------------------------------------------------
 
 
-def write_model(shape: Shape, path: Path | str, *, file_type: str = "F32", seed: int = 0) -> str:
+def write_model(
+    shape: Shape, path: Path | str, *, file_type: str = "F32", seed: int = 0, pure: bool = False
+) -> str:
     """Write the file, tensor by tensor, and return the SHA-256 of its tensors' names and bytes (in file order).
 
     A golden stores that digest: a test that finds another one has other weights, not a wrong result.
     """
-    plan = [(tensor, tensor_type(tensor, file_type, shape)) for tensor in tensors(shape)]
+    plan = [(tensor, tensor_type(tensor, file_type, shape, pure=pure)) for tensor in tensors(shape)]
     writer = gguf.GGUFWriter(path, shape.arch)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(f"{shape.name} (random weights)")
@@ -406,6 +408,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("path", type=Path)
     parser.add_argument("--type", choices=FILE_TYPES, default="F32")
+    parser.add_argument("--pure", action="store_true", help="every matrix in that type, the head as well")
     parser.add_argument("--layers", type=int, help="how many layers to write, where not all")
     parser.add_argument("--tiny", action="store_true", help="the same architecture, scaled down")
     parser.add_argument("--seed", type=int, default=0)
@@ -415,7 +418,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shape = shape.scaled_down()
     if options.layers is not None:
         shape = shape.with_layers(options.layers)
-    print(write_model(shape, options.path, file_type=options.type, seed=options.seed))
+    if options.pure and options.type == "Q4_K_M":
+        parser.error("Q4_K_M is a mix: it is never pure")
+    print(write_model(shape, options.path, file_type=options.type, seed=options.seed, pure=options.pure))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -99,10 +100,10 @@ class PythonPeer:
 
 
 class BinaryPeer:
-    """llama-bench. It has no batches of several sequences, so such cases stay empty."""
+    """llama-bench, with more of its own ``options``. It has no batches of several sequences: such cases stay empty."""
 
-    def __init__(self, path: Path, n_threads: int, program: str) -> None:
-        self._path, self._n_threads, self._program = path, n_threads, program
+    def __init__(self, path: Path, n_threads: int, program: str, options: Sequence[str] = ()) -> None:
+        self._path, self._n_threads, self._program, self._options = path, n_threads, program, options
         self.name = "llama-bench"
         if not os.access(program, os.X_OK):
             raise BackendError("is not a program", where=f"--vs-binary {program}", fix="give the path of llama-bench")
@@ -112,7 +113,7 @@ class BinaryPeer:
             return None
         sizes = ("-p", str(case.n), "-n", "0") if case.kind == "pp" else ("-p", "0", "-n", str(case.n))
         command = [self._program, "-m", str(self._path), "-t", str(self._n_threads), "-ngl", "0", *sizes]
-        command += ["-d", str(case.depth), "-r", str(n), "-o", "json"]
+        command += ["-d", str(case.depth), "-r", str(n), "-o", "json", *self._options]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT)
             rows = json.loads(done.stdout)

@@ -1,0 +1,117 @@
+"""What one process measures, for either side, and how it says so: one JSON object a line, as soon as a row is done.
+
+Free of sis and of anything outside the standard library: the peer's interpreter runs it too.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+SECONDS = 1.5  # a row is repeated for so long
+CHUNK = 512  # rows of a step of a prompt
+SPARE = 64  # steps of a decoding row, at most
+
+
+class Engine(Protocol):
+    """A loaded model with one sequence, or several that are fed one token at a time."""
+
+    def begin(self, n: int, room: int) -> None:
+        """Forget everything; sequences 0 to n - 1 may now hold ``room`` tokens each."""
+
+    def feed(self, n: int) -> None:
+        """The next n tokens of sequence 0, in steps of `CHUNK`; the logits after the last."""
+
+    def token(self, n: int) -> None:
+        """One more token of each of n sequences, in one step."""
+
+    def rewind(self, length: int) -> None:
+        """Sequence 0 forgets all but the first tokens."""
+
+    def shares(self) -> dict[str, float]:
+        """Percent of a step and of a token that are spent outside native code, where that can be measured."""
+
+
+def say(**fields: Any) -> None:
+    """One line for the parent, with the processor time of this process so far."""
+    print(json.dumps(fields | {"cpu": time.process_time()}), flush=True)
+
+
+def seconds(run: Callable[[], object], most: int) -> float:
+    """The median of runs that take `SECONDS` in all, at least one and at most ``most``."""
+    times: list[float] = []
+    while len(times) < most and sum(times) < SECONDS:
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def prompt(engine: Engine, n: int, room: int) -> float:
+    """Tokens a second of a prompt that begins a text; the sequence then holds it."""
+    times: list[float] = []
+    while len(times) < 16 and sum(times) < SECONDS:
+        engine.begin(1, room)
+        started = time.perf_counter()
+        engine.feed(n)
+        times.append(time.perf_counter() - started)
+    return n / statistics.median(times)
+
+
+def decode(engine: Engine) -> float:
+    """Tokens a second of one sequence, from where it is."""
+    engine.token(1)
+    return 1 / seconds(lambda: engine.token(1), SPARE - 2)
+
+
+def batch(engine: Engine, n: int) -> float:
+    """Tokens a second of n sequences that share every step."""
+    engine.begin(n, SPARE)
+    engine.token(n)
+    return n / seconds(lambda: engine.token(n), SPARE - 2)
+
+
+def run(open_engine: Callable[[], Engine], rows: list[str]) -> None:
+    """Measure the rows and say each: loading first, depths from the deepest, so that no text is fed twice."""
+    started = time.perf_counter()
+    engine = open_engine()
+    engine.begin(1, SPARE)
+    engine.token(1)
+    say(row="load", value=time.perf_counter() - started)
+
+    def numbers(kind: str) -> list[int]:
+        return sorted(int(row.removeprefix(kind)) for row in rows if row.startswith(kind))
+
+    prompts, depths, batches = numbers("prompt"), numbers("decode"), numbers("batch")
+    room = max([0, *prompts, *depths]) + SPARE
+    if prompts or depths:
+        engine.begin(1, max(room, CHUNK))
+        engine.feed(min(room, CHUNK))  # every buffer and thread exists after this
+    for n in prompts:
+        say(row=f"prompt{n}", value=prompt(engine, n, room))
+    held = prompts[-1] if prompts else 0
+    if depths and not prompts:
+        engine.begin(1, room)
+    for depth in reversed(depths):
+        if depth > held:
+            engine.feed(depth - held)
+        else:
+            engine.rewind(depth)
+        held = depth
+        say(row=f"decode{depth}", value=decode(engine))
+    for n in batches:
+        say(row=f"batch{n}", value=batch(engine, n))
+    if wanted := {"step", "token"} & set(rows):
+        for row, value in engine.shares().items():
+            if row in wanted:
+                say(row=row, value=value)
+
+
+def request() -> dict[str, Any]:
+    """What the parent asks for: the only argument, as JSON."""
+    asked: dict[str, Any] = json.loads(sys.argv[1])
+    return asked
