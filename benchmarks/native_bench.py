@@ -47,7 +47,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has llama-cpp-python")
     parser.add_argument("--llama-bench", metavar="PROGRAM", help="a llama-bench, as another peer")
     parser.add_argument("--rung", metavar="ISA=PYTHON", type=_rung, action="append", default=[],
-                        help="also hold a lower instruction set against a peer that was built for no better one")  # fmt: skip
+                        help="also hold a lower instruction set against a peer built for no better one")  # fmt: skip
     parser.add_argument("--files", type=_listed(FILES), default=[], help="some of the files, or all")
     parser.add_argument("--rows", type=_listed(LABELS), default=[], help="some of the rows, or all")
     parser.add_argument("--full", action="store_true", help="every row that has a goal; else a few")

@@ -360,9 +360,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, vocab: Vocab, n_vocab: int) -> None:
 # --- The file --------------------------------------------------------------------------------------------------------
 
 
-def write_model(
-    shape: Shape, path: Path | str, *, file_type: str = "F32", seed: int = 0, pure: bool = False
-) -> str:
+def write_model(shape: Shape, path: Path | str, *, file_type: str = "F32", seed: int = 0, pure: bool = False) -> str:
     """Write the file, tensor by tensor, and return the SHA-256 of its tensors' names and bytes (in file order).
 
     A golden stores that digest: a test that finds another one has other weights, not a wrong result.

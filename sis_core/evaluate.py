@@ -152,10 +152,15 @@ def _add(tally: _Tally, logits: F32, targets: np.ndarray, expected: F32 | None) 
         if expected is not None:
             true = log_softmax(expected[start:stop])
             tally.reference_nll.append(-true[rows, wanted])
-            with np.errstate(invalid="ignore"):  # a token that the reference forbids adds nothing: 0 × infinity
-                terms = np.exp(true) * (true - found)
-            tally.kl.append(np.nansum(terms, axis=1))
+            tally.kl.append(kl_divergence(true, found))
             tally.same_top += int((found.argmax(1) == true.argmax(1)).sum())
+
+
+def kl_divergence(true: F64, found: F64) -> F64:
+    """KL(true ‖ found) in nats of each row of log-probabilities."""
+    with np.errstate(invalid="ignore"):  # a token that the reference forbids adds nothing: 0 × infinity
+        divergence: F64 = np.nansum(np.exp(true) * (true - found), axis=1)
+    return divergence
 
 
 def _score(tally: _Tally, n_chunks: int, n_ctx: int, compared: bool) -> Score:

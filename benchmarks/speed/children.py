@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from sis_core.benchmark import BinaryPeer, Case
+from sis_core.errors import SisError
 from speed.course import CHUNK
 from speed.machine import Neighbours
 from speed.plan import Contest, number, tokens_needed
 from speed.theirs import FLAGS
-
-from sis_core.benchmark import BinaryPeer, Case
-from sis_core.errors import SisError
 
 Run = dict[str, Any]
 """One process's outcome: contest, side, round, about, error, and readings by row ({"value", "others"})."""

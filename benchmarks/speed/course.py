@@ -41,10 +41,11 @@ def say(**fields: Any) -> None:
     print(json.dumps(fields | {"cpu": time.process_time()}), flush=True)
 
 
-def seconds(run: Callable[[], object], most: int) -> float:
-    """The median of runs that take `SECONDS` in all, at least one and at most ``most``."""
+def seconds(run: Callable[[], object], most: int, prepare: Callable[[], object] = lambda: None) -> float:
+    """The median of runs that take `SECONDS` in all, at least one and at most ``most``; preparing is not timed."""
     times: list[float] = []
-    while len(times) < most and sum(times) < SECONDS:
+    while not times or (len(times) < most and sum(times) < SECONDS):
+        prepare()
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)
@@ -53,13 +54,7 @@ def seconds(run: Callable[[], object], most: int) -> float:
 
 def prompt(engine: Engine, n: int, room: int) -> float:
     """Tokens a second of a prompt that begins a text; the sequence then holds it."""
-    times: list[float] = []
-    while len(times) < 16 and sum(times) < SECONDS:
-        engine.begin(1, room)
-        started = time.perf_counter()
-        engine.feed(n)
-        times.append(time.perf_counter() - started)
-    return n / statistics.median(times)
+    return n / seconds(lambda: engine.feed(n), 16, lambda: engine.begin(1, room))
 
 
 def decode(engine: Engine) -> float:

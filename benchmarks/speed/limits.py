@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speed.plan import number
-
 from sis_core.gguf_file import GGUFFile
+from speed.plan import number
 
 PEAKS = Path(__file__).parents[1] / "peaks"
 UNITS = {  # by processor, slowest first

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from random_model import write_model
 from shapes import SHAPES
+
 from speed.course import SPARE
 
 SHAPE_NAMES = {"tinyllama": "tinyllama-1.1b", "gpt2": "gpt2"}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+
+from sis_core.benchmark import Summary, summarise
 from speed.children import Run
 from speed.limits import UNITS_OF, Work
 from speed.machine import QUIET
 from speed.plan import LABELS, SHARES, Contest
-
-from sis_core.benchmark import Summary, summarise
 
 SMALLER_IS_BETTER = ("load", *SHARES)
 

@@ -44,7 +44,8 @@ class LlamaCpp:
     def about(self) -> str:
         """Version, and the features of the CPU that this build uses."""
         features = self.lib.llama_print_system_info().decode()
-        used = [part.split("=")[0].strip().split(" : ")[-1] for part in features.split("|") if part.strip().endswith("= 1")]
+        parts = [part.strip() for part in features.split("|")]
+        used = [part.removesuffix(" = 1").split(" : ")[-1] for part in parts if part.endswith("= 1")]
         return f"llama-cpp-python {self.lib.__version__} ({', '.join(used)})"
 
     def begin(self, n: int, room: int) -> None:
