@@ -58,6 +58,7 @@ class Row:
     steps: str
     side: str
     mean: float
+    error: float
     largest: float
     ratio: float | None = None
 
@@ -118,11 +119,12 @@ def logits(case: Case, side: str, python: str, decode: bool, n_threads: int, isa
             return str(found["about"]), [found[f"text{i}"] for i in range(len(case.texts))]
 
 
-def divergence(true: Sequence[Any], found: Sequence[Any]) -> tuple[float, float]:
-    """The mean and the largest KL divergence over all places of all texts, in nats."""
+def divergence(true: Sequence[Any], found: Sequence[Any]) -> tuple[float, float, float]:
+    """KL divergence over all places of all texts, in nats: the mean, its standard error, and the largest."""
     pairs = zip(true, found, strict=True)
     values = np.concatenate([kl_divergence(log_softmax(t), log_softmax(f)) for t, f in pairs])
-    return float(values.mean()), float(values.max())
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean()), float(error), float(values.max())
 
 
 def with_ratios(rows: Sequence[Row]) -> list[Row]:
@@ -157,12 +159,13 @@ def measure(case: Case, peer: str | None, isas: Sequence[str], n_threads: int) -
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
     text = [
-        "| file | tokens | side | mean KL | largest KL | mean to llama.cpp's |",
+        "| file | tokens | side | mean KL (its standard error) | largest KL | mean to llama.cpp's |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        text.append(f"| {row.name} | {row.steps} | {row.side} | {row.mean:.2e} | {row.largest:.2e} | {ratio} |")
+        figures = f"{row.mean:.2e} ({row.error:.0e}) | {row.largest:.2e}"
+        text.append(f"| {row.name} | {row.steps} | {row.side} | {figures} | {ratio} |")
     return "\n".join(text)
 
 

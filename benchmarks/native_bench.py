@@ -21,6 +21,8 @@ from speed.machine import Neighbours, describe, pin
 from speed.plan import FILES, LABELS, RUNG_GOALS, contests
 from speed.report import Limits, as_json, draw, lines, markdown
 
+SETTINGS = ("processor", "threads", "cpus", "clock")  # figures with others do not mix
+
 
 def _listed(known: Any) -> Any:
     """A type for argparse: names with commas between them, or ``all``."""
@@ -57,12 +59,15 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no new round that would end later")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one process")
+    parser.add_argument("--cpu", action="store_true", help="processor time: for a busy machine, with --threads 1")
     parser.add_argument("--json", type=Path, help="all figures, written after every process")
     parser.add_argument("--resume", action="store_true", help="go on with the figures in the --json file")
     parser.add_argument("--plot", type=Path, help="an .svg or .png file: the ratios as bars")
     options = parser.parse_args()
     if options.resume and not options.json:
         parser.error("--resume goes on with a --json file: name it")
+    if options.cpu and (options.threads != 1 or options.llama_bench):
+        parser.error("--cpu: threads that wait for each other count as well; --threads 1, and no --llama-bench")
     return options
 
 
@@ -71,10 +76,18 @@ def main() -> None:
     pin(options.cpus)
     rungs = dict(options.rung)
     chosen = contests(options.files, options.rows, options.full, list(rungs))
-    state: dict[str, Any] = {"machine": describe(options.threads, options.cpus), "read": {}, "macs": {}, "no_limit": {}}
+    state: dict[str, Any] = {
+        "machine": describe(options.threads, options.cpus, options.cpu),
+        "read": {},
+        "macs": {},
+        "no_limit": {},
+    }
     state["runs"] = []
     if options.resume and options.json.exists():
-        state = json.loads(options.json.read_text("utf-8"))
+        before = json.loads(options.json.read_text("utf-8"))
+        if any(before["machine"][key] != state["machine"][key] for key in SETTINGS):
+            sys.exit(f"--resume: {options.json} has figures of other {', '.join(SETTINGS)}; give another --json file")
+        state = before
     paths = {}
     for contest in chosen:
         _say(f"file {contest.file.name}")
@@ -113,6 +126,7 @@ def main() -> None:
             None if contest.isa else options.llama_bench,
             options.threads,
             options.timeout,
+            options.cpu,
         ),
         paths,
         Neighbours(options.cpus),

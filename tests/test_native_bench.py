@@ -341,7 +341,8 @@ def test_a_llama_bench_is_run_with_its_flags(tmp_path: Path) -> None:
 def test_the_report(tmp_path: Path) -> None:
     machine = {
         "processor": "Some CPU", "features": ["avx2"], "cores": 2, "threads": 2, "cpus": [0, 1], "memory_gib": 8.0,
-        "huge_pages": "madvise", "load_average": [0.1, 0.2, 0.3], "system": "Linux", "python": "3.12",
+        "huge_pages": "madvise", "clock": "time on the wall", "load_average": [0.1, 0.2, 0.3],
+        "system": "Linux", "python": "3.12",
     }  # fmt: skip
     limits = Limits({CONTEST.file.name: 30e9}, {"avx512_vnni": 0.5e12}, {CONTEST.file.name: WORK})
     state = {"machine": machine, "runs": [*RUNS, run("sis", 3, error="broke")], "no_limit": {"amx_int8": "absent"}}
@@ -381,6 +382,7 @@ def test_a_peak_is_a_figure_or_a_reason(unit: str) -> None:
         (["--models", "x", "--files", "llama"], "no 'llama'; there are tinyllama-q4_0"),
         (["--models", "x", "--rung", "sse=python"], "'sse=python' is not like avx2=PYTHON"),
         (["--models", "x", "--resume"], "--resume goes on with a --json file: name it"),
+        (["--models", "x", "--cpu"], "--cpu: threads that wait for each other count as well; --threads 1"),
         ([], "--models"),
     ],
 )
@@ -399,8 +401,9 @@ def test_divergence_is_that_of_the_distributions() -> None:
 
     true, found = np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.25, 0.75], [0.9, 0.1]])
     first = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
-    assert divergence([true + 3.0], [found - 1.0]) == pytest.approx((first / 2, first))  # logits, up to a constant
-    rows = [Row("f", "prompt", side, mean, 1.0) for side, mean in
+    # Logits, up to a constant; the standard error of the mean of two values is half their distance.
+    assert divergence([true + 3.0], [found - 1.0]) == pytest.approx((first / 2, first / 2, first))
+    rows = [Row("f", "prompt", side, mean, 0.1, 1.0) for side, mean in
             (("sis, avx2", 3.0), ("llama.cpp, flash", 2.0), ("llama.cpp, plain", 1.5))]  # fmt: skip
     assert [row.ratio for row in with_ratios(rows)] == [2.0, None, None]
     assert with_ratios(rows[:1]) == rows[:1]
@@ -415,6 +418,6 @@ def test_the_logits_of_both_ways_to_feed_agree(tmp_path: Path) -> None:
     assert "reference" in about
     assert [part.shape for part in true] == [(4, 320), (2, 320)]
     _, found = logits(case, "numpy", sys.executable, True, 1)
-    assert divergence(true, found)[1] < 1e-9
+    assert divergence(true, found)[2] < 1e-9
     with pytest.raises(RuntimeError, match=r"none\.gguf: no such file"):
         logits(Case("t", tmp_path / "none.gguf", [[1]]), "sis", sys.executable, False, 1)

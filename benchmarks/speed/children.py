@@ -48,9 +48,11 @@ class PythonSide:
     n_threads: int
     timeout: float
     flag: str = ""  # of llama.cpp's; without one it is sis
+    cpu: bool = False  # processor time instead of time on the wall
 
     def measure(self, contest: Contest, path: Path, neighbours: Neighbours) -> Run:
         asked = {"path": str(path), "n_threads": self.n_threads, "rows": contest.rows, "flag": self.flag}
+        asked["cpu"] = self.cpu
         asked["room"] = max(CHUNK, *map(tokens_needed, contest.rows))
         environment = dict(os.environ, PYTHONPATH=str(BENCHMARKS))
         if contest.isa and not self.flag:
@@ -131,11 +133,11 @@ def _children_seconds() -> float:
     return times.children_user + times.children_system
 
 
-def sides(python: str | None, bench: str | None, n_threads: int, timeout: float) -> list[Side]:
+def sides(python: str | None, bench: str | None, n_threads: int, timeout: float, cpu: bool = False) -> list[Side]:
     """sis, and every way in which the peer may run."""
-    found: list[Side] = [PythonSide("sis", sys.executable, n_threads, timeout)]
+    found: list[Side] = [PythonSide("sis", sys.executable, n_threads, timeout, "", cpu)]
     if python:
-        found += [PythonSide(f"llama.cpp, {flag}", python, n_threads, timeout, flag) for flag in FLAGS]
+        found += [PythonSide(f"llama.cpp, {flag}", python, n_threads, timeout, flag, cpu) for flag in FLAGS]
     if bench:
         found += [BenchSide(f"llama-bench, {flag}", bench, n_threads, flag) for flag in FLAGS]
     return found

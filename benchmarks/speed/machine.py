@@ -30,7 +30,7 @@ def _field(text: str, *names: str) -> str:
     return ""
 
 
-def describe(n_threads: int, cpus: Sequence[int]) -> dict[str, Any]:
+def describe(n_threads: int, cpus: Sequence[int], cpu_time: bool = False) -> dict[str, Any]:
     """Processor, features, threads, huge pages, load: what a figure depends on."""
     try:
         info = Path("/proc/cpuinfo").read_text("utf-8")
@@ -43,6 +43,7 @@ def describe(n_threads: int, cpus: Sequence[int]) -> dict[str, Any]:
         "cores": psutil.cpu_count(logical=False),
         "threads": n_threads,
         "cpus": list(cpus),
+        "clock": "processor time" if cpu_time else "time on the wall",
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "huge_pages": huge_pages(),
         "load_average": [round(load, 2) for load in psutil.getloadavg()],

@@ -171,7 +171,7 @@ def describe(machine: Mapping[str, Any]) -> str:
     return (
         f"{machine['processor']} ({', '.join(machine['features'])})\n"
         f"{machine['threads']} threads{cpus}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
-        f"huge pages: {machine['huge_pages']}\n"
+        f"huge pages: {machine['huge_pages']}, {machine['clock']}\n"
         f"{machine['system']}, Python {machine['python']}, load average at the start {load}"
     )
 
