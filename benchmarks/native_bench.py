@@ -81,8 +81,8 @@ def main() -> None:
         "read": {},
         "macs": {},
         "no_limit": {},
+        "runs": [],
     }
-    state["runs"] = []
     if options.resume and options.json.exists():
         before = json.loads(options.json.read_text("utf-8"))
         if any(before["machine"][key] != state["machine"][key] for key in SETTINGS):

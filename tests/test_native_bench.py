@@ -393,6 +393,37 @@ def test_bad_options_are_refused(options: list[str], message: str) -> None:
     assert message in done.stderr
 
 
+def test_the_program_from_files_to_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import native_bench
+
+    monkeypatch.setattr(native_bench, "units", lambda: ())
+    monkeypatch.setattr(native_bench, "bandwidth", lambda n_threads, mib: 30e9)
+    shape = replace(SHAPES["gpt2"].scaled_down(), n_vocab=1024, n_ctx=1024)
+    write_model(shape, tmp_path / "gpt2-q4_0.gguf", file_type="Q8_0")  # in the place of a large one
+    said = [{"row": "decode0", "value": 0.5, "cpu": 0.0}, {"about": "the peer", "cpu": 0.0}]
+    peer = child(tmp_path, "".join(f"print({json.dumps(line)!r}, flush=True)\n" for line in said)).python
+    table = tmp_path / "table.json"
+    command = ["native_bench.py", "--models", str(tmp_path), "--files", "gpt2-q4_0", "--rows", "decode0,token",
+               "--peer", peer, "--rounds", "1", "--json", str(table)]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", [*command, "--threads", "1"])
+    native_bench.main()
+    decode, token = json.loads(table.read_text())["table"]
+    assert (decode["theirs"]["median"], decode["met"]) == (0.5, True)
+    assert 0 < token["ours"]["median"] < 100
+    printed = capsys.readouterr().out
+    assert "llama.cpp: the peer" in printed
+    assert "Not measured" not in printed
+    runs = json.loads(table.read_text())["runs"]
+    monkeypatch.setattr(sys, "argv", [*command, "--threads", "1", "--resume"])
+    native_bench.main()
+    assert json.loads(table.read_text())["runs"] == runs
+    monkeypatch.setattr(sys, "argv", [*command, "--threads", "2", "--resume"])
+    with pytest.raises(SystemExit, match="has figures of other processor, threads"):
+        native_bench.main()
+
+
 # --- Accuracy --------------------------------------------------------------------------------------------------------
 
 
