@@ -9,7 +9,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 SECONDS = 1.5  # a row is repeated for so long
@@ -33,8 +33,8 @@ class Engine(Protocol):
     def rewind(self, length: int) -> None:
         """Sequence 0 forgets all but the first tokens."""
 
-    def shares(self) -> dict[str, float]:
-        """Percent of a step and of a token that are spent outside native code, where that can be measured."""
+    def shares(self) -> Iterator[tuple[str, float]]:
+        """Percent of a step, then of a token, that are spent outside native code, where that can be measured."""
 
 
 def say(**fields: Any) -> None:
@@ -102,7 +102,7 @@ def run(open_engine: Callable[[], Engine], rows: list[str]) -> None:
     for n in batches:
         say(row=f"batch{n}", value=batch(engine, n))
     if wanted := {"step", "token"} & set(rows):
-        for row, value in engine.shares().items():
+        for row, value in engine.shares():
             if row in wanted:
                 say(row=row, value=value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,8 @@ class LlamaCpp:
         self.lib.llama_memory_seq_rm(self._memory, 0, length, -1)
         self._lengths[0] = length
 
-    def shares(self) -> dict[str, float]:
-        return {}
+    def shares(self) -> Iterator[tuple[str, float]]:
+        return iter(())
 
     def logits(self, n: int) -> Any:
         """(n, n_vocab) of the last step, copied."""
