@@ -112,7 +112,7 @@ def logits(case: Case, side: str, python: str, decode: bool, n_threads: int, isa
         asked = {"side": side, "path": str(case.path), "n_threads": n_threads, "decode": decode}
         asked |= {"tokens": str(tokens), "out": str(out)}
         done = subprocess.run([python, "-m", "speed.logits", json.dumps(asked)], env=environment, text=True,
-                              capture_output=True, check=False, cwd=ROOT / "benchmarks")  # fmt: skip
+                              capture_output=True, check=False)  # fmt: skip
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1])
         with np.load(out) as found:

@@ -253,6 +253,20 @@ def test_a_course_says_each_row_and_stays_within_its_room(rows: list[str], capsy
     assert all(line["value"] > 0 for line in said)
 
 
+def test_a_row_that_fails_says_so_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    class Narrow(FakeEngine):
+        def feed(self, n: int) -> None:
+            if n > 1024:
+                raise MemoryError("not that many")
+            super().feed(n)
+
+    course.run(Narrow, ["prompt512", "prompt2048", "decode0", "decode1024", "decode4096", "batch8"])
+    printed = capsys.readouterr().out
+    run = listen(io.StringIO("hello\n" + printed), list(LABELS), Neighbours([]))
+    assert list(run["readings"]) == ["load", "prompt512", "decode1024", "decode0", "batch8"]
+    assert run["error"] == "MemoryError: not that many"
+
+
 def test_sis_runs_the_course(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,9 +60,7 @@ class PythonSide:
         command = [self.python, "-m", "speed.theirs" if self.flag else "speed.ours", json.dumps(asked)]
         with tempfile.TemporaryFile("w+") as errors:
             try:
-                child = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=BENCHMARKS
-                )
+                child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
             except OSError as error:
                 return {"readings": {}, "about": "", "error": f"{self.python} cannot be started: {error.strerror}"}
             neighbours.start()
@@ -84,10 +82,14 @@ def listen(lines: IO[str], rows: Sequence[str], neighbours: Neighbours) -> Run:
     """Read what a child says while it says it, so that each row is charged with its own disturbance."""
     run: Run = {"readings": {}, "about": "", "error": ""}
     for line in lines:
+        if not line.startswith("{"):
+            continue  # a library's own chatter
         said = json.loads(line)
         others = neighbours.since(said["cpu"])
         if "about" in said:
             run["about"] = said["about"]
+        elif "error" in said:
+            run["error"] = said["error"]
         elif said["row"] in rows:
             run["readings"][said["row"]] = {"value": said["value"], "others": round(others, 3)}
     return run

@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 SECONDS = 1.5  # a row is repeated for so long
@@ -58,8 +59,12 @@ def prompt(engine: Engine, n: int, room: int) -> float:
     return n / seconds(lambda: engine.feed(n), 16, lambda: engine.begin(1, room))
 
 
-def decode(engine: Engine) -> float:
-    """Tokens a second of one sequence, from where it is."""
+def decode(engine: Engine, depth: int, held: int) -> float:
+    """Tokens a second of one sequence that holds ``depth`` tokens; it holds at least ``held`` before."""
+    if depth > held:
+        engine.feed(depth - held)
+    else:
+        engine.rewind(depth)
     engine.token(1)
     return 1 / seconds(lambda: engine.token(1), SPARE - 2)
 
@@ -69,6 +74,16 @@ def batch(engine: Engine, n: int) -> float:
     engine.begin(n, SPARE)
     engine.token(n)
     return n / seconds(lambda: engine.token(n), SPARE - 2)
+
+
+def attempt(row: str, measure: Callable[[], float]) -> bool:
+    """Say a row's figure, or why there is none: the others are measured all the same."""
+    try:
+        say(row=row, value=measure())
+    except Exception as error:
+        say(row=row, error=f"{type(error).__name__}: {error}")
+        return False
+    return True
 
 
 def run(open_engine: Callable[[], Engine], rows: list[str]) -> None:
@@ -87,20 +102,19 @@ def run(open_engine: Callable[[], Engine], rows: list[str]) -> None:
     if prompts or depths:
         engine.begin(1, max(room, CHUNK))
         engine.feed(min(room, CHUNK))  # every buffer and thread exists after this
+    held = 0
     for n in prompts:
-        say(row=f"prompt{n}", value=prompt(engine, n, room))
-    held = prompts[-1] if prompts else 0
-    if depths and not prompts:
+        held = n if attempt(f"prompt{n}", partial(prompt, engine, n, room)) else 0
+    if not held:
         engine.begin(1, room)
     for depth in reversed(depths):
-        if depth > held:
-            engine.feed(depth - held)
+        if attempt(f"decode{depth}", partial(decode, engine, depth, held)):
+            held = depth
         else:
-            engine.rewind(depth)
-        held = depth
-        say(row=f"decode{depth}", value=decode(engine))
+            engine.begin(1, room)
+            held = 0
     for n in batches:
-        say(row=f"batch{n}", value=batch(engine, n))
+        attempt(f"batch{n}", partial(batch, engine, n))
     if wanted := {"step", "token"} & set(rows):
         for row, value in engine.shares():
             if row in wanted:
