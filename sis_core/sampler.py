@@ -231,6 +231,8 @@ def draw(logits: F32, seed: int, step: int) -> int:
     top = logits.max()
     mask = logits == top if top == np.inf else logits > -np.inf
     kept = None if mask.all() else np.flatnonzero(mask)
+    if kept is not None and len(kept) == 1:  # greedy: chance decides nothing
+        return int(kept[0])
     weights = (logits if kept is None else logits[kept]).astype(np.float64)
     if top == np.inf:
         weights.fill(1)
