@@ -1,7 +1,9 @@
 /* What one instruction set offers to the shared loops: a table of functions, one file per instruction set.
  *
  * Rows are handled in groups of up to `max_rows`, chosen by sis_group_rows from the number of rows alone. Arithmetic
- * of a row never depends on its group, so a row's result depends neither on threads nor on its neighbours. */
+ * of a row never depends on its group, so a row's result depends neither on threads nor on its neighbours. A set with
+ * instructions for whole matrices may offer `many` too, whose arithmetic differs: which of the two is used depends on
+ * the number of rows, but never on threads. */
 #ifndef SIS_KERNELS_H
 #define SIS_KERNELS_H
 
@@ -39,6 +41,36 @@ struct attention {
 
 typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
 
+/* A unit of work on many rows: y = x @ tiles.T + bias for rows [first, first + rows) of x and of y. */
+struct many {
+    uint32_t format; /* up to SIS_DECODED */
+    int add;         /* add to y */
+    uint32_t first, rows;
+    size_t k;
+    const void *x; /* all rows, as `prepare` wrote them in the form for this format */
+    const uint8_t *tiles;
+    size_t tile_bytes; /* from one tile to the next */
+    size_t n;          /* rows of weights in these tiles: the last tile may hold fewer than sixteen */
+    float *y;          /* where row 0 begins */
+    size_t stride;
+    const float *bias; /* (n,) or NULL */
+    uint8_t *scratch;  /* of this thread, aligned to 64 */
+};
+
+/* How many rows are multiplied at once. A row's result must not depend on the other rows, nor on how rows are cut. */
+struct many_rows {
+    uint32_t from;  /* the least number of rows that this is used for */
+    uint32_t forms; /* SIS_Q8, SIS_FLOAT: what it is used for; linears that read another form keep to tile functions */
+    /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread. */
+    size_t (*x_bytes)(uint32_t rows, size_t k, uint32_t form);
+    size_t (*scratch_bytes)(uint32_t rows, size_t k, uint32_t form);
+    /* How many of the rows a unit takes. */
+    uint32_t (*unit_rows)(uint32_t rows, size_t k, uint32_t form);
+    /* Write m rows, the first of which lies at x, as rows [first, first + m) of out. Disjoint rows are written at once. */
+    void (*prepare)(const float *x, size_t stride, uint32_t first, uint32_t m, size_t k, uint32_t form, void *out);
+    void (*multiply)(const struct many *job);
+};
+
 struct kernels {
     const char *isa;
     uint32_t max_rows;
@@ -46,6 +78,7 @@ struct kernels {
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
     tile_fn tile[SIS_DECODED + 1];
+    const struct many_rows *many; /* or NULL */
     void (*norm)(const float *x, float *y, size_t n, const struct sis_op *op);
     void (*activate)(const float *x, const float *gate, float *y, size_t n, uint32_t activation);
     void (*rotate)(float *x, size_t half, const float *cos, const float *sin, int neox);

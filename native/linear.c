@@ -1,4 +1,4 @@
-/* Linears: units of a few tiles, each for all rows of the step. */
+/* Linears: units of a few tiles, each for all rows of the phase or, where many rows are multiplied at once, for some. */
 #include "run.h"
 #include <string.h>
 
@@ -6,13 +6,40 @@
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
  * tiles; a single group passes over each tile once, and small units let all members end at the same time. */
-static uint32_t log_tiles(const struct run *run, int gathered) { return run->n_groups[gathered] > 1 ? 2 : 0; }
-
-static uint32_t linear_units(const struct sis_op *op, uint32_t log)
+static uint32_t log_tiles(const struct run *run, int gathered)
 {
-    if (op->weight->format == SIS_FOREIGN) return op->weight->linear->parts;
+    return run->many[gathered] || run->n_groups[gathered] > 1 ? LOG_TILES : 0;
+}
+
+/* The form of activations that a weight is multiplied with. */
+static uint32_t form_of(const struct sis_weight *w)
+{
+    return w->format <= SIS_BF16 || w->format == SIS_DECODED ? SIS_FLOAT : SIS_Q8;
+}
+
+static int is_many(const struct run *run, const struct sis_op *op, int gathered)
+{
+    return many_forms(run, gathered, form_of(op->weight)) != 0;
+}
+
+/* How many rows a unit takes of a linear that multiplies many at once. */
+static uint32_t many_at_once(const struct run *run, const struct sis_op *op, int gathered)
+{
+    return run->many[gathered]->unit_rows(run->n_rows[gathered], op->weight->n_cols, form_of(op->weight));
+}
+
+static uint32_t tile_units(const struct sis_op *op, uint32_t log)
+{
     uint64_t tiles = (op->weight->n_rows + TILE - 1) / TILE;
     return (uint32_t)((tiles + (1u << log) - 1) >> log);
+}
+
+static uint32_t linear_units(const struct run *run, const struct sis_op *op, uint32_t log, int gathered)
+{
+    if (op->weight->format == SIS_FOREIGN) return op->weight->linear->parts;
+    if (!is_many(run, op, gathered)) return tile_units(op, log);
+    uint32_t rows = many_at_once(run, op, gathered);
+    return tile_units(op, log) * ((run->n_rows[gathered] + rows - 1) / rows);
 }
 
 static void write_tile(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
@@ -33,21 +60,50 @@ static void write_tile(const struct run *run, const struct sis_op *op, const str
     }
 }
 
+static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit, int gathered)
+{
+    const struct sis_weight *w = op->weight;
+    uint64_t n = run->n_rows[gathered];
+    struct sis_rows x = {at(run, op->src, 0, op->src_at), n, w->n_cols, stride_of(run, op->src)};
+    struct sis_rows y = {at(run, op->dst, 0, op->dst_at), n, w->n_rows, stride_of(run, op->dst)};
+    int32_t error = w->linear->run(w->linear->self, &x, &y, unit, w->linear->parts);
+    if (error) atomic_store(&run->error, error);
+}
+
+/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. */
+static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
+                      uint32_t member)
+{
+    const struct sis_weight *w = op->weight;
+    const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered), across = tile_units(op, log);
+    const uint32_t row = unit / across * rows;
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log, t = unit % across * tiles;
+    const size_t left = w->n_rows - t * TILE;
+    struct many job = {
+        .format = w->format, .add = (op->flags & SIS_ADD) != 0,
+        .first = row, .rows = all - row < rows ? all - row : rows,
+        .k = w->n_cols, .x = form_of(w) == SIS_FLOAT ? run->many_floats : run->many_q8,
+        .tile_bytes = bytes, .n = left < tiles * TILE ? left : tiles * TILE,
+        .y = at(run, op->dst, 0, op->dst_at) + t * TILE, .stride = stride_of(run, op->dst),
+        .bias = op->bias ? op->bias + t * TILE : NULL, .scratch = run->scratch + member * run->scratch_bytes,
+    };
+    if (w->raw) {
+        uint8_t *made = job.scratch + run->raw_at;
+        for (size_t i = 0; i * TILE < job.n; i++)
+            sis_pack_tile(w, t + i, made + i * bytes, (float *)(void *)(made + tiles * bytes));
+        job.tiles = made;
+    } else
+        job.tiles = w->tiles + t * bytes;
+    run->many[gathered]->multiply(&job);
+}
+
 static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
                         uint32_t member)
 {
     const struct sis_weight *w = op->weight;
-    if (w->format == SIS_FOREIGN) {
-        uint64_t n = gathered ? run->step->n_out : run->step->n;
-        struct sis_rows x = {at(run, op->src, 0, op->src_at), n, w->n_cols, stride_of(run, op->src)};
-        struct sis_rows y = {at(run, op->dst, 0, op->dst_at), n, w->n_rows, stride_of(run, op->dst)};
-        int32_t error = w->linear->run(w->linear->self, &x, &y, unit, w->linear->parts);
-        if (error) atomic_store(&run->error, error);
-        return;
-    }
     float acc[MAX_GROUP * TILE] __attribute__((aligned(64)));
     const size_t k = w->n_cols, bytes = sis_one_tile_bytes(w->format, k), n_tiles = (w->n_rows + TILE - 1) / TILE;
-    const int is_float = w->format <= SIS_BF16 || w->format == SIS_DECODED;
+    const int is_float = form_of(w) == SIS_FLOAT;
     const tile_fn tile_of = run->kernels->tile[w->format];
     size_t t = (size_t)unit << log, stop = t + (1u << log) < n_tiles ? t + (1u << log) : n_tiles;
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
@@ -77,36 +133,44 @@ static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit,
     }
 }
 
-static uint32_t phase_units(const struct run *run, uint32_t first, uint32_t last, uint32_t log)
+static uint32_t phase_units(const struct run *run, uint32_t first, uint32_t last, uint32_t log, int gathered)
 {
     uint32_t n = 0;
-    for (uint32_t i = first; i < last; i++) n += linear_units(&run->program->ops[i], log);
+    for (uint32_t i = first; i < last; i++) n += linear_units(run, &run->program->ops[i], log, gathered);
     return n;
+}
+
+/* The linear of a phase that has this unit, which becomes a unit of that linear. */
+static const struct sis_op *linear_of(const struct run *run, uint32_t first, uint32_t log, int gathered, uint32_t *unit)
+{
+    const struct sis_op *op = &run->program->ops[first];
+    for (uint32_t n; *unit >= (n = linear_units(run, op, log, gathered)); op++) *unit -= n;
+    return op;
 }
 
 struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
                          uint32_t member)
 {
-    const uint32_t log = log_tiles(run, gathered), size = team_size(team);
-    uint32_t unit = (uint32_t)((uint64_t)phase_units(run, first, last, log) * member / size), i = first;
-    while (i < last && unit >= linear_units(&run->program->ops[i], log)) unit -= linear_units(&run->program->ops[i++], log);
-    if (i == last) return (struct span){NULL, 0};
-    const struct sis_weight *w = run->program->ops[i].weight;
+    const uint32_t log = log_tiles(run, gathered), n = phase_units(run, first, last, log, gathered);
+    uint32_t unit = (uint32_t)((uint64_t)n * member / team_size(team));
+    if (unit == n) return (struct span){NULL, 0};
+    const struct sis_op *op = linear_of(run, first, log, gathered, &unit);
+    const struct sis_weight *w = op->weight;
     if (!w->tiles) return (struct span){NULL, 0};
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), left = sis_tile_bytes(w->format, w->n_rows, w->n_cols);
-    const size_t at = ((size_t)unit << log) * bytes;
-    return (struct span){w->tiles + at, left - at < AHEAD ? left - at : AHEAD};
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), all = sis_tile_bytes(w->format, w->n_rows, w->n_cols);
+    const size_t at = ((size_t)(unit % tile_units(op, log)) << log) * bytes;
+    return (struct span){w->tiles + at, all - at < AHEAD ? all - at : AHEAD};
 }
 
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member)
 {
-    const struct sis_op *ops = run->program->ops;
-    const uint32_t log = log_tiles(run, gathered);
-    const uint32_t n = phase_units(run, first, last, log);
-    for (uint32_t first_unit, end; (first_unit = team_claim_some(team, member, n, log == 0, &end)) < n;)
-        for (uint32_t unit = first_unit; unit < end; unit++) {
-            uint32_t i = first, of_op = unit;
-            while (of_op >= linear_units(&ops[i], log)) of_op -= linear_units(&ops[i++], log);
-            linear_unit(run, &ops[i], of_op, log, gathered, member);
+    const uint32_t log = log_tiles(run, gathered), n = phase_units(run, first, last, log, gathered);
+    for (uint32_t claimed, end; (claimed = team_claim_some(team, member, n, log == 0, &end)) < n;)
+        for (; claimed < end; claimed++) {
+            uint32_t unit = claimed;
+            const struct sis_op *op = linear_of(run, first, log, gathered, &unit);
+            if (op->weight->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
+            else if (is_many(run, op, gathered)) many_unit(run, op, unit, log, gathered, member);
+            else linear_unit(run, op, unit, log, gathered, member);
         }
 }

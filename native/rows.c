@@ -28,12 +28,16 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
     }
 }
 
-static void prepare(const struct run *run, const struct sis_op *op, const struct group_of_rows *g)
+static void prepare(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)
 {
     const float *x = at(run, op->src, g->first, op->src_at);
     size_t stride = stride_of(run, op->src), k = op->width;
-    if (op->flags & SIS_Q8) run->kernels->prepare_q8(x, stride, g->m, k, run->q8 + g->first * (k / BLOCK));
-    if (op->flags & SIS_FLOAT) run->kernels->prepare_float(x, stride, g->m, k, run->floats + g->first * k);
+    const struct many_rows *many = run->many[gathered];
+    uint32_t at_once = many_forms(run, gathered, op->flags), single = op->flags & ~at_once;
+    if (at_once & SIS_Q8) many->prepare(x, stride, g->first, g->m, k, SIS_Q8, run->many_q8);
+    if (at_once & SIS_FLOAT) many->prepare(x, stride, g->first, g->m, k, SIS_FLOAT, run->many_floats);
+    if (single & SIS_Q8) run->kernels->prepare_q8(x, stride, g->m, k, run->q8 + g->first * (k / BLOCK));
+    if (single & SIS_FLOAT) run->kernels->prepare_float(x, stride, g->m, k, run->floats + g->first * k);
 }
 
 static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
@@ -76,7 +80,7 @@ void do_rows(const struct row_ops *ops, uint32_t unit)
     const struct group_of_rows *g = &run->groups[ops->gathered][unit];
     for (uint32_t i = ops->first; i < ops->last; i++) {
         const struct sis_op *op = &run->program->ops[i];
-        if (op->kind == SIS_OP_PREPARE) prepare(run, op, g);
+        if (op->kind == SIS_OP_PREPARE) prepare(run, op, g, ops->gathered);
         else
             for (uint32_t r = 0; r < g->m; r++) row_op(run, op, g->first + r);
     }

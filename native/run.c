@@ -4,23 +4,40 @@
 #include <string.h>
 
 struct sizes {
-    size_t rows, widest_q8, widest_float, scratch, registers, total;
+    size_t rows, widest_q8, widest_float, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, total;
 };
+
+static void raise_to(size_t *most, size_t value)
+{
+    if (value > *most) *most = value;
+}
 
 static struct sizes measure(const struct sis_program *p, size_t n, size_t n_out, size_t n_threads)
 {
     struct sizes s = {.rows = n > n_out ? n : n_out};
+    const struct many_rows *many = sis_kernels()->many;
+    if (many && s.rows < many->from) many = NULL;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const struct sis_op *op = &p->ops[i];
-        if (op->kind == SIS_OP_PREPARE && op->flags & SIS_Q8 && op->width > s.widest_q8) s.widest_q8 = op->width;
-        if (op->kind == SIS_OP_PREPARE && op->flags & SIS_FLOAT && op->width > s.widest_float) s.widest_float = op->width;
+        if (op->kind == SIS_OP_PREPARE) {
+            if (op->flags & SIS_Q8) raise_to(&s.widest_q8, op->width);
+            if (op->flags & SIS_FLOAT) raise_to(&s.widest_float, op->width);
+            uint32_t at_once = many ? op->flags & many->forms : 0;
+            for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+                if (!(at_once & form)) continue;
+                size_t bytes = up(many->x_bytes((uint32_t)s.rows, op->width, form));
+                raise_to(form == SIS_Q8 ? &s.many_q8 : &s.many_floats, bytes);
+                raise_to(&s.many_scratch, up(many->scratch_bytes((uint32_t)s.rows, op->width, form)));
+            }
+        }
         if (op->kind == SIS_OP_LINEAR && op->weight->raw) {
-            size_t bytes = sis_one_tile_bytes(op->weight->format, op->weight->n_cols) + up(op->weight->n_cols * 4);
-            if (bytes > s.scratch) s.scratch = bytes;
+            size_t tiles = (many ? 1u << LOG_TILES : 1) * sis_one_tile_bytes(op->weight->format, op->weight->n_cols);
+            raise_to(&s.raw_scratch, tiles + up(op->weight->n_cols * 4));
         }
     }
+    s.scratch = s.many_scratch + s.raw_scratch;
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
-    s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.widest_float * 4) +
+    s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.widest_float * 4) + s.many_q8 + s.many_floats +
               up(n * sizeof(struct group_of_rows)) + up(n_out * sizeof(struct group_of_rows)) + s.scratch * n_threads;
     return s;
 }
@@ -81,6 +98,12 @@ static void run_member(void *context, struct team *team, uint32_t member)
     }
 }
 
+static const struct many_rows *many_for(const struct run *run, uint32_t rows)
+{
+    const struct many_rows *many = run->kernels->many;
+    return many && rows >= many->from && !(run->step->flags & SIS_INVARIANT) ? many : NULL;
+}
+
 static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)
 {
     uint32_t count = 0;
@@ -106,14 +129,23 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     p += up(sizes.rows * sizes.widest_q8 * 2);
     run.floats = (float *)(void *)p;
     p += up(sizes.rows * sizes.widest_float * 4);
+    run.many_q8 = p;
+    p += sizes.many_q8;
+    run.many_floats = p;
+    p += sizes.many_floats;
     run.groups[0] = (struct group_of_rows *)(void *)p;
     p += up(step->n * sizeof(struct group_of_rows));
     run.groups[1] = (struct group_of_rows *)(void *)p;
     p += up(step->n_out * sizeof(struct group_of_rows));
     run.scratch = p;
     run.scratch_bytes = sizes.scratch;
-    run.n_groups[0] = cut(run.groups[0], step->n, run.kernels->max_rows);
-    run.n_groups[1] = cut(run.groups[1], step->n_out, run.kernels->max_rows);
+    run.raw_at = sizes.many_scratch;
+    run.n_rows[0] = step->n;
+    run.n_rows[1] = step->n_out;
+    for (int i = 0; i < 2; i++) {
+        run.n_groups[i] = cut(run.groups[i], run.n_rows[i], run.kernels->max_rows);
+        run.many[i] = many_for(&run, run.n_rows[i]);
+    }
     size_t width = program->register_cols[0];
     for (uint32_t r = 0; r < step->n; r++)
         memcpy(run.registers[0] + r * run.strides[0], step->hidden + r * width, width * sizeof(float));

@@ -18,12 +18,23 @@ struct run {
     size_t strides[SIS_OUT];
     struct q8_block *q8;
     float *floats;
-    struct group_of_rows *groups[2]; /* of the step's rows, of its output rows */
+    uint8_t *many_q8, *many_floats;
+    uint32_t n_rows[2]; /* of the step, of its output; so the next three */
+    const struct many_rows *many[2]; /* NULL: too few rows */
+    struct group_of_rows *groups[2];
     uint32_t n_groups[2];
-    uint8_t *scratch; /* one tile of raw weights, and a decoded row, for each thread */
-    size_t scratch_bytes;
+    uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a decoded row */
+    size_t scratch_bytes, raw_at;
     atomic_int error;
 };
+
+#define LOG_TILES 2 /* the most tiles in a unit of a linear, as a power of two */
+
+/* Which of these forms of activations are prepared for multiplying many rows at once. */
+static inline uint32_t many_forms(const struct run *run, int gathered, uint32_t forms)
+{
+    return run->many[gathered] ? run->many[gathered]->forms & forms : 0;
+}
 
 static inline size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 

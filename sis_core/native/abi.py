@@ -6,7 +6,7 @@ import ctypes
 from ctypes import c_float, c_uint32, c_uint64, c_void_p
 from typing import Any, ClassVar
 
-ABI = 1
+ABI = 2
 OUT = 255  # the register that is the caller's output
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
@@ -15,6 +15,7 @@ FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND = range(11)
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX = (1 << i for i in range(6))
+INVARIANT = 1
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 KV_TYPES = {"f32": 0, "f16": 1}
 
@@ -89,7 +90,9 @@ class Step(ctypes.Structure):
     """Everything that changes from step to step."""
 
     _fields_: ClassVar[Any] = [
-        *((name, c_uint32) for name in ("n", "n_out", "n_groups", "page_size", "kv_type", "n_threads")),
+        *((name, c_uint32) for name in (
+            "n", "n_out", "n_groups", "page_size", "kv_type", "n_threads", "flags", "reserved",
+        )),
         *((name, c_void_p) for name in (
             "hidden", "out", "positions", "slots", "outputs", "groups", "kv", "rotations", "workspace",
         )),

@@ -94,7 +94,9 @@ class NativeBackend(Backend):
         n_threads = options.n_threads or default_threads()
         library = self.library()
         pack = True if options.pack is None else options.pack
-        return Store(library, n_threads, pack), Runner(library, Rotations(), n_threads)
+        return Store(library, n_threads, pack), Runner(
+            library, Rotations(), n_threads, invariant=options.batch_invariant
+        )
 
     @staticmethod
     def _check_ends(network: Network, layers: range) -> None:

@@ -25,14 +25,15 @@ NO_PLAN = Plan(np.zeros(1, np.int32), np.zeros(1, np.int32), (), PAGE_SIZE)
 class NativeForward:
     """A range of layers in one call a step. Thread-safe: what changes lies in the cache.
 
-    A row's bits do not depend on the rows beside it, so `BackendOptions.batch_invariant` costs nothing here.
+    Attributes:
+        batch_invariant: whether `BackendOptions.batch_invariant` was asked for. Then each row is multiplied as if it
+            were alone, at the price of instructions that multiply many rows at once, where the machine has those.
     """
-
-    batch_invariant = True
 
     def __init__(self, name: str, network: Network, layers: range, store: Store, runner: Runner) -> None:
         self.network, self.layers, self.grains = network, layers, (f"{name} forward",) * len(layers)
         self._store, self._runner = store, runner
+        self.batch_invariant = runner.invariant
         self._token = object()  # what caches keep of their maker, without keeping its weights alive
         self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
         blocks = [network.blocks[i] for i in layers]

@@ -22,8 +22,9 @@ NO_ROWS = np.zeros(1, np.int32)
 class Runner:
     """Runs compiled programs; keeps workspaces between steps, one for each step that runs at a time."""
 
-    def __init__(self, library: Library, rotations: Rotations, n_threads: int) -> None:
+    def __init__(self, library: Library, rotations: Rotations, n_threads: int, *, invariant: bool = False) -> None:
         self.library, self.rotations, self.n_threads = library, rotations, n_threads
+        self.invariant = invariant
         self._idle: list[U8] = []
         self._lock = threading.Lock()
 
@@ -43,6 +44,7 @@ class Runner:
         try:
             step = abi.Step(
                 n, n_out, len(plan.groups), plan.page_size, abi.KV_TYPES[kv_type], self.n_threads,
+                abi.INVARIANT if self.invariant else 0, 0,
                 address(hidden), address(out), address(plan.positions), address(plan.slots),
                 address(NO_ROWS if outputs is None or not k else outputs), ctypes.addressof(groups),
                 ctypes.addressof(records) if records is not None else None, rotations.address, address(workspace),

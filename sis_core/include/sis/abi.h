@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIS_ABI 1
+#define SIS_ABI 2
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -163,6 +163,10 @@ struct sis_rotation {
     const float *sin;
 };
 
+/* SIS_INVARIANT: no row's result depends on how many rows share the step. Without it, instruction sets that multiply many
+ * rows at once do so from a number of rows on, with other sums. */
+enum sis_step_flag { SIS_INVARIANT = 1 };
+
 struct sis_step {
     uint32_t n;
     uint32_t n_out;
@@ -170,6 +174,8 @@ struct sis_step {
     uint32_t page_size;
     uint32_t kv_type;
     uint32_t n_threads;
+    uint32_t flags;
+    uint32_t reserved;
     const float *hidden; /* (n, width of register 0): what register 0 holds at the start */
     float *out;          /* (n_out or n, n_out_cols) */
     const int32_t *positions;
