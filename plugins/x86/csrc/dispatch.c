@@ -1,17 +1,39 @@
-/* Chooses the instruction set by feature bits alone: what the processor has (CPUID) and what the system saves (XGETBV).
- * SIS_ISA forces a lower rung; a higher one than the machine has is not possible. */
+/* Chooses the instruction set by feature bits alone: what the processor has (CPUID), what the system saves (XGETBV), and
+ * for AMX whether it lets this process use tiles. SIS_ISA forces a lower rung; a higher one than the machine has is not
+ * possible. */
+#if defined(__linux__)
+#define _GNU_SOURCE /* syscall */
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #include "kernels.h"
 #include <cpuid.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 extern const struct kernels sis_portable, sis_avx2, sis_avx512_vnni;
+extern const struct many_rows sis_many_amx;
 
-enum { PORTABLE, AVX2, AVX512_VNNI, N_RUNGS };
-static const struct kernels *const RUNGS[] = {&sis_portable, &sis_avx2, &sis_avx512_vnni};
+/* Each stands for all instructions that units of that name are compiled with, and for the registers they need. */
+enum feature { AVX2 = 1, AVX512_VNNI = 2, AVX512_BF16 = 4, AMX = 8 };
 
-static const struct kernels *chosen;
-static const char *note = "";
+/* From the lowest to the highest. */
+static const struct rung {
+    const char *isa;
+    uint32_t needs;
+    const struct kernels *kernels;
+    const struct many_rows *many;
+} RUNGS[] = {
+    {"portable", 0, &sis_portable, NULL},
+    {"avx2", AVX2, &sis_avx2, NULL},
+    {"avx512_vnni", AVX2 | AVX512_VNNI, &sis_avx512_vnni, NULL},
+    {"amx", AVX2 | AVX512_VNNI | AVX512_BF16 | AMX, &sis_avx512_vnni, &sis_many_amx},
+};
+enum { N_RUNGS = sizeof RUNGS / sizeof *RUNGS };
+
+static struct kernels chosen;
+static char note[128];
 
 static uint64_t saved_by_system(void)
 {
@@ -20,43 +42,102 @@ static uint64_t saved_by_system(void)
     return (uint64_t)d << 32 | a;
 }
 
-static int best(void)
+static uint32_t features_of_machine(void)
 {
-    enum { YMM = 0x6, ZMM = 0xe6 };
-    uint32_t a, b, c, d, b7, c7;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_AVX)) return PORTABLE;
+    enum { YMM = 0x6, ZMM = 0xe6, TILES = 0x60000, BF16_BIT = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    uint32_t a, b, c, d, b7, c7, d7, found = 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_AVX)) return 0;
     uint64_t saved = saved_by_system();
     int fma = (c & bit_FMA) && (c & bit_F16C);
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d)) return PORTABLE;
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return 0;
+    uint32_t sub_leaves = a;
     /* The compiler's x86_64_v3 also takes these for granted. */
     uint32_t e = 0, f = 0;
     int lzcnt = __get_cpuid(0x80000001, &a, &e, &f, &d) && (f & bit_LZCNT);
     if (!fma || !lzcnt || (saved & YMM) != YMM || !(b7 & bit_AVX2) || !(b7 & bit_BMI) || !(b7 & bit_BMI2) || !(c & bit_MOVBE))
-        return PORTABLE;
+        return 0;
+    found |= AVX2;
     const uint32_t wide = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ | bit_AVX512CD;
-    if ((saved & ZMM) != ZMM || (b7 & wide) != wide || !(c7 & bit_AVX512VNNI)) return AVX2;
-    return AVX512_VNNI;
+    if ((saved & ZMM) != ZMM || (b7 & wide) != wide || !(c7 & bit_AVX512VNNI)) return found;
+    found |= AVX512_VNNI;
+    if (sub_leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & BF16_BIT)) found |= AVX512_BF16;
+    const uint32_t tiles = AMX_TILE | AMX_BF16;
+    if ((saved & TILES) == TILES && (d7 & tiles) == tiles) found |= AMX;
+    return found;
+}
+
+/* Tiles are a large state, which Linux saves only for a process that asks. Threads that begin later may use them too. */
+static int may_use_tiles(void)
+{
+#if defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+#else
+    return 0;
+#endif
+}
+
+#if defined(SIS_EMULATED_AMX)
+/* A test names the features that are there, among those the machine has or are emulated, and whether tiles are allowed. */
+static int is_named(const char *feature)
+{
+    const char *names = getenv("SIS_TEST_FEATURES");
+    return !names || strstr(names, feature);
+}
+static uint32_t features(void)
+{
+    (void)may_use_tiles;
+    return (features_of_machine() | AMX) & ((is_named("avx2") ? AVX2 : 0u) | (is_named("avx512_vnni") ? AVX512_VNNI : 0u) |
+                                            (is_named("avx512_bf16") ? AVX512_BF16 : 0u) | (is_named("amx") ? AMX : 0u));
+}
+static int allows_tiles(void) { return is_named("permission"); }
+#else
+static uint32_t features(void) { return features_of_machine(); }
+static int allows_tiles(void) { return may_use_tiles(); }
+#endif
+
+/* The number of a rung; below 0 where no rung is called so. */
+static int rung_named(const char *name)
+{
+    int i = N_RUNGS - 1;
+    while (i >= 0 && strcmp(RUNGS[i].isa, name)) i--;
+    return i;
+}
+
+static void list_rungs(void)
+{
+    size_t n = (size_t)snprintf(note, sizeof note, "SIS_ISA is not one of");
+    for (int i = 0; i < N_RUNGS && n < sizeof note; i++)
+        n += (size_t)snprintf(note + n, sizeof note - n, "%s %s", i ? "," : "", RUNGS[i].isa);
 }
 
 /* Runs when the library is loaded, before any thread can ask. */
 __attribute__((constructor)) static void choose(void)
 {
-    int rung = best();
     const char *wanted = getenv("SIS_ISA");
-    chosen = RUNGS[rung];
-    if (!wanted || !*wanted) return;
-    for (int i = 0; i < N_RUNGS; i++)
-        if (!strcmp(RUNGS[i]->isa, wanted)) {
-            if (i > rung) note = "SIS_ISA names instructions that this machine does not have";
-            else {
-                chosen = RUNGS[i];
-                note = "chosen by SIS_ISA";
-            }
-            return;
+    const uint32_t found = features();
+    int highest = N_RUNGS - 1;
+    if (wanted && *wanted) {
+        int named = rung_named(wanted);
+        if (named < 0) list_rungs();
+        else if (RUNGS[named].needs & ~found)
+            strcpy(note, "SIS_ISA names instructions that this machine does not have");
+        else {
+            highest = named;
+            strcpy(note, "chosen by SIS_ISA");
         }
-    note = "SIS_ISA is not one of portable, avx2, avx512_vnni";
+    }
+    int i = highest;
+    for (; RUNGS[i].needs; i--) {
+        if (RUNGS[i].needs & ~found) continue;
+        if (!(RUNGS[i].needs & AMX) || allows_tiles()) break;
+        strcpy(note, "the system does not let this process use the tiles of AMX");
+    }
+    chosen = *RUNGS[i].kernels;
+    chosen.isa = RUNGS[i].isa;
+    chosen.many = RUNGS[i].many;
 }
 
-const struct kernels *sis_kernels(void) { return chosen; }
+const struct kernels *sis_kernels(void) { return &chosen; }
 
 const char *sis_isa_note(void) { return note; }

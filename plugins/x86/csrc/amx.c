@@ -1,0 +1,372 @@
+/* Many rows at once with AMX: tiles of 16 rows of 32 bfloat16. A panel of 32 rows of weights is expanded to bfloat16 in
+ * scratch that stays in the first-level cache, and multiplied with the activations 32 rows at a time; the next panel is
+ * expanded between the multiplications, which leave the vector units idle.
+ *
+ * Integer weights are rounded to bfloat16 once they are scaled, and so are their activations, to a relative 2^-9. Float
+ * weights must not lose what makes them worth their size: they and their activations are split into two bfloat16 each,
+ * w = w1 + w2 and x = x1 + x2, and x1 w1 + x2 w1 + x1 w2 is what float32 gives to about 2^-16 (Henry, Tang and Heinecke
+ * 2019, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations").
+ *
+ * Sizes here were measured on prototypes on a Sapphire Rapids; this file itself has run in emulation only. */
+#define VL 16
+#include "vec.h"
+#include "tiles.h"
+#include <immintrin.h>
+
+#define FROM 16               /* rows: there it overtakes avx512_vnni (between 12 and 16) */
+#define SPAN 32               /* rows of activations, and rows of weights, of four tiles of sums */
+#define STEP 32               /* values of k of a tile */
+#define ONE 1024              /* bytes of a tile */
+#define PANEL_BYTES (16 << 10) /* 8 steps of 32 rows of weights */
+#define CHUNK_BYTES (1 << 20) /* of activations that a unit reads again and again: half of the second-level cache */
+#define CHUNK_LEAST 96        /* rows; fewer would expand weights too often */
+#define AHEAD 2048            /* bytes of weights that are fetched ahead */
+
+/* Bytes of a step: two tiles, then the two of what rounding the first has left. */
+INLINE size_t x_step(uint32_t form) { return form == SIS_FLOAT ? 4 * ONE : 2 * ONE; }
+INLINE int is_split(uint32_t format) { return format == SIS_F32 || format == SIS_F16 || format == SIS_DECODED; }
+INLINE size_t w_step(uint32_t format) { return is_split(format) ? 4 * ONE : 2 * ONE; }
+INLINE int has_floats(uint32_t format) { return is_split(format) || format == SIS_BF16; }
+
+static size_t steps_of(size_t k) { return (k + STEP - 1) / STEP; }
+
+/* Activations: [rows / 32][k / 32] steps. Rows past the last are never written: what they give is not stored. */
+static size_t x_bytes(uint32_t rows, size_t k, uint32_t form)
+{
+    return (rows + SPAN - 1) / SPAN * steps_of(k) * x_step(form);
+}
+
+static uint32_t most_rows(uint32_t rows, size_t k, uint32_t form)
+{
+    size_t fit = CHUNK_BYTES / (steps_of(k) * x_step(form)) * SPAN, whole = (rows + SPAN - 1) / SPAN * SPAN;
+    if (fit < CHUNK_LEAST) fit = CHUNK_LEAST;
+    return (uint32_t)(fit < whole ? fit : whole);
+}
+
+/* Chunks of equal size. */
+static uint32_t unit_rows(uint32_t rows, size_t k, uint32_t form)
+{
+    uint32_t most = most_rows(rows, k, form), chunks = (rows + most - 1) / most;
+    return ((rows + chunks - 1) / chunks + SPAN - 1) / SPAN * SPAN;
+}
+
+/* Two panels, and the sums of a unit's rows with 32 rows of weights. */
+static size_t scratch_bytes(uint32_t rows, size_t k, uint32_t form)
+{
+    return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) / SPAN * 4 * ONE;
+}
+
+/* What is left of 2 x 16 floats after `rounded` was taken from them, in bfloat16. */
+INLINE __m512i remainder_of(__m512 low, __m512 high, __m512 rounded_low, __m512 rounded_high)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(high, rounded_high), _mm512_sub_ps(low, rounded_low));
+}
+
+INLINE __m512 widened(__m256i half) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); }
+
+static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, size_t k, uint32_t form, void *out)
+{
+    const size_t steps = steps_of(k);
+    for (size_t s = 0; s < steps; s++)
+        for (uint32_t r = first; r < first + m; r++) {
+            const float *v = x + (r - first) * stride + s * STEP;
+            const uint32_t mask = k - s * STEP < STEP ? (1u << (k - s * STEP)) - 1 : ~0u;
+            const __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, v);
+            const __m512 b = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), v + 16);
+            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
+            uint8_t *o = (uint8_t *)out + (r / SPAN * steps + s) * x_step(form) + r % SPAN * 64;
+            _mm512_store_si512(o, both);
+            if (form == SIS_FLOAT)
+                _mm512_store_si512(o + 2 * ONE, remainder_of(a, b, widened(_mm512_castsi512_si256(both)),
+                                                             widened(_mm512_extracti64x4_epi64(both, 1))));
+        }
+}
+
+/* A tile of weights holds in row j, for each of sixteen rows of weights, the values of k = 2 j and 2 j + 1. */
+INLINE __m512i side_by_side(__m512i even_then_odd)
+{
+    static const uint16_t ORDER[32] __attribute__((aligned(64))) = {
+        0, 16, 1, 17, 2, 18, 3, 19, 4,  20, 5,  21, 6,  22, 7,  23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31,
+    };
+    return _mm512_permutexvar_epi16(_mm512_load_si512(ORDER), even_then_odd);
+}
+
+INLINE void put(uint8_t *out, __m512 even, __m512 odd)
+{
+    _mm512_store_si512(out, side_by_side((__m512i)_mm512_cvtne2ps_pbh(odd, even)));
+}
+
+INLINE void put_split(uint8_t *out, __m512 even, __m512 odd)
+{
+    const __m512i pairs = side_by_side((__m512i)_mm512_cvtne2ps_pbh(odd, even));
+    const __m512 rounded_even = (__m512)_mm512_slli_epi32(pairs, 16);
+    const __m512 rounded_odd = (__m512)_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000));
+    _mm512_store_si512(out, pairs);
+    _mm512_store_si512(out + 2 * ONE, side_by_side(remainder_of(even, odd, rounded_even, rounded_odd)));
+}
+
+/* Four rows of a tile from nibbles n as `pack.c` lays them out: n * scale + offset. */
+INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
+{
+    const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    UNROLL for (int j = 0; j < 4; j++)
+    {
+        const unsigned shift = (unsigned)(j % 2 * 16 + j / 2 * 4);
+        const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift), values);
+        const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift + 8), values);
+        put(out + j * 64, _mm512_fmadd_ps(even, scale, offset), _mm512_fmadd_ps(odd, scale, offset));
+    }
+}
+
+/* Two rows from signed bytes. */
+INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
+{
+    UNROLL for (int j = 0; j < 2; j++)
+    {
+        const __m512i even = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(24 - 16 * j)), 24);
+        const __m512i odd = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(16 - 16 * j)), 24);
+        put(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale), _mm512_mul_ps(_mm512_cvtepi32_ps(odd), scale));
+    }
+}
+
+INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+INLINE __m512 bytes_u(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p))); }
+INLINE __m512 bytes_s(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
+
+INLINE void expand_q8_0(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+{
+    const uint8_t *pair = w + block / 2 * PAIR_Q8_0, *q = pair + 64 + block % 2 * 512 + quarter * 128;
+    const __m512 scale = halves(pair + block % 2 * 32);
+    UNROLL for (int i = 0; i < 2; i++)
+    {
+        _mm_prefetch((const char *)q + AHEAD + i * 64, _MM_HINT_T0);
+        put_bytes(out + i * 128, _mm512_loadu_si512(q + i * 64), scale);
+    }
+}
+
+INLINE void expand_q4_0(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+{
+    const uint8_t *pair = w + block / 2 * PAIR_Q4_0, *q = pair + 64 + block % 2 * 256 + quarter * 64;
+    const __m512 scale = halves(pair + block % 2 * 32);
+    _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
+    put_nibbles(out, _mm512_loadu_si512(q), scale, _mm512_mul_ps(scale, _mm512_set1_ps(-8)));
+}
+
+INLINE void expand_q4_k(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+{
+    const uint8_t *super = w + block / 8 * 2368, *s = super + 64 + block % 8 * 32;
+    const uint8_t *q = super + 320 + block % 8 * 256 + quarter * 64;
+    const __m512 scale = _mm512_mul_ps(halves(super), bytes_u(s));
+    const __m512 min = _mm512_mul_ps(halves(super + 32), bytes_u(s + 16));
+    _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
+    put_nibbles(out, _mm512_loadu_si512(q), scale, _mm512_sub_ps(_mm512_setzero_ps(), min));
+}
+
+INLINE void expand_q6_k(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+{
+    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30), offset = _mm512_set1_epi8(32);
+    const uint8_t *super = w + block / 8 * 3392, *q = super + 320 + block % 8 * 384;
+    const size_t half = (size_t)quarter / 2;
+    const __m512 scale = _mm512_mul_ps(halves(super), bytes_s(super + 64 + (block % 8 * 2 + half) * 16));
+    const __m512i v = _mm512_loadu_si512(q + quarter * 64), up = _mm512_loadu_si512(q + 256 + half * 64);
+    const __m512i u = quarter % 2 ? _mm512_srli_epi16(up, 4) : up; /* bits 0 and 1: low nibbles; 2 and 3: high ones */
+    const __m512i a = _mm512_or_si512(_mm512_and_si512(v, low), _mm512_and_si512(_mm512_slli_epi16(u, 4), high));
+    const __m512i b = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(v, 4), low),
+                                      _mm512_and_si512(_mm512_slli_epi16(u, 2), high));
+    _mm_prefetch((const char *)q + AHEAD + quarter * 96, _MM_HINT_T0);
+    put_bytes(out, _mm512_sub_epi8(a, offset), scale);
+    put_bytes(out + 128, _mm512_sub_epi8(b, offset), scale);
+}
+
+/* Columns past the last are zeros, and what would lie there is not read. */
+INLINE void expand_floats(const uint32_t format, const uint8_t *w, size_t block, int quarter, size_t k, uint8_t *out)
+{
+    UNROLL for (size_t j = 0; j < 4; j++)
+    {
+        const size_t at = block * STEP + (size_t)quarter * 8 + j * 2;
+        const __mmask16 even = at < k ? 0xffff : 0, odd = at + 1 < k ? 0xffff : 0;
+        const uint8_t *p = w + at * TILE * (format == SIS_F16 || format == SIS_BF16 ? 2 : 4);
+        if (format == SIS_BF16) {
+            const __m512i pair = _mm512_maskz_loadu_epi16((__mmask32)odd << 16 | even, p);
+            _mm512_store_si512(out + j * 64, side_by_side(pair));
+        } else if (format == SIS_F16)
+            put_split(out + j * 64, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(even, p)),
+                      _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(odd, p + 32)));
+        else
+            put_split(out + j * 64, _mm512_maskz_loadu_ps(even, p), _mm512_maskz_loadu_ps(odd, p + 64));
+    }
+}
+
+/* The weights of a panel on their way to bfloat16, a quarter of a tile at a time. */
+struct expansion {
+    const uint8_t *w[2];
+    size_t k, first; /* columns of the weights; the step of the matrix with which the panel begins */
+    uint8_t *out;
+    uint32_t done, n;
+};
+
+INLINE void expand(const uint32_t format, struct expansion *e)
+{
+    const uint32_t piece = e->done++, tile = piece / 4 % 2, step = piece / 8;
+    const int quarter = (int)(piece % 4);
+    const size_t block = e->first + step;
+    const uint8_t *w = e->w[tile];
+    uint8_t *out = e->out + step * w_step(format) + tile * ONE + quarter * 256;
+    switch (format) {
+    case SIS_Q8_0: expand_q8_0(w, block, quarter, out); break;
+    case SIS_Q4_0: expand_q4_0(w, block, quarter, out); break;
+    case SIS_Q4_K: expand_q4_k(w, block, quarter, out); break;
+    case SIS_Q6_K: expand_q6_k(w, block, quarter, out); break;
+    default: expand_floats(format, w, block, quarter, e->k, out);
+    }
+}
+
+/* Sums in tiles 0 to 3: rows 0 to 15 with either tile of weights, then rows 16 to 31. */
+INLINE void products(const int tall, const uint8_t *x, const uint8_t *w)
+{
+    tile_load(4, x, 64);
+    tile_load(6, w, 64);
+    tile_multiply(0, 4, 6);
+    tile_load(7, w + ONE, 64);
+    tile_multiply(1, 4, 7);
+    if (!tall) return;
+    tile_load(5, x + ONE, 64);
+    tile_multiply(2, 5, 6);
+    tile_multiply(3, 5, 7);
+}
+
+/* sums += 32 (tall) or 16 rows of activations times a panel; after each step, `rate` pieces of the next panel. */
+INLINE void multiply_panel(const uint32_t format, const int tall, const uint8_t *x, const uint8_t *w, uint32_t steps,
+                           uint8_t *sums, int fresh, struct expansion *next, uint32_t rate)
+{
+    const size_t x_bytes_a_step = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
+    tile_zero(0);
+    tile_zero(1);
+    if (tall) {
+        tile_zero(2);
+        tile_zero(3);
+    }
+    if (!fresh) {
+        tile_load(0, sums, 64);
+        tile_load(1, sums + ONE, 64);
+        if (tall) {
+            tile_load(2, sums + 2 * ONE, 64);
+            tile_load(3, sums + 3 * ONE, 64);
+        }
+    }
+    for (uint32_t s = 0; s < steps; s++, x += x_bytes_a_step, w += w_step(format)) {
+        products(tall, x, w);
+        if (has_floats(format)) products(tall, x + 2 * ONE, w);
+        if (is_split(format)) products(tall, x, w + 2 * ONE);
+        for (uint32_t i = 0; i < rate && next->done < next->n; i++) expand(format, next);
+    }
+    tile_store(0, sums, 64);
+    tile_store(1, sums + ONE, 64);
+    if (tall) {
+        tile_store(2, sums + 2 * ONE, 64);
+        tile_store(3, sums + 3 * ONE, 64);
+    }
+}
+
+/* The sums of up to 32 rows, from row `row` on, with the 32 rows of weights from `column` on. */
+static void write_sums(const struct many *job, const uint8_t *sums, uint32_t row, uint32_t n_rows, size_t column)
+{
+    for (size_t t = 0; t < 2 && column < job->n; t++, column += TILE) {
+        const __mmask16 mask = job->n - column < TILE ? (__mmask16)((1u << (job->n - column)) - 1) : 0xffff;
+        const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + column) : _mm512_setzero_ps();
+        for (uint32_t r = 0; r < n_rows; r++) {
+            float *y = job->y + (size_t)(row + r) * job->stride + column;
+            __m512 v = _mm512_load_ps(sums + (r / TILE * 2 + t) * ONE + r % TILE * 64);
+            v = _mm512_add_ps(v, bias);
+            if (job->add) v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), v);
+            _mm512_mask_storeu_ps(y, mask, v);
+        }
+    }
+}
+
+/* A job's panels in the order in which they are used: along k, then across the rows of weights. */
+struct panels {
+    const struct many *job;
+    size_t steps;
+    uint32_t panel_steps, along, n;
+};
+
+static struct expansion panel_at(const struct panels *p, uint32_t i)
+{
+    const struct many *job = p->job;
+    const size_t first = (size_t)(i % p->along) * p->panel_steps, tile = i / p->along * 2;
+    const size_t steps = p->steps - first < p->panel_steps ? p->steps - first : p->panel_steps;
+    const size_t other = (tile + 1) * TILE < job->n ? tile + 1 : tile; /* what a lone last tile gives is not stored */
+    return (struct expansion){
+        .w = {job->tiles + tile * job->tile_bytes, job->tiles + other * job->tile_bytes},
+        .k = job->k, .first = first, .out = job->scratch + i % 2 * PANEL_BYTES,
+        .n = i < p->n ? (uint32_t)steps * 8 : 0,
+    };
+}
+
+INLINE void multiply_job(const uint32_t format, const struct many *job)
+{
+    struct panels p = {.job = job, .steps = steps_of(job->k), .panel_steps = (uint32_t)(PANEL_BYTES / w_step(format))};
+    p.along = (uint32_t)((p.steps + p.panel_steps - 1) / p.panel_steps);
+    p.n = (uint32_t)((job->n + SPAN - 1) / SPAN) * p.along;
+    const size_t step_bytes = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
+    const uint8_t *x = (const uint8_t *)job->x + job->first / SPAN * p.steps * step_bytes;
+    const uint32_t spans = (job->rows + SPAN - 1) / SPAN;
+    struct expansion next = panel_at(&p, 0);
+    while (next.done < next.n) expand(format, &next);
+    for (uint32_t i = 0; i < p.n; i++) {
+        const struct expansion now = next;
+        const uint32_t steps = now.n / 8, along = i % p.along;
+        next = panel_at(&p, i + 1);
+        const uint32_t rate = (next.n + spans * steps - 1) / (spans * steps);
+        for (uint32_t s = 0; s < spans; s++) {
+            const uint8_t *at = x + (s * p.steps + now.first) * step_bytes;
+            const uint32_t left = job->rows - s * SPAN, rows = left < SPAN ? left : SPAN;
+            uint8_t *sums = job->scratch + 2 * PANEL_BYTES + (size_t)s * 4 * ONE;
+            if (rows > TILE) multiply_panel(format, 1, at, now.out, steps, sums, along == 0, &next, rate);
+            else multiply_panel(format, 0, at, now.out, steps, sums, along == 0, &next, rate);
+            if (along == p.along - 1) write_sums(job, sums, job->first + s * SPAN, rows, (size_t)(i / p.along) * SPAN);
+        }
+        while (next.done < next.n) expand(format, &next);
+    }
+}
+
+#define JOB(NAME, FORMAT)                                                                                              \
+    static __attribute__((noinline)) void NAME(const struct many *job) { multiply_job(FORMAT, job); }
+
+JOB(multiply_f32, SIS_F32)
+JOB(multiply_f16, SIS_F16)
+JOB(multiply_bf16, SIS_BF16)
+JOB(multiply_q8_0, SIS_Q8_0)
+JOB(multiply_q4_0, SIS_Q4_0)
+JOB(multiply_q4_k, SIS_Q4_K)
+JOB(multiply_q6_k, SIS_Q6_K)
+
+/* Tiles belong to a thread. They are given back after each unit, so that the system need not save them. */
+static void multiply(const struct many *job)
+{
+    static void (*const JOBS[])(const struct many *) = {
+        [SIS_F32] = multiply_f32,   [SIS_F16] = multiply_f16,   [SIS_BF16] = multiply_bf16, [SIS_Q8_0] = multiply_q8_0,
+        [SIS_Q4_0] = multiply_q4_0, [SIS_Q4_K] = multiply_q4_k, [SIS_Q6_K] = multiply_q6_k, [SIS_DECODED] = multiply_f32,
+    };
+    struct tile_shapes shapes = {.palette = 1};
+    for (int i = 0; i < 8; i++) {
+        shapes.row_bytes[i] = 64;
+        shapes.rows[i] = 16;
+    }
+    tile_shape(&shapes);
+    JOBS[job->format](job);
+    tile_release();
+}
+
+extern const struct many_rows sis_many_amx;
+const struct many_rows sis_many_amx = {
+    .from = FROM,
+    .forms = SIS_Q8 | SIS_FLOAT,
+    .x_bytes = x_bytes,
+    .scratch_bytes = scratch_bytes,
+    .unit_rows = unit_rows,
+    .prepare = prepare,
+    .multiply = multiply,
+};
