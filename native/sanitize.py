@@ -26,7 +26,10 @@ MARCH = {  # as the processors are called by compilers other than zig's
     "x86_64": ["-march=x86-64"],
     "x86_64_v3": ["-march=x86-64-v3"],
     "x86_64_v4+avx512vnni": ["-march=x86-64-v4", "-mavx512vnni"],
-}
+    "x86_64_v4+avx512vnni+avx512bf16+amx_tile+amx_bf16": [
+        "-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-bf16",
+    ],
+}  # fmt: skip
 
 
 def build(folder: Path, compiler: str) -> Path:

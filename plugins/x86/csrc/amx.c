@@ -2,10 +2,10 @@
  * scratch that stays in the first-level cache, and multiplied with the activations 32 rows at a time; the next panel is
  * expanded between the multiplications, which leave the vector units idle.
  *
- * Integer weights are rounded to bfloat16 once they are scaled, and so are their activations, to a relative 2^-9. Float
- * weights must not lose what makes them worth their size: they and their activations are split into two bfloat16 each,
- * w = w1 + w2 and x = x1 + x2, and x1 w1 + x2 w1 + x1 w2 is what float32 gives to about 2^-16 (Henry, Tang and Heinecke
- * 2019, "Leveraging the bfloat16 artificial intelligence datatype for higher-precision computations").
+ * Integer weights are rounded to bfloat16 once they are scaled, and so are their activations: a relative 2^-8 at most.
+ * Float weights would lose by that what they are chosen for: they and their activations are split into two bfloat16
+ * each, w = w1 + w2 and x = x1 + x2, and x1 w1 + x2 w1 + x1 w2 is off by 3 * 2^-16 at most (Henry, Tang and Heinecke
+ * 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations").
  *
  * Sizes here were measured on prototypes on a Sapphire Rapids; this file itself has run in emulation only. */
 #define VL 16

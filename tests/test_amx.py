@@ -1,0 +1,428 @@
+"""The rung `amx` with its tiles emulated in C; a disassembly looks for the instructions themselves.
+
+Nothing here says anything about speed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sis_core.arrays import F32, U8
+from sis_core.backend import BackendOptions, bind
+from sis_core.invariant import RowByRow
+from sis_core.native import Library
+from sis_core.native.memory import aligned
+from sis_core.quant import F16Format, QuantFormat, Weight
+from sis_core.registry import Registry
+from sis_core.step import Batch
+from sis_core.testing import check_backend
+from sis_core.testing.networks import VARIANTS, random_network, with_format
+
+sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
+from sis_x86.backend import X86Backend  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the rung amx is for Linux"),
+    pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang, which builds, is not installed"),
+]
+
+ROOT = Path(__file__).parent.parent
+PLUGIN = ROOT / "plugins" / "x86"
+COMPILE = [
+    "-target", "x86_64-linux-gnu.2.17", "-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on",
+    "-fno-math-errno", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}",
+]  # fmt: skip
+
+REGISTRY = Registry.load()
+QUANTIZED = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
+FLOATS = ("F32", "F16", "BF16")
+SCALES_AT = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,)}
+FROM = 16  # rows, as in amx.c
+
+
+def units() -> list[tuple[Path, str]]:
+    config = tomllib.loads((PLUGIN / "pyproject.toml").read_text("utf-8"))
+    listed = config["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["units"]
+    return [((ROOT if source.startswith("native/") else PLUGIN) / source, cpu) for source, cpu in listed]
+
+
+def zig(*args: object) -> None:
+    command = [sys.executable, "-m", "ziglang", "cc", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library with emulated tiles, for processors without any."""
+    folder = tmp_path_factory.mktemp("amx")
+    objects = []
+    for path, cpu in units():
+        objects.append(folder / f"{path.stem}.o")
+        cpu = re.sub(r"\+amx_\w+", "", cpu)
+        zig(*COMPILE, "-DSIS_EMULATED_AMX", f"-mcpu={cpu}", "-c", path, "-o", objects[-1])
+    zig("-target", "x86_64-linux-gnu.2.17", "-shared", *objects, "-o", folder / "libsis.so")
+    return folder / "libsis.so"
+
+
+Load = Callable[..., Library]
+
+
+@pytest.fixture(scope="module")
+def load(built: Path) -> Load:
+    """Loads a copy of the library, which looks at these variables at that moment."""
+
+    def loaded(**variables: str) -> Library:
+        copy = built.with_name(f"libsis{len(list(built.parent.iterdir()))}.so")
+        shutil.copy(built, copy)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("SIS_ISA", "SIS_TEST_FEATURES"):
+                patch.delenv(name, raising=False)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            return Library(copy)
+
+    return loaded
+
+
+def backend_of(library: Library) -> X86Backend:
+    class Forced(X86Backend):
+        def library(self) -> Library:
+            return library
+
+    return Forced()
+
+
+def amx_or_skip(library: Library) -> Library:
+    if library.isa_name != "amx":
+        pytest.skip(f"amx needs AVX-512 VNNI and BF16 beside its tiles; this machine has {library.isa_name}")
+    return library
+
+
+@pytest.fixture(scope="module")
+def backend(load: Load) -> X86Backend:
+    """The backend on the rung amx."""
+    return backend_of(amx_or_skip(load()))
+
+
+@pytest.fixture(scope="module")
+def lower(load: Load, backend: X86Backend) -> X86Backend:
+    """The backend on the rung below."""
+    return backend_of(load(SIS_ISA="avx512_vnni"))
+
+
+def format_of(name: str) -> QuantFormat:
+    found = REGISTRY.find("quant_formats", name)
+    assert isinstance(found, QuantFormat)
+    return found
+
+
+def random_weight(name: str, n_rows: int, n_cols: int, random: np.random.Generator) -> Weight:
+    """Random bytes with sane scales; for floats, random values."""
+    format = format_of(name)
+    if name in FLOATS:
+        raw = format.quantize(random.standard_normal((n_rows, n_cols)).astype(np.float32))
+    else:
+        raw = random.integers(0, 256, (n_rows, format.row_bytes(n_cols)), dtype=np.uint8)
+        blocks = raw.reshape(-1, format.type_size)
+        for at in SCALES_AT[name]:
+            scales = (random.standard_normal(len(blocks)) * 0.01).astype("<f2")
+            blocks[:, at : at + 2] = scales[:, None].view(np.uint8)
+    return Weight.of("w", format, (n_rows, n_cols), lambda: raw.reshape(-1))
+
+
+def to_bfloat(x: F32) -> F32:
+    """The nearest bfloat16, ties to even."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def bound(backend: X86Backend, weight: Weight, **options: Any) -> Callable[[F32], F32]:
+    linear = backend.linear(weight, BackendOptions(**options))
+    assert linear is not None
+    return linear
+
+
+def check(found: F32, x: F32, weight: Weight) -> None:
+    """Hold a product to float64, element by element, within a part of the sum of the products' magnitudes.
+
+    Integer weights and their activations are in bfloat16, whose products float32 holds exactly: only its sums differ.
+    Floats are as they are: rounding the second half of either, and leaving out the fourth product, costs 2^-16 each.
+    """
+    w, part = weight.dequantize(), 3 * 2.0**-16
+    if weight.format.name in QUANTIZED:
+        x, w, part = to_bfloat(x), to_bfloat(w), 2.0**-20
+    left, right = x.astype(np.float64), w.astype(np.float64).T
+    excess = np.abs(found - left @ right) - part * (np.abs(left) @ np.abs(right))
+    assert excess.max() <= 0, f"{weight!r} times {len(x)} rows: {excess.max():.2g} too far off at {excess.argmax()}"
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
+def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
+    random = np.random.default_rng(1)
+    for n_rows, n_cols, n in ((1, 256, 16), (16, 256, 31), (37, 512, 33), (130, 1280, 70), (100, 768, 49)):
+        weight = random_weight(name, n_rows, n_cols, random)
+        x = random.standard_normal((n, n_cols)).astype(np.float32)
+        check(bound(backend, weight, pack=pack)(x), x, weight)
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+def test_every_number_of_rows(backend: X86Backend, lower: X86Backend, name: str) -> None:
+    """From FROM on a row gives the same bits for any number of rows; below, those of the lower rung."""
+    random = np.random.default_rng(2)
+    weight = random_weight(name, 35, 512, random)
+    x = random.standard_normal((70, 512)).astype(np.float32)
+    linear, below = bound(backend, weight, n_threads=1), bound(lower, weight, n_threads=1)
+    whole, apart = linear(x), below(x)
+    check(whole, x, weight)
+    assert not np.array_equal(whole, apart)
+    for n in range(1, 71):
+        assert np.array_equal(linear(x[:n]), (whole if n >= FROM else apart)[:n]), n
+
+
+@pytest.mark.parametrize("n_cols", [1, 2, 3, 17, 31, 33, 63, 100, 131])
+@pytest.mark.parametrize("name", FLOATS)
+def test_odd_widths(backend: X86Backend, name: str, n_cols: int) -> None:
+    random = np.random.default_rng(3)
+    weight = random_weight(name, 19, n_cols, random)
+    x = random.standard_normal((37, n_cols)).astype(np.float32)
+    check(bound(backend, weight)(x), x, weight)
+
+
+@pytest.mark.parametrize("name", ["F16", "Q4_0"])
+def test_rows_cut_in_chunks(backend: X86Backend, name: str) -> None:
+    """Activations larger than what a unit keeps in the cache are taken in parts; that changes no bit."""
+    random = np.random.default_rng(4)
+    weight = random_weight(name, 70, 6144, random)
+    x = random.standard_normal((201, 6144)).astype(np.float32)
+    linear = bound(backend, weight)
+    whole = linear(x)
+    check(whole, x, weight)
+    for first, last in ((0, 40), (90, 130), (170, 201)):
+        assert np.array_equal(linear(x[first:last]), whole[first:last])
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_extreme_blocks(backend: X86Backend, name: str) -> None:
+    """Every byte the same, from 0x00 to 0xff, and scales of one."""
+    format = format_of(name)
+    for byte in (0x00, 0x7F, 0x80, 0x81, 0xFF):
+        raw = np.full((16, format.row_bytes(256)), byte, np.uint8)
+        blocks = raw.reshape(-1, format.type_size)
+        for at in SCALES_AT[name]:
+            blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
+        weight = Weight.of("w", format, (16, 256), raw.reshape(-1).copy)
+        for x in (np.ones((20, 256)), -np.ones((20, 256)), np.where(np.arange(5120).reshape(20, 256) % 3, 1, -1)):
+            rows = x.astype(np.float32)
+            check(bound(backend, weight)(rows), rows, weight)
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+def test_poison_stays_in_its_row(backend: X86Backend, name: str) -> None:
+    random = np.random.default_rng(5)
+    linear = bound(backend, random_weight(name, 20, 256, random))
+    x = random.standard_normal((40, 256)).astype(np.float32)
+    clean = linear(x)
+    for row in (2, 17, 39):
+        for value in (np.nan, np.inf, -np.inf):
+            damaged = x.copy()
+            damaged[row, 100] = value
+            found = linear(damaged)
+            assert not np.isfinite(found[row]).any()
+            assert np.array_equal(np.delete(found, row, 0), np.delete(clean, row, 0))
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_poisoned_weights_stay_in_their_column(backend: X86Backend, name: str) -> None:
+    random = np.random.default_rng(6)
+    values = random.standard_normal((20, 64)).astype(np.float32)
+    x = random.standard_normal((33, 64)).astype(np.float32)
+    for value in (np.nan, np.inf):
+        values[7, 3] = value
+        found = bound(backend, Weight.from_array("w", values, format_of(name)))(x)
+        assert not np.isfinite(found[:, 7]).any()
+        assert np.isfinite(np.delete(found, 7, 1)).all()
+
+
+DECODE = ctypes.CFUNCTYPE(
+    None, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t,
+    ctypes.POINTER(ctypes.c_float),
+)  # fmt: skip
+
+
+@DECODE
+def decode_eighths(rows: Any, row_bytes: int, n_rows: int, n_cols: int, out: Any) -> None:
+    source = np.ctypeslib.as_array(rows, (n_rows * row_bytes,)).reshape(n_rows, row_bytes)[:, :n_cols]
+    np.ctypeslib.as_array(out, (n_rows * n_cols,))[:] = (source.view(np.int8) / np.float32(8)).reshape(-1)
+
+
+class Eighths(QuantFormat):
+    """A stranger's format with a decoder: signed bytes in eighths."""
+
+    name, block_size, type_size = "EIGHTHS", 1, 1
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        return rows.view(np.int8).astype(np.float32) / np.float32(8)
+
+    @property
+    def decoder(self) -> int | None:
+        return ctypes.cast(decode_eighths, ctypes.c_void_p).value
+
+
+def test_a_format_that_is_decoded_on_the_fly(backend: X86Backend) -> None:
+    random = np.random.default_rng(7)
+    raw = random.integers(0, 256, (85, 130), dtype=np.uint8)
+    weight = Weight.of("w", Eighths(), (85, 130), lambda: raw.reshape(-1))
+    x = random.standard_normal((50, 130)).astype(np.float32)
+    check(bound(backend, weight)(x), x, weight)
+
+
+def test_nothing_outside_the_result_is_written(backend: X86Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results and workspaces lie between guards full of NaN, and hold nothing but NaN before."""
+    guards: list[tuple[U8, int]] = []
+    guard = 4096
+
+    def guarded(n_bytes: int) -> U8:
+        whole = aligned(n_bytes + 2 * guard)
+        whole.fill(0xFF)
+        guards.append((whole, n_bytes))
+        return whole[guard : guard + n_bytes]
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return guarded(n_bytes).view(dtype).reshape(shape)
+
+    names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
+    monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
+    monkeypatch.setattr("sis_core.native.runner.np", names)
+    random = np.random.default_rng(8)
+    for name in ("F16", "BF16", *QUANTIZED):
+        for pack in (True, False):
+            weight = random_weight(name, 41, 512, random)
+            for n in (16, 17, 33, 70):
+                x = random.standard_normal((n, 512)).astype(np.float32)
+                check(bound(backend, weight, pack=pack)(x), x, weight)
+    for variant in VARIANTS:
+        network = random_network(with_format(variant, F16Format()))
+        forward = bind(network, [backend], BackendOptions(n_threads=2))
+        cache = forward.new_cache("f16", 96)
+        for start, stop in ((0, 17), (17, 18), (18, 63)):
+            batch = Batch.of(list(range(start, stop)), position=start, outputs=range(stop - start))
+            assert np.isfinite(forward.step(batch, cache).values).all(), variant.name
+    assert len(guards) > 100
+    for whole, n_bytes in guards:
+        assert (whole[:guard] == 0xFF).all()
+        assert (whole[guard + n_bytes :] == 0xFF).all()
+
+
+def test_every_network(backend: X86Backend) -> None:
+    """In float formats to the tolerance of float32: the split into halves keeps it."""
+    check_backend(backend)
+
+
+def test_every_network_in_q8_0(backend: X86Backend) -> None:
+    # Steps of few rows are the lower rung's, with activations in 8 bits: the tolerance is that rung's.
+    check_backend(backend, formats=[format_of("Q8_0")], tolerance=0.12)
+
+
+def test_results_do_not_depend_on_threads(backend: X86Backend) -> None:
+    for variant in VARIANTS[:5]:
+        network = random_network(with_format(variant, format_of("Q8_0")))
+        found = []
+        for n_threads in (1, 2, 3):
+            forward = bind(network, [backend], BackendOptions(n_threads=n_threads))
+            cache = forward.new_cache("f16", 192)
+            forward.step(Batch.of(list(range(60)), outputs=[]), cache)
+            batch = Batch.of(list(range(70)), position=60, outputs=range(0, 70, 2))
+            found.append(forward.step(batch, cache).values)
+        assert all(np.array_equal(found[0], other) for other in found[1:]), variant.name
+
+
+def test_company_changes_nothing_where_that_was_asked(backend: X86Backend, lower: X86Backend) -> None:
+    for variant in VARIANTS[:5]:
+        network = random_network(with_format(variant, format_of("Q8_0")))
+        ids = np.random.default_rng(9).integers(0, network.n_vocab, 50)
+        plain = bind(network, [backend], BackendOptions())
+        asked = bind(network, [backend], BackendOptions(batch_invariant=True))
+        assert not isinstance(asked, RowByRow)
+        assert (plain.batch_invariant, asked.batch_invariant) == (False, True)  # type: ignore[attr-defined]
+        found = {}
+        for name, forward in {"plain": plain, "asked": asked}.items():
+            cache = forward.new_cache("f16", 64)
+            whole = forward.step(Batch.of(ids, outputs=range(50)), cache).values
+            cache = forward.new_cache("f16", 64)
+            parts = [forward.step(Batch.of(ids[:7], outputs=range(7)), cache).values]
+            parts += [
+                forward.step(Batch.of([t], position=i), cache).values for i, t in enumerate(ids.tolist()) if i > 6
+            ]
+            found[name] = whole, np.concatenate(parts)
+        assert np.array_equal(*found["asked"]), variant.name
+        assert not np.array_equal(*found["plain"]), variant.name
+        below = bind(network, [lower], BackendOptions())
+        values = below.step(Batch.of(ids, outputs=range(50)), below.new_cache("f16", 64)).values
+        assert np.array_equal(values, found["asked"][0]), variant.name
+
+
+REFUSED = "the system does not let this process use the tiles of AMX"
+ABSENT = "SIS_ISA names instructions that this machine does not have"
+EVERYTHING = "avx2 avx512_vnni avx512_bf16 amx permission"
+
+
+@pytest.mark.parametrize(
+    ("features", "wanted", "isa", "note"),
+    [
+        (EVERYTHING, "", "amx", ""),
+        (EVERYTHING, "amx", "amx", "chosen by SIS_ISA"),
+        (EVERYTHING, "avx512_vnni", "avx512_vnni", "chosen by SIS_ISA"),
+        ("avx2 avx512_vnni avx512_bf16 amx", "", "avx512_vnni", REFUSED),
+        ("avx2 avx512_vnni avx512_bf16 amx", "amx", "avx512_vnni", REFUSED),
+        ("avx2 avx512_vnni avx512_bf16 amx", "avx2", "avx2", "chosen by SIS_ISA"),
+        ("avx2 avx512_vnni avx512_bf16 permission", "", "avx512_vnni", ""),
+        ("avx2 avx512_vnni avx512_bf16 permission", "amx", "avx512_vnni", ABSENT),
+        ("avx2 avx512_vnni amx permission", "", "avx512_vnni", ""),
+        ("avx2 amx permission", "", "avx2", ""),
+        ("amx permission", "", "portable", ""),
+    ],
+)
+def test_the_rung_that_is_chosen(load: Load, features: str, wanted: str, isa: str, note: str) -> None:
+    amx_or_skip(load())
+    library = load(SIS_TEST_FEATURES=features, SIS_ISA=wanted)
+    assert (library.isa_name, library.isa_reason) == (isa, note)
+    random = np.random.default_rng(10)
+    weight = random_weight("Q4_0", 33, 256, random)
+    x = random.standard_normal((20, 256)).astype(np.float32)
+    found, wanted_values = bound(backend_of(library), weight)(x), x @ weight.dequantize().T
+    np.testing.assert_allclose(found, wanted_values, rtol=0, atol=0.02 * np.abs(wanted_values).max())
+
+
+def test_an_unknown_isa_is_said(load: Load) -> None:
+    assert load(SIS_ISA="neon").isa_reason == "SIS_ISA is not one of portable, avx2, avx512_vnni, amx"
+
+
+def test_only_amx_uses_tiles(tmp_path: Path) -> None:
+    """What is shipped: tile instructions in the unit amx and nowhere else."""
+    if shutil.which("objdump") is None:
+        pytest.skip("no objdump to look into the code")
+    uses: dict[str, set[str]] = {}
+    for path, cpu in units():
+        compiled = tmp_path / f"{path.stem}.o"
+        zig(*COMPILE, f"-mcpu={cpu}", "-c", path, "-o", compiled)
+        code = subprocess.run(["objdump", "-d", compiled], check=True, capture_output=True, text=True).stdout
+        uses[path.stem] = set(re.findall(r"\s(tdp\w+|tile\w+|ldtilecfg)\s", code))
+    wanted = {"ldtilecfg", "tileloadd", "tilezero", "tdpbf16ps", "tilestored", "tilerelease"}
+    assert uses.pop("amx") == wanted
+    assert not any(uses.values()), uses
