@@ -1,4 +1,4 @@
-"""The rung `amx` with its tiles emulated in C; a disassembly looks for the instructions themselves.
+"""The rung `amx`: with its tiles emulated in C, and on processors that have some with those.
 
 Nothing here says anything about speed.
 """
@@ -72,8 +72,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = []
     for path, cpu in units():
         objects.append(folder / f"{path.stem}.o")
-        cpu = re.sub(r"\+amx_\w+", "", cpu)
-        zig(*COMPILE, "-DSIS_EMULATED_AMX", f"-mcpu={cpu}", "-c", path, "-o", objects[-1])
+        without_tiles = re.sub(r"\+amx_\w+", "", cpu)
+        zig(*COMPILE, "-DSIS_EMULATED_AMX", f"-mcpu={without_tiles}", "-c", path, "-o", objects[-1])
     zig("-target", "x86_64-linux-gnu.2.17", "-shared", *objects, "-o", folder / "libsis.so")
     return folder / "libsis.so"
 
@@ -81,13 +81,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Load = Callable[..., Library]
 
 
-@pytest.fixture(scope="module")
-def load(built: Path) -> Load:
-    """Loads a copy of the library, which looks at these variables at that moment."""
+def loader(path: Path, folder: Path) -> Load:
+    """Loads copies of a library, each of which looks at these variables at that moment."""
 
-    def loaded(**variables: str) -> Library:
-        copy = built.with_name(f"libsis{len(list(built.parent.iterdir()))}.so")
-        shutil.copy(built, copy)
+    def load(**variables: str) -> Library:
+        copy = folder / f"libsis{len(list(folder.iterdir()))}.so"
+        shutil.copy(path, copy)
         with pytest.MonkeyPatch.context() as patch:
             for name in ("SIS_ISA", "SIS_TEST_FEATURES"):
                 patch.delenv(name, raising=False)
@@ -95,7 +94,29 @@ def load(built: Path) -> Load:
                 patch.setenv(name, value)
             return Library(copy)
 
-    return loaded
+    return load
+
+
+@pytest.fixture(scope="module")
+def emulated(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Load:
+    load = loader(built, tmp_path_factory.mktemp("emulated"))
+    if (found := load().isa_name) != "amx":
+        pytest.skip(f"amx needs AVX-512 VNNI and BF16 beside its tiles; this machine has {found}")
+    return load
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    load = loader(X86Backend().library().path, tmp_path_factory.mktemp("real"))
+    if (found := load().isa_name) != "amx":
+        pytest.skip(f"this machine has no tiles, or may not use them: its best is {found}")
+    return load
+
+
+@pytest.fixture(scope="module", params=["emulated", "real"])
+def load(request: pytest.FixtureRequest) -> Load:
+    found: Load = request.getfixturevalue(request.param)
+    return found
 
 
 def backend_of(library: Library) -> X86Backend:
@@ -106,20 +127,14 @@ def backend_of(library: Library) -> X86Backend:
     return Forced()
 
 
-def amx_or_skip(library: Library) -> Library:
-    if library.isa_name != "amx":
-        pytest.skip(f"amx needs AVX-512 VNNI and BF16 beside its tiles; this machine has {library.isa_name}")
-    return library
-
-
 @pytest.fixture(scope="module")
 def backend(load: Load) -> X86Backend:
     """The backend on the rung amx."""
-    return backend_of(amx_or_skip(load()))
+    return backend_of(load())
 
 
 @pytest.fixture(scope="module")
-def lower(load: Load, backend: X86Backend) -> X86Backend:
+def lower(load: Load) -> X86Backend:
     """The backend on the rung below."""
     return backend_of(load(SIS_ISA="avx512_vnni"))
 
@@ -398,9 +413,8 @@ EVERYTHING = "avx2 avx512_vnni avx512_bf16 amx permission"
         ("amx permission", "", "portable", ""),
     ],
 )
-def test_the_rung_that_is_chosen(load: Load, features: str, wanted: str, isa: str, note: str) -> None:
-    amx_or_skip(load())
-    library = load(SIS_TEST_FEATURES=features, SIS_ISA=wanted)
+def test_the_rung_that_is_chosen(emulated: Load, features: str, wanted: str, isa: str, note: str) -> None:
+    library = emulated(SIS_TEST_FEATURES=features, SIS_ISA=wanted)
     assert (library.isa_name, library.isa_reason) == (isa, note)
     random = np.random.default_rng(10)
     weight = random_weight("Q4_0", 33, 256, random)
@@ -409,8 +423,18 @@ def test_the_rung_that_is_chosen(load: Load, features: str, wanted: str, isa: st
     np.testing.assert_allclose(found, wanted_values, rtol=0, atol=0.02 * np.abs(wanted_values).max())
 
 
-def test_an_unknown_isa_is_said(load: Load) -> None:
-    assert load(SIS_ISA="neon").isa_reason == "SIS_ISA is not one of portable, avx2, avx512_vnni, amx"
+def test_an_unknown_isa_is_said(emulated: Load) -> None:
+    assert emulated(SIS_ISA="neon").isa_reason == "SIS_ISA is not one of portable, avx2, avx512_vnni, amx"
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+def test_the_emulation_is_exact(emulated: Load, real: Load, name: str) -> None:
+    random = np.random.default_rng(11)
+    weight = random_weight(name, 40, 1280, random)
+    x = random.standard_normal((40, 1280)).astype(np.float32)
+    x *= 2.0 ** random.integers(-140, 40, x.shape)  # denormals as well
+    found = [bound(backend_of(load()), weight)(x) for load in (emulated, real)]
+    assert np.array_equal(*found)
 
 
 def test_only_amx_uses_tiles(tmp_path: Path) -> None:
