@@ -126,13 +126,15 @@ INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
     {
         const __m512i even = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(24 - 16 * j)), 24);
         const __m512i odd = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(16 - 16 * j)), 24);
-        put(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale), _mm512_mul_ps(_mm512_cvtepi32_ps(odd), scale));
+        put(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale),
+            _mm512_mul_ps(_mm512_cvtepi32_ps(odd), scale));
     }
 }
 
 INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-INLINE __m512 bytes_u(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p))); }
-INLINE __m512 bytes_s(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
+INLINE __m128i sixteen(const uint8_t *p) { return _mm_loadu_si128((const void *)p); }
+INLINE __m512 bytes_u(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen(p))); }
+INLINE __m512 bytes_s(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen(p))); }
 
 INLINE void expand_q8_0(const uint8_t *w, size_t block, int quarter, uint8_t *out)
 {
@@ -347,8 +349,9 @@ JOB(multiply_q6_k, SIS_Q6_K)
 static void multiply(const struct many *job)
 {
     static void (*const JOBS[])(const struct many *) = {
-        [SIS_F32] = multiply_f32,   [SIS_F16] = multiply_f16,   [SIS_BF16] = multiply_bf16, [SIS_Q8_0] = multiply_q8_0,
-        [SIS_Q4_0] = multiply_q4_0, [SIS_Q4_K] = multiply_q4_k, [SIS_Q6_K] = multiply_q6_k, [SIS_DECODED] = multiply_f32,
+        [SIS_F32] = multiply_f32,   [SIS_F16] = multiply_f16,   [SIS_BF16] = multiply_bf16,
+        [SIS_Q8_0] = multiply_q8_0, [SIS_Q4_0] = multiply_q4_0, [SIS_Q4_K] = multiply_q4_k,
+        [SIS_Q6_K] = multiply_q6_k, [SIS_DECODED] = multiply_f32,
     };
     struct tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {

@@ -1,5 +1,5 @@
-/* Chooses the instruction set by feature bits alone: what the processor has (CPUID), what the system saves (XGETBV), and
- * for AMX whether it lets this process use tiles. SIS_ISA forces a lower rung; a higher one than the machine has is not
+/* Chooses the instruction set by feature bits alone: what the processor has (CPUID), what the system saves (XGETBV) and,
+ * for AMX, whether it lets this process use tiles. SIS_ISA forces a lower rung; a higher one than the machine has is not
  * possible. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* syscall */
@@ -48,14 +48,14 @@ static uint32_t features_of_machine(void)
     uint32_t a, b, c, d, b7, c7, d7, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_AVX)) return 0;
     uint64_t saved = saved_by_system();
-    int fma = (c & bit_FMA) && (c & bit_F16C);
+    int fma = (c & bit_FMA) && (c & bit_F16C), movbe = (c & bit_MOVBE) != 0;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return 0;
     uint32_t sub_leaves = a;
     /* The compiler's x86_64_v3 also takes these for granted. */
     uint32_t e = 0, f = 0;
     int lzcnt = __get_cpuid(0x80000001, &a, &e, &f, &d) && (f & bit_LZCNT);
-    if (!fma || !lzcnt || (saved & YMM) != YMM || !(b7 & bit_AVX2) || !(b7 & bit_BMI) || !(b7 & bit_BMI2) || !(c & bit_MOVBE))
-        return 0;
+    const uint32_t v3 = bit_AVX2 | bit_BMI | bit_BMI2;
+    if (!fma || !lzcnt || !movbe || (saved & YMM) != YMM || (b7 & v3) != v3) return 0;
     found |= AVX2;
     const uint32_t wide = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ | bit_AVX512CD;
     if ((saved & ZMM) != ZMM || (b7 & wide) != wide || !(c7 & bit_AVX512VNNI)) return found;
@@ -66,7 +66,28 @@ static uint32_t features_of_machine(void)
     return found;
 }
 
-/* Tiles are a large state, which Linux saves only for a process that asks. Threads that begin later may use them too. */
+#if defined(SIS_EMULATED_AMX)
+/* A test names which of the machine's and the emulated features are there, and whether tiles may be used. */
+static int is_named(const char *feature)
+{
+    const char *names = getenv("SIS_TEST_FEATURES");
+    return !names || strstr(names, feature);
+}
+
+static uint32_t features(void)
+{
+    static const char *const NAMES[] = {"avx2", "avx512_vnni", "avx512_bf16", "amx"};
+    uint32_t found = features_of_machine() | AMX;
+    for (unsigned i = 0; i < 4; i++)
+        if (!is_named(NAMES[i])) found &= ~(1u << i);
+    return found;
+}
+
+static int may_use_tiles(void) { return is_named("permission"); }
+#else
+static uint32_t features(void) { return features_of_machine(); }
+
+/* Tiles are a large state: Linux lets a process use them once it has asked, and all threads that it begins later. */
 static int may_use_tiles(void)
 {
 #if defined(__linux__)
@@ -76,24 +97,6 @@ static int may_use_tiles(void)
     return 0;
 #endif
 }
-
-#if defined(SIS_EMULATED_AMX)
-/* A test names the features that are there, among those the machine has or are emulated, and whether tiles are allowed. */
-static int is_named(const char *feature)
-{
-    const char *names = getenv("SIS_TEST_FEATURES");
-    return !names || strstr(names, feature);
-}
-static uint32_t features(void)
-{
-    (void)may_use_tiles;
-    return (features_of_machine() | AMX) & ((is_named("avx2") ? AVX2 : 0u) | (is_named("avx512_vnni") ? AVX512_VNNI : 0u) |
-                                            (is_named("avx512_bf16") ? AVX512_BF16 : 0u) | (is_named("amx") ? AMX : 0u));
-}
-static int allows_tiles(void) { return is_named("permission"); }
-#else
-static uint32_t features(void) { return features_of_machine(); }
-static int allows_tiles(void) { return may_use_tiles(); }
 #endif
 
 /* The number of a rung; below 0 where no rung is called so. */
@@ -130,7 +133,7 @@ __attribute__((constructor)) static void choose(void)
     int i = highest;
     for (; RUNGS[i].needs; i--) {
         if (RUNGS[i].needs & ~found) continue;
-        if (!(RUNGS[i].needs & AMX) || allows_tiles()) break;
+        if (!(RUNGS[i].needs & AMX) || may_use_tiles()) break;
         strcpy(note, "the system does not let this process use the tiles of AMX");
     }
     chosen = *RUNGS[i].kernels;

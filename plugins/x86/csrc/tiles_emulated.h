@@ -1,5 +1,5 @@
-/* Tiles in plain C, after the operation sections of Intel's Software Developer's Manual (volume 2: LDTILECFG, TILELOADD,
- * TILESTORED, TILEZERO, TDPBF16PS). What would be an illegal instruction or a general protection fault ends the process:
+/* Tiles in plain C, after the operation sections of Intel's manual (Software Developer's Manual, volume 2: LDTILECFG,
+ * TILELOADD, TILESTORED, TILEZERO, TDPBF16PS). What would be an illegal instruction or a general protection fault ends the process:
  * so a thread that forgets to shape its tiles is found. */
 #ifndef SIS_TILES_EMULATED_H
 #define SIS_TILES_EMULATED_H
@@ -35,8 +35,8 @@ EMULATED void tile_shape(const struct tile_shapes *shapes)
     for (int i = 0; i < 16; i++) {
         int there = shapes->rows[i] && shapes->row_bytes[i];
         fault_unless(there || (!shapes->rows[i] && !shapes->row_bytes[i]), "half a shape");
-        fault_unless(!there || (i < 8 && shapes->rows[i] <= 16 && shapes->row_bytes[i] <= 64), "a tile that is too large");
         if (!there) continue;
+        fault_unless(i < 8 && shapes->rows[i] <= 16 && shapes->row_bytes[i] <= 64, "a tile that is too large");
         emulated[i].rows = shapes->rows[i];
         emulated[i].row_bytes = shapes->row_bytes[i];
     }

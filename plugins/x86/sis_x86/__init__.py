@@ -1,4 +1,4 @@
-"""The native backend of x86-64: plain C, AVX2 and AVX-512 VNNI."""
+"""The native backend of x86-64: plain C, AVX2, AVX-512 VNNI and AMX."""
 
 from __future__ import annotations
 
