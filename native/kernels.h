@@ -66,7 +66,7 @@ struct many_rows {
     size_t (*scratch_bytes)(uint32_t rows, size_t k, uint32_t form);
     /* How many of the rows a unit takes. */
     uint32_t (*unit_rows)(uint32_t rows, size_t k, uint32_t form);
-    /* Write m rows, the first of which lies at x, as rows [first, first + m) of out. Threads write other rows meanwhile. */
+    /* Write m rows, the first of which lies at x, as rows [first, first + m) of out, while others write other rows. */
     void (*prepare)(const float *x, size_t stride, uint32_t first, uint32_t m, size_t k, uint32_t form, void *out);
     void (*multiply)(const struct many *job);
 };

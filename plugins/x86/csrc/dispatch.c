@@ -1,6 +1,6 @@
-/* Chooses the instruction set by feature bits alone: what the processor has (CPUID), what the system saves (XGETBV) and,
- * for AMX, whether it lets this process use tiles. SIS_ISA forces a lower rung; a higher one than the machine has is not
- * possible. */
+/* Chooses the instruction set by feature bits alone: what the processor has (CPUID), what the system saves (XGETBV)
+ * and, for AMX, whether it lets this process use tiles. SIS_ISA forces a lower rung; a higher one than the machine has
+ * is not possible. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* syscall */
 #include <sys/syscall.h>

@@ -1,6 +1,6 @@
 /* Tiles in plain C, after the operation sections of Intel's manual (Software Developer's Manual, volume 2: LDTILECFG,
- * TILELOADD, TILESTORED, TILEZERO, TDPBF16PS). What would be an illegal instruction or a general protection fault ends the process:
- * so a thread that forgets to shape its tiles is found. */
+ * TILELOADD, TILESTORED, TILEZERO, TDPBF16PS). What would be an illegal instruction or a general protection fault ends
+ * the process: so a thread that forgets to shape its tiles is found. */
 #ifndef SIS_TILES_EMULATED_H
 #define SIS_TILES_EMULATED_H
 
