@@ -15,16 +15,23 @@ struct tile_shapes {
 #include "tiles_emulated.h"
 #else
 #include <immintrin.h>
+/* gcc 12 does not know that these read memory, and may leave out or put off what is stored there. */
+#define tile_fence(ADDRESS) __asm__ volatile("" : : "r"(ADDRESS) : "memory")
+
 /* Numbers of tiles must be constants. */
-#define tile_load(TILE_NUMBER, FROM, STRIDE) _tile_loadd(TILE_NUMBER, FROM, STRIDE)
-#define tile_store(TILE_NUMBER, TO, STRIDE) _tile_stored(TILE_NUMBER, TO, STRIDE)
-#define tile_zero(TILE_NUMBER) _tile_zero(TILE_NUMBER)
+#define tile_load(NUMBER, FROM, STRIDE)                                                                                \
+    do {                                                                                                               \
+        tile_fence(FROM);                                                                                              \
+        _tile_loadd(NUMBER, FROM, STRIDE);                                                                             \
+    } while (0)
+#define tile_store(NUMBER, TO, STRIDE) _tile_stored(NUMBER, TO, STRIDE)
+#define tile_zero(NUMBER) _tile_zero(NUMBER)
 #define tile_multiply(SUM, A, B) _tile_dpbf16ps(SUM, A, B)
 #define tile_release() _tile_release()
 
 static inline void tile_shape(const struct tile_shapes *shapes)
 {
-    __asm__ volatile("" : : "r"(shapes) : "memory"); /* gcc 12 leaves out the stores to what is only read here */
+    tile_fence(shapes);
     _tile_loadconfig(shapes);
 }
 #endif
