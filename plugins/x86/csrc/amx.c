@@ -13,14 +13,16 @@
 #include "tiles.h"
 #include <immintrin.h>
 
-#define FROM 16               /* rows: there it overtakes avx512_vnni (between 12 and 16) */
-#define SPAN 32               /* rows of activations, and rows of weights, of four tiles of sums */
-#define STEP 32               /* values of k of a tile */
-#define ONE 1024              /* bytes of a tile */
-#define PANEL_BYTES (16 << 10) /* 8 steps of 32 rows of weights */
-#define CHUNK_BYTES (1 << 20) /* of activations that a unit reads again and again: half of the second-level cache */
-#define CHUNK_LEAST 96        /* rows; fewer would expand weights too often */
-#define AHEAD 2048            /* bytes of weights that are fetched ahead */
+#define SPAN 32 /* rows of activations, and rows of weights, of four tiles of sums */
+#define STEP 32 /* values of k of a tile */
+#define ONE 1024 /* bytes of a tile */
+#define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
+
+#define FROM 16                /* rows: it overtakes avx512_vnni between 12 and 16 */
+#define PANEL_BYTES (16 << 10) /* 256 values of k of 32 rows of weights; half as many where weights are split */
+#define CHUNK_BYTES (1 << 20)  /* of activations that a unit reads again and again: half of the second-level cache */
+#define CHUNK_LEAST 96         /* rows; fewer would expand weights too often */
+#define AHEAD 2048             /* bytes of weights that are fetched ahead */
 
 /* Bytes of a step: two tiles, then the two of what rounding the first has left. */
 INLINE size_t x_step(uint32_t form) { return form == SIS_FLOAT ? 4 * ONE : 2 * ONE; }
@@ -210,7 +212,7 @@ struct expansion {
 
 INLINE void expand(const uint32_t format, struct expansion *e)
 {
-    const uint32_t piece = e->done++, tile = piece / 4 % 2, step = piece / 8;
+    const uint32_t piece = e->done++, tile = piece / 4 % 2, step = piece / PIECES;
     const int quarter = (int)(piece % 4);
     const size_t block = e->first + step;
     const uint8_t *w = e->w[tile];
@@ -238,37 +240,44 @@ INLINE void products(const int tall, const uint8_t *x, const uint8_t *w)
     tile_multiply(3, 5, 7);
 }
 
+INLINE void start_sums(const int tall, int fresh, const uint8_t *sums)
+{
+    if (fresh) {
+        tile_zero(0);
+        tile_zero(1);
+        tile_zero(2);
+        tile_zero(3);
+        return;
+    }
+    tile_load(0, sums, 64);
+    tile_load(1, sums + ONE, 64);
+    if (!tall) return;
+    tile_load(2, sums + 2 * ONE, 64);
+    tile_load(3, sums + 3 * ONE, 64);
+}
+
+INLINE void keep_sums(const int tall, uint8_t *sums)
+{
+    tile_store(0, sums, 64);
+    tile_store(1, sums + ONE, 64);
+    if (!tall) return;
+    tile_store(2, sums + 2 * ONE, 64);
+    tile_store(3, sums + 3 * ONE, 64);
+}
+
 /* sums += 32 (tall) or 16 rows of activations times a panel; after each step, `rate` pieces of the next panel. */
 INLINE void multiply_panel(const uint32_t format, const int tall, const uint8_t *x, const uint8_t *w, uint32_t steps,
                            uint8_t *sums, int fresh, struct expansion *next, uint32_t rate)
 {
     const size_t x_bytes_a_step = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
-    tile_zero(0);
-    tile_zero(1);
-    if (tall) {
-        tile_zero(2);
-        tile_zero(3);
-    }
-    if (!fresh) {
-        tile_load(0, sums, 64);
-        tile_load(1, sums + ONE, 64);
-        if (tall) {
-            tile_load(2, sums + 2 * ONE, 64);
-            tile_load(3, sums + 3 * ONE, 64);
-        }
-    }
+    start_sums(tall, fresh, sums);
     for (uint32_t s = 0; s < steps; s++, x += x_bytes_a_step, w += w_step(format)) {
         products(tall, x, w);
         if (has_floats(format)) products(tall, x + 2 * ONE, w);
         if (is_split(format)) products(tall, x, w + 2 * ONE);
         for (uint32_t i = 0; i < rate && next->done < next->n; i++) expand(format, next);
     }
-    tile_store(0, sums, 64);
-    tile_store(1, sums + ONE, 64);
-    if (tall) {
-        tile_store(2, sums + 2 * ONE, 64);
-        tile_store(3, sums + 3 * ONE, 64);
-    }
+    keep_sums(tall, sums);
 }
 
 /* The sums of up to 32 rows, from row `row` on, with the 32 rows of weights from `column` on. */
@@ -296,14 +305,14 @@ struct panels {
 
 static struct expansion panel_at(const struct panels *p, uint32_t i)
 {
+    if (i == p->n) return (struct expansion){.n = 0};
     const struct many *job = p->job;
     const size_t first = (size_t)(i % p->along) * p->panel_steps, tile = i / p->along * 2;
     const size_t steps = p->steps - first < p->panel_steps ? p->steps - first : p->panel_steps;
     const size_t other = (tile + 1) * TILE < job->n ? tile + 1 : tile; /* what a lone last tile gives is not stored */
     return (struct expansion){
         .w = {job->tiles + tile * job->tile_bytes, job->tiles + other * job->tile_bytes},
-        .k = job->k, .first = first, .out = job->scratch + i % 2 * PANEL_BYTES,
-        .n = i < p->n ? (uint32_t)steps * 8 : 0,
+        .k = job->k, .first = first, .out = job->scratch + i % 2 * PANEL_BYTES, .n = (uint32_t)steps * PIECES,
     };
 }
 
@@ -319,7 +328,7 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
     while (next.done < next.n) expand(format, &next);
     for (uint32_t i = 0; i < p.n; i++) {
         const struct expansion now = next;
-        const uint32_t steps = now.n / 8, along = i % p.along;
+        const uint32_t steps = now.n / PIECES, along = i % p.along;
         next = panel_at(&p, i + 1);
         const uint32_t rate = (next.n + spans * steps - 1) / (spans * steps);
         for (uint32_t s = 0; s < spans; s++) {
