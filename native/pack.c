@@ -8,7 +8,10 @@
  *            upper bits: vector j, lane = row, byte y: k = 16 j + 4 p + y in bits 2 p)
  *
  * A tile is one stream in the order in which it is read, so that what is fetched ahead is what comes next. Where the
- * number of blocks is odd, the last pair holds one. Rows past the end of the matrix are zero. The layout of the blocks themselves is ggml's. */
+ * number of blocks is odd, the last pair holds one. Rows past the end of the matrix are zero. The layout of the blocks themselves is ggml's.
+ *
+ * Sixteen rows are packed at once, with the compiler's own vectors: four words of each row are transposed, and what is
+ * then done to nibbles is done to one word of all sixteen. */
 #include "kernels.h"
 #include <string.h>
 
@@ -34,114 +37,245 @@ uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols)
     return (n_rows + TILE - 1) / TILE * sis_one_tile_bytes(format, n_cols);
 }
 
-static uint32_t word(const uint8_t *p)
-{
-    uint32_t w;
-    memcpy(&w, p, 4);
-    return w;
-}
-
-static void put(uint8_t *p, uint32_t w) { memcpy(p, &w, 4); }
-
-/* Two quads of nibbles, each already in the low halves of its bytes, as one word. */
-static uint32_t join(uint32_t low, uint32_t high) { return low | high << 4; }
-
 enum { LOW = 0x0f0f0f0f };
+#define HIGH 0xf0f0f0f0
 
-static void pack_q8_0(const uint8_t *row, size_t n_blocks, uint32_t r, uint8_t *out)
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint32_t word4 __attribute__((vector_size(16)));
+typedef uint16_t half8 __attribute__((vector_size(16)));
+typedef uint8_t byte4 __attribute__((vector_size(4)));
+
+/* Up to sixteen rows of a matrix; those past its end read as zero. */
+struct rows {
+    const uint8_t *first;
+    size_t stride;
+    uint32_t n;
+};
+
+/* One word of each of the sixteen rows. */
+typedef struct {
+    word4 of[4];
+} lanes;
+
+INLINE word4 load(struct rows rows, uint32_t r, size_t at)
 {
-    for (size_t b = 0; b < n_blocks; b++, row += 34) {
-        uint8_t *pair = out + b / 2 * PAIR_Q8_0;
-        memcpy(pair + b % 2 * 32 + r * 2, row, 2);
-        for (int i = 0; i < 8; i++) put(pair + 64 + b % 2 * 512 + i * 64 + r * 4, word(row + 2 + i * 4));
-    }
+    word4 v = {0};
+    if (r < rows.n) memcpy(&v, rows.first + r * rows.stride + at, sizeof v);
+    return v;
 }
 
-static void pack_q4_0(const uint8_t *row, size_t n_blocks, uint32_t r, uint8_t *out)
+/* Sixteen bytes of each row, from `at` on, as four words: a transposition is two perfect shuffles of the rows. */
+INLINE void words(struct rows rows, size_t at, lanes out[4])
 {
-    for (size_t b = 0; b < n_blocks; b++, row += 18) {
-        uint8_t *pair = out + b / 2 * PAIR_Q4_0, *o = pair + 64 + b % 2 * 256 + r * 4;
-        memcpy(pair + b % 2 * 32 + r * 2, row, 2);
-        uint32_t a = word(row + 2), c = word(row + 6), d = word(row + 10), e = word(row + 14);
-        put(o, join(a & LOW, c & LOW));
-        put(o + 64, join(d & LOW, e & LOW));
-        put(o + 128, join(a >> 4 & LOW, c >> 4 & LOW));
-        put(o + 192, join(d >> 4 & LOW, e >> 4 & LOW));
-    }
-}
-
-static void scale_and_min(const uint8_t *s, int i, uint8_t *scale, uint8_t *min)
-{
-    if (i < 4) {
-        *scale = s[i] & 63;
-        *min = s[i + 4] & 63;
-    } else {
-        *scale = (uint8_t)((s[i + 4] & 15) | (s[i - 4] >> 6 << 4));
-        *min = (uint8_t)(s[i + 4] >> 4 | (s[i] >> 6 << 4));
-    }
-}
-
-static void pack_q4_k(const uint8_t *row, size_t n_blocks, uint32_t r, uint8_t *out)
-{
-    for (size_t b = 0; b < n_blocks; b++, row += 144, out += 2368) {
-        memcpy(out + r * 2, row, 2);
-        memcpy(out + 32 + r * 2, row + 2, 2);
-        for (int s = 0; s < 8; s++) {
-            scale_and_min(row + 4, s, out + 64 + s * 32 + r, out + 64 + s * 32 + 16 + r);
-            const uint8_t *q = row + 16 + s / 2 * 32;
-            int shift = s % 2 * 4;
-            for (int i = 0; i < 4; i++)
-                put(out + 320 + s * 256 + i * 64 + r * 4,
-                    join(word(q + 8 * i) >> shift & LOW, word(q + 8 * i + 4) >> shift & LOW));
+    for (uint32_t g = 0; g < 4; g++) {
+        word4 v[4], t[4];
+        for (uint32_t r = 0; r < 4; r++) v[r] = load(rows, g * 4 + r, at);
+        for (int i = 0; i < 2; i++) {
+            t[2 * i] = __builtin_shufflevector(v[i], v[i + 2], 0, 4, 1, 5);
+            t[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 2], 2, 6, 3, 7);
+        }
+        for (int i = 0; i < 2; i++) {
+            out[2 * i].of[g] = __builtin_shufflevector(t[i], t[i + 2], 0, 4, 1, 5);
+            out[2 * i + 1].of[g] = __builtin_shufflevector(t[i], t[i + 2], 2, 6, 3, 7);
         }
     }
 }
 
-static void pack_q6_k(const uint8_t *row, size_t n_blocks, uint32_t r, uint8_t *out)
+INLINE void put(uint8_t *out, lanes v) { memcpy(out, &v, sizeof v); }
+
+/* Two quads of nibbles as one: the low nibbles of both, or the high ones. */
+INLINE void put_low(uint8_t *out, lanes a, lanes b)
 {
-    for (size_t b = 0; b < n_blocks; b++, row += 210, out += 3392) {
-        memcpy(out + r * 2, row + 208, 2);
-        for (int i = 0; i < 16; i++) out[64 + i * 16 + r] = row[192 + i];
-        for (int s = 0; s < 8; s++) {
-            const uint8_t *low = row + s / 4 * 64 + s % 2 * 32, *high = row + 128 + s / 4 * 32;
-            int shift = s % 4 / 2 * 4, up = s % 4 * 2;
-            uint8_t *o = out + 320 + s * 384 + r * 4;
-            for (int i = 0; i < 4; i++)
-                put(o + i * 64, join(word(low + 8 * i) >> shift & LOW, word(low + 8 * i + 4) >> shift & LOW));
+    for (int g = 0; g < 4; g++) a.of[g] = (a.of[g] & LOW) | (b.of[g] & LOW) << 4;
+    put(out, a);
+}
+
+INLINE void put_high(uint8_t *out, lanes a, lanes b)
+{
+    for (int g = 0; g < 4; g++) a.of[g] = (a.of[g] >> 4 & LOW) | (b.of[g] & HIGH);
+    put(out, a);
+}
+
+/* The four bytes of each word: sixteen of the first, `stride` further sixteen of the second, and so on. */
+INLINE void put_bytes(uint8_t *out, size_t stride, lanes v)
+{
+    for (int i = 0; i < 4; i++)
+        for (int g = 0; g < 4; g++) {
+            byte4 bytes = __builtin_convertvector(v.of[g] >> 8 * i & 0xff, byte4);
+            memcpy(out + i * stride + g * 4, &bytes, 4);
+        }
+}
+
+INLINE void put_halves(uint8_t *out, struct rows rows, size_t at)
+{
+    uint16_t halves[TILE] = {0};
+    for (uint32_t r = 0; r < rows.n; r++) memcpy(&halves[r], rows.first + r * rows.stride + at, 2);
+    memcpy(out, halves, sizeof halves);
+}
+
+INLINE void pack_q8_0(struct rows rows, size_t n_blocks, uint8_t *out)
+{
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint8_t *pair = out + b / 2 * PAIR_Q8_0, *q = pair + 64 + b % 2 * 512;
+        put_halves(pair + b % 2 * 32, rows, b * 34);
+        for (int i = 0; i < 2; i++) {
+            lanes w[4];
+            words(rows, b * 34 + 2 + i * 16, w);
+            for (int j = 0; j < 4; j++) put(q + i * 256 + j * 64, w[j]);
+        }
+    }
+}
+
+INLINE void pack_q4_0(struct rows rows, size_t n_blocks, uint8_t *out)
+{
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint8_t *pair = out + b / 2 * PAIR_Q4_0, *q = pair + 64 + b % 2 * 256;
+        lanes w[4];
+        put_halves(pair + b % 2 * 32, rows, b * 18);
+        words(rows, b * 18 + 2, w);
+        put_low(q, w[0], w[1]);
+        put_low(q + 64, w[2], w[3]);
+        put_high(q + 128, w[0], w[1]);
+        put_high(q + 192, w[2], w[3]);
+    }
+}
+
+/* Eight scales and minima of six bits in twelve bytes. */
+INLINE void put_scales(uint8_t *out, struct rows rows, size_t at)
+{
+    lanes w[4], scales[2], minima[2];
+    words(rows, at, w);
+    for (int g = 0; g < 4; g++) {
+        word4 a = w[0].of[g], b = w[1].of[g], c = w[2].of[g];
+        scales[0].of[g] = a & 0x3f3f3f3f;
+        minima[0].of[g] = b & 0x3f3f3f3f;
+        scales[1].of[g] = (c & LOW) | (a >> 2 & 0x30303030);
+        minima[1].of[g] = (c >> 4 & LOW) | (b >> 2 & 0x30303030);
+    }
+    for (int i = 0; i < 2; i++) {
+        put_bytes(out + i * 128, 32, scales[i]);
+        put_bytes(out + i * 128 + 16, 32, minima[i]);
+    }
+}
+
+INLINE void pack_q4_k(struct rows rows, size_t n_blocks, uint8_t *out)
+{
+    for (size_t b = 0; b < n_blocks; b++, out += 2368) {
+        put_halves(out, rows, b * 144);
+        put_halves(out + 32, rows, b * 144 + 2);
+        put_scales(out + 64, rows, b * 144 + 4);
+        for (int i = 0; i < 8; i++) {
+            uint8_t *q = out + 320 + i / 2 * 512 + i % 2 * 128;
+            lanes w[4];
+            words(rows, b * 144 + 16 + i * 16, w);
             for (int j = 0; j < 2; j++) {
-                uint32_t bits = 0;
-                for (int p = 0; p < 4; p++) bits |= (word(high + 16 * j + 4 * p) >> up & 0x03030303) << 2 * p;
-                put(o + 256 + j * 64, bits);
+                put_low(q + j * 64, w[2 * j], w[2 * j + 1]);
+                put_high(q + 256 + j * 64, w[2 * j], w[2 * j + 1]);
             }
         }
     }
 }
 
-static void pack_wide(const uint8_t *row, size_t n, uint32_t r, uint8_t *out)
+/* Two bits of each of four words' bytes, from bit `up` on, side by side. */
+INLINE void put_upper(uint8_t *out, const lanes w[4], int up)
 {
-    for (size_t k = 0; k < n; k++) memcpy(out + (k * TILE + r) * 4, row + k * 4, 4);
+    lanes bits;
+    for (int g = 0; g < 4; g++) {
+        bits.of[g] = w[0].of[g] >> up & 0x03030303;
+        for (int p = 1; p < 4; p++) bits.of[g] |= (w[p].of[g] >> up & 0x03030303) << 2 * p;
+    }
+    put(out, bits);
 }
 
-static void pack_half(const uint8_t *row, size_t n, uint32_t r, uint8_t *out)
+INLINE void pack_q6_k(struct rows rows, size_t n_blocks, uint8_t *out)
 {
-    for (size_t k = 0; k < n; k++) memcpy(out + (k * TILE + r) * 2, row + k * 2, 2);
+    for (size_t b = 0; b < n_blocks; b++, out += 3392) {
+        size_t at = b * 210;
+        lanes w[4];
+        put_halves(out, rows, at + 208);
+        words(rows, at + 192, w);
+        for (int i = 0; i < 4; i++) put_bytes(out + 64 + i * 64, 16, w[i]);
+        for (int i = 0; i < 8; i++) { /* sixteen bytes of lower bits: the low nibbles, and two blocks on the high ones */
+            uint8_t *q = out + 320 + (i / 4 * 4 + i / 2 % 2) * 384 + i % 2 * 128;
+            words(rows, at + i * 16, w);
+            for (int j = 0; j < 2; j++) {
+                put_low(q + j * 64, w[2 * j], w[2 * j + 1]);
+                put_high(q + 768 + j * 64, w[2 * j], w[2 * j + 1]);
+            }
+        }
+        for (int i = 0; i < 4; i++) {
+            words(rows, at + 128 + i * 16, w);
+            for (int s = 0; s < 4; s++) put_upper(out + 320 + (i / 2 * 4 + s) * 384 + 256 + i % 2 * 64, w, s * 2);
+        }
+    }
 }
 
-/* Tile number `tile` of a weight whose `raw` is set. `scratch` holds n_cols floats, for SIS_DECODED. */
+/* What is left of rows of single values. */
+INLINE void put_rest(uint8_t *out, struct rows rows, size_t k, size_t n, size_t size)
+{
+    for (; k < n; k++)
+        for (uint32_t r = 0; r < rows.n; r++)
+            memcpy(out + (k * TILE + r) * size, rows.first + r * rows.stride + k * size, size);
+}
+
+INLINE void pack_wide(struct rows rows, size_t n, uint8_t *out)
+{
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) {
+        lanes w[4];
+        words(rows, k * 4, w);
+        for (int i = 0; i < 4; i++) put(out + (k + i) * 64, w[i]);
+    }
+    put_rest(out, rows, k, n, 4);
+}
+
+INLINE void pack_half(struct rows rows, size_t n, uint8_t *out)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        for (uint32_t g = 0; g < 2; g++) {
+            half8 v[8], t[8];
+            for (uint32_t r = 0; r < 8; r++) v[r] = (half8)load(rows, g * 8 + r, k * 2);
+            for (int pass = 0; pass < 3; pass++) {
+                for (int i = 0; i < 4; i++) {
+                    t[2 * i] = __builtin_shufflevector(v[i], v[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+                    t[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+                }
+                memcpy(v, t, sizeof v);
+            }
+            for (int i = 0; i < 8; i++) memcpy(out + (k + i) * 32 + g * 16, &v[i], 16);
+        }
+    put_rest(out, rows, k, n, 2);
+}
+
+/* Inlined twice, so that whole tiles are packed without looking where the matrix ends. */
+INLINE void pack(uint32_t format, struct rows rows, size_t n_blocks, uint8_t *out)
+{
+    switch (format) {
+    case SIS_F32:
+    case SIS_DECODED: pack_wide(rows, n_blocks, out); break;
+    case SIS_F16:
+    case SIS_BF16: pack_half(rows, n_blocks, out); break;
+    case SIS_Q8_0: pack_q8_0(rows, n_blocks, out); break;
+    case SIS_Q4_0: pack_q4_0(rows, n_blocks, out); break;
+    case SIS_Q4_K: pack_q4_k(rows, n_blocks, out); break;
+    case SIS_Q6_K: pack_q6_k(rows, n_blocks, out); break;
+    default: break;
+    }
+}
+
+/* Tile number `tile` of a weight whose `raw` is set. `scratch` holds TILE rows of floats, for SIS_DECODED. */
 void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch)
 {
-    static void (*const PACK[])(const uint8_t *, size_t, uint32_t, uint8_t *) = {
-        [SIS_F32] = pack_wide,  [SIS_F16] = pack_half,  [SIS_BF16] = pack_half,  [SIS_Q8_0] = pack_q8_0,
-        [SIS_Q4_0] = pack_q4_0, [SIS_Q4_K] = pack_q4_k, [SIS_Q6_K] = pack_q6_k, [SIS_DECODED] = pack_wide,
-    };
-    size_t first = tile * TILE, n_blocks = weight->n_cols / FORMATS[weight->format].values;
-    if (first + TILE > weight->n_rows || n_blocks % 2) memset(out, 0, sis_one_tile_bytes(weight->format, weight->n_cols));
-    for (uint32_t r = 0; r < TILE && first + r < weight->n_rows; r++) {
-        const uint8_t *row = weight->raw + (first + r) * weight->row_bytes;
-        if (weight->format == SIS_DECODED) {
-            weight->decode(row, weight->row_bytes, 1, weight->n_cols, scratch);
-            row = (const uint8_t *)scratch;
-        }
-        PACK[weight->format](row, n_blocks, r, out);
+    size_t first = tile * TILE, left = weight->n_rows - first, n_cols = weight->n_cols;
+    size_t n_blocks = n_cols / FORMATS[weight->format].values, bytes = sis_one_tile_bytes(weight->format, n_cols);
+    struct rows rows = {weight->raw + first * weight->row_bytes, weight->row_bytes, left < TILE ? (uint32_t)left : TILE};
+    if (weight->format == SIS_DECODED) {
+        weight->decode(rows.first, rows.stride, rows.n, n_cols, scratch);
+        rows = (struct rows){(const uint8_t *)scratch, n_cols * sizeof *scratch, rows.n};
     }
+    if (rows.n < TILE || n_blocks % 2) memset(out, 0, bytes);
+    if (rows.n == TILE) pack(weight->format, (struct rows){rows.first, rows.stride, TILE}, n_blocks, out);
+    else pack(weight->format, rows, n_blocks, out);
 }

@@ -32,7 +32,8 @@ static struct sizes measure(const struct sis_program *p, size_t n, size_t n_out,
         }
         if (op->kind == SIS_OP_LINEAR && op->weight->raw) {
             size_t tiles = (many ? 1u << LOG_TILES : 1) * sis_one_tile_bytes(op->weight->format, op->weight->n_cols);
-            raise_to(&s.raw_scratch, tiles + up(op->weight->n_cols * 4));
+            size_t decoded = op->weight->format == SIS_DECODED ? TILE * op->weight->n_cols * sizeof(float) : 0;
+            raise_to(&s.raw_scratch, tiles + up(decoded));
         }
     }
     s.scratch = s.many_scratch + s.raw_scratch;

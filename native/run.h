@@ -23,7 +23,7 @@ struct run {
     const struct many_rows *many[2]; /* NULL: too few rows */
     struct group_of_rows *groups[2];
     uint32_t n_groups[2];
-    uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a decoded row */
+    uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows */
     size_t scratch_bytes, raw_at;
     atomic_int error;
 };
