@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
+from attrs import evolve
 
 from sis_core.arrays import I32, U8
 from sis_core.block import Dense, Norm, NormKind
@@ -169,7 +170,8 @@ def gguf_names(weights: Mapping[str, Weight], architecture: str, n_layer: int, w
 def reordered(weight: Weight, order: I32) -> Weight:
     """The same rows in another order, or a vector's values: row ``i`` of the result is row ``order[i]`` of ``weight``.
 
-    A copy of the bytes in memory, made when first read: rows of a file cannot be read in place out of order.
+    A copy of the bytes in memory, made when first read and freed on release: rows of a file cannot be read in place out
+    of order.
     """
     if len(weight.shape) == 1:
         return Weight.from_array(weight.name, weight.dequantize()[order])
@@ -178,4 +180,8 @@ def reordered(weight: Weight, order: I32) -> Weight:
     def read() -> U8:
         return weight.raw[order].reshape(-1)
 
-    return Weight.of(weight.name, weight.format, weight.shape, read)
+    def release() -> None:
+        read.cache_clear()
+        weight.release()
+
+    return evolve(Weight.of(weight.name, weight.format, weight.shape, read), release=release)

@@ -7,11 +7,11 @@ import mmap
 import os
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
-from weakref import finalize
+from weakref import finalize, ref
 
 from sis_core.errors import ClosedError, GGUFError, SourceError
 from sis_core.gguf_file import foreign, shards
@@ -78,10 +78,11 @@ class GGUFFile:
             raise
 
     def raw(self, name: str) -> NDArray[uint8]:
-        """A tensor's bytes: `(n_bytes,)`, a read-only view into the mapped file.
+        """A tensor's bytes: `(n_bytes,)`, a read-only view into the file, which is mapped as long as there are views.
 
         Raises:
             KeyError: there is no such tensor.
+            SourceError: the system cannot map the file.
             GGUFError: the file has changed since it was opened; reading on would give wrong weights or kill Python.
             ClosedError: the file is closed.
         """
@@ -89,9 +90,7 @@ class GGUFFile:
 
         info = self.tensors[name]
         with self._lock:
-            part = self._open_part(info)
-            part.check_unchanged()
-            return np.frombuffer(part.mapped, np.uint8, info.n_bytes, info.offset)
+            return np.frombuffer(self._open_part(info).map(), np.uint8, info.n_bytes, info.offset)
 
     def release(self, name: str) -> None:
         """Tells the system that a tensor's pages are not needed for now. Views stay valid and read them again.
@@ -104,8 +103,8 @@ class GGUFFile:
         start = -(-info.offset // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (info.offset + info.n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         with self._lock:
-            mapped = self._open_part(info).mapped
-            if end > start and hasattr(mmap, "MADV_DONTNEED"):
+            mapped = self._open_part(info).mapped()
+            if mapped is not None and end > start and hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def close(self) -> None:
@@ -134,21 +133,20 @@ class GGUFFile:
 
 
 class _Part:
-    """One file: its header, its mapping, and what it looked like when it was opened."""
+    """One file: its header, its mapping while views hold it, and what it looked like when it was opened."""
 
     header: Header
-    mapped: mmap.mmap
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = _open_regular(path)
         self._close_fd = finalize(self, os.close, self._fd)
+        self.mapped: Callable[[], mmap.mmap | None] = lambda: None
         try:
             self._seen = self._look()
             with io.FileIO(self._fd, closefd=False) as file:
                 self.header = read_header(file, self._seen[0], str(path))
-            self.check_unchanged()  # mmap refuses a file that has shrunk with a riddle
-            self.mapped = mmap.mmap(self._fd, self._seen[0], access=mmap.ACCESS_READ)
+            self.check_unchanged()
         except OSError as error:
             self._close_fd()
             raise SourceError(f"cannot be read: {error}", where=str(path), fix="check the disk and the path") from error
@@ -171,12 +169,21 @@ class _Part:
             fix="open the model again once nothing writes to the file",
         )
 
+    def map(self) -> mmap.mmap:
+        """The mapping that views share; it goes when the last of them goes."""
+        self.check_unchanged()  # mmap refuses a file that has shrunk with a riddle
+        mapped = self.mapped()
+        if mapped is None:
+            try:
+                mapped = mmap.mmap(self._fd, self._seen[0], access=mmap.ACCESS_READ)
+            except OSError as error:
+                what = f"cannot be mapped: {error}"
+                raise SourceError(what, where=str(self.path), fix="check the disk and free memory") from error
+            self.mapped = ref(mapped)
+        return mapped
+
     def close(self) -> None:
         self._close_fd()
-        try:
-            self.mapped.close()
-        except BufferError:  # views are still held: the mapping goes when the last of them goes
-            return
 
 
 def _open_regular(path: Path) -> int:

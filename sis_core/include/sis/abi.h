@@ -198,7 +198,8 @@ SIS_EXPORT uint64_t sis_struct_size(uint32_t index);
 SIS_EXPORT uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols);
 /* Pack the weight's raw rows into `tiles` on up to n_threads threads. */
 SIS_EXPORT void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads);
-/* Decode rows[0..n) of a weight's raw bytes to float (n, n_cols). Formats F32 to Q6_K and DECODED. */
+/* Decode rows[0..n) of a weight to float (n, n_cols), from its tiles where it has them. Formats F32 to Q6_K, and DECODED
+ * from raw bytes. */
 SIS_EXPORT void sis_take(const struct sis_weight *weight, const int32_t *rows, uint64_t n, float *out);
 /* Bytes of workspace that a step of n rows with n_out output rows takes. */
 SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, uint64_t n, uint64_t n_out, uint32_t n_threads);
