@@ -13,7 +13,7 @@ from sis_core.errors import BackendError
 from sis_core.native.cache import NativeCache, NativeKV, page_nbytes
 from sis_core.native.program import Compiled, Program
 from sis_core.native.runner import Runner
-from sis_core.native.weights import RowReader, Store
+from sis_core.native.weights import Store
 from sis_core.pages import PAGE_SIZE, PageTable, pages_for
 from sis_core.quant import Weight
 from sis_core.reference.ops import BoundNorm
@@ -43,8 +43,8 @@ class NativeForward:
         embedding = network.embedding
         self._starts = layers.start == 0
         if self._starts:
-            self._rows = RowReader(runner.library, embedding.weight)
-            self._positions = RowReader(runner.library, embedding.positions) if embedding.positions else None
+            self._rows = store.reader(embedding.weight)
+            self._positions = store.reader(embedding.positions) if embedding.positions else None
             self._norm = BoundNorm(embedding.norm) if embedding.norm else None
 
     def _compile(self, blocks: Sequence[Block], *, logits: bool) -> Compiled:

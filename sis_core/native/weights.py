@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from sis_core import quant
-from sis_core.arrays import F32
+from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.native import abi
 from sis_core.native.library import Library, address
 from sis_core.native.memory import Arena
 
+PIECE_BYTES = 16 << 20  # packed in one call: between calls the original's pages are given back, and Ctrl-C is heard
 MAX_F16 = 6e4
 MIN_F16 = 1e-3  # a tensor whose largest value is below this would lose its small ones to half precision's denormals
 
@@ -76,17 +77,19 @@ class Store:
         if arena:
             self._owners.append(arena)
         done = 0
-        for name, weight in fresh.items():
-            if not self.packs(weight):
-                self._bound[name] = self._in_place(weight)
-                continue
-            assert arena is not None
-            size = self._tile_bytes(weight)
-            self._bound[name] = self._packed(weight, arena.take(size))
-            weight.release()
-            done += size
+
+        def advance(n_bytes: int) -> None:
+            nonlocal done
+            done += n_bytes
             if progress:
                 progress(done, total)
+
+        for name, weight in fresh.items():
+            if self.packs(weight):
+                assert arena is not None
+                self._bound[name] = self._packed(weight, arena.take(self._tile_bytes(weight)), advance)
+            else:
+                self._bound[name] = self._in_place(weight)
 
     def __getitem__(self, weight: quant.Weight) -> abi.Weight:
         return self._bound[key(weight)]
@@ -96,8 +99,8 @@ class Store:
         return self.floats(weight.dequantize().reshape(-1))
 
     def floats(self, values: F32) -> int:
-        """The address of an array that is kept as long as the store."""
-        array = np.ascontiguousarray(values, np.float32)
+        """The address of a copy that is kept as long as the store; the values may be a view that keeps a file mapped."""
+        array = np.array(values, np.float32, order="C")
         self._owners.append(array)
         return address(array)
 
@@ -125,66 +128,90 @@ class Store:
         self._owners += [weight, weight.format]
         return bound
 
-    def _packed(self, weight: quant.Weight, tiles: int) -> abi.Weight:
-        if weight.format.name in abi.FORMATS:
-            return self._pack_rows(self._source(weight), tiles, weight.n_rows)
-        format: quant.QuantFormat = quant.F16Format()
-        most = self._pack_decoded(weight, tiles, format)
-        if not MIN_F16 <= most <= MAX_F16:
-            format = quant.BF16Format()
-            self._pack_decoded(weight, tiles, format)
+    def _packed(self, weight: quant.Weight, tiles: int, advance: Callable[[int], None]) -> abi.Weight:
+        format: quant.QuantFormat = weight.format
+        if format.name in abi.FORMATS:
+            self._pack_rows(weight, tiles, advance)
+        else:
+            format = quant.F16Format()
+            most = self._pack_decoded(weight, tiles, format, advance)
+            if not MIN_F16 <= most <= MAX_F16:
+                format = quant.BF16Format()
+                self._pack_decoded(weight, tiles, format, lambda n_bytes: None)
         bound = abi.Weight(abi.FORMATS[format.name], 0, weight.n_rows, weight.n_cols)
         bound.tiles = tiles
         return bound
 
-    def _pack_decoded(self, weight: quant.Weight, tiles: int, format: quant.QuantFormat) -> float:
+    def _pack_rows(self, weight: quant.Weight, tiles: int, advance: Callable[[int], None]) -> None:
+        """Pack a weight piece by piece, so that no more than a piece of it is in memory twice."""
+        raw, piece_rows = weight.raw, _whole_tiles(PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
+        for start in range(0, weight.n_rows, piece_rows):
+            tiles += self._pack(raw[start : start + piece_rows], weight.format, weight.n_cols, tiles, advance)
+            weight.release()
+
+    def _pack_decoded(
+        self, weight: quant.Weight, tiles: int, format: quant.QuantFormat, advance: Callable[[int], None]
+    ) -> float:
         """Decode a weight, encode it in ``format`` and pack it panel by panel; the largest magnitude that was seen."""
-        # Sixteen rows make a tile, so panels of whole tiles can be packed one after another.
-        panel_rows = max(1, quant.PANEL_VALUES // weight.n_cols // abi.TILE) * abi.TILE
-        raw, most = weight.raw, 0.0
-        tile_bytes = int(self.library.tile_bytes(abi.FORMATS[format.name], abi.TILE, weight.n_cols))
+        raw, panel_rows, most = weight.raw, _whole_tiles(quant.PANEL_VALUES // weight.n_cols), 0.0
         for start in range(0, weight.n_rows, panel_rows):
             values = weight.decode(raw[start : start + panel_rows])
             most = max(most, float(np.abs(values).max()))
             rows = format.quantize(np.ascontiguousarray(values))
-            source = abi.Weight(abi.FORMATS[format.name], 0, len(rows), weight.n_cols)
-            source.raw, source.row_bytes = address(rows), rows.strides[0]
-            self.library.pack(ctypes.addressof(source), tiles + start // abi.TILE * tile_bytes, self.n_threads)
+            tiles += self._pack(rows, format, weight.n_cols, tiles, advance)
+        weight.release()
         return most
 
-    def _source(self, weight: quant.Weight) -> tuple[abi.Weight, object]:
-        raw = weight.raw
-        source = abi.Weight(abi.FORMATS[weight.format.name], 0, weight.n_rows, weight.n_cols)
-        source.raw, source.row_bytes = address(raw), raw.strides[0]
-        return source, raw
-
-    def _pack_rows(self, owned: tuple[abi.Weight, object], tiles: int, n_rows: int) -> abi.Weight:
-        source, _ = owned
+    def _pack(
+        self, rows: U8, format: quant.QuantFormat, n_cols: int, tiles: int, advance: Callable[[int], None]
+    ) -> int:
+        """Pack raw rows; the bytes that their tiles take."""
+        number = abi.FORMATS[format.name]
+        source = abi.Weight(number, 0, len(rows), n_cols)
+        source.raw, source.row_bytes = address(rows), rows.strides[0]
         self.library.pack(ctypes.addressof(source), tiles, self.n_threads)
-        bound = abi.Weight(source.format, 0, n_rows, source.n_cols)
-        bound.tiles = tiles
-        return bound
+        size = int(self.library.tile_bytes(number, len(rows), n_cols))
+        advance(size)
+        return size
+
+    def reader(self, weight: quant.Weight) -> RowReader:
+        """Single rows of a table: from the tiles of a head that is the same tensor, else from a copy or in place.
+
+        Packed models have a copy in memory, since a mapped file that shrinks ends the process.
+        """
+        bound = self._bound.get(key(weight))
+        tiles = bound if bound is not None and bound.tiles and weight.format.name in abi.FORMATS else None
+        return RowReader(self.library, weight, tiles=tiles, copy=self.pack)
+
+
+def _whole_tiles(n_rows: int) -> int:
+    """As many rows, but whole tiles, so that what is packed one after the other lies side by side."""
+    return max(1, n_rows // abi.TILE) * abi.TILE
 
 
 class RowReader:
-    """Single rows of a table as float32: the embedding."""
+    """Single rows of a table as float32: the embedding.
 
-    def __init__(self, library: Library, weight: quant.Weight) -> None:
-        self.library, self.weight = library, weight
-        self._bound: abi.Weight | None = None
-        if weight.format.name in abi.FORMATS or weight.format.decoder is not None:
-            raw = weight.raw
-            self._owner = raw
+    Args:
+        tiles: the table as tiles, which the caller keeps.
+        copy: read from a copy of the table, not from the file.
+    """
+
+    def __init__(
+        self, library: Library, weight: quant.Weight, *, tiles: abi.Weight | None = None, copy: bool = False
+    ) -> None:
+        self.library, self.weight, self._bound = library, weight, tiles
+        if tiles is None and (weight.format.name in abi.FORMATS or weight.format.decoder is not None):
+            self._raw = np.array(weight.raw) if copy else weight.raw
             number = abi.FORMATS.get(weight.format.name, abi.DECODED)
             self._bound = abi.Weight(number, 0, weight.n_rows, weight.n_cols)
-            self._bound.raw, self._bound.row_bytes = address(raw), raw.strides[0]
+            self._bound.raw, self._bound.row_bytes = address(self._raw), self._raw.strides[0]
             self._bound.decode = weight.format.decoder
-            self._address = ctypes.addressof(self._bound)
 
     def __call__(self, rows: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> F32:
         """``(n,)`` row numbers, which the caller has checked, to ``(n, n_cols)``."""
         if self._bound is None:
             return self.weight.take(rows)
         out = np.empty((len(rows), self.weight.n_cols), np.float32)
-        self.library.take(self._address, address(rows), len(rows), address(out))
+        self.library.take(ctypes.addressof(self._bound), address(rows), len(rows), address(out))
         return out
