@@ -19,7 +19,7 @@ static void pack_member(void *context, struct team *team, uint32_t member)
 void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads)
 {
     struct pack_job job = {weight, tiles};
-    team_run(n_threads, pack_member, &job);
+    team_run(n_threads, NULL, pack_member, &job);
 }
 
 struct read_job {
@@ -43,7 +43,7 @@ uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads)
 {
     struct read_job job = {.data = data, .bytes = bytes};
     uint64_t start = team_now();
-    team_run(n_threads, read_member, &job);
+    team_run(n_threads, NULL, read_member, &job);
     uint64_t time = team_now() - start;
     return time + (atomic_load(&job.sum) == 1); /* so that the reading cannot be left out */
 }

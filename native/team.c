@@ -1,16 +1,15 @@
 /* Members spin within a step, where the next phase is microseconds away, and sleep between steps. A futex costs 70 µs a
  * hand-off, which at ten phases a layer would be half of a small model's time; a spinning hand-off costs 0.5 µs. */
-#define _POSIX_C_SOURCE 200809L /* clock_gettime, in strict C11 */
+#define _GNU_SOURCE /* sched_setaffinity, and clock_gettime in strict C11 */
 #include "team.h"
-#include <pthread.h>
-#include <sched.h>
+#include "thread.h"
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 
 #define SPINS_BEFORE_YIELD 4000 /* some 50 µs: then somebody else needs the core */
 #define SLEEP_AFTER_NS 1000000
 #define LINE 64
+#define ANYWHERE (-1)
 
 struct team {
     uint32_t size;
@@ -21,39 +20,28 @@ struct team {
     _Alignas(64) atomic_uint generation;
     team_fn fn;
     void *context;
+    const int32_t *cpus;
 };
 
 struct worker {
     _Alignas(64) atomic_uint go;
     atomic_int asleep;
     uint32_t member;
-    pthread_mutex_t mutex;
-    pthread_cond_t wake;
+    int32_t cpu;   /* where it was pinned last, or ANYWHERE */
+    places allowed; /* where it may run otherwise */
+    lock mutex;
+    condition wake;
 };
 
 static struct team team;
 static struct worker workers[MAX_THREADS];
 static uint32_t n_workers;
 
-static pthread_mutex_t turn_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t turn_changed = PTHREAD_COND_INITIALIZER;
+static lock turn_mutex = LOCK_INITIALIZER;
+static condition turn_changed = CONDITION_INITIALIZER;
 static uint64_t next_ticket, serving;
 
-static inline void pause_cpu(void)
-{
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-uint64_t team_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
+uint64_t team_now(void) { return thread_now(); }
 
 uint32_t team_size(const struct team *t) { return t->size; }
 
@@ -108,7 +96,7 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
             ahead = (struct span){ahead.data + LINE, ahead.bytes - LINE};
         } else
             pause_cpu();
-        if (spins > SPINS_BEFORE_YIELD) sched_yield();
+        if (spins > SPINS_BEFORE_YIELD) thread_yield();
     }
 }
 
@@ -119,83 +107,98 @@ static void wait_for_work(struct worker *w, unsigned seen)
         if (atomic_load_explicit(&w->go, memory_order_acquire) != seen) return;
         pause_cpu();
         if (spins % 1024 == 1023 && team_now() - start > SLEEP_AFTER_NS) break;
-        if (spins > SPINS_BEFORE_YIELD && spins % 64 == 0) sched_yield();
+        if (spins > SPINS_BEFORE_YIELD && spins % 64 == 0) thread_yield();
     }
-    pthread_mutex_lock(&w->mutex);
+    lock_take(&w->mutex);
     atomic_store(&w->asleep, 1);
-    while (atomic_load(&w->go) == seen) pthread_cond_wait(&w->wake, &w->mutex);
+    while (atomic_load(&w->go) == seen) condition_wait(&w->wake, &w->mutex);
     atomic_store(&w->asleep, 0);
-    pthread_mutex_unlock(&w->mutex);
+    lock_give(&w->mutex);
 }
 
-static void *work(void *argument)
+static void move_to(struct worker *w, int32_t cpu)
+{
+    if (cpu == w->cpu) return;
+    if (cpu == ANYWHERE) thread_place(&w->allowed);
+    else thread_pin(cpu);
+    w->cpu = cpu;
+}
+
+static THREAD_RESULT work(void *argument)
 {
     struct worker *w = argument;
+    thread_places(&w->allowed);
     for (unsigned seen = 0;;) {
         wait_for_work(w, seen);
         seen++;
+        move_to(w, team.cpus ? team.cpus[w->member] : ANYWHERE);
         team.fn(team.context, &team, w->member);
         team_barrier(&team);
     }
-    return NULL;
+    return 0;
 }
 
 /* A child of fork has none of the threads, and locks that somebody may hold. */
 static void forget_workers(void)
 {
-    static const pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-    static const pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
     memset(workers, 0, sizeof workers);
     memset(&team, 0, sizeof team);
     n_workers = 0;
     next_ticket = serving = 0;
-    memcpy(&turn_mutex, &mutex, sizeof mutex);
-    memcpy(&turn_changed, &cond, sizeof cond);
+    turn_mutex = (lock)LOCK_INITIALIZER;
+    turn_changed = (condition)CONDITION_INITIALIZER;
 }
 
 static void start_workers(uint32_t wanted)
 {
     static int watched;
-    if (!watched) watched = pthread_atfork(NULL, NULL, forget_workers) == 0;
+    if (!watched) thread_after_fork(forget_workers);
+    watched = 1;
     while (n_workers + 1 < wanted) {
         struct worker *w = &workers[n_workers];
-        pthread_t thread;
         w->member = n_workers + 1;
-        pthread_mutex_init(&w->mutex, NULL);
-        pthread_cond_init(&w->wake, NULL);
-        if (pthread_create(&thread, NULL, work, w)) return; /* fewer threads give the same results */
-        pthread_detach(thread);
+        w->cpu = ANYWHERE;
+        w->mutex = (lock)LOCK_INITIALIZER;
+        w->wake = (condition)CONDITION_INITIALIZER;
+        if (!thread_start(work, w)) return; /* fewer threads give the same results */
         n_workers++;
     }
 }
 
-void team_run(uint32_t n_threads, team_fn fn, void *context)
+void team_run(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context)
 {
-    pthread_mutex_lock(&turn_mutex);
+    lock_take(&turn_mutex);
     uint64_t ticket = next_ticket++;
-    while (ticket != serving) pthread_cond_wait(&turn_changed, &turn_mutex);
-    pthread_mutex_unlock(&turn_mutex);
+    while (ticket != serving) condition_wait(&turn_changed, &turn_mutex);
+    lock_give(&turn_mutex);
 
     if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
     start_workers(n_threads);
     team.size = n_threads < 1 ? 1 : n_threads <= n_workers + 1 ? n_threads : n_workers + 1;
     team.fn = fn;
     team.context = context;
+    team.cpus = cpus;
     forget_claims(&team);
     for (uint32_t i = 0; i + 1 < team.size; i++) {
         struct worker *w = &workers[i];
         atomic_fetch_add(&w->go, 1);
         if (atomic_load(&w->asleep)) {
-            pthread_mutex_lock(&w->mutex);
-            pthread_cond_signal(&w->wake);
-            pthread_mutex_unlock(&w->mutex);
+            lock_take(&w->mutex);
+            condition_wake_all(&w->wake);
+            lock_give(&w->mutex);
         }
+    }
+    places before;
+    if (cpus) {
+        thread_places(&before);
+        thread_pin(cpus[0]);
     }
     fn(context, &team, 0);
     team_barrier(&team);
+    if (cpus) thread_place(&before);
 
-    pthread_mutex_lock(&turn_mutex);
+    lock_take(&turn_mutex);
     serving++;
-    pthread_cond_broadcast(&turn_changed);
-    pthread_mutex_unlock(&turn_mutex);
+    condition_wake_all(&turn_changed);
+    lock_give(&turn_mutex);
 }

@@ -21,12 +21,14 @@ TARGETS = {  # name: (zig target, wheel platform tag, library suffix)
     "linux-aarch64": ("aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64", ".so"),
     "macos-x86_64": ("x86_64-macos.11.0", "macosx_11_0_x86_64", ".dylib"),
     "macos-aarch64": ("aarch64-macos.11.0", "macosx_11_0_arm64", ".dylib"),
+    "windows-x86_64": ("x86_64-windows-gnu", "win_amd64", ".dll"),
 }
 COMPILE = [
     "-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno",
     "-Wall", "-Wextra", "-Werror",
 ]  # fmt: skip
 LINK = ["-shared", "-g0", "-s"]
+LINK_WINDOWS = ["-nostdlib", "-lkernel32"]  # zig would build a C library from source each time; see native/windows.c
 
 
 def this_machine() -> str:
@@ -78,7 +80,8 @@ class ZigHook(BuildHookInterface):  # type: ignore[type-arg,misc,unused-ignore]
             objects.append(str(scratch / f"{n}.o"))
             includes = [f"-I{include}", f"-I{shared / 'native'}"]
             self.zig(triple, *COMPILE, f"-mcpu={cpu}", *includes, "-c", str(path), "-o", objects[-1])
-        self.zig(triple, *LINK, *objects, "-o", str(scratch / name))
+        libraries = LINK_WINDOWS if "windows" in triple else []
+        self.zig(triple, *LINK, *objects, *libraries, "-o", str(scratch / name))
         return scratch / name
 
     def zig(self, triple: str, *args: str) -> None:

@@ -7,7 +7,7 @@ forward. None means "not mine". Backends are asked in order of score; the numpy 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from attrs import frozen
@@ -27,7 +27,11 @@ class BackendOptions:
 
     Attributes:
         n_threads: threads a step may use; None lets the backend decide.
-        pack: True to copy weights into the backend's layout, False to read them in place, None for its own rule.
+        pack: True to copy weights into the backend's layout, False to read them in place, None to pack when memory
+            allows.
+        decode: weights in formats that only Python can decode: True to decode them at load, False to decode panels in
+            each step, None to decode them at load when memory allows.
+        pin: True to keep each thread on a core of its own, where the system can.
         batch_invariant: results must not depend on which other rows share a step; see `sis_core.invariant`.
         kv_type: the cache type that sessions will ask for; a backend that cannot keep it answers None.
         progress: called with bytes done and bytes in all while weights are packed.
@@ -35,6 +39,8 @@ class BackendOptions:
 
     n_threads: int | None = None
     pack: bool | None = None
+    decode: bool | None = None
+    pin: bool = False
     batch_invariant: bool = False
     kv_type: str = "f16"
     progress: Callable[[int, int], None] | None = None
@@ -72,8 +78,19 @@ class Backend:
         return None
 
     def memory(self, network: Network, options: BackendOptions) -> int:
-        """Bytes of anonymous memory that binding ``network`` will take, beside the mapped file and the cache."""
+        """Bytes of anonymous memory that binding ``network`` will take for weights, beside the file and the cache."""
         return 0
+
+    def in_place(self, network: Network, options: BackendOptions) -> int:
+        """Bytes of weights that `memory` does not count: steps read them from the file. All of them, or by default none
+        where `memory` counts some."""
+        return 0 if self.memory(network, options) else views_nbytes(network.weights())
+
+
+def views_nbytes(weights: Iterable[Weight]) -> int:
+    """Bytes of different views of tensors."""
+    views = {(w.name, w.first_row, w.first_col, w.shape): w.nbytes for w in weights}
+    return sum(views.values())
 
 
 class NumpyBackend(Backend):

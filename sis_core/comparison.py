@@ -156,13 +156,12 @@ def _row(
         speeds.append(median(runner.sample(case) for _ in range(settings.repeat)))
     errors = tensor_errors(model, original) if original else []
     n_bytes = sum(info.n_bytes for info in model.file.tensors.values())
-    packed = max((backend.memory(model.network, model.options) for backend in model.backends), default=0)
     cache = model.forward.cache_nbytes(model.options.kv_type, settings.n_ctx)
     return FormatRow(
         name,
         bits,
         n_bytes / MIB,
-        ((packed or n_bytes) + cache) / MIB,
+        (model.fit.plan.weights + model.fit.plan.packed + cache) / MIB,
         score.perplexity,
         score.divergence.kl_mean if score.divergence else None,
         score.divergence.top1 if score.divergence else None,

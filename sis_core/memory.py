@@ -14,7 +14,7 @@ MIB = 1 << 20
 
 @frozen
 class MemoryPlan:
-    """Bytes a model will need: its weights (mapped or packed), its cache, and room for one step."""
+    """Bytes a model will need: weights in pages of its file, packed or decoded weights, its cache, room for a step."""
 
     weights: int
     packed: int
@@ -23,7 +23,12 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.weights + self.packed + self.cache + self.working
+        return self.weights + self.anonymous
+
+    @property
+    def anonymous(self) -> int:
+        """What the system cannot drop and read again."""
+        return self.packed + self.cache + self.working
 
     def __str__(self) -> str:
         parts = [("weights", self.weights), ("packed", self.packed), ("cache", self.cache), ("working", self.working)]

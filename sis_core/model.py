@@ -13,6 +13,7 @@ from sis_core.architecture import Architecture, ModelConfig, build_network
 from sis_core.backend import Backend, BackendOptions, bind, usable, why_idle
 from sis_core.block import Network
 from sis_core.errors import BackendError, FormatError, ModelError, SisError, TokenizerError
+from sis_core.fitting import Fit, fit
 from sis_core.gate import Gate
 from sis_core.gguf_file import GGUFFile, TensorInfo
 from sis_core.memory import MIB, MemoryPlan, available_memory
@@ -24,8 +25,6 @@ from sis_core.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound="Model")
-MIN_CTX = 256  # below this a context is not worth having: say what is missing instead
-STEP_ROWS = 512
 
 
 class Model:
@@ -36,6 +35,7 @@ class Model:
         config: sizes and parameters.
         network: the records that backends read.
         forward: the bound network.
+        fit: how weights are kept and what memory that takes; its options are `options`.
         backend: the name the user asked for, or that of the best backend used.
         degraded: placeholders and other guesses made while loading; 0 unless ``on_error="degrade"``.
     """
@@ -47,22 +47,23 @@ class Model:
         config: ModelConfig,
         network: Network,
         *,
-        backend: str | None,
-        options: BackendOptions,
+        backends: list[Backend],
+        asked: BackendOptions,
+        fit: Fit,
         shared: _SharedFile,
         degraded: int = 0,
         memory_limit: int | None = None,
     ) -> None:
         self.file, self.registry, self.config, self.network = file, registry, config, network
-        self.options, self.degraded, self.memory_limit = options, degraded, memory_limit
+        self.options, self.fit, self.degraded, self.memory_limit = fit.options, fit, degraded, memory_limit
         self.path: Path = file.path
-        self._shared = shared
+        self._asked, self._shared = asked, shared
         self._gate = Gate(str(file.path))
         self._lock = threading.Lock()
         self._tokenizer: Tokenizer | None = None
-        self.backends = choose_backends(registry, backend)
+        self.backends = backends
         self.backend = self.backends[0].name
-        self.forward: Forward = bind(network, self.backends, options)
+        self.forward: Forward = bind(network, self.backends, self.options)
         shared.add()
 
     @property
@@ -87,7 +88,7 @@ class Model:
         """An empty cache for ``max_tokens`` tokens; MemoryLimitError with the sum when it cannot fit."""
         with self._gate:
             size = self.forward.cache_nbytes(self.options.kv_type, max_tokens)
-            limit = available_memory() if self.memory_limit is None else min(self.memory_limit, available_memory())
+            limit = min(_limit(self.memory_limit), available_memory())
             MemoryPlan(0, 0, size, 0).check(limit, f"a cache of {max_tokens} tokens")
             return self.forward.new_cache(self.options.kv_type, max_tokens)
 
@@ -99,9 +100,12 @@ class Model:
     def with_backend(self, backend: str) -> Self:
         """A second model over the same file with another backend; each is closed on its own."""
         with self._gate:
+            backends, where = choose_backends(self.registry, backend), str(self.path)
+            fitting = fit(self.config, self.network, None, self._asked, backends, _limit(self.memory_limit), where)
+            fitting.tell(where)
             other = type(self)(
                 self.file, self.registry, self.config, self.network,
-                backend=backend, options=self.options, shared=self._shared, degraded=self.degraded,
+                backends=backends, asked=self._asked, fit=fitting, shared=self._shared, degraded=self.degraded,
                 memory_limit=self.memory_limit,
             )  # fmt: skip
             other._tokenizer = self._tokenizer
@@ -189,18 +193,27 @@ def open_model(
         config, network, tensors = build(n_ctx)
         if config.n_ctx > config.n_ctx_train:
             log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
-        fitting = fit_context(config, network, n_ctx, options, registry, backend, memory_limit, str(path))
-        if fitting != config.n_ctx:  # a family may choose its frequencies by the context
-            config, network, tensors = build(fitting)
-        shared = _SharedFile(file)
+        backends = choose_backends(registry, backend)
+        fitting = fit(config, network, n_ctx, options, backends, _limit(memory_limit), str(path))
+        if fitting.n_ctx != config.n_ctx:
+            log.warning(
+                "%s: context cut from %d to %d tokens to fit %d MiB of memory",
+                path, config.n_ctx, fitting.n_ctx, fitting.limit // MIB,
+            )  # fmt: skip
+            config, network, tensors = build(fitting.n_ctx)  # a family may choose its frequencies by the context
+        fitting.tell(str(path))
         return kind(
             file, registry, config, network,
-            backend=backend, options=options, shared=shared, degraded=tensors.degraded,
+            backends=backends, asked=options, fit=fitting, shared=_SharedFile(file), degraded=tensors.degraded,
             memory_limit=memory_limit,
         )  # fmt: skip
     except BaseException:
         file.close()
         raise
+
+
+def _limit(memory_limit: int | None) -> int:
+    return available_memory() if memory_limit is None else memory_limit
 
 
 def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
@@ -269,39 +282,6 @@ def choose_backends(registry: Registry, name: str | None) -> list[Backend]:
     if reason := why_idle(backend):
         raise BackendError(f"cannot work here: {reason}", where=f"backend {name}", fix="choose another with --backend")
     return [backend]
-
-
-def fit_context(
-    config: ModelConfig,
-    network: Network,
-    wanted: int | None,
-    options: BackendOptions,
-    registry: Registry,
-    backend: str | None,
-    memory_limit: int | None,
-    where: str,
-) -> int:
-    """A context that memory allows: exactly ``wanted``, or the longest up to the trained length."""
-    limit = available_memory() if memory_limit is None else memory_limit
-    packed = max((b.memory(network, options) for b in choose_backends(registry, backend)), default=0)
-    views = {(w.name, w.first_row, w.first_col, w.shape): w.nbytes for w in network.weights()}
-    weights = 0 if packed else sum(views.values())
-    working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
-    per_token = sum(b.state.nbytes(1, 4 if options.kv_type == "f32" else 2) for b in network.blocks if b.state)
-
-    def plan(n_ctx: int) -> MemoryPlan:
-        return MemoryPlan(weights, packed, n_ctx * per_token, working)
-
-    if wanted is not None:
-        plan(wanted).check(limit, where)
-        return wanted
-    plan(min(MIN_CTX, config.n_ctx)).check(limit, where)
-    room = limit - plan(0).total
-    fitting = config.n_ctx if per_token == 0 else min(config.n_ctx, room // per_token)
-    if fitting < config.n_ctx:
-        free = limit // MIB
-        log.warning("%s: context cut from %d to %d tokens to fit %d MiB of memory", where, config.n_ctx, fitting, free)
-    return fitting
 
 
 def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:

@@ -95,6 +95,7 @@ class Step(ctypes.Structure):
         )),
         *((name, c_void_p) for name in (
             "hidden", "out", "positions", "slots", "outputs", "groups", "kv", "rotations", "workspace",
+            "cpus",
         )),
     ]  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
-from sis_core.backend import Backend, BackendOptions
+from sis_core.backend import Backend, BackendOptions, views_nbytes
 from sis_core.block import Attention, Block, FeedForward, Network, Norm, Residual
 from sis_core.errors import BackendError
 from sis_core.native import abi
@@ -13,7 +13,7 @@ from sis_core.native.forward import NativeForward, NativeLayer, NativeLinear
 from sis_core.native.library import Library, default_threads, huge_pages, open_library, read_bandwidth
 from sis_core.native.program import Rotations, Unsupported, dense_weights
 from sis_core.native.runner import Runner
-from sis_core.native.weights import Store
+from sis_core.native.weights import Store, key
 from sis_core.quant import Weight
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class NativeBackend(Backend):
         try:
             weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
             self._check_ends(network, layers)
+            self._check_decoded(weights, options)
             store, runner = self._tools(options)
             store.bind(weights, options.progress)
             return NativeForward(self.name, network, layers, store, runner)
@@ -70,6 +71,7 @@ class NativeBackend(Backend):
         try:
             weights = list(dense_weights([block], None))
             n_embd = _width(block)
+            self._check_decoded(weights, options)
             store, runner = self._tools(options)
             store.bind(weights, options.progress)
             return NativeLayer(block, n_embd, store, runner)
@@ -78,7 +80,7 @@ class NativeBackend(Backend):
             return None
 
     def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
-        if len(weight.shape) != 2:
+        if len(weight.shape) != 2 or (options.decode is False and Store.only_python(weight)):
             return None
         store, runner = self._tools(options)
         store.bind([weight], options.progress)
@@ -88,7 +90,14 @@ class NativeBackend(Backend):
         if self.idle_reason():
             return 0
         store, _ = self._tools(options)
-        return store.nbytes([*_all_dense(network), network.head.dense.weight])
+        return store.nbytes(_copied(network, store, options))
+
+    def in_place(self, network: Network, options: BackendOptions) -> int:
+        if self.idle_reason():
+            return super().in_place(network, options)
+        store, _ = self._tools(options)
+        copied = {key(weight) for weight in _copied(network, store, options)}
+        return views_nbytes(weight for weight in network.weights() if key(weight) not in copied)
 
     def _tools(self, options: BackendOptions) -> tuple[Store, Runner]:
         n_threads = options.n_threads or default_threads()
@@ -97,6 +106,12 @@ class NativeBackend(Backend):
         return Store(library, n_threads, pack), Runner(
             library, Rotations(), n_threads, invariant=options.batch_invariant
         )
+
+    @staticmethod
+    def _check_decoded(weights: list[Weight], options: BackendOptions) -> None:
+        for weight in weights:
+            if options.decode is False and Store.only_python(weight):
+                raise Unsupported(f"{weight.format.name} without decoding it at load, which memory does not allow")
 
     @staticmethod
     def _check_ends(network: Network, layers: range) -> None:
@@ -134,11 +149,13 @@ def _width(block: Block) -> int:
     raise Unsupported("a block without a matrix")
 
 
-def _all_dense(network: Network) -> list[Weight]:
-    found: list[Weight] = []
+def _copied(network: Network, store: Store, options: BackendOptions) -> list[Weight]:
+    """The weights that binding a network copies."""
+    found = [network.head.dense.weight]
     for block in network.blocks:
         try:
             found += dense_weights([block], None)
         except Unsupported:
             continue
-    return found
+    decode = options.decode is not False
+    return [weight for weight in found if store.packs(weight) and (decode or not store.only_python(weight))]

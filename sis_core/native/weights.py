@@ -17,7 +17,7 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.native import abi
 from sis_core.native.library import Library, address
-from sis_core.native.memory import Arena
+from sis_core.native.memory import Arena, copied
 
 PIECE_BYTES = 16 << 20  # packed in one call: between calls the original's pages are given back, and Ctrl-C is heard
 MAX_F16 = 6e4
@@ -53,13 +53,14 @@ class Store:
             return known
         return abi.DECODED if weight.format.decoder is not None else abi.F16
 
+    @staticmethod
+    def only_python(weight: quant.Weight) -> bool:
+        """Rung 1: nothing native can decode this weight."""
+        return not (_brings_linear(weight) or weight.format.name in abi.FORMATS or weight.format.decoder is not None)
+
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
-        if _brings_linear(weight):
-            return False
-        if weight.format.name not in abi.FORMATS:
-            return weight.format.decoder is None
-        return self.pack
+        return self.only_python(weight) or (self.pack and weight.format.name in abi.FORMATS)
 
     def nbytes(self, weights: Iterable[quant.Weight]) -> int:
         """Bytes of memory that packing these takes."""
@@ -99,7 +100,7 @@ class Store:
         return self.floats(weight.dequantize().reshape(-1))
 
     def floats(self, values: F32) -> int:
-        """The address of a copy that is kept as long as the store; the values may be a view that keeps a file mapped."""
+        """The address of a copy that is kept as long as the store: values may be a view that keeps a file mapped."""
         array = np.array(values, np.float32, order="C")
         self._owners.append(array)
         return address(array)
@@ -201,8 +202,8 @@ class RowReader:
         self, library: Library, weight: quant.Weight, *, tiles: abi.Weight | None = None, copy: bool = False
     ) -> None:
         self.library, self.weight, self._bound = library, weight, tiles
-        if tiles is None and (weight.format.name in abi.FORMATS or weight.format.decoder is not None):
-            self._raw = np.array(weight.raw) if copy else weight.raw
+        if tiles is None and not Store.only_python(weight):
+            self._raw = copied(weight.raw) if copy else weight.raw
             number = abi.FORMATS.get(weight.format.name, abi.DECODED)
             self._bound = abi.Weight(number, 0, weight.n_rows, weight.n_cols)
             self._bound.raw, self._bound.row_bytes = address(self._raw), self._raw.strides[0]

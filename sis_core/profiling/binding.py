@@ -148,6 +148,9 @@ class ProfilingBackend(Backend):
     def memory(self, network: Network, options: BackendOptions) -> int:
         return max((backend.memory(network, options) for backend in self.inner), default=0)
 
+    def in_place(self, network: Network, options: BackendOptions) -> int:
+        return max((backend.in_place(network, options) for backend in self.inner), default=0)
+
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
         for backend in self.inner:
             if (forward := backend.forward(network, layers, options)) is None:

@@ -185,6 +185,7 @@ struct sis_step {
     const struct sis_kv *kv;
     const struct sis_rotation *rotations;
     uint8_t *workspace; /* sis_workspace bytes, aligned to 64 */
+    const int32_t *cpus; /* (n_threads,): the processor that each thread keeps to; NULL: wherever the system likes */
 };
 
 /* The version of this contract that the library speaks. */
