@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
@@ -173,7 +173,9 @@ def load(
     kv_type: str = "f16",
     n_threads: int | None = None,
     pack: bool | None = None,
+    pin: bool = False,
     batch_invariant: bool = False,
+    progress: Callable[[int, int], None] | None = None,
     on_error: Policy = "strict",
     memory_limit: int | None = None,
     registry: Registry | None = None,
@@ -186,7 +188,7 @@ def load(
         n_ctx: tokens of context; None for what the model was trained for and memory allows.
         kv_type: how keys and values are kept: ``f16`` or ``f32``.
         n_threads: threads for arithmetic; None lets the backend decide.
-        pack, batch_invariant: see `sis_core.backend.BackendOptions`.
+        pack, pin, batch_invariant, progress: see `sis_core.backend.BackendOptions`.
         on_error: ``strict`` raises, ``degrade`` goes on with a warning and marks its results.
         memory_limit: bytes that may be used; None for what is free.
         registry: plugins to use; None for all that are installed.
@@ -203,7 +205,9 @@ def load(
         registry,
         backend=backend,
         n_ctx=n_ctx,
-        options=BackendOptions(n_threads=n_threads, pack=pack, batch_invariant=batch_invariant, kv_type=kv_type),
+        options=BackendOptions(
+            n_threads=n_threads, pack=pack, pin=pin, batch_invariant=batch_invariant, kv_type=kv_type, progress=progress
+        ),
         degrade=on_error == "degrade",
         memory_limit=memory_limit,
     )

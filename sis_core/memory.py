@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 from attrs import frozen
 
+from sis_core.cgroup import free_memory
 from sis_core.errors import MemoryLimitError
 
 MIB = 1 << 20
@@ -31,7 +30,7 @@ class MemoryPlan:
         return self.packed + self.cache + self.working
 
     def __str__(self) -> str:
-        parts = [("weights", self.weights), ("packed", self.packed), ("cache", self.cache), ("working", self.working)]
+        parts = [("in place", self.weights), ("packed", self.packed), ("cache", self.cache), ("working", self.working)]
         return (
             " + ".join(f"{name} {size / MIB:,.0f}" for name, size in parts if size) + f" = {self.total / MIB:,.0f} MiB"
         )
@@ -48,12 +47,5 @@ class MemoryPlan:
 
 def available_memory() -> int:
     """Bytes that can be used without swapping, within the limit of this process's control group if it has one."""
-    available = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-        if limit != "max":
-            available = min(available, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):
-        pass  # no control group, or one of the first version
-    return available
+    available, allowed = int(psutil.virtual_memory().available), free_memory()
+    return available if allowed is None else min(available, allowed)

@@ -30,7 +30,7 @@ def registry() -> Registry:
 def test_what_does_not_fit_is_refused_with_the_sum(tmp_path: Path, registry: Registry) -> None:
     path = write_model(tmp_path / "m.gguf", metadata(llama__context_length=1 << 20))
     with pytest.raises(
-        MemoryLimitError, match=r"needs weights .* \+ cache 128 \+ working .* = .* MiB, but 64 MiB are free.*--ctx"
+        MemoryLimitError, match=r"needs in place .* \+ cache 128 \+ working .* = .* MiB, but 64 MiB are free.*--ctx"
     ):
         open_model(Model, path, registry, n_ctx=1 << 20, memory_limit=64 * MIB)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import click
 
 from sis_core.cli.main import prefer_pairs
+from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
 from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
@@ -25,8 +27,11 @@ MODEL_OPTIONS = [
     click.option("--kv-type", default="f16", show_default=True, help="How keys and values are kept: f16 or f32."),
     click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
     click.option(
-        "--pack/--no-pack", default=None, help="Copy weights into the backend's layout, or read them in place."
+        "--pack/--no-pack",
+        default=None,
+        help="Copy weights into the backend's layout, or read them in place (default: copy them when memory allows).",
     ),
+    click.option("--pin/--no-pin", default=False, help="Keep each thread on a core of its own (Linux)."),
     click.option("--batch-invariant", is_flag=True, help="Same numbers whatever else shares a step; slower."),
     click.option(
         "--on-error",
@@ -58,9 +63,11 @@ def registry_of(ctx: click.Context) -> Registry:
 
 def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     """Load the model that the options of `model_options` describe, taking them out of ``options``."""
-    names = ("backend", "n_ctx", "kv_type", "n_threads", "pack", "batch_invariant", "on_error")
+    names = ("backend", "n_ctx", "kv_type", "n_threads", "pack", "pin", "batch_invariant", "on_error")
     chosen = {name: options.pop(name) for name in names}
-    return load(options.pop("model"), registry=registry_of(ctx), **chosen)
+    with progress_bar() as update:
+        packing = partial(update, "packing")
+        return load(options.pop("model"), registry=registry_of(ctx), progress=packing, **chosen)
 
 
 def read_input() -> str:

@@ -17,7 +17,7 @@ import psutil
 from sis_core.backend import why_idle
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.language_model import LanguageModel
-from sis_core.memory import available_memory
+from sis_core.memory import MIB, available_memory
 from sis_core.registry import Registry
 from sis_core.scan import check_tensors
 
@@ -80,9 +80,8 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     types = Counter(info.type_name for info in model.file.tensors.values())
     click.echo("types: " + ", ".join(f"{name} ×{n}" for name, n in types.most_common()))
     click.echo(f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for")
-    cache = model.forward.cache_nbytes(model.options.kv_type, config.n_ctx)
-    weights = sum(info.n_bytes for info in model.file.tensors.values())
-    click.echo(f"memory: weights {human_bytes(weights)}, cache {human_bytes(cache)} when full")
+    click.echo(f"memory: {model.fit.plan}, of {model.fit.limit / MIB:,.0f} MiB that were free")
+    click.echo(model.fit.layout)
     for grain, layers in groupby(enumerate(model.grains), key=lambda pair: pair[1]):
         numbers = [i for i, _ in layers]
         click.echo(f"layers {numbers[0]} to {numbers[-1]}: {grain}")

@@ -10,9 +10,10 @@ from sis_core.block import Attention, Block, FeedForward, Network, Norm, Residua
 from sis_core.errors import BackendError
 from sis_core.native import abi
 from sis_core.native.forward import NativeForward, NativeLayer, NativeLinear
-from sis_core.native.library import Library, default_threads, huge_pages, open_library, read_bandwidth
+from sis_core.native.library import Library, huge_pages, open_library, read_bandwidth
 from sis_core.native.program import Rotations, Unsupported, dense_weights
 from sis_core.native.runner import Runner
+from sis_core.native.threads import default_threads, describe_threads, pinned_cpus
 from sis_core.native.weights import Store, key
 from sis_core.quant import Weight
 
@@ -44,7 +45,9 @@ class NativeBackend(Backend):
             return reason
         library = self.library()
         note = f" ({library.isa_reason})" if library.isa_reason else ""
-        return f"{library.isa_name}{note}, {default_threads()} threads, huge pages: {huge_pages()}"
+        speed = self.read_bandwidth() / 1e9
+        threads = describe_threads()
+        return f"{library.isa_name}{note}, {threads}, huge pages: {huge_pages()}, memory read at {speed:.1f} GB/s"
 
     def read_bandwidth(self, n_threads: int | None = None) -> float:
         """Bytes per second that can be read from memory here: the limit of decoding."""
@@ -58,7 +61,7 @@ class NativeBackend(Backend):
             weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
             self._check_ends(network, layers)
             self._check_decoded(weights, options)
-            store, runner = self._tools(options)
+            store, runner = self._store(options), self._runner(options)
             store.bind(weights, options.progress)
             return NativeForward(self.name, network, layers, store, runner)
         except Unsupported as reason:
@@ -72,7 +75,7 @@ class NativeBackend(Backend):
             weights = list(dense_weights([block], None))
             n_embd = _width(block)
             self._check_decoded(weights, options)
-            store, runner = self._tools(options)
+            store, runner = self._store(options), self._runner(options)
             store.bind(weights, options.progress)
             return NativeLayer(block, n_embd, store, runner)
         except Unsupported as reason:
@@ -82,30 +85,30 @@ class NativeBackend(Backend):
     def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
         if len(weight.shape) != 2 or (options.decode is False and Store.only_python(weight)):
             return None
-        store, runner = self._tools(options)
+        store, runner = self._store(options), self._runner(options)
         store.bind([weight], options.progress)
         return NativeLinear.of(weight, store, runner)
 
     def memory(self, network: Network, options: BackendOptions) -> int:
         if self.idle_reason():
             return 0
-        store, _ = self._tools(options)
+        store = self._store(options)
         return store.nbytes(_copied(network, store, options))
 
     def in_place(self, network: Network, options: BackendOptions) -> int:
         if self.idle_reason():
             return super().in_place(network, options)
-        store, _ = self._tools(options)
+        store = self._store(options)
         copied = {key(weight) for weight in _copied(network, store, options)}
         return views_nbytes(weight for weight in network.weights() if key(weight) not in copied)
 
-    def _tools(self, options: BackendOptions) -> tuple[Store, Runner]:
+    def _store(self, options: BackendOptions) -> Store:
+        return Store(self.library(), options.n_threads or default_threads(), options.pack is not False)
+
+    def _runner(self, options: BackendOptions) -> Runner:
         n_threads = options.n_threads or default_threads()
-        library = self.library()
-        pack = True if options.pack is None else options.pack
-        return Store(library, n_threads, pack), Runner(
-            library, Rotations(), n_threads, invariant=options.batch_invariant
-        )
+        cpus = pinned_cpus(n_threads) if options.pin else None
+        return Runner(self.library(), Rotations(), n_threads, cpus, invariant=options.batch_invariant)
 
     @staticmethod
     def _check_decoded(weights: list[Weight], options: BackendOptions) -> None:

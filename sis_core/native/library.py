@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from sis_core.errors import BackendError
 from sis_core.native import abi
+from sis_core.native.threads import default_threads
 
 SUFFIX = {"Darwin": ".dylib", "Windows": ".dll"}.get(platform.system(), ".so")
 
@@ -82,12 +82,6 @@ def open_library(package: str) -> Library:
     if isinstance(found, BackendError):
         raise found
     return found
-
-
-def default_threads() -> int:
-    """One thread for each physical core that this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
 
 
 def huge_pages() -> str:

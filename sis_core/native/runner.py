@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,18 @@ NO_ROWS = np.zeros(1, np.int32)
 class Runner:
     """Runs compiled programs; keeps workspaces between steps, one for each step that runs at a time."""
 
-    def __init__(self, library: Library, rotations: Rotations, n_threads: int, *, invariant: bool = False) -> None:
+    def __init__(
+        self,
+        library: Library,
+        rotations: Rotations,
+        n_threads: int,
+        cpus: Sequence[int] | None = None,
+        *,
+        invariant: bool = False,
+    ) -> None:
+        """``cpus``: one processor for each thread to keep to, or None to leave that to the system."""
         self.library, self.rotations, self.n_threads = library, rotations, n_threads
+        self._cpus = None if cpus is None else np.array(cpus, np.int32)
         self.invariant = invariant
         self._idle: list[U8] = []
         self._lock = threading.Lock()
@@ -48,6 +59,7 @@ class Runner:
                 address(hidden), address(out), address(plan.positions), address(plan.slots),
                 address(NO_ROWS if outputs is None or not k else outputs), ctypes.addressof(groups),
                 ctypes.addressof(records) if records is not None else None, rotations.address, address(workspace),
+                None if self._cpus is None else address(self._cpus),
             )  # fmt: skip
             code = self.library.run(program.address, ctypes.addressof(step))
         finally:
