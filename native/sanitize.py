@@ -1,6 +1,6 @@
 """Builds a plugin's library with the address and undefined-behaviour sanitizers and runs the native tests with it.
 
-    python native/sanitize.py                      # plugins/x86, gcc, tests/test_x86.py
+    python native/sanitize.py                      # plugins/x86, gcc, all native tests
     CC=clang python native/sanitize.py -k linears  # further arguments go to pytest
 
 Needs a compiler with its sanitizer runtimes (Debian: gcc, or clang with libclang-rt-dev): those of zig are not shared
@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
+TESTS = [str(ROOT / "tests" / f"test_{name}.py") for name in ("x86", "native_load", "threads")]
 FLAGS = [
     "-std=c11", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",
     "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer",
@@ -66,7 +67,7 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        command = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "test_x86.py"), *sys.argv[1:]]
+        command = [sys.executable, "-m", "pytest", "-q", *TESTS, *sys.argv[1:]]
         return subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
 
 

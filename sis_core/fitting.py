@@ -95,20 +95,22 @@ def fit(
         for decode in ((True, False) if options.decode is None else (options.decode,))
         for pack in ((True, False) if options.pack is None else (options.pack,))
     ]
-    plans = [plan(choice, least) for choice in choices]
-    chosen = next((i for i, made in enumerate(plans) if made.total <= limit), None)
-    if chosen is None:  # pages of the file need not all be in memory at once
-        chosen = next((i for i, made in enumerate(plans) if made.anonymous <= limit), None)
-    if chosen is None:
-        plans[-1].check(limit, where)
-        raise AssertionError("unreachable: a plan that fits is chosen")
+    plans: list[MemoryPlan] = []
+    for choice in choices:
+        plans.append(plan(choice, least))
+        if plans[-1].total <= limit:
+            break
+    else:  # pages of the file need not all be in memory at once
+        fitting = [i for i, made in enumerate(plans) if made.anonymous <= limit]
+        if not fitting:
+            plans[-1].check(limit, where)
+        choice = choices[fitting[0]]
     n_ctx = least
     if wanted is None:
-        room = limit - plan(choices[chosen], 0).total
+        room = limit - plan(choice, 0).total
         n_ctx = config.n_ctx if per_token == 0 else max(least, min(config.n_ctx, room // per_token))
-    refused = plans[0] if chosen else None
-    made = plan(choices[chosen], n_ctx)
-    return Fit(n_ctx, choices[chosen], made, limit, refused, options.pack is not None)
+    refused = plans[0] if choice is not choices[0] else None
+    return Fit(n_ctx, choice, plan(choice, n_ctx), limit, refused, options.pack is not None)
 
 
 def _weights(backend: Backend, network: Network, options: BackendOptions) -> tuple[int, int]:
