@@ -12,8 +12,9 @@ static void pack_member(void *context, struct team *team, uint32_t member)
 {
     const struct pack_job *job = context;
     size_t bytes = sis_one_tile_bytes(job->weight->format, job->weight->n_cols);
-    size_t n_tiles = (job->weight->n_rows + TILE - 1) / TILE;
-    for (uint32_t t; (t = team_claim(team, member, (uint32_t)n_tiles)) < n_tiles;) sis_pack_tile(job->weight, t, job->tiles + t * bytes, NULL);
+    uint32_t n_tiles = (uint32_t)((job->weight->n_rows + TILE - 1) / TILE);
+    for (uint32_t t; (t = team_claim(team, member, n_tiles)) < n_tiles;)
+        sis_pack_tile(job->weight, t, job->tiles + t * bytes, NULL);
 }
 
 void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads)

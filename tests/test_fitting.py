@@ -62,9 +62,7 @@ def opened(path: Path, spare: float | None, backend: str = "hungry", **options: 
         (60, {"pack": False, "decode": True}, False, True),
     ],
 )
-def test_the_rule(
-    spare: float, options: dict[str, bool], pack: bool | None, decode: bool, random_model: Path
-) -> None:
+def test_the_rule(spare: float, options: dict[str, bool], pack: bool | None, decode: bool, random_model: Path) -> None:
     if pack is None:
         with pytest.raises(MemoryLimitError, match=r"packed \d+ \+ cache .* are free"):
             opened(random_model, spare, **options)
