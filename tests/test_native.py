@@ -61,7 +61,9 @@ def test_prototypes_are_those_of_the_header() -> None:
 def test_numbers_are_those_of_the_header() -> None:
     values = {}
     for body in re.findall(r"^enum \w+ \{(.*?)\};", TEXT, flags=re.S | re.M):
-        values.update({name: int(value) for name, value in re.findall(r"(SIS_\w+) = (\d+)", body)})
+        listed = [part.strip() for part in body.split(",")]
+        assert all(re.fullmatch(r"SIS_\w+ = \d+", part) for part in listed), "every number stands in the header"
+        values.update({name: int(value) for name, value in (part.split(" = ") for part in listed)})
     values.update({name: int(value) for name, value in re.findall(r"#define (SIS_\w+) (\d+)", TEXT)})
     ours = {f"SIS_{name}": number for name, number in abi.FORMATS.items()}
     ours |= {"SIS_DECODED": abi.DECODED, "SIS_FOREIGN": abi.FOREIGN, "SIS_ABI": abi.ABI, "SIS_OUT": abi.OUT}
@@ -72,6 +74,12 @@ def test_numbers_are_those_of_the_header() -> None:
     ours |= {f"SIS_{name}": getattr(abi, name) for name in ("ADD", "GATED", "LAYER_NORM", "NEOX")}
     ours |= {"SIS_Q8": abi.FOR_Q8, "SIS_FLOAT": abi.FOR_FLOAT, "SIS_INVARIANT": abi.INVARIANT}
     assert {name: number for name, number in values.items() if not name.startswith("SIS_N_")} == ours
+
+
+def test_sizes_are_those_of_the_kernels() -> None:
+    kernels = (Path(__file__).parents[1] / "native" / "kernels.h").read_text("utf-8")
+    found = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)", kernels)}
+    assert (found["TILE"], found["MAX_HEAD"]) == (abi.TILE, abi.MAX_HEAD)
 
 
 def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

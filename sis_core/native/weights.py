@@ -36,6 +36,11 @@ def _brings_linear(weight: quant.Weight) -> bool:
     return callable(getattr(weight.format, "native_linear", None))
 
 
+def _decodes(weight: quant.Weight) -> bool:
+    """Whether native code can decode rows of this weight."""
+    return weight.format.name in abi.FORMATS or weight.format.decoder is not None
+
+
 class Store:
     """The bound weights of one model: each packed once, however often it is used."""
 
@@ -55,8 +60,8 @@ class Store:
 
     @staticmethod
     def only_python(weight: quant.Weight) -> bool:
-        """Rung 1: nothing native can decode this weight."""
-        return not (_brings_linear(weight) or weight.format.name in abi.FORMATS or weight.format.decoder is not None)
+        """Rung 1: nothing native can decode this weight or multiply by it."""
+        return not (_brings_linear(weight) or _decodes(weight))
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
@@ -202,7 +207,7 @@ class RowReader:
         self, library: Library, weight: quant.Weight, *, tiles: abi.Weight | None = None, copy: bool = False
     ) -> None:
         self.library, self.weight, self._bound = library, weight, tiles
-        if tiles is None and not Store.only_python(weight):
+        if tiles is None and _decodes(weight):
             self._raw = copied(weight.raw) if copy else weight.raw
             number = abi.FORMATS.get(weight.format.name, abi.DECODED)
             self._bound = abi.Weight(number, 0, weight.n_rows, weight.n_cols)
