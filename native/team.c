@@ -27,7 +27,7 @@ struct worker {
     _Alignas(64) atomic_uint go;
     atomic_int asleep;
     uint32_t member;
-    int32_t cpu;   /* where it was pinned last, or ANYWHERE */
+    int32_t cpu;    /* where it was pinned last, or ANYWHERE */
     places allowed; /* where it may run otherwise */
     lock mutex;
     condition wake;

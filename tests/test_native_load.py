@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import sis_llama
 from tiny_models import metadata, tensors, write_model
+from workbench import sis
 
 from sis_core import hookimpl
 from sis_core.backend import BackendOptions
@@ -260,3 +262,16 @@ def test_what_does_not_fit_decoded_is_decoded_in_each_step(tmp_path: Path, caplo
         np.testing.assert_allclose(logits(model), wanted, rtol=2e-3, atol=2e-3)
         assert model.options.decode is False
     assert "weights that only Python decodes are decoded in every step, which is slow" in caplog.text
+
+
+def test_what_the_program_says(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.gguf")
+    shown = sis("doctor", "-m", path).stdout
+    assert re.search(
+        r"x86\t100\tready\t\w+.*, \d+ threads? \(\d+ usable cores?.*huge pages: \w+, memory read at [\d.]+ GB/s", shown
+    )
+    assert re.search(r"memory: in place \d+ \+ packed \d+ \+ .* = \d+ MiB, of [\d,]+ MiB that were free", shown)
+    assert "weights are packed: " in shown
+    done = sis("-v", "generate", "-m", path, "--no-pack", "--pin", "-t", 2, "-n", 1, "h")
+    assert done.returncode == 0
+    assert "weights are read in place: --no-pack says so" in done.stderr
