@@ -193,6 +193,23 @@ def test_packing_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(found, slow_tiles("F32", data, 16))
 
 
+def test_the_embedding_is_copied_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.random.default_rng(4).integers(0, 256, (100, 34), np.uint8)
+    released: list[int] = []
+    weight = Weight(
+        "w", REGISTRY.get("quant_formats", "Q8_0"), (100, 32), lambda: data.reshape(-1), (100, 32),
+        release=lambda: released.append(1),
+    )  # fmt: skip
+    monkeypatch.setattr(weights, "PIECE_BYTES", 40 * 34)
+    rows, library = np.arange(100, dtype=np.int32), X86Backend().library()
+    wanted = RowReader(library, weight)(rows)
+    assert not released
+    found = RowReader(library, weight, copy=True)
+    assert len(released) == 3
+    data[:] = 0
+    assert np.array_equal(found(rows).view(np.uint32), wanted.view(np.uint32))
+
+
 def test_packing_can_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C is heard between two pieces; nothing of the model is left."""
     path = write_model(tmp_path / "m.gguf")

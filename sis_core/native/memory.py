@@ -38,13 +38,6 @@ class Arena:
         return self.address + start
 
 
-def copied(rows: U8) -> U8:
-    """A copy in anonymous memory."""
-    copy = Arena(rows.size).array[: rows.size].reshape(rows.shape) if rows.size >= HUGE else np.empty_like(rows)
-    copy[...] = rows
-    return copy
-
-
 def aligned(n_bytes: int) -> U8:
     """Uninitialised bytes that begin on a border of 64."""
     whole = np.empty(n_bytes + 64, np.uint8)

@@ -17,7 +17,7 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.native import abi
 from sis_core.native.library import Library, address
-from sis_core.native.memory import Arena, copied
+from sis_core.native.memory import HUGE, Arena
 
 PIECE_BYTES = 16 << 20  # packed in one call: between calls the original's pages are given back, and Ctrl-C is heard
 MAX_F16 = 6e4
@@ -195,6 +195,17 @@ def _whole_tiles(n_rows: int) -> int:
     return max(1, n_rows // abi.TILE) * abi.TILE
 
 
+def _copy(weight: quant.Weight) -> U8:
+    """A weight's raw rows in anonymous memory, copied piece by piece as they are packed."""
+    raw, n_rows = weight.raw, max(1, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
+    flat = Arena(raw.size).array[: raw.size] if raw.size >= HUGE else np.empty(raw.size, np.uint8)
+    copy = flat.reshape(raw.shape)
+    for start in range(0, len(raw), n_rows):
+        copy[start : start + n_rows] = raw[start : start + n_rows]
+        weight.release()
+    return copy
+
+
 class RowReader:
     """Single rows of a table as float32: the embedding.
 
@@ -208,7 +219,7 @@ class RowReader:
     ) -> None:
         self.library, self.weight, self._bound = library, weight, tiles
         if tiles is None and _decodes(weight):
-            self._raw = copied(weight.raw) if copy else weight.raw
+            self._raw = _copy(weight) if copy else weight.raw
             number = abi.FORMATS.get(weight.format.name, abi.DECODED)
             self._bound = abi.Weight(number, 0, weight.n_rows, weight.n_cols)
             self._bound.raw, self._bound.row_bytes = address(self._raw), self._raw.strides[0]
