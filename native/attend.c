@@ -1,34 +1,103 @@
-/* Attention: units of one key head and a few of the (row, head) pairs that share it. */
+/* Attention: units of one key head and a few of the (row, head) pairs that share it. Where a group has few such units,
+ * each span of keys is a unit of its own, and what the spans leave is joined in a second phase. */
 #include "run.h"
+
+#define FEW 64 /* units of a group, before it is split along its keys */
+
+/* How a group is cut: `pieces` of its pairs for each key head, and spans [first, first + n) if they are units too. */
+struct cut {
+    uint32_t pieces;
+    uint64_t first, n;
+};
+
+static struct cut cut_of(const struct sis_group *group, const struct sis_op *op, uint32_t most)
+{
+    const uint64_t start = group->length - group->n_rows; /* the first row's position */
+    const uint64_t lowest = op->window && start + 1 > op->window ? start + 1 - op->window : 0;
+    struct cut c = {.pieces = (group->n_rows * (op->n_head / op->n_head_kv) + most - 1) / most, .first = lowest / SPAN};
+    c.n = (group->length - 1) / SPAN - c.first + 1;
+    if (c.pieces * op->n_head_kv >= FEW) c.n = 1;
+    return c;
+}
+
+size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op, uint32_t most)
+{
+    const struct kv_layout layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim);
+    size_t parts = 0;
+    for (uint32_t g = 0; g < step->n_groups; g++) {
+        struct cut c = cut_of(&step->groups[g], op, most);
+        if (c.n > 1) parts += c.n * step->groups[g].n_rows * op->n_head;
+    }
+    return up(parts * sis_part_floats(&layout) * sizeof(float));
+}
+
+/* A unit of the phase: pairs [first, last) of one key head, and a span or, where n is 1, everything. */
+struct unit {
+    const struct sis_group *group;
+    uint32_t head, first, last;
+    uint64_t first_span, span, n; /* span counts from the first */
+    float *parts; /* of the group, if it is split: [n][n_head_kv][pairs of a head] */
+};
+
+/* How many units there are: all, or those that join what the spans left. */
+static uint32_t count(const struct run *run, const struct sis_op *op, int joined)
+{
+    uint64_t n = 0;
+    for (uint32_t g = 0; g < run->step->n_groups; g++) {
+        const struct cut c = cut_of(&run->step->groups[g], op, run->kernels->max_rows);
+        n += c.pieces * op->n_head_kv * (joined ? c.n > 1 : c.n);
+    }
+    return (uint32_t)n;
+}
+
+/* Unit number `index` of those. Heads come one after another, so that one's keys stay in the cache; its last rows, which
+ * see the most keys, come first. */
+static struct unit find(const struct run *run, const struct attention *job, const struct sis_op *op, uint64_t index,
+                        int joined)
+{
+    const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;
+    float *parts = run->parts;
+    for (uint32_t g = 0;; g++) {
+        const struct sis_group *group = &run->step->groups[g];
+        const struct cut c = cut_of(group, op, most);
+        const uint64_t spans = joined ? c.n > 1 : c.n, units = c.pieces * op->n_head_kv * spans;
+        if (index < units) {
+            uint32_t piece = c.pieces - 1 - (uint32_t)(index / spans % c.pieces), pairs = group->n_rows * shared;
+            return (struct unit){.group = group, .head = (uint32_t)(index / spans / c.pieces), .first = piece * most,
+                                 .last = piece * most + most < pairs ? piece * most + most : pairs,
+                                 .first_span = c.first, .span = index % spans, .n = c.n, .parts = parts};
+        }
+        index -= units;
+        if (c.n > 1) parts += c.n * group->n_rows * op->n_head * sis_part_floats(&job->layout);
+    }
+}
 
 void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member)
 {
     const struct sis_step *step = run->step;
     struct attention job = {
         .kv = &step->kv[op->layer], .q = at(run, op->src, 0, op->src_at), .out = at(run, op->dst, 0, op->dst_at),
-        .q_stride = stride_of(run, op->src), .out_stride = stride_of(run, op->dst), .kv_type = step->kv_type,
-        .page_size = step->page_size, .n_head = op->n_head, .n_head_kv = op->n_head_kv, .k_dim = op->k_dim,
-        .v_dim = op->v_dim, .window = op->window, .scale = op->scale, .cap = op->cap,
+        .q_stride = stride_of(run, op->src), .out_stride = stride_of(run, op->dst), .n_head = op->n_head,
+        .n_head_kv = op->n_head_kv, .window = op->window, .scale = op->scale, .cap = op->cap,
+        .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
     const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;
-    uint32_t n = 0;
-    for (uint32_t g = 0; g < step->n_groups; g++)
-        n += (step->groups[g].n_rows * shared + most - 1) / most * op->n_head_kv;
-    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) {
-        uint32_t g = 0, pieces = 0;
-        for (;; g++) {
-            pieces = (step->groups[g].n_rows * shared + most - 1) / most;
-            if (unit < pieces * op->n_head_kv) break;
-            unit -= pieces * op->n_head_kv;
-        }
-        job.group = &step->groups[g];
-        /* The last rows see the most keys: they come first, so that no thread is left with a long unit at the end. */
-        uint32_t piece = pieces - 1 - unit / op->n_head_kv, first = piece * most;
-        uint32_t stop = first + most < job.group->n_rows * shared ? first + most : job.group->n_rows * shared;
-        while (first < stop) {
-            uint32_t m = sis_group_rows(stop - first, most);
-            run->kernels->attend(&job, unit % op->n_head_kv, first, m);
-            first += m;
+    const size_t part = sis_part_floats(&job.layout);
+    for (int joined = 0; joined < 2; joined++) {
+        const uint32_t n = count(run, op, joined);
+        if (joined && n) team_barrier(team);
+        for (uint32_t index; (index = team_claim(team, member, n)) < n;) {
+            struct unit u = find(run, &job, op, index, joined);
+            const size_t stride = u.group->n_rows * op->n_head * part; /* from span to span */
+            float *parts = u.parts + (u.head * u.group->n_rows * shared + u.first) * part;
+            job.group = u.group;
+            for (uint32_t m; u.first < u.last; u.first += m, parts += m * part) {
+                m = sis_group_rows(u.last - u.first, most);
+                if (joined) run->kernels->join(&job, u.head, u.first, m, parts, stride, u.n);
+                else if (u.n == 1) run->kernels->attend(&job, u.head, u.first, m);
+                else
+                    run->kernels->attend_span(&job, u.head, u.first, m, u.first_span + u.span, parts + u.span * stride);
+            }
         }
     }
 }

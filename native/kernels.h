@@ -28,16 +28,53 @@ struct q8_block {
     int32_t unused[2];
 };
 
-/* One piece of attention: queries [first, first + m) of the (row, head) pairs of one key head in one group. */
+/* The keys and values of one key head within a page; abi.h has the layout. */
+struct kv_layout {
+    uint32_t type, page_size, k_dim, v_dim;
+    uint32_t v_pad;    /* v_dim in whole vectors */
+    uint32_t v_blocks; /* scales of a value, for SIS_KV_Q8_0 */
+    size_t key_bytes;  /* the values begin after them */
+    size_t bytes;
+};
+
+static inline struct kv_layout sis_kv_layout(uint32_t type, uint32_t page_size, uint32_t k_dim, uint32_t v_dim)
+{
+    struct kv_layout l = {.type = type, .page_size = page_size, .k_dim = k_dim, .v_dim = v_dim};
+    l.v_pad = (v_dim + TILE - 1) / TILE * TILE;
+    l.v_blocks = (l.v_pad + BLOCK - 1) / BLOCK;
+    size_t page = page_size, keys = k_dim, values = l.v_pad;
+    if (type == SIS_KV_Q8_0) {
+        keys += (keys + BLOCK - 1) / BLOCK * 2;
+        values += l.v_blocks * 2;
+    } else if (type == SIS_KV_BF16) {
+        keys = (keys + 1) / 2 * 4;
+        values *= 2;
+    } else {
+        keys *= type == SIS_KV_F16 ? 2 : 4;
+        values *= type == SIS_KV_F16 ? 2 : 4;
+    }
+    l.key_bytes = keys * page;
+    l.bytes = l.key_bytes + values * page;
+    return l;
+}
+
+/* Attention over one group. A row's sums are taken over spans of this many keys, aligned to position, each from nothing,
+ * and joined in order of position: so a span may be a unit of work of its own, and nobody can tell from the result. */
+#define SPAN 512
+
 struct attention {
     const struct sis_group *group;
     const struct sis_kv *kv;
     const float *q; /* column 0 of head 0 */
     float *out;
     size_t q_stride, out_stride;
-    uint32_t kv_type, page_size, n_head, n_head_kv, k_dim, v_dim, window;
+    uint32_t n_head, n_head_kv, window;
     float scale, cap;
+    struct kv_layout layout;
 };
+
+/* What a span leaves of one row: the output before it is divided by the sum, then the largest score and the sum. */
+static inline size_t sis_part_floats(const struct kv_layout *l) { return l->v_pad + TILE; }
 
 typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
 
@@ -83,8 +120,15 @@ struct kernels {
     void (*activate)(const float *x, const float *gate, float *y, size_t n, uint32_t activation);
     void (*rotate)(float *x, size_t half, const float *cos, const float *sin, int neox);
     void (*scale)(float *x, size_t n, float scale, float cap);
-    void (*to_f16)(const float *x, uint16_t *y, size_t n);
+    /* A key and a value into place `slot` of a page; `block` is where the page keeps their head. */
+    void (*store)(const struct kv_layout *layout, const float *key, const float *value, uint8_t *block, uint32_t slot);
+    /* The (row, head) pairs [first, first + m) of one key head: over all keys into the output; over one span into
+     * `parts`, m of them; and from the parts of n spans in order, `stride` floats from span to span, into the output. */
     void (*attend)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m);
+    void (*attend_span)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m, uint64_t span,
+                        float *parts);
+    void (*join)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m, const float *parts,
+                 size_t stride, uint64_t n);
     uint64_t (*sum)(const uint8_t *data, size_t bytes);
 };
 

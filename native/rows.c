@@ -6,26 +6,13 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
 {
     const struct sis_step *step = run->step;
     const struct sis_kv *kv = &step->kv[op->layer];
-    const size_t size = step->kv_type == SIS_KV_F16 ? 2 : 4, slot = (size_t)step->slots[row], page_size = step->page_size;
-    const size_t v_pad = (op->v_dim + TILE - 1) / TILE * TILE;
-    uint8_t *keys = kv->base + slot / page_size * kv->page_bytes + slot % page_size * size;
-    uint8_t *values = kv->base + slot / page_size * kv->page_bytes + op->n_head_kv * op->k_dim * page_size * size +
-                      slot % page_size * v_pad * size;
-    for (uint32_t h = 0; h < op->n_head_kv; h++) {
-        const float *k = at(run, op->src, row, op->src_at + h * op->k_dim);
-        const float *v = at(run, op->src2, row, op->src2_at + h * op->v_dim);
-        uint8_t *key = keys + h * op->k_dim * page_size * size, *value = values + h * page_size * v_pad * size;
-        if (size == 2) {
-            uint16_t half[MAX_HEAD];
-            run->kernels->to_f16(k, half, op->k_dim);
-            for (uint32_t d = 0; d < op->k_dim; d++) memcpy(key + d * page_size * 2, &half[d], 2);
-            run->kernels->to_f16(v, half, op->v_dim);
-            memcpy(value, half, (size_t)op->v_dim * 2);
-        } else {
-            for (uint32_t d = 0; d < op->k_dim; d++) memcpy(key + d * page_size * 4, &k[d], 4);
-            memcpy(value, v, (size_t)op->v_dim * 4);
-        }
-    }
+    const struct kv_layout layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim);
+    const uint32_t slot = (uint32_t)step->slots[row];
+    uint8_t *page = kv->base + slot / step->page_size * kv->page_bytes;
+    for (uint32_t h = 0; h < op->n_head_kv; h++)
+        run->kernels->store(&layout, at(run, op->src, row, op->src_at + h * op->k_dim),
+                            at(run, op->src2, row, op->src2_at + h * op->v_dim), page + h * layout.bytes,
+                            slot % step->page_size);
 }
 
 static void prepare(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)

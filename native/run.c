@@ -4,7 +4,7 @@
 #include <string.h>
 
 struct sizes {
-    size_t rows, widest_q8, widest_float, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, total;
+    size_t rows, widest_q8, widest_float, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts, total;
 };
 
 static void raise_to(size_t *most, size_t value)
@@ -12,9 +12,9 @@ static void raise_to(size_t *most, size_t value)
     if (value > *most) *most = value;
 }
 
-static struct sizes measure(const struct sis_program *p, size_t n, size_t n_out, size_t n_threads)
+static struct sizes measure(const struct sis_program *p, const struct sis_step *step)
 {
-    struct sizes s = {.rows = n > n_out ? n : n_out};
+    struct sizes s = {.rows = step->n > step->n_out ? step->n : step->n_out};
     const struct many_rows *many = sis_kernels()->many;
     if (many && s.rows < many->from) many = NULL;
     for (uint32_t i = 0; i < p->n_ops; i++) {
@@ -35,17 +35,19 @@ static struct sizes measure(const struct sis_program *p, size_t n, size_t n_out,
             size_t decoded = op->weight->format == SIS_DECODED ? TILE * op->weight->n_cols * sizeof(float) : 0;
             raise_to(&s.raw_scratch, tiles + up(decoded));
         }
+        if (op->kind == SIS_OP_ATTEND) raise_to(&s.parts, sis_attend_bytes(step, op, sis_kernels()->max_rows));
     }
     s.scratch = s.many_scratch + s.raw_scratch;
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
     s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.widest_float * 4) + s.many_q8 + s.many_floats +
-              up(n * sizeof(struct group_of_rows)) + up(n_out * sizeof(struct group_of_rows)) + s.scratch * n_threads;
+              up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
+              s.scratch * step->n_threads;
     return s;
 }
 
-uint64_t sis_workspace(const struct sis_program *program, uint64_t n, uint64_t n_out, uint32_t n_threads)
+uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step)
 {
-    return measure(program, n, n_out, n_threads).total + 64;
+    return measure(program, step).total + 64;
 }
 
 static int is_row_op(const struct sis_op *op) { return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND; }
@@ -118,7 +120,7 @@ static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)
 int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
 {
     struct run run = {.program = program, .step = step, .kernels = sis_kernels()};
-    struct sizes sizes = measure(program, step->n, step->n_out, step->n_threads);
+    struct sizes sizes = measure(program, step);
     uint8_t *p = step->workspace;
     for (uint32_t r = 0; r < program->n_registers; r++) {
         size_t row_bytes = up((size_t)program->register_cols[r] * 4);
@@ -138,6 +140,8 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     p += up(step->n * sizeof(struct group_of_rows));
     run.groups[1] = (struct group_of_rows *)(void *)p;
     p += up(step->n_out * sizeof(struct group_of_rows));
+    run.parts = (float *)(void *)p;
+    p += sizes.parts;
     run.scratch = p;
     run.scratch_bytes = sizes.scratch;
     run.raw_at = sizes.many_scratch;

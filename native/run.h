@@ -25,6 +25,7 @@ struct run {
     uint32_t n_groups[2];
     uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows */
     size_t scratch_bytes, raw_at;
+    float *parts; /* what the spans of attention leave until they are joined */
     atomic_int error;
 };
 
@@ -61,6 +62,8 @@ void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
 struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
                          uint32_t member);
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
+/* Bytes of the parts of an op of attention. */
+size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op, uint32_t max_rows);
 void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
 
 #endif

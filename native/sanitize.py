@@ -1,7 +1,8 @@
 """Builds a plugin's library with the address and undefined-behaviour sanitizers and runs the native tests with it.
 
-    python native/sanitize.py                      # plugins/x86, gcc, all native tests
-    CC=clang python native/sanitize.py -k linears  # further arguments go to pytest
+    python native/sanitize.py                                  # plugins/x86, gcc, the tests of native code
+    python native/sanitize.py tests/test_native_attention.py   # only these files
+    CC=clang python native/sanitize.py -k linears              # further arguments go to pytest
 
 Needs a compiler with its sanitizer runtimes (Debian: gcc, or clang with libclang-rt-dev): those of zig are not shared
 libraries, and Python must load the address sanitizer before anything else. A leak check would find Python's own.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
-TESTS = [str(ROOT / "tests" / f"test_{name}.py") for name in ("x86", "native_load", "threads")]
+TESTS = [f"tests/test_{name}.py" for name in ("x86", "native_attention", "native_load", "threads")]
 FLAGS = [
     "-std=c11", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",
     "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer",
@@ -27,6 +28,8 @@ MARCH = {  # as the processors are called by compilers other than zig's
     "x86_64": ["-march=x86-64"],
     "x86_64_v3": ["-march=x86-64-v3"],
     "x86_64_v4+avx512vnni": ["-march=x86-64-v4", "-mavx512vnni"],
+    "x86_64_v3+avxvnni": ["-march=x86-64-v3", "-mavxvnni"],
+    "x86_64_v4+avx512vnni+avx512bf16": ["-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"],
     "x86_64_v4+avx512vnni+avx512bf16+amx_tile+amx_bf16": [
         "-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-bf16",
     ],
@@ -67,7 +70,8 @@ def main() -> int:
             "ASAN_OPTIONS": "detect_leaks=0",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
-        command = [sys.executable, "-m", "pytest", "-q", *TESTS, *sys.argv[1:]]
+        files = [] if any(argument.endswith(".py") for argument in sys.argv[1:]) else TESTS
+        command = [sys.executable, "-m", "pytest", "-q", *files, *sys.argv[1:]]
         return subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
 
 

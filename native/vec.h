@@ -87,6 +87,14 @@ static inline uint16_t float_to_half(float f)
     return (uint16_t)(sign | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
 }
 
+static inline uint16_t float_to_bfloat(float f)
+{
+    uint32_t b;
+    memcpy(&b, &f, 4);
+    if ((b & 0x7fffffff) > 0x7f800000) return (uint16_t)(b >> 16 | 0x40);
+    return (uint16_t)((b + 0x7fff + (b >> 16 & 1)) >> 16);
+}
+
 #ifndef V_HAS_HALF
 INLINE vf v_load_half(const uint16_t *p)
 {
@@ -129,6 +137,26 @@ INLINE void q8_finish(struct q8_block *o, float d, int32_t low, int32_t high)
     o->unused[0] = o->unused[1] = 0;
 }
 
+INLINE vf v_load_bytes(const int8_t *p)
+{
+    typedef int8_t vb __attribute__((vector_size(VL)));
+    vb b;
+    memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, vf);
+}
+
+/* 2^n p, a NaN where p is one; n are the low bits of t, the sum with a large number that rounded it. */
+INLINE vf v_scale(vf p, vf t)
+{
+    typedef uint32_t vu __attribute__((vector_size(4 * VL)));
+    vu bits;
+    memcpy(&bits, &t, sizeof bits);
+    bits = (bits << 23) + 0x3f800000;
+    vf power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
 /* e^x to 2 ulp: x = n ln2 + r with n from the rounding of a large sum, e^r by its Taylor polynomial. Below -87 it is 0. */
 INLINE vf v_exp(vf x)
 {
@@ -146,14 +174,22 @@ INLINE vf v_exp(vf x)
     p = v_fma(p, r, v_set(0.5f));
     p = v_fma(p, r, v_set(1.0f));
     p = v_fma(p, r, v_set(1.0f));
-    typedef uint32_t vu __attribute__((vector_size(4 * VL)));
-    vu bits;
-    memcpy(&bits, &t, sizeof bits);
-    bits = (bits << 23) + 0x3f800000;
-    vf power;
-    memcpy(&power, &bits, sizeof power);
-    vf result = p * power;
-    return v_select(tiny, (vf){0}, result);
+    return v_select(tiny, (vf){0}, v_scale(p, t));
+}
+
+/* 2^x to 2 ulp for x <= 0, exactly 1 at 0: as above, with the minimax polynomial of degree 5. Below -126 it is 0. */
+INLINE vf v_exp2(vf x)
+{
+    const vf magic = v_set(12582912.0f);
+    vi tiny = x < v_set(-126.0f);
+    vf y = v_max(v_set(-126.0f), x);
+    vf t = y + magic, r = y - (t - magic), p = v_set(0.00132647273f);
+    p = v_fma(p, r, v_set(0.00967151299f));
+    p = v_fma(p, r, v_set(0.0555073358f));
+    p = v_fma(p, r, v_set(0.240222424f));
+    p = v_fma(p, r, v_set(0.693147004f));
+    p = v_fma(p, r, v_set(1.0f));
+    return v_select(tiny, (vf){0}, v_scale(p, t));
 }
 
 INLINE vf v_tanh(vf x) { return 1.0f - 2.0f / (v_exp(2.0f * x) + 1.0f); }

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from sis_core.architecture import ModelConfig
 from sis_core.backend import Backend, BackendOptions
 from sis_core.block import Network
+from sis_core.kv import KV_TYPES
 from sis_core.memory import MIB, MemoryPlan
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def fit(
     Raises:
         MemoryLimitError: what cannot be dropped does not fit; the message has the sum.
     """
-    per_token = sum(b.state.nbytes(1, 4 if options.kv_type == "f32" else 2) for b in network.blocks if b.state)
+    known = KV_TYPES.get(options.kv_type)  # a plugin may have types of its own
+    per_token = sum(b.state.nbytes(1, known.value_bytes if known else 4) for b in network.blocks if b.state)
     working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
 
     def plan(choice: BackendOptions, n_ctx: int) -> MemoryPlan:

@@ -186,7 +186,7 @@ def load(
         model: a path or a source's name; None for the built-in model of an installed source.
         backend: the name of a backend; None for the best that works here.
         n_ctx: tokens of context; None for what the model was trained for and memory allows.
-        kv_type: how keys and values are kept: ``f16`` or ``f32``.
+        kv_type: how keys and values are kept: ``f32``, ``f16``, ``bf16`` or ``q8_0``.
         n_threads: threads for arithmetic; None lets the backend decide.
         pack, pin, batch_invariant, progress: see `sis_core.backend.BackendOptions`.
         on_error: ``strict`` raises, ``degrade`` goes on with a warning and marks its results.

@@ -124,7 +124,7 @@ class Forward(Protocol):
         """Who runs each layer, one word each, for `sis doctor`."""
 
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
-        """An empty cache for up to ``max_tokens`` tokens over all sequences; ``kv_type`` is f32, f16 …"""
+        """An empty cache for up to ``max_tokens`` tokens over all sequences; ``kv_type`` is one of `KV_TYPES`"""
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         """Bytes that such a cache takes when it is full."""

@@ -72,8 +72,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = []
     for path, cpu in units():
         objects.append(folder / f"{path.stem}.o")
-        without_tiles = re.sub(r"\+amx_\w+", "", cpu)
-        zig(*COMPILE, "-DSIS_EMULATED_AMX", f"-mcpu={without_tiles}", "-c", path, "-o", objects[-1])
+        without_tiles = re.sub(r"\+amx_\w+", "", cpu).replace("+avxvnni", "+avx512vnni+avx512vl")
+        zig(*COMPILE, "-DSIS_EMULATED", f"-mcpu={without_tiles}", "-c", path, "-o", objects[-1])
     zig("-target", "x86_64-linux-gnu.2.17", "-shared", *objects, "-o", folder / "libsis.so")
     return folder / "libsis.so"
 
@@ -403,11 +403,11 @@ EVERYTHING = "avx2 avx512_vnni avx512_bf16 amx permission"
         (EVERYTHING, "", "amx", ""),
         (EVERYTHING, "amx", "amx", "chosen by SIS_ISA"),
         (EVERYTHING, "avx512_vnni", "avx512_vnni", "chosen by SIS_ISA"),
-        ("avx2 avx512_vnni avx512_bf16 amx", "", "avx512_vnni", REFUSED),
-        ("avx2 avx512_vnni avx512_bf16 amx", "amx", "avx512_vnni", REFUSED),
+        ("avx2 avx512_vnni avx512_bf16 amx", "", "avx512_bf16", REFUSED),
+        ("avx2 avx512_vnni avx512_bf16 amx", "amx", "avx512_bf16", REFUSED),
         ("avx2 avx512_vnni avx512_bf16 amx", "avx2", "avx2", "chosen by SIS_ISA"),
-        ("avx2 avx512_vnni avx512_bf16 permission", "", "avx512_vnni", ""),
-        ("avx2 avx512_vnni avx512_bf16 permission", "amx", "avx512_vnni", ABSENT),
+        ("avx2 avx512_vnni avx512_bf16 permission", "", "avx512_bf16", ""),
+        ("avx2 avx512_vnni avx512_bf16 permission", "amx", "avx512_bf16", ABSENT),
         ("avx2 avx512_vnni amx permission", "", "avx512_vnni", ""),
         ("avx2 amx permission", "", "avx2", ""),
         ("amx permission", "", "portable", ""),
@@ -424,7 +424,20 @@ def test_the_rung_that_is_chosen(emulated: Load, features: str, wanted: str, isa
 
 
 def test_an_unknown_isa_is_said(emulated: Load) -> None:
-    assert emulated(SIS_ISA="neon").isa_reason == "SIS_ISA is not one of portable, avx2, avx512_vnni, amx"
+    reason = "SIS_ISA is not one of portable, avx2, avx_vnni, avx512_vnni, avx512_bf16, amx"
+    assert emulated(SIS_ISA="neon").isa_reason == reason
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 9])
+def test_avx_vnni_sums_the_same_integers_as_avx2(emulated: Load, name: str, rows: int) -> None:
+    random = np.random.default_rng(rows)
+    weight = random_weight(name, 37, 512, random)
+    x = random.standard_normal((rows, 512)).astype(np.float32)
+    known = emulated(SIS_ISA="avx_vnni")
+    assert known.isa_name == "avx_vnni"
+    found, wanted = (bound(backend_of(lib), weight)(x) for lib in (known, emulated(SIS_ISA="avx2")))
+    np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])

@@ -24,7 +24,9 @@ MODEL_OPTIONS = [
     click.option(
         "--ctx", "n_ctx", type=click.IntRange(1), help="Tokens of context (default: what the model was trained for)."
     ),
-    click.option("--kv-type", default="f16", show_default=True, help="How keys and values are kept: f16 or f32."),
+    click.option(
+        "--kv-type", default="f16", show_default=True, help="How keys and values are kept: f32, f16, bf16 or q8_0."
+    ),
     click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
     click.option(
         "--pack/--no-pack",

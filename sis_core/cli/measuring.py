@@ -18,7 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 RUN_OPTIONS = [
     click.option("--backend", metavar="NAME", help="Use this backend instead of the best one."),
     click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
-    click.option("--kv-type", default="f16", show_default=True, help="How keys and values are kept: f16 or f32."),
+    click.option(
+        "--kv-type", default="f16", show_default=True, help="How keys and values are kept: f32, f16, bf16 or q8_0."
+    ),
     click.option("--on-error", type=click.Choice(["strict", "degrade"]), default="strict", hidden=True),
 ]
 

@@ -17,9 +17,10 @@ NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND = r
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX = (1 << i for i in range(6))
 INVARIANT = 1
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
-KV_TYPES = {"f32": 0, "f16": 1}
+KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3}
 
 TILE = 16
+BLOCK = 32
 MAX_HEAD = 512
 
 
@@ -114,7 +115,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sis_tile_bytes": (c_uint64, [c_uint32, c_uint64, c_uint64]),
     "sis_pack": (None, [c_void_p, c_void_p, c_uint32]),
     "sis_take": (None, [c_void_p, c_void_p, c_uint64, c_void_p]),
-    "sis_workspace": (c_uint64, [c_void_p, c_uint64, c_uint64, c_uint32]),
+    "sis_workspace": (c_uint64, [c_void_p, c_void_p]),
     "sis_run": (ctypes.c_int32, [c_void_p, c_void_p]),
     "sis_read": (c_uint64, [c_void_p, c_uint64, c_uint32]),
 }

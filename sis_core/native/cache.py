@@ -7,6 +7,7 @@ import numpy as np
 from sis_core.arrays import U8
 from sis_core.block import KV
 from sis_core.errors import BackendError
+from sis_core.kv import kv_type_of
 from sis_core.native import abi
 from sis_core.native.library import address
 from sis_core.native.memory import HUGE, Arena
@@ -14,21 +15,29 @@ from sis_core.pages import PageTable
 from sis_core.reference import PagedCache
 from sis_core.step import LayerState
 
-VALUE_BYTES = {"f32": 4, "f16": 2}
-
 
 def page_nbytes(kv: KV, kv_type: str, page_size: int) -> int:
-    """Bytes of a page: keys as they are, values padded to whole vectors."""
+    """Bytes of a page: keys as they are, values padded to whole vectors; as `sis_kv_layout` in `native/kernels.h`."""
+    kv_type_of(kv_type, "cache")
     v_pad = -(-kv.v_dim // abi.TILE) * abi.TILE
-    return page_size * kv.n_head_kv * (kv.k_dim + v_pad) * VALUE_BYTES[kv_type]
+    k_bytes, v_bytes = (_row_nbytes(dim, kv_type) for dim in (kv.k_dim, v_pad))
+    return page_size * kv.n_head_kv * (k_bytes + v_bytes)
+
+
+def _row_nbytes(dim: int, kv_type: str) -> int:
+    match kv_type:
+        case "q8_0":
+            return dim + -(-dim // abi.BLOCK) * 2
+        case "bf16":
+            return -(-dim // 2) * 4
+        case _:
+            return dim * (4 if kv_type == "f32" else 2)
 
 
 class NativeKV:
     """One layer's pages, ``(n_pages, page_nbytes)``: zeros, so that what was never written is at least finite."""
 
     def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
-        if kv_type not in VALUE_BYTES:
-            raise BackendError(f"has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(VALUE_BYTES)}")
         if page_size not in (16, 32, 64, 128):  # attention reads tiles of 16 keys in chunks of 128
             raise BackendError(f"pages of {page_size} tokens do not fit the kernels", where="cache")
         self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)

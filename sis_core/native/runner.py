@@ -50,17 +50,17 @@ class Runner:
             *(abi.Group(address(g.rows), address(g.pages), len(g.rows), g.length) for g in plan.groups)
         )
         n_out = 0 if outputs is None else k
-        size = self.library.workspace(program.address, n, n_out, self.n_threads)
-        workspace = self._take(size)
+        step = abi.Step(
+            n, n_out, len(plan.groups), plan.page_size, abi.KV_TYPES[kv_type], self.n_threads,
+            abi.INVARIANT if self.invariant else 0, 0,
+            address(hidden), address(out), address(plan.positions), address(plan.slots),
+            address(NO_ROWS if outputs is None or not k else outputs), ctypes.addressof(groups),
+            ctypes.addressof(records) if records is not None else None, rotations.address, None,
+            None if self._cpus is None else address(self._cpus),
+        )  # fmt: skip
+        workspace = self._take(self.library.workspace(program.address, ctypes.addressof(step)))
+        step.workspace = address(workspace)
         try:
-            step = abi.Step(
-                n, n_out, len(plan.groups), plan.page_size, abi.KV_TYPES[kv_type], self.n_threads,
-                abi.INVARIANT if self.invariant else 0, 0,
-                address(hidden), address(out), address(plan.positions), address(plan.slots),
-                address(NO_ROWS if outputs is None or not k else outputs), ctypes.addressof(groups),
-                ctypes.addressof(records) if records is not None else None, rotations.address, address(workspace),
-                None if self._cpus is None else address(self._cpus),
-            )  # fmt: skip
             code = self.library.run(program.address, ctypes.addressof(step))
         finally:
             self._give_back(workspace)

@@ -9,28 +9,25 @@ import numpy as np
 from sis_core.arrays import F32
 from sis_core.block import KV, Attention
 from sis_core.errors import BackendError
+from sis_core.kv import kv_type_of
 from sis_core.reference.linear import BoundDense
 from sis_core.reference.ops import BoundNorm, Rotation, softcap
 from sis_core.step import Group, Plan
 
-KV_TYPES = {"f32": np.float32, "f16": np.float16}
 KEYS = 1024  # keys that are in float32 at once, a multiple of every page size
 SCORES = 1 << 22  # scores that are held at once: 16 MiB
 UNSEEN = np.float32(-1e30)  # finite, so that a row that sees nothing of a block stays a number; its exp is 0 later
 
 
 class KVState:
-    """Keys ``(n_head_kv, n_slots, k_dim)`` and values ``(n_head_kv, n_slots, v_dim)``, page after page."""
+    """Keys and values ``(n_head_kv, n_slots, width)``, page after page, in the elements of their `KVType`."""
 
     def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
-        if kv_type not in KV_TYPES:
-            raise BackendError(
-                f"the numpy reference has no kv_type {kv_type!r}", where="cache", fix=f"choose {' or '.join(KV_TYPES)}"
-            )
-        dtype = KV_TYPES[kv_type]
+        self.type, self.k_dim, self.v_dim = kv_type_of(kv_type, "cache"), kv.k_dim, kv.v_dim
         self.page_size = page_size
-        self.keys = np.zeros((kv.n_head_kv, n_pages * page_size, kv.k_dim), dtype)
-        self.values = np.zeros((kv.n_head_kv, n_pages * page_size, kv.v_dim), dtype)
+        shape, dtype = (kv.n_head_kv, n_pages * page_size), self.type.dtype
+        self.keys = np.zeros((*shape, self.type.width(kv.k_dim)), dtype)
+        self.values = np.zeros((*shape, self.type.width(kv.v_dim)), dtype)
 
     @property
     def page_nbytes(self) -> int:
@@ -56,8 +53,8 @@ class KVState:
 
     def write(self, slots: np.ndarray, k: F32, v: F32) -> None:
         """Store keys and values ``(n, n_head_kv, dim)`` in ``slots`` ``(n,)``."""
-        self.keys[:, slots] = k.swapaxes(0, 1)
-        self.values[:, slots] = v.swapaxes(0, 1)
+        self.keys[:, slots] = self.type.encode(k.swapaxes(0, 1))
+        self.values[:, slots] = self.type.encode(v.swapaxes(0, 1))
 
     def blocks(self, group: Group, first: int) -> Iterator[tuple[int, F32, F32]]:
         """The group's keys and values from token ``first`` on, in blocks that begin at multiples of `KEYS`.
@@ -76,8 +73,8 @@ class KVState:
                 slots = (pages[:, None] * self.page_size + np.arange(self.page_size)).reshape(-1)[: stop - start]
             yield (
                 start,
-                self.keys[:, slots].astype(np.float32, copy=False),
-                self.values[:, slots].astype(np.float32, copy=False),
+                self.type.decode(self.keys[:, slots], self.k_dim),
+                self.type.decode(self.values[:, slots], self.v_dim),
             )
 
 
@@ -119,7 +116,7 @@ class BoundAttention:
         shared = op.n_head // op.n_head_kv  # query heads that read the same key head
         q = (q * np.float32(op.scale)).reshape(m, op.n_head_kv, shared, -1).swapaxes(0, 1)
         position = np.arange(group.length - m, group.length)
-        mixed = np.zeros((op.n_head_kv, m, shared, state.values.shape[-1]), np.float32)
+        mixed = np.zeros((op.n_head_kv, m, shared, state.v_dim), np.float32)
         total = np.zeros((op.n_head_kv, m, shared, 1), np.float32)
         best = np.full_like(total, UNSEEN)
         first = 0 if op.window is None else max(0, group.length - m - op.window + 1)

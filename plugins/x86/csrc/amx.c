@@ -13,7 +13,7 @@
 #include "tiles.h"
 #include <immintrin.h>
 
-#define SPAN 32 /* rows of activations, and rows of weights, of four tiles of sums */
+#define SIDE 32 /* rows of activations, and rows of weights, of four tiles of sums */
 #define STEP 32 /* values of k of a tile */
 #define ONE 1024 /* bytes of a tile */
 #define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
@@ -35,12 +35,12 @@ static size_t steps_of(size_t k) { return (k + STEP - 1) / STEP; }
 /* Activations: [rows / 32][k / 32] steps. Rows past the last are never written: what they give is not stored. */
 static size_t x_bytes(uint32_t rows, size_t k, uint32_t form)
 {
-    return (rows + SPAN - 1) / SPAN * steps_of(k) * x_step(form);
+    return (rows + SIDE - 1) / SIDE * steps_of(k) * x_step(form);
 }
 
 static uint32_t most_rows(uint32_t rows, size_t k, uint32_t form)
 {
-    size_t fit = CHUNK_BYTES / (steps_of(k) * x_step(form)) * SPAN, whole = (rows + SPAN - 1) / SPAN * SPAN;
+    size_t fit = CHUNK_BYTES / (steps_of(k) * x_step(form)) * SIDE, whole = (rows + SIDE - 1) / SIDE * SIDE;
     if (fit < CHUNK_LEAST) fit = CHUNK_LEAST;
     return (uint32_t)(fit < whole ? fit : whole);
 }
@@ -49,13 +49,13 @@ static uint32_t most_rows(uint32_t rows, size_t k, uint32_t form)
 static uint32_t unit_rows(uint32_t rows, size_t k, uint32_t form)
 {
     uint32_t most = most_rows(rows, k, form), chunks = (rows + most - 1) / most;
-    return ((rows + chunks - 1) / chunks + SPAN - 1) / SPAN * SPAN;
+    return ((rows + chunks - 1) / chunks + SIDE - 1) / SIDE * SIDE;
 }
 
 /* Two panels, and the sums of a unit's rows with 32 rows of weights. */
 static size_t scratch_bytes(uint32_t rows, size_t k, uint32_t form)
 {
-    return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) / SPAN * 4 * ONE;
+    return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) / SIDE * 4 * ONE;
 }
 
 /* What is left of 2 x 16 floats after `rounded` was taken from them, in bfloat16. */
@@ -76,7 +76,7 @@ static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, s
             const __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, v);
             const __m512 b = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), v + 16);
             const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
-            uint8_t *o = (uint8_t *)out + (r / SPAN * steps + s) * x_step(form) + r % SPAN * 64;
+            uint8_t *o = (uint8_t *)out + (r / SIDE * steps + s) * x_step(form) + r % SIDE * 64;
             _mm512_store_si512(o, both);
             if (form == SIS_FLOAT)
                 _mm512_store_si512(o + 2 * ONE, remainder_of(a, b, widened(_mm512_castsi512_si256(both)),
@@ -320,10 +320,10 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
 {
     struct panels p = {.job = job, .steps = steps_of(job->k), .panel_steps = (uint32_t)(PANEL_BYTES / w_step(format))};
     p.along = (uint32_t)((p.steps + p.panel_steps - 1) / p.panel_steps);
-    p.n = (uint32_t)((job->n + SPAN - 1) / SPAN) * p.along;
+    p.n = (uint32_t)((job->n + SIDE - 1) / SIDE) * p.along;
     const size_t step_bytes = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
-    const uint8_t *x = (const uint8_t *)job->x + job->first / SPAN * p.steps * step_bytes;
-    const uint32_t spans = (job->rows + SPAN - 1) / SPAN;
+    const uint8_t *x = (const uint8_t *)job->x + job->first / SIDE * p.steps * step_bytes;
+    const uint32_t spans = (job->rows + SIDE - 1) / SIDE;
     struct expansion next = panel_at(&p, 0);
     while (next.done < next.n) expand(format, &next);
     for (uint32_t i = 0; i < p.n; i++) {
@@ -333,11 +333,11 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
         const uint32_t rate = (next.n + spans * steps - 1) / (spans * steps);
         for (uint32_t s = 0; s < spans; s++) {
             const uint8_t *at = x + (s * p.steps + now.first) * step_bytes;
-            const uint32_t left = job->rows - s * SPAN, rows = left < SPAN ? left : SPAN;
+            const uint32_t left = job->rows - s * SIDE, rows = left < SIDE ? left : SIDE;
             uint8_t *sums = job->scratch + 2 * PANEL_BYTES + (size_t)s * 4 * ONE;
             if (rows > TILE) multiply_panel(format, 1, at, now.out, steps, sums, along == 0, &next, rate);
             else multiply_panel(format, 0, at, now.out, steps, sums, along == 0, &next, rate);
-            if (along == p.along - 1) write_sums(job, sums, job->first + s * SPAN, rows, (size_t)(i / p.along) * SPAN);
+            if (along == p.along - 1) write_sums(job, sums, job->first + s * SIDE, rows, (size_t)(i / p.along) * SIDE);
         }
         while (next.done < next.n) expand(format, &next);
     }

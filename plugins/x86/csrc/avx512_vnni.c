@@ -10,6 +10,10 @@ static inline __attribute__((always_inline)) vf16 v_abs(vf16 a) { return (vf16)_
 static inline __attribute__((always_inline)) vf16 v_load_half(const unsigned short *p) { return (vf16)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 static inline __attribute__((always_inline)) void v_store_half(unsigned short *p, vf16 v) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
 static inline __attribute__((always_inline)) vf16 v_load_bfloat(const unsigned short *p) { return (vf16)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16)); }
+#ifdef V_HAS_DOT /* acc + low * low + high * high of pairs of BF16 */
+static inline __attribute__((always_inline)) vf16 v_dot(vf16 acc, int __attribute__((vector_size(64))) w, unsigned x) { return (vf16)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32((int)x)); }
+static inline __attribute__((always_inline)) void v_store_bfloat(unsigned short *p, vf16 v) { _mm256_storeu_si256((void *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v)); }
+#endif
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF
@@ -169,6 +173,8 @@ static void tile_q4_k QUANT_TILE
 #define KERNEL q6_k
 static void tile_q6_k QUANT_TILE
 
+#ifndef TABLE
 #define TABLE sis_avx512_vnni
 #define ISA "avx512_vnni"
+#endif
 #include "table.inc"

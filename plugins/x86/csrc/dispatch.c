@@ -8,15 +8,14 @@
 #endif
 #include "kernels.h"
 #include <cpuid.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct kernels sis_portable, sis_avx2, sis_avx512_vnni;
+extern const struct kernels sis_portable, sis_avx2, sis_avx_vnni, sis_avx512_vnni, sis_avx512_bf16;
 extern const struct many_rows sis_many_amx;
 
 /* Each stands for all instructions that units of that name are compiled with, and for the registers they need. */
-enum feature { AVX2 = 1, AVX512_VNNI = 2, AVX512_BF16 = 4, AMX = 8 };
+enum feature { AVX2 = 1, AVX_VNNI = 2, AVX512_VNNI = 4, AVX512_BF16 = 8, AMX = 16 };
 
 /* From the lowest to the highest. */
 static const struct rung {
@@ -27,13 +26,17 @@ static const struct rung {
 } RUNGS[] = {
     {"portable", 0, &sis_portable, NULL},
     {"avx2", AVX2, &sis_avx2, NULL},
+    {"avx_vnni", AVX2 | AVX_VNNI, &sis_avx_vnni, NULL},
     {"avx512_vnni", AVX2 | AVX512_VNNI, &sis_avx512_vnni, NULL},
-    {"amx", AVX2 | AVX512_VNNI | AVX512_BF16 | AMX, &sis_avx512_vnni, &sis_many_amx},
+    {"avx512_bf16", AVX2 | AVX512_VNNI | AVX512_BF16, &sis_avx512_bf16, NULL},
+    {"amx", AVX2 | AVX512_VNNI | AVX512_BF16 | AMX, &sis_avx512_bf16, &sis_many_amx},
 };
 enum { N_RUNGS = sizeof RUNGS / sizeof *RUNGS };
+static const char NOT_A_RUNG[] =
+    "SIS_ISA is not one of portable, avx2, avx_vnni, avx512_vnni, avx512_bf16, amx";
 
 static struct kernels chosen;
-static char note[128];
+static const char *note = "";
 
 static uint64_t saved_by_system(void)
 {
@@ -44,29 +47,30 @@ static uint64_t saved_by_system(void)
 
 static uint32_t features_of_machine(void)
 {
-    enum { YMM = 0x6, ZMM = 0xe6, TILES = 0x60000, BF16_BIT = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
-    uint32_t a, b, c, d, b7, c7, d7, found = 0;
+    enum { YMM = 0x6, ZMM = 0xe6, TILES = 0x60000, VNNI_BIT = 1 << 4, BF16_BIT = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    uint32_t a, b, c, d, b7, c7, d7, a71 = 0, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_AVX)) return 0;
     uint64_t saved = saved_by_system();
     int fma = (c & bit_FMA) && (c & bit_F16C), movbe = (c & bit_MOVBE) != 0;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return 0;
-    uint32_t sub_leaves = a;
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) a71 = a;
     /* The compiler's x86_64_v3 also takes these for granted. */
     uint32_t e = 0, f = 0;
     int lzcnt = __get_cpuid(0x80000001, &a, &e, &f, &d) && (f & bit_LZCNT);
     const uint32_t v3 = bit_AVX2 | bit_BMI | bit_BMI2;
     if (!fma || !lzcnt || !movbe || (saved & YMM) != YMM || (b7 & v3) != v3) return 0;
     found |= AVX2;
+    if (a71 & VNNI_BIT) found |= AVX_VNNI;
     const uint32_t wide = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_AVX512DQ | bit_AVX512CD;
     if ((saved & ZMM) != ZMM || (b7 & wide) != wide || !(c7 & bit_AVX512VNNI)) return found;
     found |= AVX512_VNNI;
-    if (sub_leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & BF16_BIT)) found |= AVX512_BF16;
+    if (a71 & BF16_BIT) found |= AVX512_BF16;
     const uint32_t tiles = AMX_TILE | AMX_BF16;
     if ((saved & TILES) == TILES && (d7 & tiles) == tiles) found |= AMX;
     return found;
 }
 
-#if defined(SIS_EMULATED_AMX)
+#if defined(SIS_EMULATED)
 /* A test names which of the machine's and the emulated features are there, and whether tiles may be used. */
 static int is_named(const char *feature)
 {
@@ -76,9 +80,10 @@ static int is_named(const char *feature)
 
 static uint32_t features(void)
 {
-    static const char *const NAMES[] = {"avx2", "avx512_vnni", "avx512_bf16", "amx"};
+    static const char *const NAMES[] = {"avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx"};
     uint32_t found = features_of_machine() | AMX;
-    for (unsigned i = 0; i < 4; i++)
+    if (found & AVX512_VNNI) found |= AVX_VNNI;
+    for (unsigned i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (!is_named(NAMES[i])) found &= ~(1u << i);
     return found;
 }
@@ -107,13 +112,6 @@ static int rung_named(const char *name)
     return i;
 }
 
-static void list_rungs(void)
-{
-    size_t n = (size_t)snprintf(note, sizeof note, "SIS_ISA is not one of");
-    for (int i = 0; i < N_RUNGS && n < sizeof note; i++)
-        n += (size_t)snprintf(note + n, sizeof note - n, "%s %s", i ? "," : "", RUNGS[i].isa);
-}
-
 /* Runs when the library is loaded, before any thread can ask. */
 __attribute__((constructor)) static void choose(void)
 {
@@ -122,19 +120,19 @@ __attribute__((constructor)) static void choose(void)
     int highest = N_RUNGS - 1;
     if (wanted && *wanted) {
         int named = rung_named(wanted);
-        if (named < 0) list_rungs();
+        if (named < 0) note = NOT_A_RUNG;
         else if (RUNGS[named].needs & ~found)
-            strcpy(note, "SIS_ISA names instructions that this machine does not have");
+            note = "SIS_ISA names instructions that this machine does not have";
         else {
             highest = named;
-            strcpy(note, "chosen by SIS_ISA");
+            note = "chosen by SIS_ISA";
         }
     }
     int i = highest;
     for (; RUNGS[i].needs; i--) {
         if (RUNGS[i].needs & ~found) continue;
         if (!(RUNGS[i].needs & AMX) || may_use_tiles()) break;
-        strcpy(note, "the system does not let this process use the tiles of AMX");
+        note = "the system does not let this process use the tiles of AMX";
     }
     chosen = *RUNGS[i].kernels;
     chosen.isa = RUNGS[i].isa;

@@ -1,4 +1,4 @@
-/* The tile instructions of AMX by short names. With SIS_EMULATED_AMX, which only a test defines, they are done in C. */
+/* The tile instructions of AMX by short names. With SIS_EMULATED, which only a test defines, they are done in C. */
 #ifndef SIS_TILES_H
 #define SIS_TILES_H
 
@@ -11,7 +11,7 @@ struct tile_shapes {
     uint8_t rows[16];
 };
 
-#if defined(SIS_EMULATED_AMX)
+#if defined(SIS_EMULATED)
 #include "tiles_emulated.h"
 #else
 #include <immintrin.h>

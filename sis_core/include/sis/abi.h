@@ -148,10 +148,16 @@ struct sis_group {
     uint32_t length;
 };
 
-enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1 };
+enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 = 3 };
 
-/* The keys and values of one layer. Page p begins at base + p * page_bytes and holds, for each key head, the keys as
- * [k_dim][page_size], then for each key head the values as [page_size][v_dim rounded up to 16]. */
+/* The keys and values of one layer. Page p begins at base + p * page_bytes and holds, for each key head, its keys and
+ * then its values. With v_pad = v_dim rounded up to 16, these are
+ *   F32, F16  keys [k_dim][page_size], values [page_size][v_pad]
+ *   BF16      keys [k_dim / 2][page_size][2], values [page_size / 2][v_pad][2]: neighbours side by side, as instructions
+ *             that add the products of two halves read them; an odd k_dim is filled up with zeros
+ *   Q8_0      keys int8 [k_dim][page_size] and their scales F16 [k_dim / 32][page_size], then values int8
+ *             [page_size][v_pad] and theirs F16 [page_size][v_pad / 32]: GGUF's blocks of 32 along a head, the last of
+ *             which may be shorter */
 struct sis_kv {
     uint8_t *base;
     uint64_t page_bytes;
@@ -202,8 +208,8 @@ SIS_EXPORT void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32
 /* Decode rows[0..n) of a weight to float (n, n_cols), from its tiles where it has them. Formats F32 to Q6_K, and DECODED
  * from raw bytes. */
 SIS_EXPORT void sis_take(const struct sis_weight *weight, const int32_t *rows, uint64_t n, float *out);
-/* Bytes of workspace that a step of n rows with n_out output rows takes. */
-SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, uint64_t n, uint64_t n_out, uint32_t n_threads);
+/* Bytes of workspace that a step takes; its own is not looked at. */
+SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step);
 /* Run a step. Returns 0, or what a foreign linear returned. */
 SIS_EXPORT int32_t sis_run(const struct sis_program *program, const struct sis_step *step);
 /* Read `bytes` bytes on n_threads threads and return the time in nanoseconds. */

@@ -1,0 +1,358 @@
+"""Native attention on every rung and every cache type: against float64 numpy, the codecs, and itself cut otherwise."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sis_core.arrays import F32, F64, U8
+from sis_core.backend import BackendOptions, bind
+from sis_core.block import KV
+from sis_core.errors import BackendError
+from sis_core.kv import KV_TYPES
+from sis_core.native import Library, abi
+from sis_core.native.cache import NativeKV
+from sis_core.native.library import address
+from sis_core.native.memory import aligned
+from sis_core.quant import BF16Format, F32Format
+from sis_core.reference.attention import KVState
+from sis_core.registry import Registry
+from sis_core.step import Batch
+from sis_core.testing import check_backend
+from sis_core.testing.networks import VARIANTS, random_network
+
+sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
+from sis_x86.backend import X86Backend  # noqa: E402
+
+REASON = X86Backend().idle_reason()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the x86 backend is idle: {REASON}")
+ISAS = ("portable", "avx2", "avx512_vnni", "avx512_bf16")
+TYPES = tuple(abi.KV_TYPES)
+PAGE = 32
+Q8_0 = Registry.load().get("quant_formats", "Q8_0", where="a test")
+SPAN = 512  # keys whose sums are taken on their own; see native/kernels.h
+
+SHAPES = [(8, 2, 64, 64), (3, 1, 20, 24), (4, 4, 33, 7), (12, 1, 128, 80), (2, 1, 512, 512)]  # heads, key heads, dims
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> X86Backend:
+    """The backend on one rung: a copy of the library, which looks at SIS_ISA when it is loaded."""
+    copy = tmp_path_factory.mktemp("library") / request.param / "libsis.so"
+    copy.parent.mkdir()
+    shutil.copy(X86Backend().library().path, copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIS_ISA", request.param)
+        library = Library(copy)
+    if library.isa_name != request.param:
+        pytest.skip(library.isa_reason)
+
+    class Forced(X86Backend):
+        def library(self) -> Library:
+            return library
+
+    return Forced()
+
+
+class Layer:
+    """A cache of one sequence, whose pages lie in no order and begin full of NaN, and the two ops that use it."""
+
+    def __init__(self, backend: X86Backend, shape: tuple[int, int, int, int], kv_type: str, n_tokens: int) -> None:
+        self.library, self.kv_type = backend.library(), kv_type
+        self.n_head, self.n_head_kv, self.k_dim, self.v_dim = shape
+        n_pages = -(-n_tokens // PAGE)
+        self.state = NativeKV(KV(*shape[1:]), kv_type, n_pages + 1, PAGE)
+        self.state.pages[:] = 0xFF
+        if kv_type == "bf16" and self.k_dim % 2:
+            self.state.pages[:] = 0  # an odd dimension is filled up with the zeros of a fresh page
+        self.order = np.random.default_rng(1).permutation(n_pages + 1).astype(np.int32)[:n_pages]
+        self.at = (self.n_head * self.k_dim, (self.n_head + self.n_head_kv) * self.k_dim)
+
+    def step(
+        self, q: F32, k: F32, v: F32, position: int, *, window: int = 0, cap: float = 0.0, n_threads: int = 1
+    ) -> F32:
+        """Store keys and values ``(n, n_head_kv, dim)`` from ``position`` on; attend with ``(n, n_head, k_dim)``."""
+        n, n_out = len(q), self.n_head * self.v_dim
+        hidden = np.concatenate([q.reshape(n, -1), k.reshape(n, -1), v.reshape(n, -1)], 1)
+        heads = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "k_dim": self.k_dim, "v_dim": self.v_dim}
+        ops = (abi.Op * 2)(
+            abi.Op(kind=abi.STORE, src_at=self.at[0], src2_at=self.at[1], **heads),
+            abi.Op(kind=abi.ATTEND, dst=abi.OUT, window=window, scale=self.k_dim**-0.5, cap=cap, **heads),
+        )
+        cols = np.array([hidden.shape[1]], np.uint32)
+        program = abi.Program(abi.ABI, 2, 1, n_out, ctypes.addressof(ops), address(cols))
+        positions = np.arange(position, position + n, dtype=np.int32)
+        slots = self.order[positions // PAGE] * PAGE + positions % PAGE
+        rows, out = np.arange(n, dtype=np.int32), np.full((n, n_out), np.nan, np.float32)
+        group = (abi.Group * 1)(abi.Group(address(rows), address(self.order), n, position + n))
+        record = (abi.KV * 1)(self.state.record())
+        step = abi.Step(
+            n, 0, 1, PAGE, abi.KV_TYPES[self.kv_type], n_threads, address(hidden), address(out), address(positions),
+            address(slots), address(rows), ctypes.addressof(group), ctypes.addressof(record), None, None,
+        )  # fmt: skip
+        self.workspace = aligned(self.library.workspace(ctypes.addressof(program), ctypes.addressof(step)))
+        self.workspace.fill(0xFF)
+        step.workspace = address(self.workspace)
+        assert self.library.run(ctypes.addressof(program), ctypes.addressof(step)) == 0
+        return out
+
+
+def vectors(shape: tuple[int, int, int, int], n: int, seed: int = 0) -> tuple[F32, F32, F32]:
+    """Queries that find some keys, keys and values."""
+    random, (n_head, n_head_kv, k_dim, v_dim) = np.random.default_rng(seed), shape
+    q = 2 * random.standard_normal((n, n_head, k_dim)).astype(np.float32)
+    return (
+        q,
+        random.standard_normal((n, n_head_kv, k_dim)).astype(np.float32),
+        random.standard_normal((n, n_head_kv, v_dim)).astype(np.float32),
+    )
+
+
+def oracle(q: F32, k: F32, v: F32, rows: Sequence[int], kv_type: str, window: int, cap: float) -> F64:
+    """Attention of some rows in float64, over what the codec leaves of keys and values."""
+    codec, shared = KV_TYPES[kv_type], q.shape[1] // k.shape[1]
+    k, v = (codec.decode(codec.encode(x), x.shape[-1]) for x in (k, v))
+    found = np.empty((len(rows), q.shape[1], v.shape[-1]))
+    for i, row in enumerate(rows):
+        seen = slice(max(0, row + 1 - window) if window else 0, row + 1)
+        for head in range(q.shape[1]):
+            scores = k[seen, head // shared].astype(np.float64) @ q[row, head] * q.shape[-1] ** -0.5
+            if cap:
+                scores = cap * np.tanh(scores / cap)
+            weights = np.exp(scores - scores.max())
+            found[i, head] = weights @ v[seen, head // shared] / weights.sum()
+    return found.reshape(len(rows), -1)
+
+
+@pytest.mark.parametrize("kv_type", TYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_against_float64(backend: X86Backend, shape: tuple[int, int, int, int], kv_type: str) -> None:
+    """Arithmetic is float32 on what the cache holds; products of BF16 round queries and weights to 8 bits too."""
+    products = kv_type == "bf16" and backend.library().isa_name == "avx512_bf16"
+    n = 2 * SPAN + 90
+    q, k, v = vectors(shape, n)
+    for window, cap in ((0, 0.0), (100, 0.0), (SPAN + 77, 2.0)):
+        layer, start, found = Layer(backend, shape, kv_type, n), 0, []
+        for rows in (1, 6, 33, SPAN - 50, 1, 200, n - SPAN - 191):  # a few rows, and many
+            part = slice(start, start + rows)
+            found.append(layer.step(q[part], k[part], v[part], start, window=window, cap=cap))
+            start += rows
+        assert start == n
+        checked = [0, 1, 5, 39, 40, 127, 128, SPAN - 1, SPAN, 700, n - 1]
+        wanted = oracle(q, k, v, checked, kv_type, window, cap)
+        error = np.abs(np.concatenate(found)[checked] - wanted).max() / np.abs(wanted).max()
+        assert error < (8e-3 if products else 4e-6), (window, cap)
+
+
+@pytest.mark.parametrize("kv_type", TYPES)
+def test_cutting_changes_no_bit(backend: X86Backend, kv_type: str) -> None:
+    """Alone, where each span of keys is a unit; among many rows, where one unit takes them all; on any threads."""
+    shape, n = (4, 2, 48, 40), 3 * SPAN + 130
+    q, k, v = vectors(shape, n)
+    for window, cap in ((0, 0.0), (SPAN + 200, 3.0)):
+        whole = Layer(backend, shape, kv_type, n).step(q, k, v, 0, window=window, cap=cap, n_threads=2)
+        layer, first = Layer(backend, shape, kv_type, n), n - 9
+        found = layer.step(q[:first], k[:first], v[:first], 0, window=window, cap=cap)
+        assert np.array_equal(found, whole[:first])
+        for row in range(first, n):
+            one = slice(row, row + 1)
+            for n_threads in (1, 2, 5):
+                found = layer.step(q[one], k[one], v[one], row, window=window, cap=cap, n_threads=n_threads)
+                assert np.array_equal(found[0], whole[row]), (window, row, n_threads)
+
+
+def test_few_rows_are_split_along_their_keys(backend: X86Backend) -> None:
+    """One key head would keep one thread busy: the workspace shows that its spans are units."""
+    shape = (4, 1, 16, 16)
+    q, k, v = vectors(shape, 4 * SPAN)
+    layer = Layer(backend, shape, "f16", 4 * SPAN)
+    layer.step(q[:-1], k[:-1], v[:-1], 0)
+    layer.step(q[-1:], k[-1:], v[-1:], 4 * SPAN - 1)
+    deep = len(layer.workspace)
+    layer.step(q[-1:], k[-1:], v[-1:], SPAN - 1)
+    assert deep - len(layer.workspace) >= 4 * shape[0] * (shape[3] + 2) * 4
+
+
+def from_page(page: U8, shape: tuple[int, int, int, int], kv_type: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Keys and values of each head of a page, read as abi.h describes it: bytes in the order of their codec."""
+    _, n_head_kv, k_dim, v_dim = shape
+    v_pad, at, keys, values = -(-v_dim // 16) * 16, 0, [], []
+
+    def take(*shape: int, dtype: str) -> np.ndarray:
+        nonlocal at
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        at += n_bytes
+        return page[at - n_bytes : at].view(dtype).reshape(shape)
+
+    def blocks(scales: np.ndarray, quants: np.ndarray, dim: int) -> np.ndarray:
+        """Scales and bytes of each token to rows of Q8_0, with zeros where a block goes on beyond the head."""
+        n = -(-dim // 32)
+        padded = np.zeros((len(quants), n * 32), np.int8)
+        padded[:, :dim] = quants[:, :dim]
+        stored = np.ascontiguousarray(scales[:, :n])[..., None].view(np.uint8)
+        return np.concatenate([stored, padded.reshape(-1, n, 32).view(np.uint8)], -1).reshape(len(quants), -1)
+
+    for _ in range(n_head_kv):
+        if kv_type == "q8_0":
+            quants, scales = take(k_dim, PAGE, dtype="i1"), take(-(-k_dim // 32), PAGE, dtype="<f2")
+            keys.append(blocks(scales.T, quants.T, k_dim))
+            quants, scales = take(PAGE, v_pad, dtype="i1"), take(PAGE, -(-v_pad // 32), dtype="<f2")
+            values.append(blocks(scales, quants, v_dim))
+        elif kv_type == "bf16":
+            keys.append(take(-(-k_dim // 2), PAGE, 2, dtype="<u2").swapaxes(0, 1).reshape(PAGE, -1)[:, :k_dim])
+            values.append(take(PAGE // 2, v_pad, 2, dtype="<u2").swapaxes(1, 2).reshape(PAGE, -1)[:, :v_dim])
+        else:
+            dtype = "<f2" if kv_type == "f16" else "<f4"
+            keys.append(take(k_dim, PAGE, dtype=dtype).T)
+            values.append(take(PAGE, v_pad, dtype=dtype)[:, :v_dim])
+    assert at == len(page)
+    return keys, values
+
+
+@pytest.mark.parametrize("kv_type", TYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_pages_hold_the_codec(backend: X86Backend, shape: tuple[int, int, int, int], kv_type: str) -> None:
+    """Bit for bit, for numbers of every size and for none."""
+    q, k, v = vectors(shape, PAGE)
+    for x in (k, v):
+        x *= np.logspace(-44, 30, PAGE, dtype=np.float64).astype(np.float32)[:, None, None]
+        x[3] = 0
+        x[4, :, 0], x[5, :, 2], x[6, :, 1] = np.nan, np.inf, -np.inf
+        x[7] = np.arange(x[7].size).reshape(x[7].shape) % 255 / 2  # halves
+    layer = Layer(backend, shape, kv_type, PAGE)
+    layer.step(q, k, v, 0)
+    page = layer.state.pages[layer.order[0]]
+    with np.errstate(over="ignore"):
+        for wanted, found in zip((k, v), from_page(page, shape, kv_type), strict=True):
+            for head in range(shape[1]):
+                rows = wanted[:, head]
+                if kv_type == "q8_0":
+                    padded = np.zeros((PAGE, -(-rows.shape[1] // 32) * 32), np.float32)
+                    padded[:, : rows.shape[1]] = rows
+                    same_but_for_nan(found[head], Q8_0.quantize(padded))
+                elif kv_type == "bf16":
+                    assert np.array_equal(found[head], BF16Format().quantize(rows.copy()).view("<u2"))
+                else:
+                    np.testing.assert_array_equal(found[head], rows.astype(found[head].dtype))
+
+
+def same_but_for_nan(found: U8, wanted: U8) -> None:
+    """Rows of Q8_0 with the same bytes, where any NaN is as good a scale as another."""
+    found, wanted = found.reshape(-1, 34), wanted.reshape(-1, 34)
+    nan = np.isnan(wanted[:, :2].copy().view("<f2")[:, 0])
+    assert nan.any()
+    assert np.isnan(found[nan, :2].copy().view("<f2")).all()
+    assert np.array_equal(found[:, 2:], wanted[:, 2:])
+    assert np.array_equal(found[~nan, :2], wanted[~nan, :2])
+
+
+def test_the_codecs_of_the_reference_are_those_of_the_formats() -> None:
+    random = np.random.default_rng(3)
+    values = random.standard_normal((200, 96)).astype(np.float32)
+    values *= np.logspace(-44, 38, 200).astype(np.float32)[:, None]
+    values[0] = 0
+    values[1, 5], values[2, 40], values[3, 90] = np.nan, np.inf, -np.inf
+    values[4] = np.arange(96) - 48.5
+    for name, format in (("f32", F32Format()), ("bf16", BF16Format()), ("q8_0", Q8_0)):
+        rows = format.quantize(values)
+        codec = KV_TYPES[name]
+        stored = codec.encode(values)
+        assert stored.shape[-1] == codec.width(96)
+        assert stored.nbytes == rows.nbytes == values.size * codec.value_bytes
+        np.testing.assert_array_equal(codec.decode(stored, 96), format.dequantize(rows, 96))
+    short = KV_TYPES["q8_0"].encode(values[:, :40])
+    assert short.shape[-1] == 68
+    padded = np.zeros((200, 64), np.float32)
+    padded[:, :40] = values[:, :40]
+    wanted = Q8_0.dequantize(Q8_0.quantize(padded), 64)[:, :40]
+    np.testing.assert_array_equal(KV_TYPES["q8_0"].decode(short, 40), wanted)
+
+
+@pytest.mark.parametrize("kv_type", TYPES)
+def test_storing_writes_its_own_place_only(backend: X86Backend, kv_type: str) -> None:
+    shape = (3, 3, 20, 24)
+    q, k, v = vectors(shape, PAGE)
+    layer = Layer(backend, shape, kv_type, PAGE)
+    layer.step(q, k, v, 0)
+    before = layer.state.pages.copy()
+    layer.step(q[5:6], k[6:7], v[7:8], 5)
+    changed = (layer.state.pages != before).sum()
+    assert 0 < changed <= layer.state.page_nbytes // PAGE
+    layer.step(q[5:6], k[5:6], v[5:6], 5)
+    assert np.array_equal(layer.state.pages, before)
+
+
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("bf16", 4e-2), ("q8_0", 6e-2)])
+def test_every_network(backend: X86Backend, kv_type: str, tolerance: float) -> None:
+    """Forks, cuts, saved sequences and threads too. A key between two numbers of the cache may be rounded to either."""
+    check_backend(backend, formats=[F32Format()], kv_types=[kv_type], tolerance=tolerance)
+
+
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2)])
+def test_logits_are_near_those_of_a_float32_cache(backend: X86Backend, kv_type: str, tolerance: float) -> None:
+    for variant in VARIANTS:  # windows and soft-caps among them
+        network = random_network(variant)
+        ids = np.random.default_rng(8).integers(0, network.n_vocab, 200)
+        batch = Batch.of(ids, outputs=range(200))
+        reference = bind(network, [], BackendOptions(kv_type="f32"))
+        wanted = reference.step(batch, reference.new_cache("f32", 224)).values
+        for forward in (bind(network, [backend], BackendOptions(kv_type=kv_type)), reference):
+            found = forward.step(batch, forward.new_cache(kv_type, 224)).values
+            assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max(), variant.name
+
+
+@pytest.mark.parametrize("kv_type", TYPES)
+def test_a_saved_sequence_belongs_to_its_type(backend: X86Backend, kv_type: str) -> None:
+    network = random_network(VARIANTS[0])
+    for forward in (bind(network, [backend], BackendOptions()), bind(network, [], BackendOptions())):
+        cache = forward.new_cache(kv_type, 64)
+        forward.step(Batch.of(range(40), outputs=[]), cache)
+        saved = cache.save(0)
+        for other in TYPES:
+            again = forward.new_cache(other, 64)
+            if other == kv_type:
+                again.load(1, saved)
+                assert again.save(1) == saved
+            else:
+                with pytest.raises(BackendError, match="not a saved sequence of this model and cache type"):
+                    again.load(1, saved)
+
+
+def test_sizes(backend: X86Backend) -> None:
+    kv = KV(4, 64, 64)
+    sizes = {name: NativeKV(kv, name, 2, PAGE).page_nbytes for name in TYPES}
+    assert sizes == {"f32": 65536, "f16": 32768, "bf16": 32768, "q8_0": 17408}
+    assert {name: KVState(kv, name, 2, PAGE).page_nbytes for name in TYPES} == sizes
+    assert {name: int(kv.nbytes(PAGE, KV_TYPES[name].value_bytes)) for name in TYPES} == sizes
+    forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())  # two layers of two heads of 16
+    for name, per_token in (("f32", 512), ("f16", 256), ("bf16", 256), ("q8_0", 144)):
+        assert forward.cache_nbytes(name, 64) == 64 * per_token
+
+
+def test_an_unknown_type_is_refused(backend: X86Backend) -> None:
+    forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())
+    words = r"no kv_type 'q3'\. Choose f32, f16, bf16 or q8_0"
+    with pytest.raises(BackendError, match=words):
+        forward.new_cache("q3", 64)
+    with pytest.raises(BackendError, match=words):
+        forward.cache_nbytes("q3", 64)
+    assert backend.forward(random_network(VARIANTS[0]), range(2), BackendOptions(kv_type="q3")) is None
+
+
+def test_types_on_the_command_line() -> None:
+    tiny = pytest.importorskip("sis_tiny", reason="sis-tiny has a cache of some MiB")
+    sizes = {}
+    for name in TYPES:
+        path = Path(tiny.__file__).with_name("tiny.gguf")
+        command = [sys.executable, "-m", "sis_core", "doctor", "-m", str(path), "--kv-type", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        sizes[name] = re.search(r"^memory: .*, cache ([\d.]+) MiB when full$", done.stdout, re.MULTILINE)[1]  # type: ignore[index]
+    assert sizes == {"f32": "12.0", "f16": "6.0", "bf16": "6.0", "q8_0": "3.2"}
