@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32
-from sis_core.backend import Backend, BackendOptions, NumpyBackend
-from sis_core.block import Block, Network
+from sis_core.backend import Backend, BackendOptions, NumpyBackend, bind
+from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
 from sis_core.pages import PageTable
 from sis_core.quant import Weight
 from sis_core.reference import PagedCache, ReferenceLayer, ReferenceLinear, SequentialForward
+from sis_core.reference.attention import BoundAttention
+from sis_core.reference.linear import BoundDense
 from sis_core.step import Batch, Cache, Forward, Layer, Linear, Output, Plan
 from sis_core.testing import check_backend
 
@@ -60,6 +65,19 @@ def spoiled_linear(spoil: Callable[[F32, Weight], F32]) -> Backend:
     return Spoiled()
 
 
+def linear_of(multiply: Callable[[F32, F32], F32]) -> Backend:
+    """A backend that multiplies rows by a decoded matrix in its own way."""
+
+    class Spoiled(Backend):
+        name = "spoiled"
+
+        def linear(self, weight: Weight, options: BackendOptions) -> Linear:
+            matrix = weight.dequantize()
+            return lambda x: multiply(x, matrix)
+
+    return Spoiled()
+
+
 @frozen(eq=False)
 class _SpoiledLayer:
     inner: ReferenceLayer
@@ -70,6 +88,137 @@ class _SpoiledLayer:
 
     def __call__(self, hidden: F32, plan: Plan, state: Any) -> F32:
         return self.inner(hidden, self.spoil(plan), state)
+
+
+def spoiled_blocks(spoil: Callable[[Any], Any]) -> Backend:
+    """Right, but for other ops than those that it was given: ``spoil`` gets every record of each block."""
+
+    def walk(record: Any) -> Any:
+        if isinstance(record, tuple):
+            return tuple(walk(part) for part in record)
+        if isinstance(record, Residual):
+            return spoil(Residual(walk(record.branches)))
+        return spoil(record)
+
+    class Spoiled(Backend):
+        name = "spoiled"
+
+        def layer(self, block: Block, options: BackendOptions) -> Layer:
+            return ReferenceLayer.of(Block(walk(block.ops), block.state), ReferenceLinear)
+
+    return Spoiled()
+
+
+def attention(**how: Callable[[Attention], Any]) -> Backend:
+    """Each field of every attention by a function of it."""
+    return spoiled_blocks(lambda r: evolve(r, **{k: f(r) for k, f in how.items()}) if isinstance(r, Attention) else r)
+
+
+def feed_forward(**how: Callable[[FeedForward], Any]) -> Backend:
+    return spoiled_blocks(lambda r: evolve(r, **{k: f(r) for k, f in how.items()}) if isinstance(r, FeedForward) else r)
+
+
+def strided(op: Attention, name: str) -> Dense:
+    """Query and output projections whose heads are exchanged as by reading key head ``h % n_head_kv``."""
+    dense: Dense = getattr(op, name)
+    if op.n_head_kv != 2:
+        return dense
+    matrix = dense.weight.dequantize()
+    order = [0, 2, 1, 3]
+    if name == "q":
+        parts = np.split(matrix, 4)
+        return evolve(dense, weight=Weight.from_array("q", np.concatenate([parts[i] for i in order])))
+    parts = np.split(matrix, 4, axis=1)
+    return evolve(dense, weight=Weight.from_array("out", np.concatenate([parts[i] for i in order], axis=1)))
+
+
+def without_biases(record: Any) -> Any:
+    if not isinstance(record, Attention | FeedForward):
+        return record
+    dense = {k: v for k in ("q", "k", "v", "out", "up", "down") if isinstance(v := getattr(record, k, None), Dense)}
+    return evolve(record, **{name: evolve(d, bias=None) for name, d in dense.items()})
+
+
+def norms(**values: Any) -> Backend:
+    return spoiled_blocks(lambda r: evolve(r, **values) if isinstance(r, Norm) else r)
+
+
+def ropes(how: Callable[[Rope], Rope]) -> Backend:
+    return attention(rope=lambda a: a.rope and how(a.rope))
+
+
+def of_branches(how: Callable[[tuple[tuple[Any, ...], ...]], list[Any]]) -> Backend:
+    """Blocks of other ops: ``how`` makes them of the branches of each residual."""
+
+    class Spoiled(Backend):
+        name = "spoiled"
+
+        def layer(self, block: Block, options: BackendOptions) -> Layer:
+            ops = [op for residual in block.ops if isinstance(residual, Residual) for op in how(residual.branches)]
+            return ReferenceLayer.of(Block(tuple(ops), block.state), ReferenceLinear)
+
+    return Spoiled()
+
+
+def spoiled_ends(spoil: Callable[[Network], Network]) -> Backend:
+    """Right layers between a wrong embedding and a wrong head."""
+
+    class Spoiled(Backend):
+        name = "spoiled"
+
+        def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
+            return bind(spoil(network), [], options, layers)
+
+    return Spoiled()
+
+
+class RotatesOnlyQueries(BoundAttention):
+    def __init__(self, op: Attention, *projections: BoundDense) -> None:
+        super().__init__(op, *projections)
+        rotate, turns = self.rotation, itertools.cycle([True, False])
+        if rotate is not None:
+            self.rotation = lambda x, plan: rotate(x, plan) if next(turns) else x  # type: ignore[assignment]
+
+
+class SeesTheFuture(BoundAttention):
+    def _scores(self, q: F32, keys: F32, position: np.ndarray, start: int) -> F32:
+        return q @ keys.swapaxes(1, 2)[:, None]
+
+
+class SeesOnlyTheStep(BoundAttention):
+    def _scores(self, q: F32, keys: F32, position: np.ndarray, start: int) -> F32:
+        scores = super()._scores(q, keys, position, start)
+        scores[..., np.arange(start, start + scores.shape[-1]) < position[0]] = -1e30
+        return scores
+
+
+class SeesItsWholeStep(BoundAttention):
+    """Forgets the causal mask, but only in steps that go on from others."""
+
+    def _scores(self, q: F32, keys: F32, position: np.ndarray, start: int) -> F32:
+        if position[0] and len(position) > 1:
+            return q @ keys.swapaxes(1, 2)[:, None]
+        return super()._scores(q, keys, position, start)
+
+
+class MixesSequences(BoundAttention):
+    """Reads the keys of the step's longest sequence for all of them."""
+
+    def __call__(self, x: F32, plan: Plan, state: Any) -> F32:
+        longest = max(plan.groups, key=lambda group: group.length)
+        groups = tuple(evolve(group, pages=longest.pages) for group in plan.groups)
+        return super().__call__(x, evolve(plan, groups=groups), state)
+
+
+def attending(kind: type[BoundAttention]) -> Backend:
+    class Spoiled(Backend):
+        name = "spoiled"
+
+        def layer(self, block: Block, options: BackendOptions) -> Layer:
+            with mock.patch("sis_core.reference.layer.BoundAttention", kind):
+                return ReferenceLayer.of(block, ReferenceLinear)
+
+    return Spoiled()
 
 
 def spoiled_plan(spoil: Callable[[Plan], Plan]) -> Backend:
@@ -120,8 +269,8 @@ class ForgetsOrder(_SpoiledForward):
 
 class GivesHiddenBeforeTheNorm(_SpoiledForward):
     def step(self, batch: Batch, cache: Cache) -> Output:
-        output = self.inner.step(batch, cache)
-        return output if batch.want == "logits" else Output(output.values * np.float32(1.5))
+        inner = self.inner if batch.want == "logits" else evolve(self.inner, output_norm=None)
+        return inner.step(batch, cache)
 
 
 class NotAllOrNothing(_SpoiledForward):
@@ -198,31 +347,167 @@ class ForgetsCopyOnWrite(_SpoiledForward):
         return PagedCache(_Sharing(plain.table.n_pages), plain.states, plain.kv_type, plain.owner)
 
 
+class _DeafCache(PagedCache):
+    """Truncates nothing."""
+
+    def truncate(self, sequence: int, n: int) -> None:
+        pass
+
+
+class _ForgetfulCache(PagedCache):
+    """Saves the keys of the first layer only."""
+
+    def load(self, sequence: int, data: bytes) -> None:
+        super().load(sequence, data)
+        last = self.states[-1]
+        assert last is not None
+        for page in self.table.pages(sequence):
+            last.load_page(page, bytes(last.page_nbytes))
+
+
+def caching(kind: type[PagedCache]) -> Backend:
+    class Caching(_SpoiledForward):
+        def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
+            plain = self.inner.new_cache(kv_type, max_tokens)
+            return kind(plain.table, plain.states, plain.kv_type, plain.owner)
+
+    return forward_backend(Caching)
+
+
+class WritesBeforeItRefuses(_SpoiledForward):
+    """Overwrites the last page when a step is refused, though the length is kept."""
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        try:
+            return self.inner.step(batch, cache)
+        except Exception:
+            assert isinstance(cache, PagedCache)
+            for state in cache.states:
+                for page in cache.table.pages(0):
+                    assert state is not None
+                    state.load_page(page, bytes(state.page_nbytes))
+            raise
+
+
+class SharesScratch(_SpoiledForward):
+    """Keeps its rows where another thread finds them."""
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        self.scratch = self.inner.step(batch, cache).values
+        time.sleep(0.002)
+        return Output(self.scratch)
+
+
 class Nothing(Backend):
     name = "nothing"
 
 
 counter = iter(range(1_000_000))
 
+NUMBERS_OF = "these are the numbers of a backend that "
 WRONG: list[tuple[str, Backend, str]] = [
-    ("transposes", spoiled_linear(lambda y, w: y[:, ::-1].copy()), "all at once: row .* is off by"),
-    ("double precision", spoiled_linear(lambda y, w: y.astype(np.float64)), "logits are float64, not float32"),
+    # Linears.
+    ("reversed outputs", spoiled_linear(lambda y, w: y[:, ::-1].copy()),
+     r"its linear of a matrix \(64, 64\) in F32 is wrong alone: the outputs are in reverse order"),
+    ("transposes", linear_of(lambda x, w: x @ w if w.shape[0] == w.shape[1] else x @ w.T),
+     "is wrong alone: it multiplies by the transposed matrix"),
+    ("last column", linear_of(lambda x, w: x[:, :-1] @ w[:, :-1].T), "it leaves out the last 1 of 64 columns"),
+    ("last row", spoiled_linear(lambda y, w: y * (np.arange(y.shape[1]) < y.shape[1] - 1).astype(np.float32)),
+     "is wrong alone: only outputs 63 of 64 are wrong"),
+    ("wrong scale", spoiled_linear(lambda y, w: y * np.float32(0.5)),
+     "all values are 0.5 times what they should be: a scale is wrong"),
+    ("double precision", spoiled_linear(lambda y, w: y.astype(np.float64)), "values are float64, not float32"),
     ("NaN", spoiled_linear(lambda y, w: y * np.float32("nan")), "all at once: not finite"),
-    ("last column", spoiled_linear(lambda y, w: y * (np.arange(y.shape[1]) < y.shape[1] - 1)), "is off by|float64"),
     ("not deterministic", spoiled_linear(lambda y, w: y * np.float32(1 + 1e-6 * next(counter))),
-     "other|different numbers|is off by"),
-    ("ignores positions", spoiled_plan(lambda p: evolve(p, positions=np.zeros_like(p.positions))), "is off by"),
+     "the same step gave different numbers the second time: something is kept from step to step"),
+    # Positions.
+    ("ignores positions", spoiled_plan(lambda p: evolve(p, positions=np.zeros_like(p.positions))),
+     f"plain with rope of neighbours: {NUMBERS_OF}ignores positions"),
+    ("ignores learned positions", spoiled_ends(lambda n: evolve(n, embedding=evolve(n.embedding, positions=None))),
+     f"plain with learned positions: {NUMBERS_OF}forgets learned positions"),
     ("positions of the step",
-     spoiled_plan(lambda p: evolve(p, positions=np.arange(len(p.positions), dtype=np.int32))), "token by token: row"),
-    ("forgets output order", forward_backend(ForgetsOrder), "hidden states of three rows"),
-    ("hidden before the norm", forward_backend(GivesHiddenBeforeTheNorm), "hidden states of three rows"),
+     spoiled_plan(lambda p: evolve(p, positions=np.arange(len(p.positions), dtype=np.int32))),
+     f"(?s)token by token: .*right: positions must be those of the batch.*{NUMBERS_OF}ignores positions"),
+    ("unrotated keys", attending(RotatesOnlyQueries),
+     f"plain with rope of neighbours: {NUMBERS_OF}does not rotate keys"),
+    ("wrong pairs", ropes(lambda r: evolve(r, style="norm")), f"rope of halves: {NUMBERS_OF}rotates the wrong pairs"),
+    ("whole head", ropes(lambda r: evolve(r, frequencies=10000.0 ** (-np.arange(8) / 8))),
+     f"rope of a part of each head: {NUMBERS_OF}rotates the whole head"),
+    ("no magnitude", ropes(lambda r: evolve(r, magnitude=1.0)), f"{NUMBERS_OF}forgets the magnitude of rope"),
+    # Attention.
+    ("no scale", attention(scale=lambda a: 1.0), f"{NUMBERS_OF}forgets the scale of the scores"),
+    ("scale of its own", attention(scale=lambda a: 1 / a.head_dim), f"{NUMBERS_OF}scales scores by 1 / head_dim"),
+    ("no cap", attention(softcap=lambda a: None),
+     f"a soft-cap of scores: {NUMBERS_OF}forgets the soft-cap of the scores"),
+    ("no window", attention(window=lambda a: None), f"{NUMBERS_OF}ignores the window"),
+    ("wide window", attention(window=lambda a: a.window and a.window + 1),
+     f"{NUMBERS_OF}has a window that is one token too wide"),
+    ("narrow window", attention(window=lambda a: a.window and a.window - 1),
+     f"{NUMBERS_OF}has a window that is one token too narrow"),
+    ("no causal mask", attending(SeesTheFuture),
+     f"all at once.*(?s:.*){NUMBERS_OF}lets a token see those after it: no causal mask"),
+    ("forgets the cache", attending(SeesOnlyTheStep),
+     f"(?s)token by token.*keys those of the steps before too.*{NUMBERS_OF}lets a token see only itself"),
+    ("no mask later", attending(SeesItsWholeStep), "(?s)in chunks.*must see those, and of its own only those before"),
+    ("mixes sequences", attending(MixesSequences),
+     "(?s)among others.*rows of another sequence in the same step are mixed"),
+    ("strided heads", attention(q=lambda a: strided(a, "q"), out=lambda a: strided(a, "out")),
+     f"key heads that query heads share: {NUMBERS_OF}lets query head h read key head h % n_head_kv"),
+    ("no head norms", attention(q_norm=lambda a: None, k_norm=lambda a: None),
+     f"{NUMBERS_OF}forgets the norms of queries and keys"),
+    # Biases, norms, feed-forwards, residuals.
+    ("no bias", spoiled_blocks(without_biases),
+     f"plain with biases: {NUMBERS_OF}forgets the biases of linears"),
+    ("no attention bias", spoiled_blocks(lambda r: without_biases(r) if isinstance(r, Attention) else r),
+     f"{NUMBERS_OF}forgets the biases of attention"),
+    ("no feed-forward bias", spoiled_blocks(lambda r: without_biases(r) if isinstance(r, FeedForward) else r),
+     f"{NUMBERS_OF}forgets the biases of the feed-forward"),
+    ("RMS only", norms(kind="rms"), f"layer norms: {NUMBERS_OF}does not subtract the mean"),
+    ("no norm bias", norms(bias=None), f"layer norms: {NUMBERS_OF}forgets the biases of norms"),
+    ("no norm weight", norms(weight=None), f"{NUMBERS_OF}forgets the weights of norms"),
+    ("no eps", norms(eps=0.0), f"{NUMBERS_OF}forgets the norm's eps"),
+    ("another activation", feed_forward(activation=lambda f: "silu" if f.activation == "gelu" else f.activation),
+     f"plain with GELU: {NUMBERS_OF}has the activation silu, not the one that it is told"),
+    ("no gate", feed_forward(gate=lambda f: None), f"plain with a gate: {NUMBERS_OF}forgets the gate"),
+    ("swapped gate", feed_forward(gate=lambda f: f.gate and f.up, up=lambda f: f.gate or f.up),
+     f"{NUMBERS_OF}activates the up projection, not the gate"),
+    ("no residual", of_branches(lambda branches: [op for branch in branches for op in branch]),
+     f"smallest network that shows it has nothing but.*{NUMBERS_OF}forgets to add a branch to what went into it"),
+    ("parallel made sequential", of_branches(lambda branches: [Residual((branch,)) for branch in branches]),
+     f"plain with parallel branches: {NUMBERS_OF}runs parallel branches one after the other"),
+    ("no norm after a branch", of_branches(lambda branches: [Residual(tuple(b[:2] for b in branches))]),
+     f"plain with norms after its branches: {NUMBERS_OF}forgets the norm after a branch"),
+    # Ends.
+    ("no embedding scale", spoiled_ends(lambda n: evolve(n, embedding=evolve(n.embedding, scale=1.0))),
+     f"{NUMBERS_OF}forgets the scale of the embedding"),
+    ("no embedding norm", spoiled_ends(lambda n: evolve(n, embedding=evolve(n.embedding, norm=None))),
+     f"{NUMBERS_OF}forgets the norm of the embedding"),
+    ("no output norm", spoiled_ends(lambda n: evolve(n, head=evolve(n.head, norm=None))),
+     f"{NUMBERS_OF}forgets the output norm"),
+    ("no logit cap", spoiled_ends(lambda n: evolve(n, head=evolve(n.head, softcap=None))),
+     f"{NUMBERS_OF}forgets the soft-cap of the logits"),
+    ("no logit scale", spoiled_ends(lambda n: evolve(n, head=evolve(n.head, scale=1.0))),
+     f"{NUMBERS_OF}forgets the scale of the logits"),
+    ("forgets output order", forward_backend(ForgetsOrder),
+     r"(?s)hidden states of three rows.*the rows are right but in another order: \[2, 0, 1\]"),
+    ("hidden before the norm", forward_backend(GivesHiddenBeforeTheNorm),
+     f"(?s)hidden states of three rows.*wanted after the output norm.*{NUMBERS_OF}forgets the output norm"),
+    # Steps and caches.
     ("not all or nothing", forward_backend(NotAllOrNothing),
      "a token outside the vocabulary left 41 tokens in the cache, not 40"),
+    ("writes before it refuses", forward_backend(WritesBeforeItRefuses),
+     "(?s)the sequence after refused steps.*a refused step has written keys or values"),
     ("takes any token", forward_backend(TakesAnyToken), "a token outside the vocabulary was not refused"),
     ("foreign errors", forward_backend(RaisesForeignErrors), "another model's cache raised IndexError"),
     ("copies on fork", forward_backend(CopiesOnFork), "fork copied the cache"),
     ("leaks pages", forward_backend(LeaksPages), "bytes are in use after every sequence was dropped"),
-    ("no copy on write", forward_backend(ForgetsCopyOnWrite), "the source after its fork went another way"),
+    ("no copy on write", forward_backend(ForgetsCopyOnWrite),
+     "(?s)the source after its fork went another way.*a page that sequences share must be copied before it is written"),
+    ("cache not truncated", caching(_DeafCache), "a fork that was cut back has 38 tokens in the cache, not 35"),
+    ("half a saved sequence", caching(_ForgetfulCache),
+     "(?s)a saved and loaded sequence.*save and load do not keep every key and value"),
+    ("not thread-safe", forward_backend(SharesScratch),
+     "steps in threads gave other numbers than alone: all that changes belongs into the cache"),
     ("binds nothing", Nothing(), "answered None to every network"),
 ]  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from attrs import evolve, field, frozen
@@ -35,6 +35,7 @@ class Variant:
 
     Attributes:
         window: for every second layer, so that one network has both kinds.
+        softcap, logit_softcap: of attention scores, and of logits.
         format: of the matrices; vectors stay F32.
     """
 
@@ -48,13 +49,17 @@ class Variant:
     head_norm: bool = False
     window: int | None = None
     softcap: float | None = None
+    logit_softcap: float | None = None
     activation: Activation = "silu"
     gated: bool = True
     parallel: bool = False
     post_norm: bool = False
     tied: bool = False
     scale: float = 1.0
+    logit_scale: float = 1.0
     learned_positions: bool = False
+    embedding_norm: bool = False
+    eps: float = 1e-5
     format: QuantFormat = field(factory=F32Format)
 
 
@@ -65,11 +70,51 @@ VARIANTS = (
     Variant("neox", norm="layer", bias=True, n_head_kv=N_HEAD, rope="neox", n_rot=8, activation="gelu", gated=False,
             parallel=True),
     Variant("qwen", rope="neox", bias=True, n_head_kv=1, head_norm=True),
-    Variant("gemma", rope="neox", window=5, softcap=3.0, activation="gelu_tanh", post_norm=True, scale=8.0, tied=True),
+    Variant("gemma", rope="neox", window=5, softcap=3.0, logit_softcap=3.0, activation="gelu_tanh", post_norm=True,
+            scale=8.0, tied=True),
     Variant("scaled rope", magnitude=1.2, rope="neox"),
     Variant("relu", activation="relu", gated=False),
     Variant("squared relu", activation="relu2", gated=False),
+    Variant("normed embedding", norm="layer", embedding_norm=True, eps=0.1, logit_scale=0.5),
 )  # fmt: skip
+
+PLAIN = Variant("nothing but RMS norms, attention without positions and ReLU",
+                n_head_kv=N_HEAD, rope=None, activation="relu", gated=False)  # fmt: skip
+
+
+def _plain_with(name: str, **choice: Any) -> Variant:
+    return evolve(PLAIN, name=name, **choice)
+
+
+# From plain to less plain; each makes one choice, so that the first one that is wrong says which.
+SMALL = (
+    PLAIN,
+    _plain_with("biases", bias=True),
+    _plain_with("layer norms", norm="layer"),
+    _plain_with("a large eps in its norms", eps=0.1),
+    _plain_with("key heads that query heads share", n_head_kv=2),
+    _plain_with("rope of neighbours", rope="norm"),
+    _plain_with("rope of halves", rope="neox"),
+    _plain_with("rope of a part of each head", rope="neox", n_rot=8),
+    _plain_with("rope with a magnitude", rope="norm", magnitude=1.2),
+    _plain_with("norms of queries and keys", head_norm=True),
+    _plain_with("norms of queries and keys before rope", head_norm=True, rope="neox"),
+    _plain_with("a window of 5 tokens in one of its layers", window=5),
+    _plain_with("a soft-cap of scores", softcap=3.0),
+    _plain_with("a soft-cap of logits", logit_softcap=3.0),
+    _plain_with("a scale of logits", logit_scale=0.5),
+    _plain_with("learned positions", learned_positions=True),
+    _plain_with("a scaled embedding", scale=8.0),
+    _plain_with("a norm of the embedding", embedding_norm=True),
+    _plain_with("an output that is the embedding", tied=True),
+    _plain_with("a gate", gated=True),
+    _plain_with("SiLU", activation="silu"),
+    _plain_with("GELU", activation="gelu"),
+    _plain_with("GELU by tanh", activation="gelu_tanh"),
+    _plain_with("squared ReLU", activation="relu2"),
+    _plain_with("norms after its branches", post_norm=True),
+    _plain_with("parallel branches", parallel=True),
+)
 
 
 def with_format(variant: Variant, format: QuantFormat) -> Variant:
@@ -94,7 +139,7 @@ def random_network(variant: Variant, seed: int = 0, n_ctx: int = 256) -> Network
     def norm(name: str, n: int) -> Norm:
         kind: Literal["rms", "layer"] = variant.norm if n == N_EMBD else "rms"
         bias = Weight.from_array(f"{name}.bias", values(n)) if kind == "layer" else None
-        return Norm(kind, 1e-5, Weight.from_array(f"{name}.weight", values(n, middle=1.0)), bias)
+        return Norm(kind, variant.eps, Weight.from_array(f"{name}.weight", values(n, middle=1.0)), bias)
 
     embedding = matrix("token_embd.weight", N_VOCAB, N_EMBD)
     blocks = tuple(_block(variant, i, dense, norm) for i in range(N_LAYER))
@@ -104,9 +149,14 @@ def random_network(variant: Variant, seed: int = 0, n_ctx: int = 256) -> Network
         N_EMBD,
         N_VOCAB,
         n_ctx,
-        Embedding(embedding, scale=variant.scale, positions=positions),
+        Embedding(
+            embedding,
+            scale=variant.scale,
+            positions=positions,
+            norm=norm("token_embd_norm", N_EMBD) if variant.embedding_norm else None,
+        ),
         blocks,
-        Head(norm("output_norm", N_EMBD), output, softcap=variant.softcap),
+        Head(norm("output_norm", N_EMBD), output, scale=variant.logit_scale, softcap=variant.logit_softcap),
     )
 
 
