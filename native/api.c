@@ -5,6 +5,8 @@ uint32_t sis_abi(void) { return SIS_ABI; }
 
 const char *sis_isa(void) { return sis_kernels()->isa; }
 
+sis_decode_fn sis_decoder(const char *format) { return sis_kernels()->decoder(format); }
+
 uint64_t sis_struct_size(uint32_t index)
 {
     static const uint64_t sizes[] = {

@@ -114,7 +114,10 @@ struct kernels {
     /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m]. */
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
-    tile_fn tile[SIS_DECODED + 1];
+    tile_fn tile[SIS_DECODED];
+    /* y[m][TILE]: n decoded rows [n][k], at most a tile, times m rows of x. */
+    void (*dot)(const float *w, uint32_t n, const float *x, size_t stride, uint32_t m, size_t k, float *y);
+    sis_decode_fn (*decoder)(const char *format); /* of a format without tiles, or NULL */
     const struct many_rows *many; /* or NULL */
     void (*norm)(const float *x, float *y, size_t n, const struct sis_op *op);
     void (*activate)(const float *x, const float *gate, float *y, size_t n, uint32_t activation);

@@ -2,6 +2,7 @@
 #include "run.h"
 #include <string.h>
 
+#define DECODED_ROWS 4 /* rows of a decoded weight at a time */
 #define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
@@ -42,10 +43,17 @@ static uint32_t linear_units(const struct run *run, const struct sis_op *op, uin
     return tile_units(op, log) * ((run->n_rows[gathered] + rows - 1) / rows);
 }
 
-static void write_tile(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
-                       const float *acc)
+/* Rows of the matrix in a tile: the last may be short. */
+static size_t tile_rows(const struct sis_weight *w, size_t tile)
 {
-    size_t n = op->weight->n_rows - first < TILE ? op->weight->n_rows - first : TILE;
+    size_t left = w->n_rows - tile * TILE;
+    return left < TILE ? left : TILE;
+}
+
+/* acc[m][TILE] is n rows of weights times the rows of a group. */
+static void write_tile(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
+                       size_t n, const float *acc)
+{
     for (uint32_t m = 0; m < g->m; m++) {
         float *y = at(run, op->dst, g->first + m, op->dst_at) + first;
         const float *a = acc + m * TILE;
@@ -97,6 +105,26 @@ static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, u
     run->many[gathered]->multiply(&job);
 }
 
+/* Rung 2: a few rows at a time, so that they are still in the cache when they have been decoded. */
+static void decoded_unit(const struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
+                         uint32_t member)
+{
+    const struct sis_weight *w = op->weight;
+    const size_t stride = stride_of(run, op->src), tiles = (size_t)1 << log;
+    size_t first = unit * tiles * TILE, stop = first + tiles * TILE < w->n_rows ? first + tiles * TILE : w->n_rows;
+    float acc[MAX_GROUP * TILE], *rows = (float *)(void *)(run->scratch + member * run->scratch_bytes);
+    for (size_t n; first < stop; first += n) {
+        n = stop - first < DECODED_ROWS ? stop - first : DECODED_ROWS;
+        w->decode(w->raw + first * w->row_bytes, w->row_bytes, n, w->n_cols, rows);
+        for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
+            const struct group_of_rows *g = &run->groups[gathered][i];
+            const float *x = at(run, op->src, g->first, op->src_at);
+            run->kernels->dot(rows, (uint32_t)n, x, stride, g->m, w->n_cols, acc);
+            write_tile(run, op, g, first, n, acc);
+        }
+    }
+}
+
 static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
                         uint32_t member)
 {
@@ -111,13 +139,13 @@ static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit,
      * groups for each tile, which is made once. */
     if (w->raw) {
         for (; t < stop; t++) {
-            sis_pack_tile(w, t, scratch, (float *)(void *)(scratch + bytes));
+            sis_pack_tile(w, t, scratch, NULL);
             for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
                 const struct group_of_rows *g = &run->groups[gathered][i];
                 const void *x = is_float ? (const void *)(run->floats + g->first * k)
                                          : (const void *)(run->q8 + g->first * (k / BLOCK));
                 tile_of(scratch, x, g->m, k, acc);
-                write_tile(run, op, g, t * TILE, acc);
+                write_tile(run, op, g, t * TILE, tile_rows(w, t), acc);
             }
         }
         return;
@@ -128,7 +156,7 @@ static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit,
                                  : (const void *)(run->q8 + g->first * (k / BLOCK));
         for (size_t j = t; j < stop; j++) {
             tile_of(w->tiles + j * bytes, x, g->m, k, acc);
-            write_tile(run, op, g, j * TILE, acc);
+            write_tile(run, op, g, j * TILE, tile_rows(w, j), acc);
         }
     }
 }
@@ -171,6 +199,7 @@ void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t l
             const struct sis_op *op = linear_of(run, first, log, gathered, &unit);
             if (op->weight->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
             else if (is_many(run, op, gathered)) many_unit(run, op, unit, log, gathered, member);
+            else if (op->weight->format == SIS_DECODED) decoded_unit(run, op, unit, log, gathered, member);
             else linear_unit(run, op, unit, log, gathered, member);
         }
 }

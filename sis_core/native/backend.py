@@ -60,8 +60,8 @@ class NativeBackend(Backend):
         try:
             weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
             self._check_ends(network, layers)
-            self._check_decoded(weights, options)
             store, runner = self._store(options), self._runner(options)
+            self._check_decoded(weights, store, options)
             store.bind(weights, options.progress)
             return NativeForward(self.name, network, layers, store, runner)
         except Unsupported as reason:
@@ -74,8 +74,8 @@ class NativeBackend(Backend):
         try:
             weights = list(dense_weights([block], None))
             n_embd = _width(block)
-            self._check_decoded(weights, options)
             store, runner = self._store(options), self._runner(options)
+            self._check_decoded(weights, store, options)
             store.bind(weights, options.progress)
             return NativeLayer(block, n_embd, store, runner)
         except Unsupported as reason:
@@ -83,9 +83,9 @@ class NativeBackend(Backend):
             return None
 
     def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
-        if len(weight.shape) != 2 or (options.decode is False and Store.only_python(weight)):
-            return None
         store, runner = self._store(options), self._runner(options)
+        if len(weight.shape) != 2 or (options.decode is False and store.only_python(weight)):
+            return None
         store.bind([weight], options.progress)
         return NativeLinear.of(weight, store, runner)
 
@@ -111,9 +111,9 @@ class NativeBackend(Backend):
         return Runner(self.library(), Rotations(), n_threads, cpus, invariant=options.batch_invariant)
 
     @staticmethod
-    def _check_decoded(weights: list[Weight], options: BackendOptions) -> None:
+    def _check_decoded(weights: list[Weight], store: Store, options: BackendOptions) -> None:
         for weight in weights:
-            if options.decode is False and Store.only_python(weight):
+            if options.decode is False and store.only_python(weight):
                 raise Unsupported(f"{weight.format.name} without decoding it at load, which memory does not allow")
 
     @staticmethod

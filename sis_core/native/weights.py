@@ -1,8 +1,8 @@
 """Weights as the kernels read them: packed into tiles, or in place.
 
-Formats that the kernels do not know come in by the first two rungs of the contract: with a C decoder they stay packed
-as they are and are decoded while they are used; with Python alone they are decoded once, to half precision, or to
-bfloat16 where half precision has not the range.
+Formats that the kernels do not know come in by the first two rungs of the contract: with a C decoder, their own
+or one of the library's, they stay packed as they are and are decoded while they are used; with Python alone they are
+decoded once, to half precision, or to bfloat16 where half precision has not the range.
 """
 
 from __future__ import annotations
@@ -36,9 +36,15 @@ def _brings_linear(weight: quant.Weight) -> bool:
     return callable(getattr(weight.format, "native_linear", None))
 
 
-def _decodes(weight: quant.Weight) -> bool:
+def decoder_of(library: Library, format: quant.QuantFormat) -> int | None:
+    """The address of a format's C decoder: its own, else the library's."""
+    found = format.decoder or library.decoder(format.name.encode())
+    return int(found) if found else None
+
+
+def _decodes(library: Library, weight: quant.Weight) -> bool:
     """Whether native code can decode rows of this weight."""
-    return weight.format.name in abi.FORMATS or weight.format.decoder is not None
+    return weight.format.name in abi.FORMATS or decoder_of(library, weight.format) is not None
 
 
 class Store:
@@ -56,12 +62,11 @@ class Store:
         known = abi.FORMATS.get(weight.format.name)
         if known is not None:
             return known
-        return abi.DECODED if weight.format.decoder is not None else abi.F16
+        return abi.F16 if self.only_python(weight) else abi.DECODED
 
-    @staticmethod
-    def only_python(weight: quant.Weight) -> bool:
+    def only_python(self, weight: quant.Weight) -> bool:
         """Rung 1: nothing native can decode this weight or multiply by it."""
-        return not (_brings_linear(weight) or _decodes(weight))
+        return not (_brings_linear(weight) or _decodes(self.library, weight))
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
@@ -116,7 +121,8 @@ class Store:
         raw = weight.raw
         bound = abi.Weight(self.format_of(weight), 0, weight.n_rows, weight.n_cols)
         bound.raw, bound.row_bytes = address(raw), raw.strides[0]
-        bound.decode = weight.format.decoder
+        if bound.format == abi.DECODED:
+            bound.decode = decoder_of(self.library, weight.format)
         self._owners += [raw, weight.format]
         return bound
 
@@ -218,12 +224,12 @@ class RowReader:
         self, library: Library, weight: quant.Weight, *, tiles: abi.Weight | None = None, copy: bool = False
     ) -> None:
         self.library, self.weight, self._bound = library, weight, tiles
-        if tiles is None and _decodes(weight):
+        if tiles is None and _decodes(library, weight):
             self._raw = _copy(weight) if copy else weight.raw
             number = abi.FORMATS.get(weight.format.name, abi.DECODED)
             self._bound = abi.Weight(number, 0, weight.n_rows, weight.n_cols)
             self._bound.raw, self._bound.row_bytes = address(self._raw), self._raw.strides[0]
-            self._bound.decode = weight.format.decoder
+            self._bound.decode = decoder_of(library, weight.format)
 
     def __call__(self, rows: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> F32:
         """``(n,)`` row numbers, which the caller has checked, to ``(n, n_cols)``."""

@@ -53,7 +53,7 @@ enum sis_format {
     SIS_Q4_0 = 4,
     SIS_Q4_K = 5,
     SIS_Q6_K = 6,
-    SIS_DECODED = 7, /* rung 2: decode, then as SIS_F32 */
+    SIS_DECODED = 7, /* rung 2: rows are decoded while they are used */
     SIS_FOREIGN = 8, /* rung 3 */
     SIS_N_FORMATS = 9
 };
@@ -201,6 +201,8 @@ SIS_EXPORT const char *sis_isa(void);
 SIS_EXPORT const char *sis_isa_note(void);
 /* Sizes of the structures above in order, for a comparison with the mirror in Python; 0 past the last. */
 SIS_EXPORT uint64_t sis_struct_size(uint32_t index);
+/* The library's own decoder of a format that it has no tiles for, by GGUF's name, or NULL. */
+SIS_EXPORT sis_decode_fn sis_decoder(const char *format);
 /* Bytes of n_rows rows of n_cols values as tiles; 0 for a format without tiles, or a row that is not whole blocks. */
 SIS_EXPORT uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols);
 /* Pack the weight's raw rows into `tiles` on up to n_threads threads. */
