@@ -223,23 +223,25 @@ def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
         FormatError: a type without a codec (with tensor, type and package), or a tensor whose bytes are not what its
             format takes for its shape.
     """
-    weights = {}
-    for info in file.tensors.values():
-        where = f"{file.path}: tensor {info.name}"
-        format = _format(info, registry, where)
-        weight = Weight(
-            info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name)
+    return {name: file_weight(file, registry, info) for name, info in file.tensors.items()}
+
+
+def file_weight(file: GGUFFile, registry: Registry, info: TensorInfo) -> Weight:
+    """One tensor of a file as a weight; raises what `file_weights` does."""
+    where = f"{file.path}: tensor {info.name}"
+    format = _format(info, registry, where)
+    weight = Weight(
+        info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name)
+    )
+    # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
+    wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
+    if wrong:
+        raise FormatError(
+            f"has {info.n_bytes} bytes, but {info.shape} in {format.name} takes {weight.nbytes}",
+            where=where,
+            fix="the file was written by another version of the format: quantise it again",
         )
-        # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
-        wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
-        if wrong:
-            raise FormatError(
-                f"has {info.n_bytes} bytes, but {info.shape} in {format.name} takes {weight.nbytes}",
-                where=where,
-                fix="the file was written by another version of the format: quantise it again",
-            )
-        weights[info.name] = weight
-    return weights
+    return weight
 
 
 def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:

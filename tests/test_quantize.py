@@ -341,9 +341,24 @@ def test_another_command_starts_anew(random_model: Path, tmp_path: Path, slow: P
     running.communicate()
     done = sis("quantize", random_model, out, "--to", "q8_0")
     assert done.returncode == 0, done.stderr
-    assert "the unfinished work of another command was there; starting anew" in done.stderr
+    assert "the unfinished work of another command, or of a format that was changed, was there" in done.stderr
     assert types(out)["token_embd.weight"] == "Q8_0"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.gguf", "plugins"]
+
+
+def test_an_edited_format_starts_anew(random_model: Path, tmp_path: Path, slow: Path) -> None:
+    out, other = tmp_path / "out.gguf", tmp_path / "other.gguf"
+    running = start(random_model, out, slow)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    slow.write_text(slow.read_text().replace("127 / 2.0", "126 / 2.0"), "utf-8")
+    command = ["--plugin", slow, "quantize", random_model, out, "--to", "slow8", "--pure", "-t", 2, "--json"]
+    done = sis(*command)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["resumed"] == 0
+    assert "a format that was changed" in done.stderr
+    assert sis(*(other if part == out else part for part in command)).returncode == 0
+    assert out.read_bytes() == other.read_bytes()
 
 
 def test_ctrl_c_keeps_the_work(random_model: Path, tmp_path: Path, slow: Path) -> None:
@@ -389,7 +404,8 @@ def test_foreign_formats_in_one_file(random_model: Path, tmp_path: Path) -> None
     assert sis("inspect", out).returncode == 0
     again = tmp_path / "again.gguf"
     rule = ("--tensor", "*.ffn_*.weight=keep")
-    done = sis(*both, "quantize", out, again, "--to", "q8_0", "--requantize", *rule)
+    # What is only copied needs no codec: the package of the kept tensors is not here.
+    done = sis("--plugin", one, "quantize", out, again, "--to", "q8_0", "--requantize", *rule)
     assert done.returncode == 0, done.stderr
     with GGUFFile.open(again) as file:
         assert file.tensors["blk.0.ffn_up.weight"].package == "two"

@@ -12,7 +12,7 @@ from sis_core.architecture import suggest
 from sis_core.catalogue import package_for
 from sis_core.errors import FormatError, PluginError, SisError
 from sis_core.gguf_file import TENSOR_TYPES, GGUFFile, TensorInfo
-from sis_core.model import file_weights
+from sis_core.model import file_weight
 from sis_core.quant import QuantFormat, Weight
 from sis_core.quantizer.recipes import HEAD_BITS, HEAD_FORMATS, RECIPES, Recipe, layer_count
 from sis_core.registry import Registry
@@ -192,29 +192,25 @@ def make_plan(
                 fix=f"`sis inspect {file.path.name}` lists the names",
             )
     chooser = _Chooser(registry, base, recipe, pure, infos)
-    weights = {}
-    if able:
-        weights = file_weights(file, registry)
     tensors = []
     for info in infos:
-        if info.name not in weights or not may_quantize(info):
+        if not may_quantize(info):
             tensors.append(TensorPlan(info, package=info.package))
             continue
         named = next((rule for rule in rules if fnmatchcase(info.name, rule.pattern)), None)
         wanted = named.format if named else chooser.choose(info)
-        tensors.append(_plan_one(info, weights[info.name], wanted, fallbacks, registry, str(file.path)))
+        tensors.append(_plan_one(file, info, wanted, fallbacks, registry))
     if not requantize:
         _refuse_requantizing(tensors, str(file.path))
     return Plan(label, tensors)
 
 
 def _plan_one(
+    file: GGUFFile,
     info: TensorInfo,
-    weight: Weight,
     wanted: QuantFormat | None,
     fallbacks: Sequence[QuantFormat],
     registry: Registry,
-    where: str,
 ) -> TensorPlan:
     n_cols, note = info.shape[-1], ""
     if wanted is not None and n_cols % wanted.block_size:
@@ -224,13 +220,14 @@ def _plan_one(
             tried = f", nor of {' or '.join(f.name for f in fallbacks)}" if fallbacks else ""
             raise FormatError(
                 what + tried,
-                where=f"{where}: tensor {info.name}",
+                where=f"{file.path}: tensor {info.name}",
                 fix="name a format for such tensors with --fallback (F16 always fits), or keep it: "
                 f"--tensor '{info.name}={KEEP}'",
             )
         note, wanted = f"{what}: {fitting.name} instead", fitting
-    if wanted is None or wanted.name == weight.format.name:
+    if wanted is None or wanted.name == info.type_name:  # copied: no codec of what it is in is needed
         return TensorPlan(info, package=info.package, note=note)
+    weight = file_weight(file, registry, info)
     package = "" if wanted.type_id in TENSOR_TYPES else _package(registry, wanted)
     return TensorPlan(info, weight, wanted, package, note)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +28,7 @@ from sis_core.quantizer.work import WorkFolder
 log = logging.getLogger(__name__)
 
 COPY = 1 << 22
+SOURCES = (".py", ".so", ".dylib", ".dll", ".pyd")  # files that may change what an encoder does
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name and the bytes done and in all."""
 
@@ -65,7 +68,10 @@ def quantize_file(
     n_threads = n_threads or available_cores()
     with WorkFolder(target, _key(file, plan, importance)) as work:
         if work.started_anew:
-            log.warning("%s: the unfinished work of another command was there; starting anew", target)
+            log.warning(
+                "%s: the unfinished work of another command, or of a format that was changed, was there; starting anew",
+                target,
+            )
         try:
             if not work.model.exists():
                 _allocate(file, work.model, plan, importance)
@@ -113,8 +119,22 @@ def _key(file: GGUFFile, plan: Plan, importance: Importance | None) -> dict[str,
         "inputs": [list(entry) for entry in inputs],
         "label": plan.label,
         "tensors": [list(entry) for entry in tensors],
+        "encoders": {module: _digest(module) for module in sorted({type(t.format).__module__ for t in plan.tensors})},
         "importance": importance.digest if importance else "",
     }
+
+
+def _digest(module: str) -> str:
+    """The bytes of the package, or of the single file, that a module comes from: an edited encoder is another one."""
+    top = sys.modules.get(module.partition(".")[0])
+    if top is None or module == "builtins":
+        return ""
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in SOURCES]
+    digest = hashlib.sha256()
+    for path in sorted(files or [Path(top.__file__ or "")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _allocate(file: GGUFFile, path: Path, plan: Plan, importance: Importance | None) -> None:
