@@ -99,11 +99,16 @@ class QuantFormat(ABC):
                 where=self.name,
             )
 
-    def check_values(self, values: F32) -> None:
-        """FormatError unless ``values`` are float32 ``(n_rows, n_cols)`` of whole blocks: for encoders."""
+    def check_values(self, values: F32, *, finite: bool = False) -> None:
+        """FormatError unless ``values`` are float32 ``(n_rows, n_cols)`` of whole blocks: for encoders.
+
+        With ``finite``, NaN and infinity are refused too: few formats can hold them.
+        """
         if values.dtype != np.float32 or values.ndim != 2:
             raise FormatError(f"encodes float32 (n_rows, n_cols), not {values.dtype} {values.shape}", where=self.name)
         self.row_bytes(values.shape[1])
+        if finite and not np.isfinite(values).all():
+            raise FormatError("cannot hold NaN or infinity", where=self.name)
 
     def __repr__(self) -> str:
         return f"<format {self.name}>"

@@ -16,6 +16,17 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "nf4", "codebook4", "hqq", "ternary", "c_decoder"}
 
 
+FORMATS = ("nf4/sis_nf4.py", "codebook4/sis_codebook4.py", "hqq/sis_hqq.py", "ternary/sis_ternary.py",
+           "c_decoder/sis_pot4/__init__.py", "c_decoder/pot4.c")  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FORMATS)
+def test_a_format_is_forty_lines(path: str) -> None:
+    """What the README says: at most, with docstrings and comments, without empty lines."""
+    lines = (ROOT / "examples" / path).read_text("utf-8").splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 40
+
+
 def installer() -> list[str]:
     if uv := shutil.which("uv"):
         return [uv, "pip", "install", "--quiet", "--python", sys.executable]

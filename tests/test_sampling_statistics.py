@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import attrs
 import numpy as np
 import pytest
 import sis_samplers
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, F64
 from sis_core.chain import make_chain
 from sis_core.registry import Registry
 from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState
+from sis_core.testing import check_sampler
+from sis_core.testing.distribution import critical, misfit
+from sis_core.testing.sampler import _Check as Check
 
 Logits = list[float]
 N_VOCAB, N_DRAWS, SEED = 30, 4000, 20240229
@@ -188,26 +192,6 @@ def distribution(mixture: Mixture, logits: F32) -> list[float]:
 # The test -------------------------------------------------------------------------------------------------------------
 
 
-def critical(df: int) -> float:
-    """What a chi-square variable exceeds once in ten thousand times (Wilson and Hilferty 1931)."""
-    return float(df * (1 - 2 / (9 * df) + 3.719 * math.sqrt(2 / (9 * df))) ** 3)
-
-
-def fit(counts: list[int], expected: list[float]) -> str | None:
-    """Why ``counts`` do not come from probabilities ``expected``, or None: a G-test, rare tokens taken together."""
-    n = sum(counts)
-    impossible = [i for i, p in enumerate(expected) if p == 0 and counts[i]]
-    if impossible:
-        return f"token {impossible[0]} was drawn {counts[impossible[0]]} times and must never be"
-    rare = [i for i, p in enumerate(expected) if n * p < 5]
-    cells = [(counts[i], n * p) for i, p in enumerate(expected) if i not in rare and p > 0]
-    cells.append((sum(counts[i] for i in rare), n * sum(expected[i] for i in rare)))
-    cells = [(seen, mean) for seen, mean in cells if mean > 0]
-    g = 2 * sum(seen * math.log(seen / mean) for seen, mean in cells if seen)
-    limit = critical(len(cells) - 1) if len(cells) > 1 else 1e-6
-    return None if g <= limit else f"G = {g:.1f} is above {limit:.1f}"
-
-
 def logits_of(shape: str) -> F32:
     generator = np.random.Generator(np.random.Philox(11))
     values = {
@@ -267,13 +251,13 @@ CASES: dict[str, Mixture] = {
 def test_draws_follow_the_definition(text: str, shape: str) -> None:
     logits = logits_of(shape)
     counts = draws(make_chain(REGISTRY, samplers=text), logits, accept="xtc" in text)  # its chance goes by steps
-    assert fit(counts, distribution(CASES[text], logits)) is None
+    assert misfit(counts, distribution(CASES[text], logits)) is None
 
 
 def test_the_default_chain() -> None:
     logits = logits_of("zipf")
     wanted = plain(top_k(40), top_p(0.95), min_p(0.05), temperature(0.8))
-    assert fit(draws(make_chain(REGISTRY), logits), distribution(wanted, logits)) is None
+    assert misfit(draws(make_chain(REGISTRY), logits), distribution(wanted, logits)) is None
 
 
 # It can fail ----------------------------------------------------------------------------------------------------------
@@ -363,13 +347,49 @@ WRONG: dict[str, tuple[Wrong, Mixture]] = {
 def test_a_wrong_sampler_is_found(fault: str) -> None:
     sampler, wanted = WRONG[fault]
     shape = "normal" if "negative" in fault else "zipf"
-    assert fit(draws([sampler], logits_of(shape)), distribution(wanted, logits_of(shape))) is not None
+    assert misfit(draws([sampler], logits_of(shape)), distribution(wanted, logits_of(shape))) is not None
+
+
+SAYS = {  # what `check_sampler` says of those that do not look at the prompt
+    "top-p stops one early": r"forbids token \d+, to which the definition gives 0\.\d",
+    "top-p does not renormalise after top-k": r"allows token \d+, to which the definition gives 0 ",
+    "top-k keeps one more": r"allows token \d+, to which the definition gives 0 ",
+    "draws from p²": r"leaves token \d+ a probability of 0\.\d+, the definition 0\.\d+",
+    "temperature 1.2 for 1": r"leaves token \d+ a probability of 0\.\d+, the definition 0\.\d+",
+    "min-p against one": r"forbids token \d+, to which the definition gives 0\.\d",
+    "XTC without chance": r"draws do not follow the definition: token \d+ was drawn \d+ times in 4000, not about \d+",
+    "bias forgotten": r"leaves token \d+ a probability of",
+}
+
+
+@pytest.mark.parametrize("fault", SAYS)
+def test_the_kit_names_it(fault: str) -> None:
+    sampler, wanted = WRONG[fault]
+    with pytest.raises(AssertionError, match=f"sampler wrong: {SAYS[fault]}"):
+        Check(type(sampler), "XTC" in fault).definition(sampler, lambda logits, prompt: by(wanted, logits))
+
+
+def by(mixture: Mixture, logits: F64) -> F64:
+    return np.array(distribution(mixture, logits.astype(np.float32)))
+
+
+@pytest.mark.parametrize("text", ["temperature=0.6", "top-p=0.7", "xtc:probability=0.4,threshold=0.08"])
+def test_the_kit_lets_the_right_ones_pass(text: str) -> None:
+    made = make_chain(REGISTRY, samplers=text)[0]
+    fields = attrs.asdict(made)
+    check_sampler(type(made), chance="xtc" in text, definition=lambda logits, prompt: by(CASES[text], logits), **fields)
+
+
+def test_a_definition_gives_probabilities() -> None:
+    temper = make_chain(REGISTRY, samplers="temperature=0.6")[0]
+    with pytest.raises(AssertionError, match="its definition gave no 30 probabilities that sum to one"):
+        Check(type(temper), False).definition(temper, lambda logits, prompt: logits)
 
 
 def test_chance_of_another_size_is_found() -> None:
     logits = logits_of("zipf")
     counts = draws(make_chain(REGISTRY, samplers="xtc:probability=0.6,threshold=0.08"), logits, accept=True)
-    assert fit(counts, distribution(CASES["xtc:probability=0.4,threshold=0.08"], logits)) is not None
+    assert misfit(counts, distribution(CASES["xtc:probability=0.4,threshold=0.08"], logits)) is not None
 
 
 def test_a_draw_that_uses_its_number_twice_is_found() -> None:
@@ -380,7 +400,7 @@ def test_a_draw_that_uses_its_number_twice_is_found() -> None:
     for u in (np.arange(N_DRAWS) + 0.5) / N_DRAWS:
         p = xtc if u < 0.4 else distribution(plain(), logits)
         counts[min(int(np.searchsorted(np.cumsum(p), u)), N_VOCAB - 1)] += 1
-    assert fit(counts, distribution(CASES["xtc:probability=0.4,threshold=0.08"], logits)) is not None
+    assert misfit(counts, distribution(CASES["xtc:probability=0.4,threshold=0.08"], logits)) is not None
 
 
 @pytest.mark.parametrize("df", [1, 2, 5, 29])

@@ -16,7 +16,7 @@ static float power(uint32_t code) {
     return from_bits((127 - (code & 7)) << 23 | (code & 8) << 28);
 }
 
-void pot4_decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *out) {
+void pot4_decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *restrict out) {
     for (size_t row = 0; row < n_rows; row++, rows += row_bytes) {
         const uint8_t *block = rows;
         for (size_t column = 0; column < n_cols; column += VALUES, block += BYTES, out += VALUES) {

@@ -9,7 +9,6 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
-from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
 
 END = (1 / 32 + 1 / 30) / 2  # the outermost quantile: 7 levels lie below zero, 8 above it
@@ -24,8 +23,7 @@ class NF4(BlockFormat):
     name, block_size, type_size = "NF4", 64, 34
 
     def quantize_blocks(self, values: F32) -> U8:
-        if not np.isfinite(values).all():
-            raise FormatError("cannot hold NaN or infinity", where=self.name)
+        self.check_values(values, finite=True)
         scales = np.minimum(np.abs(values).max(axis=1, keepdims=True), np.float32(65504)).astype("<f2")  # (n, 1)
         relative = values / np.where(scales > 0, scales, 1).astype(np.float32)
         codes = np.searchsorted(BORDERS, relative).astype(np.uint8)  # (n, 64): the nearest level
@@ -34,8 +32,7 @@ class NF4(BlockFormat):
     def dequantize_blocks(self, blocks: U8) -> F32:
         scales = blocks[:, :2].copy().view("<f2").astype(np.float32)
         codes = np.hstack([blocks[:, 2:] & 15, blocks[:, 2:] >> 4])
-        with np.errstate(invalid="ignore"):  # damaged files have infinite scales
-            return scales * LEVELS[codes]
+        return scales * LEVELS[codes]
 
 
 @hookimpl

@@ -8,7 +8,6 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
-from sis_core.errors import FormatError
 from sis_core.quant import QuantFormat
 
 POWERS = np.array([1, 3, 9, 27, 81], np.uint8)  # 3 ** 5 = 243 fits into a byte
@@ -25,9 +24,7 @@ class Ternary(QuantFormat):
         return 2 + -(-n_cols // 5)
 
     def quantize(self, values: F32) -> U8:
-        self.check_values(values)
-        if not np.isfinite(values).all():
-            raise FormatError("cannot hold NaN or infinity", where=self.name)
+        self.check_values(values, finite=True)
         sizes = np.abs(values)
         trits = np.sign(values) * (sizes > sizes.mean(1, keepdims=True, dtype=np.float64) / 2)  # (n, n_cols)
         scales = (sizes * np.abs(trits)).sum(1, dtype=np.float64) / np.maximum(np.abs(trits).sum(1), 1)

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import attrs
 import numpy as np
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, F64
 from sis_core.errors import SamplerError
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, draw
+from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState, draw
+from sis_core.testing.distribution import misfit
 
 STEPS = 24
+N_DRAWS = 4000
+PROMPT = (3, 1, 4, 1, 5, 9, 2, 6, 3, 1, 4, 1)
+Definition: TypeAlias = Callable[[F64, Sequence[int]], F64]
 
 
-def check_sampler(sampler: type[Sampler], /, *, chance: bool = False, **fields: Any) -> None:
+def check_sampler(
+    sampler: type[Sampler], /, *, chance: bool = False, definition: Definition | None = None, **fields: Any
+) -> None:
     """Hold a sampler to the contract of `sis_core.sampler`, with ``fields`` and at both ends of each numeric option.
 
     Args:
         chance: the sampler does something by chance: then other seeds must give other results, else the same.
+        definition: what the sampler should do, written from its formula: float64 logits ``(n_vocab,)`` and the prompt
+            to the probability ``(n_vocab,)`` of each next token. It is held to the distribution that the sampler
+            leaves, and to thousands of draws.
         fields: options with which the sampler has an effect.
 
     Raises:
@@ -34,6 +43,8 @@ def check_sampler(sampler: type[Sampler], /, *, chance: bool = False, **fields: 
     for title, options in _with_ends(sampler, fields):
         check.behaviour(check.make(options), title)
     check.seeds(made)
+    if definition is not None:
+        check.definition(made, definition)
 
 
 def _with_ends(sampler: type[Sampler], fields: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -67,6 +78,14 @@ def _logits() -> Iterator[tuple[str, F32]]:
     single = np.full(300, -np.inf, np.float32)
     single[123] = -4
     yield "logits of which one is not minus infinity", single
+
+
+def _shapes() -> Iterator[tuple[str, F32]]:
+    """Distributions of 30 tokens that look like a language model's, like noise, and like nothing learnt."""
+    generator = np.random.Generator(np.random.Philox(11))
+    yield "Zipf's law", generator.permutation(2 - 1.1 * np.log(np.arange(1, 31))).astype(np.float32)
+    yield "normal logits", (generator.standard_normal(30) * 1.5).astype(np.float32)
+    yield "nearly equal logits", (generator.standard_normal(30) * 0.2).astype(np.float32)
 
 
 class _Check:
@@ -177,13 +196,45 @@ class _Check:
         if not self.chance and not same:
             self.fail("gives other results for other seeds: say so with check_sampler(..., chance=True)")
 
+    def definition(self, made: Sampler, definition: Definition) -> None:
+        """Distributions after the sampler, and draws as a session makes them, against the definition."""
+        for case, logits in _shapes():
+            wanted = np.asarray(definition(logits.astype(np.float64), PROMPT), np.float64)
+            if wanted.shape != logits.shape or not np.isclose(wanted.sum(), 1) or (wanted < 0).any():
+                self.fail(f"its definition gave no {len(logits)} probabilities that sum to one", case)
+            if not self.chance:
+                self.distribution(_Run(self, made, case, len(logits)).apply(logits), wanted, case)
+            chain = Chain.start([made], SamplerContext(len(logits), PROMPT, None, 20240229))
+            counts = [0] * len(logits)
+            for step in range(N_DRAWS):
+                counts[chain.choose(logits, step)] += 1
+                if self.chance:
+                    chain.accept(0)  # chance goes by steps
+            if fault := misfit(counts, wanted.tolist()):
+                self.fail(f"draws do not follow the definition: {fault}", case)
+
+    def distribution(self, filtered: F32, wanted: F64, case: str) -> None:
+        """The probabilities that filtered logits stand for, token by token."""
+        found = np.exp(filtered.astype(np.float64) - filtered.max())
+        found /= found.sum()
+        for token in np.flatnonzero((found == 0) != (wanted == 0)).tolist():
+            if max(found[token], wanted[token]) > 1e-9:
+                verb = "forbids" if found[token] == 0 else "allows"
+                self.fail(f"{verb} token {token}, to which the definition gives {wanted[token]:.3g}", case)
+        error = np.abs(found - wanted)
+        if error.max() > 1e-4:
+            token = int(error.argmax())
+            self.fail(
+                f"leaves token {token} a probability of {found[token]:.4f}, the definition {wanted[token]:.4f}", case
+            )
+
 
 class _Run:
     """One state with its checks on every call; the next token comes from the filtered logits, by the seed."""
 
     def __init__(self, check: _Check, made: Sampler, case: str, n_vocab: int, seed: int = 5) -> None:
         self.check, self.case, self.seed, self.n_steps = check, case, seed, 0
-        prompt = [token % n_vocab for token in (3, 1, 4, 1, 5, 9, 2, 6, 3, 1, 4, 1)]
+        prompt = [token % n_vocab for token in PROMPT]
         given = list(prompt)
         try:
             self.state = made.start(SamplerContext(n_vocab, given, None, seed))

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sis_core.arrays import F64
+
 from sis_core.backend import Backend
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
@@ -105,6 +107,16 @@ class SamplerSuite:
         """Chance comes from the seed, and only where the sampler says so."""
         check = self._check()
         check.seeds(check.make(dict(self.options)))
+
+    def definition(self, logits: F64, prompt: Sequence[int]) -> F64:
+        """What the sampler should do, as in `check_sampler`; a subclass may say it."""
+        raise NotImplementedError
+
+    def test_definition(self) -> None:
+        """The distribution that it leaves, and thousands of draws, where there is a definition."""
+        if type(self).definition is not SamplerSuite.definition:
+            check = self._check()
+            check.definition(check.make(dict(self.options)), self.definition)
 
     def _check(self) -> sampler_kit._Check:
         return sampler_kit._Check(self.sampler, self.chance)

@@ -10,7 +10,6 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
-from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
 
 LIBRARY = ctypes.CDLL(str(Path(__file__).with_name("libpot4.so")))  # a global: it must outlive every address
@@ -26,8 +25,7 @@ class POT4(BlockFormat):
         return ctypes.cast(LIBRARY.pot4_decode, ctypes.c_void_p).value
 
     def quantize_blocks(self, values: F32) -> U8:
-        if not np.isfinite(values).all():
-            raise FormatError("cannot hold NaN or infinity", where=self.name)
+        self.check_values(values, finite=True)
         scales = np.abs(values).max(axis=1, keepdims=True).view("<u4") >> 16  # (n, 1): bfloat16, rounded to zero
         with np.errstate(divide="ignore", invalid="ignore"):  # zeros
             exponents = -np.log2(np.abs(values) / (scales << 16).view("<f4") / np.float32(1.06))  # 1.06: to the nearer
