@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sis_core.arrays import F64
-
 from sis_core.backend import Backend
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
