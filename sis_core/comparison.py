@@ -21,7 +21,6 @@ from sis_core.quantizer import Plan, make_plan, quantize_file
 from sis_core.registry import Registry
 
 log = logging.getLogger(__name__)
-LEAST_KL = 1e-9  # a logarithmic axis has no zero
 
 
 @frozen
@@ -190,8 +189,9 @@ def draw_plot(rows: Sequence[FormatRow], path: Path, title: str) -> None:
     figure = new_figure(path)
     left, right = figure.subplots(1, 2)
     made = [row for row in rows if row.kl is not None]
+    least = min((row.kl for row in made if row.kl), default=1e-3) / 10  # where zero lies: a logarithmic axis has none
     for row, marker in zip(made, cycle("os^vD*Pp<>Xh"), strict=False):
-        left.plot(row.bits, max(row.kl or 0.0, LEAST_KL), marker, label=row.format, markersize=7)
+        left.plot(row.bits, max(row.kl or 0.0, least), marker, label=row.format, markersize=7)
     if made:
         left.legend(fontsize="small")
     left.set(xlabel="bits a weight", ylabel="KL divergence (nats a token)", yscale="log")

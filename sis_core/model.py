@@ -256,7 +256,8 @@ def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
         raise FormatError(
             f"its format {info.type_name!r} is not installed",
             where=where,
-            fix=f"the file says that the package {info.package!r} brings it; install that if you trust it",
+            fix=f"the file says that the package {info.package!r} brings it; install that if you trust it, or name a "
+            "plugin's file with --plugin",
         )
     try:
         registry.get("quant_formats", info.type_name)

@@ -53,7 +53,8 @@ def test_prototypes_are_those_of_the_header() -> None:
     ):
         kinds = [c_type(a.strip().rpartition("*")[0] + "*" if "*" in a else a.strip().rpartition(" ")[0])
                  for a in arguments.split(",") if a.strip() != "void"]  # fmt: skip
-        returned = {"void": None, "const char *": ctypes.c_char_p}.get(result.strip(), SIMPLE.get(result.strip()))
+        known = SIMPLE | {"void": None, "const char *": ctypes.c_char_p, "sis_decode_fn": ctypes.c_void_p}
+        returned = known[result.strip()]
         found[name] = (returned, kinds)
     assert found == abi.PROTOTYPES
 

@@ -11,9 +11,11 @@ static float from_bits(uint32_t bits) {
     return value;
 }
 
-/* A sign and an exponent from 0 to -7 are bits of a float already: nothing is looked up, so compilers use vectors. */
-static float power(uint32_t code) {
-    return from_bits((127 - (code & 7)) << 23 | (code & 8) << 28);
+/* A sign and an exponent from 0 to -7 are bits of a float already, of its upper half: nothing is looked up, so compilers
+ * use vectors. */
+static float power(uint8_t code) {
+    const uint16_t upper = (uint16_t)((127 - (code & 7)) << 7 | (code & 8) << 12);
+    return from_bits((uint32_t)upper << 16);
 }
 
 void pot4_decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_cols, float *restrict out) {
@@ -22,7 +24,7 @@ void pot4_decode(const uint8_t *rows, size_t row_bytes, size_t n_rows, size_t n_
         for (size_t column = 0; column < n_cols; column += VALUES, block += BYTES, out += VALUES) {
             const float scale = from_bits((uint32_t)block[0] << 16 | (uint32_t)block[1] << 24);
             for (size_t i = 0; i < VALUES / 2; i++) {
-                out[i] = scale * power(block[2 + i] & 15u);
+                out[i] = scale * power(block[2 + i] & 15);
             }
             for (size_t i = 0; i < VALUES / 2; i++) {
                 out[i + VALUES / 2] = scale * power(block[2 + i] >> 4);

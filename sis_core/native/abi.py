@@ -112,7 +112,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sis_isa": (ctypes.c_char_p, []),
     "sis_isa_note": (ctypes.c_char_p, []),
     "sis_struct_size": (c_uint64, [c_uint32]),
-    "sis_decoder": (c_void_p, [ctypes.c_char_p]),
+    "sis_decoder": (c_void_p, [c_void_p]),
     "sis_tile_bytes": (c_uint64, [c_uint32, c_uint64, c_uint64]),
     "sis_pack": (None, [c_void_p, c_void_p, c_uint32]),
     "sis_take": (None, [c_void_p, c_void_p, c_uint64, c_void_p]),
