@@ -259,6 +259,12 @@ def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
             fix=f"the file says that the package {info.package!r} brings it; install that if you trust it, or name a "
             "plugin's file with --plugin",
         )
+    if info.type_name == f"type {info.type_id}":
+        raise FormatError(
+            f"no installed plugin knows its {info.type_name}, and it is none of GGUF's own",
+            where=where,
+            fix="install the plugin that wrote the file, or name a plugin's file with --plugin",
+        )
     try:
         registry.get("quant_formats", info.type_name)
     except SisError as error:
