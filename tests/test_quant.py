@@ -306,3 +306,13 @@ def test_weights_cannot_be_written_to() -> None:
     with pytest.raises(ValueError, match="read-only"):
         view.raw[0] = 1
     assert data.flags.writeable  # the owner's array is as it was
+
+
+def test_values_that_a_format_cannot_hold() -> None:
+    values = np.ones((2, 3), np.float32)
+    F32Format().check_values(values, finite=True)
+    for wrong in (np.nan, -np.inf):
+        values[1, 2] = wrong
+        F32Format().check_values(values)
+        with pytest.raises(FormatError, match="F32: cannot hold NaN or infinity"):
+            F32Format().check_values(values, finite=True)

@@ -89,7 +89,9 @@ class _Case:
         try:
             return run()
         except Exception as raised:
-            raise AssertionError(f"{self.name}: {what} raised {type(raised).__name__}: {raised}") from raised
+            fault = f"{self.name}: {what} raised {type(raised).__name__}: {raised}"
+            likely = diagnose(self.backend, self.options, self.format, LOGITS[0], self.ids, self.tolerance)
+            raise AssertionError("\n  ".join(filter(None, (fault, likely)))) from raised
 
     def _repeats(self) -> None:
         one, other = (

@@ -109,10 +109,13 @@ def _wrong_linear(backend: Backend, options: BackendOptions, format: QuantFormat
             return ""
         x = random.standard_normal((5, n_in)).astype(np.float32)
         matrix = weight.dequantize()
-        found, wanted = linear(x), x @ matrix.T
+        what = f"its linear of a matrix {weight.shape} in {format.name} is wrong alone: "
+        try:
+            found, wanted = linear(x), x @ matrix.T
+        except Exception as raised:
+            return f"{what}it raises {type(raised).__name__}: {raised}"
         if near(found, wanted, tolerance):
             continue
-        what = f"its linear of a matrix {weight.shape} in {format.name} is wrong alone: "
         if n_out == n_in and near(found, x @ matrix, tolerance):
             return f"{what}it multiplies by the transposed matrix"
         for dropped in (1, 2, 4, 8, 16, 32):
