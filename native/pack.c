@@ -8,7 +8,8 @@
  *            upper bits: vector j, lane = row, byte y: k = 16 j + 4 p + y in bits 2 p)
  *
  * A tile is one stream in the order in which it is read, so that what is fetched ahead is what comes next. Where the
- * number of blocks is odd, the last pair holds one. Rows past the end of the matrix are zero. The layout of the blocks themselves is ggml's.
+ * number of blocks is odd, the last pair holds one. Rows past the end of the matrix are zero. The layout of the blocks
+ * themselves is ggml's.
  *
  * Sixteen rows are packed at once, with the compiler's own vectors: four words of each row are transposed, and what is
  * then done to nibbles is done to one word of all sixteen. */
@@ -196,7 +197,7 @@ INLINE void pack_q6_k(struct rows rows, size_t n_blocks, uint8_t *out)
         put_halves(out, rows, at + 208);
         words(rows, at + 192, w);
         for (int i = 0; i < 4; i++) put_bytes(out + 64 + i * 64, 16, w[i]);
-        for (int i = 0; i < 8; i++) { /* sixteen bytes of lower bits: the low nibbles, and two blocks on the high ones */
+        for (int i = 0; i < 8; i++) { /* the low nibbles, and those of two blocks further on */
             uint8_t *q = out + 320 + (i / 4 * 4 + i / 2 % 2) * 384 + i % 2 * 128;
             words(rows, at + i * 16, w);
             for (int j = 0; j < 2; j++) {
@@ -270,12 +271,13 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
 {
     size_t first = tile * TILE, left = weight->n_rows - first, n_cols = weight->n_cols;
     size_t n_blocks = n_cols / FORMATS[weight->format].values, bytes = sis_one_tile_bytes(weight->format, n_cols);
-    struct rows rows = {weight->raw + first * weight->row_bytes, weight->row_bytes, left < TILE ? (uint32_t)left : TILE};
+    uint32_t n = left < TILE ? (uint32_t)left : TILE;
+    struct rows rows = {weight->raw + first * weight->row_bytes, weight->row_bytes, n};
     if (weight->format == SIS_DECODED) {
-        weight->decode(rows.first, rows.stride, rows.n, n_cols, scratch);
-        rows = (struct rows){(const uint8_t *)scratch, n_cols * sizeof *scratch, rows.n};
+        weight->decode(rows.first, rows.stride, n, n_cols, scratch);
+        rows = (struct rows){(const uint8_t *)scratch, n_cols * sizeof *scratch, n};
     }
-    if (rows.n < TILE || n_blocks % 2) memset(out, 0, bytes);
-    if (rows.n == TILE) pack(weight->format, (struct rows){rows.first, rows.stride, TILE}, n_blocks, out);
+    if (n < TILE || n_blocks % 2) memset(out, 0, bytes);
+    if (n == TILE) pack(weight->format, (struct rows){rows.first, rows.stride, TILE}, n_blocks, out);
     else pack(weight->format, rows, n_blocks, out);
 }

@@ -61,7 +61,10 @@ static void take_q6_k(const uint8_t *row, size_t n, float *out)
 
 /* Row r of a tile of sixteen, in the layouts of pack.c: lane r of each vector. */
 
-static int nibble(const uint8_t *q, size_t k, uint32_t r) { return q[k / 8 * 64 + r * 4 + k % 4] >> k % 8 / 4 * 4 & 15; }
+static int nibble(const uint8_t *q, size_t k, uint32_t r)
+{
+    return q[k / 8 * 64 + r * 4 + k % 4] >> k % 8 / 4 * 4 & 15;
+}
 
 static void take_tiled_q8_0(const uint8_t *tile, uint32_t r, size_t n, float *out)
 {

@@ -9,8 +9,8 @@ struct team;
 typedef void (*team_fn)(void *context, struct team *team, uint32_t member);
 
 /* Run fn on up to n_threads threads, the caller among them (member 0); returns when all are done. Callers in other
- * threads wait for their turn, first come first served. With `cpus`, member m runs on processor cpus[m] where the system
- * knows how; the caller is then let go again. */
+ * threads wait for their turn, first come first served. With `cpus`, member m runs on processor cpus[m] where the
+ * system knows how; the caller is then let go again. */
 void team_run(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context);
 /* The next of this phase's n units of work for a member, or n when none is left. Every member begins with a share of
  * its own, since neighbouring units lie side by side in memory and a stream is read faster than pieces of it; whoever
