@@ -13,7 +13,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["arrays", "blas", "gate", "memory", "gguf_file", "catalogue", "stops"],
     ["gguf_writer"],
     ["quant"],
-    ["block", "step"],
+    ["block", "kv", "step"],
     ["invariant", "pages"],
     ["reference"],
     ["backend", "metadata", "tensors", "tokenizer", "sampler", "source"],
