@@ -137,6 +137,16 @@ INLINE void q8_finish(struct q8_block *o, float d, int32_t low, int32_t high)
     o->unused[0] = o->unused[1] = 0;
 }
 
+/* Where an instruction adds two products of BF16 to each lane, the including file defines V_HAS_DOT, v_dot (acc plus a
+ * pair of `w` for each lane times the pair `x`) and v_store_bfloat; without it neither is called. */
+#ifdef V_HAS_DOT
+#define HAS_DOT 1
+#else
+#define HAS_DOT 0
+INLINE vf v_dot(vf acc, vi w, uint32_t x) { return (void)w, (void)x, acc; }
+INLINE void v_store_bfloat(uint16_t *p, vf v) { (void)p, (void)v; }
+#endif
+
 INLINE vf v_load_bytes(const int8_t *p)
 {
     typedef int8_t vb __attribute__((vector_size(VL)));
