@@ -50,8 +50,8 @@ static uint32_t count(const struct run *run, const struct sis_op *op, int joined
     return (uint32_t)n;
 }
 
-/* Unit number `index` of those. Heads come one after another, so that one's keys stay in the cache; its last rows, which
- * see the most keys, come first. */
+/* Unit number `index` of those. Heads come one after another, so that one's keys stay in the cache; its last rows,
+ * which see the most keys, come first. */
 static struct unit find(const struct run *run, const struct attention *job, const struct sis_op *op, uint64_t index,
                         int joined)
 {

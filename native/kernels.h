@@ -58,10 +58,11 @@ static inline struct kv_layout sis_kv_layout(uint32_t type, uint32_t page_size, 
     return l;
 }
 
-/* Attention over one group. A row's sums are taken over spans of this many keys, aligned to position, each from nothing,
- * and joined in order of position: so a span may be a unit of work of its own, and nobody can tell from the result. */
+/* A row's sums are taken over spans of this many keys, aligned to position, each from nothing, and joined in order of
+ * position: so a span may be a unit of work of its own, and nobody can tell from the result. */
 #define SPAN 512
 
+/* Attention over one group. */
 struct attention {
     const struct sis_group *group;
     const struct sis_kv *kv;
@@ -126,7 +127,7 @@ struct kernels {
     /* A key and a value into place `slot` of a page; `block` is where the page keeps their head. */
     void (*store)(const struct kv_layout *layout, const float *key, const float *value, uint8_t *block, uint32_t slot);
     /* The (row, head) pairs [first, first + m) of one key head: over all keys into the output; over one span into
-     * `parts`, m of them; and from the parts of n spans in order, `stride` floats from span to span, into the output. */
+     * `parts`, m of them; from the parts of n spans in order, `stride` floats from span to span, into the output. */
     void (*attend)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m);
     void (*attend_span)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m, uint64_t span,
                         float *parts);

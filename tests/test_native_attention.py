@@ -290,6 +290,19 @@ def test_storing_writes_its_own_place_only(backend: X86Backend, kv_type: str) ->
     assert np.array_equal(layer.state.pages, before)
 
 
+@pytest.mark.parametrize("kv_type", TYPES)
+def test_a_damaged_key_stays_visible(backend: X86Backend, kv_type: str) -> None:
+    """Also where it is all that a span holds, alone or in one unit with others; and to nobody before it."""
+    shape, n = (4, 1, 64, 32), SPAN + 1
+    q, k, v = vectors(shape, n)
+    k[SPAN] = np.nan
+    layer = Layer(backend, shape, kv_type, n)
+    assert np.isfinite(layer.step(q[:SPAN], k[:SPAN], v[:SPAN], 0)).all()
+    last = slice(SPAN, n)
+    assert np.isnan(layer.step(q[last], k[last], v[last], SPAN)).all()
+    assert np.isnan(Layer(backend, shape, kv_type, n).step(q, k, v, 0)[SPAN]).all()
+
+
 @pytest.mark.parametrize(("kv_type", "tolerance"), [("bf16", 4e-2), ("q8_0", 6e-2)])
 def test_every_network(backend: X86Backend, kv_type: str, tolerance: float) -> None:
     """Forks, cuts, saved sequences and threads too. A key between two numbers of the cache may be rounded to either."""

@@ -153,8 +153,8 @@ enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 
 /* The keys and values of one layer. Page p begins at base + p * page_bytes and holds, for each key head, its keys and
  * then its values. With v_pad = v_dim rounded up to 16, these are
  *   F32, F16  keys [k_dim][page_size], values [page_size][v_pad]
- *   BF16      keys [k_dim / 2][page_size][2], values [page_size / 2][v_pad][2]: neighbours side by side, as instructions
- *             that add the products of two halves read them; an odd k_dim is filled up with zeros
+ *   BF16      keys [k_dim / 2][page_size][2], values [page_size / 2][v_pad][2]: neighbours side by side, as
+ *             instructions that add the products of two halves read them; an odd k_dim is filled up with zeros
  *   Q8_0      keys int8 [k_dim][page_size] and their scales F16 [k_dim / 32][page_size], then values int8
  *             [page_size][v_pad] and theirs F16 [page_size][v_pad / 32]: GGUF's blocks of 32 along a head, the last of
  *             which may be shorter */
