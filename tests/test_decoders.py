@@ -148,10 +148,13 @@ def test_rows_that_are_not_whole_vectors(backend: NativeBackend, n_cols: int) ->
     assert np.array_equal(linear(x), x @ weight.dequantize().T)  # small halves: exact in any order
 
 
-@pytest.mark.parametrize("pack", [True, False])
-def test_what_stays_packed(backend: NativeBackend, pack: bool) -> None:
-    """A decoder is used whether other weights are packed or not: nothing is copied."""
-    weight, store = weight_of("Q5_K", 32, 256), Store(backend.library(), 1, pack)
-    assert (store.format_of(weight), store.nbytes([weight])) == (abi.DECODED, 0)
-    store.bind([weight], None)
-    assert (store[weight].format, bool(store[weight].raw), store[weight].tiles) == (abi.DECODED, True, None)
+def test_what_stays_packed(backend: NativeBackend) -> None:
+    """Rows are copied as they are where weights are packed, so that no file stays mapped, and else read in place."""
+    weight = weight_of("Q5_K", 32, 256)
+    for pack, n_bytes in ((True, weight.nbytes), (False, 0)):
+        store = Store(backend.library(), 1, pack)
+        assert (store.format_of(weight), store.nbytes([weight])) == (abi.DECODED, n_bytes)
+        store.bind([weight], None)
+        bound = store[weight]
+        assert (bound.format, bound.tiles, bound.raw == address(weight.raw)) == (abi.DECODED, None, not pack)
+        assert ctypes.string_at(bound.raw, weight.nbytes) == weight.raw.tobytes()

@@ -70,7 +70,7 @@ class Store:
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
-        return self.only_python(weight) or (self.pack and weight.format.name in abi.FORMATS)
+        return self.only_python(weight) or (self.pack and not _brings_linear(weight))
 
     def nbytes(self, weights: Iterable[quant.Weight]) -> int:
         """Bytes of memory that packing these takes."""
@@ -78,6 +78,8 @@ class Store:
         return sum(self._tile_bytes(w) for w in unique.values() if self.packs(w))
 
     def _tile_bytes(self, weight: quant.Weight) -> int:
+        if self.format_of(weight) == abi.DECODED:  # copied as it is, so that the file need not stay mapped
+            return weight.nbytes
         return int(self.library.tile_bytes(self.format_of(weight), weight.n_rows, weight.n_cols))
 
     def bind(self, weights: Iterable[quant.Weight], progress: Callable[[int, int], None] | None) -> None:
@@ -142,6 +144,8 @@ class Store:
 
     def _packed(self, weight: quant.Weight, tiles: int, advance: Callable[[int], None]) -> abi.Weight:
         format: quant.QuantFormat = weight.format
+        if self.format_of(weight) == abi.DECODED:
+            return self._copied(weight, tiles, advance)
         if format.name in abi.FORMATS:
             self._pack_rows(weight, tiles, advance)
         else:
@@ -152,6 +156,20 @@ class Store:
                 self._pack_decoded(weight, tiles, format, lambda n_bytes: None)
         bound = abi.Weight(abi.FORMATS[format.name], 0, weight.n_rows, weight.n_cols)
         bound.tiles = tiles
+        return bound
+
+    def _copied(self, weight: quant.Weight, place: int, advance: Callable[[int], None]) -> abi.Weight:
+        """A weight that its decoder reads, copied piece by piece."""
+        row_bytes = weight.format.row_bytes(weight.n_cols)
+        bound = abi.Weight(abi.DECODED, 0, weight.n_rows, weight.n_cols)
+        bound.raw, bound.row_bytes, bound.decode = place, row_bytes, decoder_of(self.library, weight.format)
+        raw, piece_rows = weight.raw, max(1, PIECE_BYTES // row_bytes)
+        for start in range(0, weight.n_rows, piece_rows):
+            rows = np.ascontiguousarray(raw[start : start + piece_rows])
+            ctypes.memmove(place + start * row_bytes, address(rows), rows.nbytes)
+            weight.release()
+            advance(rows.nbytes)
+        self._owners.append(weight.format)
         return bound
 
     def _pack_rows(self, weight: quant.Weight, tiles: int, advance: Callable[[int], None]) -> None:
