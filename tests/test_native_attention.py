@@ -95,8 +95,9 @@ class Layer:
         group = (abi.Group * 1)(abi.Group(address(rows), address(self.order), n, position + n))
         record = (abi.KV * 1)(self.state.record())
         step = abi.Step(
-            n, 0, 1, PAGE, abi.KV_TYPES[self.kv_type], n_threads, address(hidden), address(out), address(positions),
-            address(slots), address(rows), ctypes.addressof(group), ctypes.addressof(record), None, None,
+            n=n, n_groups=1, page_size=PAGE, kv_type=abi.KV_TYPES[self.kv_type], n_threads=n_threads,
+            hidden=address(hidden), out=address(out), positions=address(positions), slots=address(slots),
+            outputs=address(rows), groups=ctypes.addressof(group), kv=ctypes.addressof(record),
         )  # fmt: skip
         self.workspace = aligned(self.library.workspace(ctypes.addressof(program), ctypes.addressof(step)))
         self.workspace.fill(0xFF)
