@@ -395,7 +395,7 @@ def _with_activation(op: Any, activation: str) -> Any:
 
 
 def test_other_cache_types_are_not_ours(backend: X86Backend) -> None:
-    assert backend.forward(random_network(VARIANTS[0]), range(2), BackendOptions(kv_type="q8_0")) is None
+    assert backend.forward(random_network(VARIANTS[0]), range(2), BackendOptions(kv_type="q4_0")) is None
 
 
 def test_memory_and_in_place(backend: X86Backend) -> None:
