@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import tiny_models
 
+pytest.register_assert_rewrite("kernel_suite")
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
