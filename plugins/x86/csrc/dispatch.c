@@ -1,42 +1,31 @@
-/* Chooses the instruction set by feature bits alone: what the processor has (CPUID), what the system saves (XGETBV)
- * and, for AMX, whether it lets this process use tiles. SIS_ISA forces a lower rung; a higher one than the machine has
- * is not possible. */
+/* The instruction sets of x86-64 and the features that they need: what the processor has (CPUID), what the system saves
+ * (XGETBV) and, for AMX, whether it lets this process use tiles. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* syscall */
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-#include "kernels.h"
+#include "rungs.h"
 #include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct kernels sis_portable, sis_avx2, sis_avx_vnni, sis_avx512_vnni, sis_avx512_bf16;
+extern const struct kernels sis_avx2, sis_avx_vnni, sis_avx512_vnni, sis_avx512_bf16;
 extern const struct many_rows sis_many_amx;
 
 /* Each stands for all instructions that units of that name are compiled with, and for the registers they need. */
 enum feature { AVX2 = 1, AVX_VNNI = 2, AVX512_VNNI = 4, AVX512_BF16 = 8, AMX = 16 };
 
-/* From the lowest to the highest. */
-static const struct rung {
-    const char *isa;
-    uint32_t needs;
-    const struct kernels *kernels;
-    const struct many_rows *many;
-} RUNGS[] = {
+const struct rung sis_rungs[] = {
     {"portable", 0, &sis_portable, NULL},
     {"avx2", AVX2, &sis_avx2, NULL},
     {"avx_vnni", AVX2 | AVX_VNNI, &sis_avx_vnni, NULL},
     {"avx512_vnni", AVX2 | AVX512_VNNI, &sis_avx512_vnni, NULL},
     {"avx512_bf16", AVX2 | AVX512_VNNI | AVX512_BF16, &sis_avx512_bf16, NULL},
     {"amx", AVX2 | AVX512_VNNI | AVX512_BF16 | AMX, &sis_avx512_bf16, &sis_many_amx},
+    {NULL, 0, NULL, NULL},
 };
-enum { N_RUNGS = sizeof RUNGS / sizeof *RUNGS };
-static const char NOT_A_RUNG[] =
-    "SIS_ISA is not one of portable, avx2, avx_vnni, avx512_vnni, avx512_bf16, amx";
-
-static struct kernels chosen;
-static const char *note = "";
+const char sis_not_a_rung[] = "SIS_ISA is not one of portable, avx2, avx_vnni, avx512_vnni, avx512_bf16, amx";
 
 static uint64_t saved_by_system(void)
 {
@@ -78,7 +67,7 @@ static int is_named(const char *feature)
     return !names || strstr(names, feature);
 }
 
-static uint32_t features(void)
+uint32_t sis_features(void)
 {
     static const char *const NAMES[] = {"avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx"};
     uint32_t found = features_of_machine() | AMX;
@@ -90,7 +79,7 @@ static uint32_t features(void)
 
 static int may_use_tiles(void) { return is_named("permission"); }
 #else
-static uint32_t features(void) { return features_of_machine(); }
+uint32_t sis_features(void) { return features_of_machine(); }
 
 /* Tiles are a large state: Linux lets a process use them once it has asked, and all threads that it begins later. */
 static int may_use_tiles(void)
@@ -104,41 +93,7 @@ static int may_use_tiles(void)
 }
 #endif
 
-/* The number of a rung; below 0 where no rung is called so. */
-static int rung_named(const char *name)
+const char *sis_refusal(uint32_t needs)
 {
-    int i = N_RUNGS - 1;
-    while (i >= 0 && strcmp(RUNGS[i].isa, name)) i--;
-    return i;
+    return !(needs & AMX) || may_use_tiles() ? NULL : "the system does not let this process use the tiles of AMX";
 }
-
-/* Runs when the library is loaded, before any thread can ask. */
-__attribute__((constructor)) static void choose(void)
-{
-    const char *wanted = getenv("SIS_ISA");
-    const uint32_t found = features();
-    int highest = N_RUNGS - 1;
-    if (wanted && *wanted) {
-        int named = rung_named(wanted);
-        if (named < 0) note = NOT_A_RUNG;
-        else if (RUNGS[named].needs & ~found)
-            note = "SIS_ISA names instructions that this machine does not have";
-        else {
-            highest = named;
-            note = "chosen by SIS_ISA";
-        }
-    }
-    int i = highest;
-    for (; RUNGS[i].needs; i--) {
-        if (RUNGS[i].needs & ~found) continue;
-        if (!(RUNGS[i].needs & AMX) || may_use_tiles()) break;
-        note = "the system does not let this process use the tiles of AMX";
-    }
-    chosen = *RUNGS[i].kernels;
-    chosen.isa = RUNGS[i].isa;
-    chosen.many = RUNGS[i].many;
-}
-
-const struct kernels *sis_kernels(void) { return &chosen; }
-
-const char *sis_isa_note(void) { return note; }

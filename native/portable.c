@@ -1,4 +1,4 @@
-/* Plain C for any x86-64, and what the others are compared with. */
+/* Plain C for any machine, and what the other sets are compared with. */
 #define VL 4
 #include "vec.h"
 
