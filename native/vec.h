@@ -14,6 +14,8 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NV (TILE / VL)
 
+enum { ROWS_F32, ROWS_F16, ROWS_BF16 }; /* kinds of float weights */
+
 /* Bytes ahead of a stream from memory that are asked for. A Zen 4 reads a third slower with 1 KB and more than with 256,
  * since its own prefetcher is better; an earlier prototype on a Sapphire Rapids was a tenth faster with 2 KB. */
 #define FAR 256
