@@ -9,6 +9,7 @@ threads. Its test names the rungs and subclasses the suite:
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import os
 import shutil
@@ -16,9 +17,9 @@ import subprocess
 import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -34,21 +35,18 @@ from sis_core.native import Library, NativeBackend, abi, info, read_bandwidth
 from sis_core.native.library import address
 from sis_core.native.memory import aligned
 from sis_core.native.runner import Runner
-from sis_core.quant import F16Format, F32Format, QuantFormat, Weight
-from sis_core.registry import Registry
+from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
 from sis_core.step import Batch
 from sis_core.testing import check_backend
-from sis_core.testing.networks import VARIANTS, random_network, with_format
+from sis_core.testing.networks import VARIANTS, Variant, random_network, with_format
 
-REGISTRY = Registry.of(sis_q4_0, sis_q8_0, sis_kquants)
+FORMATS: dict[str, QuantFormat] = {
+    format.name: format
+    for format in [F32Format(), F16Format(), BF16Format()]
+    + [format for plugin in (sis_q4_0, sis_q8_0, sis_kquants) for format in plugin.sis_register_quant_formats()]
+}
 QUANTIZED = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
 SCALES_AT = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,)}
-
-
-def format_of(name: str) -> QuantFormat:
-    found = REGISTRY.find("quant_formats", name)
-    assert isinstance(found, QuantFormat)
-    return found
 
 
 def load(kind: type[NativeBackend], isa: str, folder: Path) -> Library:
@@ -180,12 +178,20 @@ def _with_activation(op: Any, activation: str) -> Any:
 
 
 class KernelSuite:
-    """Every test takes the fixture ``backend``."""
+    """Every test takes the fixture ``backend``.
+
+    Attributes:
+        variants: the networks of tests that are about steps and threads.
+        kv_types: the types of cache that every network is tested with.
+    """
+
+    variants: ClassVar[Sequence[Variant]] = VARIANTS
+    kv_types: ClassVar[Sequence[str]] = ("f32", "f16")
 
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
     @pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
     def test_linears(self, backend: NativeBackend, name: str, pack: bool) -> None:
-        format, random = format_of(name), np.random.default_rng(1)
+        format, random = FORMATS[name], np.random.default_rng(1)
         for n_rows, n_cols in ((1, 256), (16, 256), (37, 512), (130, 1280)):
             weight = weight_of(format, random_rows(format, n_rows, n_cols, random), n_cols)
             linear = backend.linear(weight, BackendOptions(pack=pack))
@@ -204,7 +210,7 @@ class KernelSuite:
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
     def test_odd_widths(self, backend: NativeBackend, name: str, n_cols: int) -> None:
         random = np.random.default_rng(2)
-        weight = weight_of(format_of(name), random_rows(format_of(name), 19, n_cols, random), n_cols)
+        weight = weight_of(FORMATS[name], random_rows(FORMATS[name], 19, n_cols, random), n_cols)
         x = random.standard_normal((5, n_cols)).astype(np.float32)
         linear = backend.linear(weight, BackendOptions())
         assert linear is not None
@@ -214,7 +220,7 @@ class KernelSuite:
     @pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
     def test_unaligned_slices(self, backend: NativeBackend, name: str, pack: bool) -> None:
         """Rows and columns cut out of a tensor that begins at an odd address, as in a mapped file."""
-        format, random = format_of(name), np.random.default_rng(3)
+        format, random = FORMATS[name], np.random.default_rng(3)
         rows = random_rows(format, 70, 1024, random)
         odd = np.empty(rows.size + 1, np.uint8)[1:]
         odd[:] = rows.reshape(-1)
@@ -227,8 +233,8 @@ class KernelSuite:
 
     @pytest.mark.parametrize("name", QUANTIZED)
     def test_extreme_blocks(self, backend: NativeBackend, name: str) -> None:
-        """Every byte the same, from 0x00 to 0xff, against full-scale activations of both signs: nothing may saturate."""
-        format = format_of(name)
+        """Every byte the same, from 0x00 to 0xff, against full-scale activations of both signs: nothing saturates."""
+        format = FORMATS[name]
         for byte in (0x00, 0x7F, 0x80, 0x81, 0xFF):
             raw = np.full((16, format.row_bytes(256)), byte, np.uint8)
             blocks = raw.reshape(-1, format.type_size)
@@ -244,7 +250,7 @@ class KernelSuite:
 
     @pytest.mark.parametrize("name", ["F16", *QUANTIZED])
     def test_poison_stays_in_its_row(self, backend: NativeBackend, name: str) -> None:
-        format, random = format_of(name), np.random.default_rng(4)
+        format, random = FORMATS[name], np.random.default_rng(4)
         weight = weight_of(format, random_rows(format, 16, 256, random), 256)
         linear = backend.linear(weight, BackendOptions())
         assert linear is not None
@@ -276,14 +282,14 @@ class KernelSuite:
         names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
         monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
         monkeypatch.setattr("sis_core.native.runner.np", names)
-        for variant in VARIANTS:
-            network = random_network(with_format(variant, F16Format()))
+        for variant, format in itertools.product(self.variants, (F16Format(), FORMATS["Q8_0"])):
+            network = random_network(with_format(variant, format))
             forward = bind(network, [backend], BackendOptions(n_threads=2))
             cache = forward.new_cache("f16", 64)
             for start, stop in ((0, 13), (13, 14), (14, 33)):
                 batch = Batch.of(list(range(start, stop)), position=start, outputs=[0, stop - start - 1])
                 assert np.isfinite(forward.step(batch, cache).values).all(), variant.name
-        assert len(guards) > 20
+        assert len(guards) > 8 * len(self.variants)
         for whole, n_bytes in guards:
             assert (whole[:guard] == 0xFF).all()
             assert (whole[guard + n_bytes :] == 0xFF).all()
@@ -292,22 +298,22 @@ class KernelSuite:
     def test_rows_of_the_embedding(self, backend: NativeBackend, name: str) -> None:
         from sis_core.native.weights import RowReader
 
-        format, random = format_of(name), np.random.default_rng(5)
+        format, random = FORMATS[name], np.random.default_rng(5)
         weight = weight_of(format, random_rows(format, 9, 512, random), 512)
         rows = np.array([8, 0, 3, 3], np.int32)
         found = RowReader(backend.library(), weight)(rows)
         np.testing.assert_allclose(found, weight.dequantize()[rows], rtol=1e-6, atol=1e-7)
 
     def test_every_network(self, backend: NativeBackend) -> None:
-        check_backend(backend)
+        check_backend(backend, kv_types=self.kv_types)
 
     def test_every_network_in_q8_0(self, backend: NativeBackend) -> None:
         # The tolerance is for activations in 8 bits, in a network whose attention is sharper than any trained one's.
-        check_backend(backend, formats=[format_of("Q8_0")], tolerance=0.12)
+        check_backend(backend, formats=[FORMATS["Q8_0"]], tolerance=0.12, kv_types=self.kv_types)
 
     def test_results_do_not_depend_on_threads(self, backend: NativeBackend) -> None:
-        for variant in VARIANTS:
-            network = random_network(with_format(variant, format_of("Q8_0")))
+        for variant in self.variants:
+            network = random_network(with_format(variant, FORMATS["Q8_0"]))
             found = []
             for n_threads in (1, 2, 3, 8):
                 forward = bind(network, [backend], BackendOptions(n_threads=n_threads))
@@ -320,8 +326,8 @@ class KernelSuite:
 
     def test_results_do_not_depend_on_company(self, backend: NativeBackend) -> None:
         """Alone, in a chunk, and among other sequences, a row gives the same bits."""
-        for variant in VARIANTS:
-            network = random_network(with_format(variant, format_of("Q8_0")))
+        for variant in self.variants:
+            network = random_network(with_format(variant, FORMATS["Q8_0"]))
             forward = bind(network, [backend], BackendOptions(batch_invariant=True))
             ids = np.random.default_rng(6).integers(0, network.n_vocab, 150)
             whole = forward.step(Batch.of(ids, outputs=range(150)), forward.new_cache("f16", 192)).values
@@ -425,7 +431,7 @@ class KernelSuite:
 
     def test_many_python_threads(self, backend: NativeBackend) -> None:
         """Steps of several sessions at once: each gets what it gets alone, and none is left behind."""
-        network = random_network(with_format(VARIANTS[0], format_of("Q8_0")))
+        network = random_network(with_format(VARIANTS[0], FORMATS["Q8_0"]))
         forward = bind(network, [backend], BackendOptions(n_threads=3))
 
         def text(seed: int) -> F32:
@@ -444,7 +450,7 @@ class KernelSuite:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(600)
         assert all(other is not None and np.array_equal(one, other) for one, other in zip(alone, found, strict=True))
 
     def test_a_forked_child_has_threads_of_its_own(self, backend: NativeBackend) -> None:
@@ -466,7 +472,7 @@ class KernelSuite:
             "assert os.waitpid(child, 0)[1] == 0\n"
         )
         command = [sys.executable, "-c", program, str(backend.library().path)]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=600)
 
     def test_what_doctor_shows(self, backend: NativeBackend) -> None:
         shown = info(backend.library())
