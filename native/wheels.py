@@ -9,7 +9,10 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-NATIVE = {"sis-x86": ["linux-x86_64", "macos-x86_64", "windows-x86_64"]}
+NATIVE = {
+    "sis-neon": ["linux-aarch64", "macos-aarch64"],
+    "sis-x86": ["linux-x86_64", "macos-x86_64", "windows-x86_64"],
+}
 
 
 def build(out: str, package: str, *flags: str, **env: str) -> None:

@@ -1,0 +1,113 @@
+"""The ARM kernels on every rung: directly on an ARM machine, elsewhere in an emulated Python (native/arm64_python.sh).
+
+Under emulation, an instruction that the processor lacks ends the process, and what the system says about the processor
+follows QEMU_CPU: each processor runs its best rung, so that nothing newer than it knows is ever executed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kernel_suite import KernelSuite, load, on_each_rung
+
+from sis_core.testing.networks import VARIANTS
+
+sis_neon = pytest.importorskip("sis_neon", reason="sis-neon is not installed")
+from sis_neon.backend import NeonBackend  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+ISAS = ("portable", "neon", "neon_dotprod", "neon_i8mm")
+BEST = os.environ.get("SIS_TEST_BEST")  # under emulation, the best rung of the processor
+REASON = NeonBackend().idle_reason()
+needs_arm = pytest.mark.skipif(REASON is not None, reason=f"the neon backend is idle: {REASON}")
+
+backend = on_each_rung(NeonBackend, ISAS)
+
+
+@needs_arm
+class TestKernels(KernelSuite):
+    """Each against the codecs and the reference."""
+
+    if BEST:  # emulation is slow
+        variants = VARIANTS[::3]
+        kv_types = ("f16",)
+
+
+@needs_arm
+@pytest.mark.parametrize("isa", [*ISAS, "avx2"])
+def test_only_what_the_machine_has_can_be_forced(isa: str, tmp_path: Path) -> None:
+    best = load(NeonBackend, "", tmp_path).isa_name
+    (tmp_path / isa).mkdir()
+    library = load(NeonBackend, isa, tmp_path / isa)
+    if isa not in ISAS:
+        expected = best, "SIS_ISA is not one of portable, neon, neon_dotprod, neon_i8mm"
+    elif ISAS.index(isa) > ISAS.index(best):
+        expected = best, "SIS_ISA names instructions that this machine does not have"
+    else:
+        expected = isa, "chosen by SIS_ISA"
+    assert (library.isa_name, library.isa_reason) == expected
+    assert not BEST or best == BEST
+
+
+def test_a_wrong_machine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert NeonBackend().idle_reason() == "this machine is riscv64, not aarch64"
+
+
+def emulated_python() -> Path:
+    """The Python that `.ci/run` makes; without it a test is skipped, but never where CI is set."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    python = (Path(cache, "sis") if cache else ROOT / "build") / "arm64" / "python"
+    missing = None if shutil.which("qemu-aarch64-static") else "qemu-aarch64-static is not installed"
+    if missing is None and not python.exists():
+        missing = f"no emulated Python: make one with `native/arm64_python.sh {python.parent}`"
+    if missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    return python
+
+
+# Each processor with its best rung and the tests that it runs; plain C is the same on all of them.
+PROCESSORS = {
+    "cortex-a53": ("neon", "not emulation and not (portable and network)"),
+    "neoverse-n1": ("neon_dotprod", "neon_dotprod or forced"),
+    "max,pauth-impdef=on,sve=off": ("neon_i8mm", "neon_i8mm or forced"),
+}
+
+
+@pytest.fixture(scope="module")
+def emulations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """These tests on every processor at once, with a library made on this machine."""
+    python = emulated_python()
+    library = tmp_path_factory.mktemp("arm") / "libsis.so"
+    command = [sys.executable, ROOT / "native" / "zig.py", ROOT / "plugins" / "neon", "linux-aarch64", library]
+    subprocess.run(command, check=True)
+    plugins = [ROOT / "plugins" / name for name in ("kquants", "neon", "q4_0", "q8_0")]
+    shared = {"SIS_LIBRARY": str(library), "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *plugins]))}
+    running, cores = {}, sorted(os.sched_getaffinity(0))
+    for n, (processor, (best, tests)) in enumerate(PROCESSORS.items()):
+        core = cores[n % len(cores)]  # threads that wait for each other would spin on more than there are
+        env = os.environ | shared | {"QEMU_CPU": processor, "SIS_TEST_BEST": best}
+        arguments = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", Path(__file__), "-k", tests]
+        running[processor] = subprocess.Popen(
+            ["taskset", "-c", str(core), *arguments], env=env, cwd=ROOT,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    yield running
+    for process in running.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.skipif(REASON is None or platform.system() != "Linux", reason="tested without emulation")
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_under_emulation(processor: str, emulations: dict[str, subprocess.Popen[str]]) -> None:
+    shown, _ = emulations[processor].communicate()
+    assert emulations[processor].returncode == 0, shown[-5000:]
+    assert " passed" in shown
