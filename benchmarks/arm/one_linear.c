@@ -1,0 +1,59 @@
+/* One step of a program that multiplies `rows` rows of activations with a matrix `times` times over, on one thread; or,
+ * with rows 0, decodes the matrix. What a multiplication costs is the difference between two runs.
+ *
+ *   one_linear format rows n_rows n_cols times */
+#include <sis/abi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 16 };
+
+static void *take(size_t bytes)
+{
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!p) exit(2);
+    memset(p, 0, bytes);
+    return p;
+}
+
+static size_t row_bytes(uint32_t format, size_t n)
+{
+    static const struct {
+        size_t values, bytes;
+    } blocks[] = {{1, 4}, {1, 2}, {1, 2}, {32, 34}, {32, 18}, {256, 144}, {256, 210}};
+    return n / blocks[format].values * blocks[format].bytes;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 6) return 1;
+    const uint32_t format = (uint32_t)atoi(argv[1]), rows = (uint32_t)atoi(argv[2]), times = (uint32_t)atoi(argv[5]);
+    const size_t n_rows = (size_t)atoi(argv[3]), n_cols = (size_t)atoi(argv[4]), bytes = row_bytes(format, n_cols);
+    uint8_t *raw = take(n_rows * bytes);
+    for (size_t i = 0; i < n_rows * bytes; i++) raw[i] = (uint8_t)(i * 2654435761u >> 24 & 0x3b); /* no NaN */
+    struct sis_weight weight = {.format = format, .n_rows = n_rows, .n_cols = n_cols, .raw = raw, .row_bytes = bytes};
+    if (!rows) {
+        float *out = take(n_cols * 4);
+        for (uint32_t t = 0; t < times; t++)
+            for (int32_t r = 0; r < (int32_t)n_rows; r++) sis_take(&weight, &r, 1, out);
+        return 0;
+    }
+    uint8_t *tiles = take(sis_tile_bytes(format, n_rows, n_cols));
+    sis_pack(&weight, tiles, 1);
+    weight.raw = NULL;
+    weight.tiles = tiles;
+
+    struct sis_op ops[1 + MOST] = {
+        {.kind = SIS_OP_PREPARE, .flags = format <= SIS_BF16 ? SIS_FLOAT : SIS_Q8, .width = (uint32_t)n_cols}};
+    for (uint32_t t = 1; t <= times && t <= MOST; t++)
+        ops[t] = (struct sis_op){.kind = SIS_OP_LINEAR, .dst = 1, .weight = &weight};
+    const uint32_t cols[2] = {(uint32_t)n_cols, (uint32_t)n_rows};
+    struct sis_program program = {.abi = SIS_ABI, .n_ops = 1 + times, .n_registers = 2, .n_out_cols = 1, .ops = ops,
+                                  .register_cols = cols};
+    float *hidden = take(rows * n_cols * 4);
+    for (size_t i = 0; i < rows * n_cols; i++) hidden[i] = (float)(i % 13) - 6;
+    struct sis_step step = {.n = rows, .n_out = rows, .n_threads = 1, .hidden = hidden, .out = take(rows * 4)};
+    step.workspace = take(sis_workspace(&program, &step));
+    return sis_run(&program, &step);
+}
