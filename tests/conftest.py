@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import tiny_models
 
 pytest.register_assert_rewrite("kernel_suite")
+
+
+def pytest_configure() -> None:
+    """Jobs that a shell put into the background ignore an interrupt, and so would the programs that tests interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
