@@ -98,6 +98,7 @@ struct many {
 /* How many rows are multiplied at once. A row's result must not depend on the other rows, nor on how rows are cut. */
 struct many_rows {
     uint32_t from;  /* the least number of rows that this is used for */
+    int same_bits;  /* a row's result is that of the tile functions */
     uint32_t forms; /* SIS_Q8, SIS_FLOAT: what it is used for; linears that read another form keep to tile functions */
     /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread. */
     size_t (*x_bytes)(uint32_t rows, size_t k, uint32_t form);

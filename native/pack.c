@@ -35,6 +35,7 @@ size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)
 
 uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols)
 {
+    if (format == SIS_DECODED) return 0; /* its tiles live in the scratch of a thread */
     return (n_rows + TILE - 1) / TILE * sis_one_tile_bytes(format, n_cols);
 }
 

@@ -104,7 +104,8 @@ static void run_member(void *context, struct team *team, uint32_t member)
 static const struct many_rows *many_for(const struct run *run, uint32_t rows)
 {
     const struct many_rows *many = run->kernels->many;
-    return many && rows >= many->from && !(run->step->flags & SIS_INVARIANT) ? many : NULL;
+    const int allowed = many && (many->same_bits || !(run->step->flags & SIS_INVARIANT));
+    return allowed && rows >= many->from ? many : NULL;
 }
 
 static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)

@@ -77,13 +77,14 @@ void team_barrier(struct team *t) { team_barrier_then(t, NULL, NULL, (struct spa
 
 void team_barrier_then(struct team *t, void (*alone)(void *), void *context, struct span ahead)
 {
-    if (t->size == 1) {
+    const uint32_t size = t->size; /* once the last member is counted, the next run may begin with another */
+    if (size == 1) {
         if (alone) alone(context);
         forget_claims(t);
         return;
     }
     unsigned generation = atomic_load_explicit(&t->generation, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == t->size) {
+    if (atomic_fetch_add_explicit(&t->arrived, 1, memory_order_acq_rel) + 1 == size) {
         if (alone) alone(context);
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         forget_claims(t);

@@ -29,7 +29,7 @@ import sis_q8_0
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions, bind
-from sis_core.block import FeedForward
+from sis_core.block import Dense, FeedForward, Residual
 from sis_core.errors import BackendError, FormatError
 from sis_core.native import Library, NativeBackend, abi, info, read_bandwidth
 from sis_core.native.library import address
@@ -373,6 +373,24 @@ class KernelSuite:
             linear(np.ones((1, 4), np.float32))
         with pytest.raises(FormatError, match="made a linear for ABI 99"):
             backend.linear(weight_of(Own(version=99), np.ones((8, 4), np.uint8), 4), BackendOptions())
+
+    def test_a_linear_of_its_own_waits_for_the_rows_that_it_reads(self, backend: NativeBackend) -> None:
+        from attrs import evolve
+
+        random, network = np.random.default_rng(5), random_network(VARIANTS[0])
+        n = network.n_embd
+        wide = weight_of(FORMATS["F32"], random_rows(FORMATS["F32"], 4096, n, random), n)
+        narrow = weight_of(Own(), random.integers(-8, 8, (n, 4096), np.int8).view(np.uint8), 4096)
+        block = evolve(network.blocks[0], ops=(Residual(((Dense(wide), Dense(narrow)),)),), state=None)
+        network = evolve(network, blocks=(block,))
+        batch = Batch.of(list(range(3)), outputs=range(3))
+        reference = bind(network, [], BackendOptions())
+        wanted = reference.step(batch, reference.new_cache("f32", 32)).values
+        forward = bind(network, [backend], BackendOptions(n_threads=3))
+        assert forward.grains == (f"{backend.name} forward",)
+        for _ in range(20):
+            found = forward.step(batch, forward.new_cache("f32", 32)).values
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
     def test_an_unknown_op_falls_to_the_next_grain(
         self, backend: NativeBackend, caplog: pytest.LogCaptureFixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import platform
 import re
 from pathlib import Path
 
@@ -114,3 +115,10 @@ def test_memory_begins_on_borders() -> None:
     with pytest.raises(AssertionError, match="planned too small"):
         arena.take(1000)
     assert all(aligned(n).__array_interface__["data"][0] % 64 == 0 for n in (1, 63, 4097))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sis-x86 is for x86-64")
+def test_this_machine_has_its_library() -> None:
+    from sis_x86.backend import X86Backend
+
+    assert X86Backend().library().isa_name  # where it is missing, other tests of it are skipped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import subprocess
 import sys
 from collections import namedtuple
@@ -467,3 +468,9 @@ def test_the_logits_of_both_ways_to_feed_agree(tmp_path: Path) -> None:
     assert divergence(true, found)[2] < 1e-9
     with pytest.raises(RuntimeError, match=r"none\.gguf: no such file"):
         logits(Case("t", tmp_path / "none.gguf", [[1]]), "sis", sys.executable, False, 1)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sis-x86 is for x86-64")
+def test_bandwidth_is_that_of_the_backend_that_works_here() -> None:
+    found = limits.bandwidth(1, 1)
+    assert isinstance(found, float), found

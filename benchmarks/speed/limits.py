@@ -64,13 +64,18 @@ def bandwidth(n_threads: int, mib: int) -> float | str:
     from sis_core.native import NativeBackend, read_bandwidth
     from sis_core.registry import Registry
 
+    why = "no backend with native code is installed"
     for backend in Registry.load().records("backends"):
-        if isinstance(backend, NativeBackend):
-            try:
-                return read_bandwidth(backend.library(), n_threads, mib, repeats=9)
-            except SisError as error:
-                return str(error)
-    return "no backend with native code is installed"
+        if not isinstance(backend, NativeBackend):
+            continue
+        if reason := backend.idle_reason():
+            why = f"{backend.name}: {reason}"
+            continue
+        try:
+            return read_bandwidth(backend.library(), n_threads, mib, repeats=9)
+        except SisError as error:
+            why = str(error)
+    return why
 
 
 @dataclass(frozen=True)

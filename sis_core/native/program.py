@@ -235,8 +235,8 @@ class Program:
             format = self._store[dense.weight].format
             if format != abi.FOREIGN:
                 flags |= abi.FOR_FLOAT if format in abi.FLOAT_FORMATS else abi.FOR_Q8
-        if flags:
-            self._emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
+        # Also where nothing is to be prepared: it ends the phase that may still write these rows.
+        self._emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
         foreign: list[tuple[int, int, int, int, bool]] = []
         for i, (dense, dst, dst_at, add) in enumerate(group):
             if self._store[dense.weight].format == abi.FOREIGN:  # it only knows how to write, and only whole rows
