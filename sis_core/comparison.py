@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from attrs import field, frozen
 
-from sis_core.benchmark import Case, Runner
+from sis_core.benchmark import Case, Runner, summarise
 from sis_core.errors import SourceError
 from sis_core.evaluate import evaluate, tensor_errors
 from sis_core.language_model import LanguageModel, load
@@ -21,6 +20,8 @@ from sis_core.quantizer import Plan, make_plan, quantize_file
 from sis_core.registry import Registry
 
 log = logging.getLogger(__name__)
+
+UNSTEADY = 1.5  # runs of the same work that differ by more than this say little
 
 
 @frozen
@@ -57,7 +58,8 @@ class FormatRow:
         memory_mib: of weights as the backend keeps them, and a full cache of ``n_ctx`` tokens.
         perplexity, kl, top1: as `evaluate` gives them.
         rmse: the largest relative error of a tensor.
-        pp, tg: tokens a second of a prompt and of generation.
+        pp, tg: tokens a second of a prompt and of generation, medians.
+        tg_low, tg_high: the slowest and the fastest run of generation.
     """
 
     format: str
@@ -70,6 +72,8 @@ class FormatRow:
     rmse: float | None
     pp: float
     tg: float
+    tg_low: float
+    tg_high: float
 
 
 def compare_formats(
@@ -152,7 +156,13 @@ def _row(
     speeds = []
     for case in (Case("pp", settings.n_prompt), Case("tg", settings.n_generate)):
         runner.warm_up(case)
-        speeds.append(median(runner.sample(case) for _ in range(settings.repeat)))
+        speeds.append(summarise([runner.sample(case) for _ in range(settings.repeat)]))
+    prompt, generation = speeds
+    if generation.high > UNSTEADY * generation.low:
+        log.warning(
+            "%s: %s generates from %.0f to %.0f tokens a second: something else is running; compare no speeds",
+            where, name, generation.low, generation.high,
+        )  # fmt: skip
     errors = tensor_errors(model, original) if original else []
     n_bytes = sum(info.n_bytes for info in model.file.tensors.values())
     cache = model.forward.cache_nbytes(model.options.kv_type, settings.n_ctx)
@@ -165,7 +175,10 @@ def _row(
         score.divergence.kl_mean if score.divergence else None,
         score.divergence.top1 if score.divergence else None,
         errors[0].relative if errors else None if original is None else 0.0,
-        *speeds,
+        prompt.median,
+        generation.median,
+        generation.low,
+        generation.high,
     )
 
 
@@ -197,7 +210,8 @@ def draw_plot(rows: Sequence[FormatRow], path: Path, title: str) -> None:
     left.set(xlabel="bits a weight", ylabel="KL divergence (nats a token)", yscale="log")
     left.grid(alpha=0.3)
     left.margins(0.1)
-    right.barh([row.format for row in rows], [row.tg for row in rows])
+    spread = [[row.tg - row.tg_low for row in rows], [row.tg_high - row.tg for row in rows]]
+    right.barh([row.format for row in rows], [row.tg for row in rows], xerr=spread, capsize=3)
     right.invert_yaxis()
     right.set(xlabel="tokens/s, generation")
     figure.suptitle(title)

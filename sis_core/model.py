@@ -259,6 +259,12 @@ def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
             fix=f"the file says that the package {info.package!r} brings it; install that if you trust it, or name a "
             "plugin's file with --plugin",
         )
+    if info.type_id is None:
+        raise FormatError(
+            f"its format {info.type_name!r} is not installed, and the file names no package that brings it",
+            where=where,
+            fix="name the plugin's file with --plugin",
+        )
     if info.type_name == f"type {info.type_id}":
         raise FormatError(
             f"no installed plugin knows its {info.type_name}, and it is none of GGUF's own",

@@ -78,6 +78,29 @@ def linear_of(multiply: Callable[[F32, F32], F32]) -> Backend:
     return Spoiled()
 
 
+def _writes_its_input(x: F32, matrix: F32) -> F32:
+    y: F32 = x @ matrix.T
+    x[:] = 0
+    return y
+
+
+class OneBuffer(Backend):
+    """Its linears give out the same memory each time."""
+
+    name = "spoiled"
+
+    def linear(self, weight: Weight, options: BackendOptions) -> Linear:
+        right, buffers = ReferenceLinear(weight), dict[tuple[int, ...], F32]()
+
+        def run(x: F32) -> F32:
+            y = right(x)
+            buffer = buffers.setdefault(y.shape, np.empty_like(y))
+            buffer[:] = y
+            return buffer
+
+        return run
+
+
 @frozen(eq=False)
 class _SpoiledLayer:
     inner: ReferenceLayer
@@ -415,6 +438,8 @@ WRONG: list[tuple[str, Backend, str]] = [
      "(?s)a step raised ValueError.*is wrong alone: it multiplies by the transposed matrix"),
     ("raises", linear_of(lambda x, w: np.dot(x, w.T[:-1])),
      r"(?s)a step raised ValueError.*its linear of a matrix \(64, 64\) in F32 is wrong alone: it raises ValueError"),
+    ("writes its input", linear_of(_writes_its_input), "it writes into the rows that it is given"),
+    ("one buffer", OneBuffer(), "it returns the same memory each time"),
     ("last column", linear_of(lambda x, w: x[:, :-1] @ w[:, :-1].T), "it leaves out the last 1 of 64 columns"),
     ("last row", spoiled_linear(lambda y, w: y * (np.arange(y.shape[1]) < y.shape[1] - 1).astype(np.float32)),
      "is wrong alone: only outputs 63 of 64 are wrong"),

@@ -200,9 +200,9 @@ def test_ctrl_c(random_model: Path, tmp_path: Path) -> None:
 
 
 ROWS = [
-    FormatRow("original", 32, 1, 2, 10.0, None, None, None, 100, 50),
-    FormatRow("Q8_0", 8.5, 0.3, 1, 10.1, 0.001, 0.98, 0.01, 120, 60),
-    FormatRow("Q4_0", 4.5, 0.2, 0.5, 11.0, 0.1, 0.8, 0.1, 130, 90),
+    FormatRow("original", 32, 1, 2, 10.0, None, None, None, 100, 50, 40, 55),
+    FormatRow("Q8_0", 8.5, 0.3, 1, 10.1, 0.001, 0.98, 0.01, 120, 60, 60, 60),
+    FormatRow("Q4_0", 4.5, 0.2, 0.5, 11.0, 0.1, 0.8, 0.1, 130, 90, 80, 91),
 ]
 
 

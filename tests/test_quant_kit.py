@@ -80,6 +80,24 @@ class OtherSign(Plain):
         return -super().dequantize_blocks(blocks)
 
 
+class LosesTheSignOfOneSide(Plain):
+    def quantize_blocks(self, values: F32) -> U8:
+        return super().quantize_blocks(np.where((values < 0).all(axis=1, keepdims=True), -values, values))
+
+
+class ForgetsEqualValues(Plain):
+    def quantize_blocks(self, values: F32) -> U8:
+        equal = values.max(axis=1, keepdims=True) == values.min(axis=1, keepdims=True)
+        return super().quantize_blocks(np.where(equal, np.float32(0), values))
+
+
+class CopiesANeighbour(Plain):
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        values = super().dequantize_blocks(blocks)
+        values[:, -1] = values[:, -2]
+        return values
+
+
 class TwiceAsLarge(Plain):
     def dequantize_blocks(self, blocks: U8) -> F32:
         with np.errstate(over="ignore"):
@@ -317,6 +335,9 @@ WRONG = [
     (Interleaved, "another order: one side takes the nibbles of a byte for neighbours"),
     (SwappedNibbles, "another order: low and high nibbles of each byte are swapped"),
     (Reversed, "another order: each block is reversed"),
+    (LosesTheSignOfOneSide, "values lose their sign .*only negative values"),
+    (ForgetsEqualValues, "values come back as nothing .*equal values"),
+    (CopiesANeighbour, "value 15 of each block comes back wrong: .* times the error of others"),
     (ScaleOfTheBlockBefore, "dequantize: block . uses bytes of block ., such as its scale"),
     (
         ScaleOfTheBlockBeforeWhenEncoding,

@@ -32,6 +32,8 @@ COLUMNS = {  # heading: field
     "worst RMSE": "rmse",
     "prompt t/s": "pp",
     "t/s": "tg",
+    "slowest": "tg_low",
+    "fastest": "tg_high",
 }
 PLOTS, TABLES = (".png", ".svg", ".pdf"), (".md", ".csv", ".json")
 

@@ -233,10 +233,10 @@ def _plan_one(
 
 
 def _package(registry: Registry, format: QuantFormat) -> str:
-    """The distribution that brings a format, or the name of the single file it came from."""
+    """The distribution that brings a format; empty for a single file, whose name may be somebody else's package."""
     owner = registry.owner("quant_formats", format)
     plugin = next(plugin for plugin in registry.plugins if plugin.name == owner)
-    return plugin.origin if plugin.version else plugin.name
+    return plugin.origin if plugin.version else ""
 
 
 def _refuse_requantizing(tensors: Sequence[TensorPlan], where: str) -> None:

@@ -110,10 +110,17 @@ def _wrong_linear(backend: Backend, options: BackendOptions, format: QuantFormat
         x = random.standard_normal((5, n_in)).astype(np.float32)
         matrix = weight.dequantize()
         what = f"its linear of a matrix {weight.shape} in {format.name} is wrong alone: "
+        given, wanted = x.copy(), x @ matrix.T
         try:
-            found, wanted = linear(x), x @ matrix.T
+            found = linear(x)
+            kept = np.array(found)
+            linear(given[::-1].copy())
         except Exception as raised:
             return f"{what}it raises {type(raised).__name__}: {raised}"
+        if not np.array_equal(x, given):
+            return f"{what}it writes into the rows that it is given"
+        if not np.array_equal(found, kept, equal_nan=True):
+            return f"{what}it returns the same memory each time, so that a later call changes an earlier result"
         if near(found, wanted, tolerance):
             continue
         if n_out == n_in and near(found, x @ matrix, tolerance):

@@ -365,6 +365,7 @@ class _Check:
         ):
             decoded = self.decode(self.encode(values, case), n_cols, case)
             error = _relative(decoded - values, values)
+            self.positions(values, decoded, case)
             if error > bound:
                 self.diagnose(values, decoded, bound, case)
                 self.fail(
@@ -373,6 +374,36 @@ class _Check:
             again = self.decode(self.encode(decoded, "decoded values"), n_cols, "decoded values")
             if _relative(again - decoded, decoded) > max(error, 1e-6):
                 self.fail("a second round trip moves the values further than the first one did", case)
+
+        self.one_sided()
+
+    def one_sided(self) -> None:
+        """Blocks whose values have one sign, or are all the same, which normal values never show."""
+        normal = np.abs(self.normal(16, self.widths[-1])) + np.float32(0.1)
+        for case, values in (
+            ("only positive values", normal),
+            ("only negative values", -normal),
+            ("equal values", np.full_like(normal, 0.37)),
+            ("equal negative values", np.full_like(normal, -2.5)),
+        ):
+            decoded = self.decode(self.encode(values, case), values.shape[1], case)
+            kept = (decoded * values).sum(axis=1) / (values * values).sum(axis=1)
+            if kept.min() < -0.05:
+                self.fail("values lose their sign", case)
+            if kept.min() < 0.05:
+                self.fail("values come back as nothing", case)
+
+    def positions(self, values: F32, decoded: F32, case: str) -> None:
+        """No place in a block may be much worse than the others."""
+        size = self.format.block_size
+        squares = ((decoded - values) / np.abs(values).max()).reshape(-1, size) ** 2
+        errors = squares.mean(axis=0)
+        worst, usual = int(errors.argmax()), float(np.median(errors))
+        if size > 1 and errors[worst] > 12 * usual and errors[worst] > 1e-4 * (values / np.abs(values).max()).var():
+            self.fail(
+                f"value {worst} of each block comes back wrong: {errors[worst] / usual:.0f} times the error of others",
+                case,
+            )
 
     def default_bound(self) -> float:
         return float(min(0.95, max(2.0 ** (2 - self.format.bits_per_weight), 2.0**-8)))
