@@ -65,7 +65,9 @@ class NativeBackend(Backend):
             store.bind(weights, options.progress)
             return NativeForward(self.name, network, layers, store, runner)
         except Unsupported as reason:
-            log.info("%s does not know %s: layers one by one", self.name, reason)
+            log.info(
+                "%s does not know %s: layers one by one, and those it does not know by the linear", self.name, reason
+            )
             return None
 
     def layer(self, block: Block, options: BackendOptions) -> NativeLayer | None:
@@ -79,7 +81,7 @@ class NativeBackend(Backend):
             store.bind(weights, options.progress)
             return NativeLayer(block, n_embd, store, runner)
         except Unsupported as reason:
-            log.info("%s does not know %s: linear by linear", self.name, reason)
+            log.debug("%s does not know %s: linear by linear", self.name, reason)
             return None
 
     def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
