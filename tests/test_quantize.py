@@ -573,6 +573,7 @@ def test_a_bar_on_a_terminal_only(random_model: Path, tmp_path: Path, slow: Path
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
     args = [*SIS, "--plugin", str(slow), "quantize", str(random_model), str(tmp_path / "o.gguf"), "--to", "slow8"]
+    args += ["-t", "1"]  # a bar appears when work takes a moment, which two threads might not need
     done = subprocess.run(args, stdout=subprocess.PIPE, stderr=theirs, timeout=120, check=False)
     os.close(theirs)
     drawn = b""
@@ -586,5 +587,5 @@ def test_a_bar_on_a_terminal_only(random_model: Path, tmp_path: Path, slow: Path
         drawn += part
     os.close(ours)
     assert done.returncode == 0
-    assert "blk.0.attn_q.weight" in drawn.decode()
+    assert "blk." in drawn.decode()
     assert b"\x1b" not in done.stdout
