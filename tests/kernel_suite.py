@@ -177,6 +177,29 @@ def _with_activation(op: Any, activation: str) -> Any:
     return evolve(op, branches=chains)
 
 
+GUARD = 4096  # bytes
+
+
+def between_guards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[U8, int]]:
+    """From now on results and workspaces lie between guards and hold nothing but NaN; all of them, and their sizes."""
+    guards: list[tuple[U8, int]] = []
+
+    def guarded(n_bytes: int) -> U8:
+        whole = aligned(n_bytes + 2 * GUARD)
+        whole.fill(0xFF)
+        guards.append((whole, n_bytes))
+        return whole[GUARD : GUARD + n_bytes]
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return guarded(n_bytes).view(dtype).reshape(shape)
+
+    names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
+    monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
+    monkeypatch.setattr("sis_core.native.runner.np", names)
+    return guards
+
+
 class KernelSuite:
     """Every test takes the fixture ``backend``.
 
@@ -266,22 +289,7 @@ class KernelSuite:
         self, backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Results and workspaces lie between guards full of NaN, and hold nothing but NaN before."""
-        guards: list[tuple[U8, int]] = []
-        guard = 4096
-
-        def guarded(n_bytes: int) -> U8:
-            whole = aligned(n_bytes + 2 * guard)
-            whole.fill(0xFF)
-            guards.append((whole, n_bytes))
-            return whole[guard : guard + n_bytes]
-
-        def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-            n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            return guarded(n_bytes).view(dtype).reshape(shape)
-
-        names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
-        monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
-        monkeypatch.setattr("sis_core.native.runner.np", names)
+        guards = between_guards(monkeypatch)
         for variant, format in itertools.product(self.variants, (F16Format(), FORMATS["Q8_0"])):
             network = random_network(with_format(variant, format))
             forward = bind(network, [backend], BackendOptions(n_threads=2))
@@ -291,8 +299,8 @@ class KernelSuite:
                 assert np.isfinite(forward.step(batch, cache).values).all(), variant.name
         assert len(guards) > 8 * len(self.variants)
         for whole, n_bytes in guards:
-            assert (whole[:guard] == 0xFF).all()
-            assert (whole[guard + n_bytes :] == 0xFF).all()
+            assert (whole[:GUARD] == 0xFF).all()
+            assert (whole[GUARD + n_bytes :] == 0xFF).all()
 
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
     def test_rows_of_the_embedding(self, backend: NativeBackend, name: str) -> None:

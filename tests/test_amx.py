@@ -12,19 +12,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from kernel_suite import GUARD, between_guards
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions, bind
 from sis_core.invariant import RowByRow
 from sis_core.native import Library
-from sis_core.native.memory import aligned
 from sis_core.quant import F16Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
@@ -308,22 +307,7 @@ def test_a_format_that_is_decoded_on_the_fly(backend: X86Backend) -> None:
 
 def test_nothing_outside_the_result_is_written(backend: X86Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results and workspaces lie between guards full of NaN, and hold nothing but NaN before."""
-    guards: list[tuple[U8, int]] = []
-    guard = 4096
-
-    def guarded(n_bytes: int) -> U8:
-        whole = aligned(n_bytes + 2 * guard)
-        whole.fill(0xFF)
-        guards.append((whole, n_bytes))
-        return whole[guard : guard + n_bytes]
-
-    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
-        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return guarded(n_bytes).view(dtype).reshape(shape)
-
-    names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
-    monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
-    monkeypatch.setattr("sis_core.native.runner.np", names)
+    guards = between_guards(monkeypatch)
     random = np.random.default_rng(8)
     for name in ("F16", "BF16", *QUANTIZED):
         for pack in (True, False):
@@ -340,8 +324,8 @@ def test_nothing_outside_the_result_is_written(backend: X86Backend, monkeypatch:
             assert np.isfinite(forward.step(batch, cache).values).all(), variant.name
     assert len(guards) > 100
     for whole, n_bytes in guards:
-        assert (whole[:guard] == 0xFF).all()
-        assert (whole[guard + n_bytes :] == 0xFF).all()
+        assert (whole[:GUARD] == 0xFF).all()
+        assert (whole[GUARD + n_bytes :] == 0xFF).all()
 
 
 def test_every_network(backend: X86Backend) -> None:
