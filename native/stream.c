@@ -1,4 +1,4 @@
-/* Packing weights and reading memory, in the same pool. */
+/* Packing weights, putting them in their places, and reading memory, in the same pool. */
 #include "kernels.h"
 #include "team.h"
 #include <stdatomic.h>
@@ -21,6 +21,24 @@ void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_thread
 {
     struct pack_job job = {weight, tiles};
     team_run(n_threads, NULL, pack_member, &job);
+}
+
+struct replacement {
+    struct sis_weight *weight;
+    const struct sis_weight *by;
+};
+
+static void replace_member(void *context, struct team *team, uint32_t member)
+{
+    (void)team, (void)member;
+    const struct replacement *r = context;
+    *r->weight = *r->by;
+}
+
+void sis_replace(struct sis_weight *weight, const struct sis_weight *by)
+{
+    struct replacement r = {weight, by};
+    team_run(1, NULL, replace_member, &r); /* one run at a time */
 }
 
 struct read_job {

@@ -53,7 +53,8 @@ class Fit:
         elif not self.plan.packed and self.options.pack:
             return "weights are read in place: the backend packs none"
         else:
-            kept = "weights are packed" if self.options.pack else "weights are read in place"
+            when = " while the first tokens come" if self.options.gradual else ""
+            kept = f"weights are packed{when}" if self.options.pack else "weights are read in place"
         if self.refused is not None:
             return f"{kept}: otherwise the model needs {self.refused}, but {free}"
         if self.by_choice:
@@ -92,8 +93,9 @@ def fit(
         return MemoryPlan(in_place, packed, n_ctx * per_token, working)
 
     least = min(MIN_CTX, config.n_ctx) if wanted is None else wanted
+    gradual = options.pack is None if options.gradual is None else options.gradual
     choices = [
-        evolve(options, pack=pack, decode=decode)
+        evolve(options, pack=pack, gradual=gradual, decode=decode)
         for decode in ((True, False) if options.decode is None else (options.decode,))
         for pack in ((True, False) if options.pack is None else (options.pack,))
     ]

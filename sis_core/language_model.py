@@ -173,6 +173,7 @@ def load(
     kv_type: str = "f16",
     n_threads: int | None = None,
     pack: bool | None = None,
+    gradual: bool | None = None,
     pin: bool = False,
     batch_invariant: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -188,7 +189,7 @@ def load(
         n_ctx: tokens of context; None for what the model was trained for and memory allows.
         kv_type: how keys and values are kept: ``f32``, ``f16``, ``bf16`` or ``q8_0``.
         n_threads: threads for arithmetic; None lets the backend decide.
-        pack, pin, batch_invariant, progress: see `sis_core.backend.BackendOptions`.
+        pack, gradual, pin, batch_invariant, progress: see `sis_core.backend.BackendOptions`.
         on_error: ``strict`` raises, ``degrade`` goes on with a warning and marks its results.
         memory_limit: bytes that may be used; None for what is free.
         registry: plugins to use; None for all that are installed.
@@ -206,7 +207,13 @@ def load(
         backend=backend,
         n_ctx=n_ctx,
         options=BackendOptions(
-            n_threads=n_threads, pack=pack, pin=pin, batch_invariant=batch_invariant, kv_type=kv_type, progress=progress
+            n_threads=n_threads,
+            pack=pack,
+            gradual=gradual,
+            pin=pin,
+            batch_invariant=batch_invariant,
+            kv_type=kv_type,
+            progress=progress,
         ),
         degrade=on_error == "degrade",
         memory_limit=memory_limit,

@@ -304,12 +304,12 @@ class KernelSuite:
 
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
     def test_rows_of_the_embedding(self, backend: NativeBackend, name: str) -> None:
-        from sis_core.native.weights import RowReader
+        from sis_core.native.weights import Store
 
         format, random = FORMATS[name], np.random.default_rng(5)
         weight = weight_of(format, random_rows(format, 9, 512, random), 512)
         rows = np.array([8, 0, 3, 3], np.int32)
-        found = RowReader(backend.library(), weight)(rows)
+        found = Store(backend.library(), 1, pack=False).reader(weight)(rows)
         np.testing.assert_allclose(found, weight.dequantize()[rows], rtol=1e-6, atol=1e-7)
 
     def test_every_network(self, backend: NativeBackend) -> None:

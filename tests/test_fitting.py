@@ -79,7 +79,7 @@ def test_what_is_said(random_model: Path, caplog: pytest.LogCaptureFixture) -> N
         with caplog.at_level(logging.WARNING), opened(random_model, spare, backend, **options) as model:
             return model.fit.layout
 
-    assert said(None).startswith("weights are packed: 1")
+    assert said(None).startswith("weights are packed while the first tokens come: 1")
     assert said(None).endswith("MiB are free")
     assert not caplog.text
     assert said(None, pack=True) == "weights are packed: --pack says so"

@@ -20,7 +20,7 @@ from sis_core import hookimpl
 from sis_core.backend import BackendOptions
 from sis_core.gguf_writer import GGUFWriter
 from sis_core.model import Model, open_model
-from sis_core.native import abi, weights
+from sis_core.native import abi, packing
 from sis_core.native.library import address
 from sis_core.native.memory import aligned
 from sis_core.native.weights import RowReader, Store
@@ -134,7 +134,8 @@ def test_rows_from_tiles_are_those_of_the_raw_bytes(name: str) -> None:
     bound = abi.Weight(abi.FORMATS[name], 0, 37, n_cols)
     bound.tiles = address(tiles)
     rows = np.array([36, 0, 15, 16, 15], np.int32)
-    found, wanted = RowReader(library, weight, tiles=bound)(rows), RowReader(library, weight)(rows)
+    wanted = Store(library, 1, pack=False).reader(weight)(rows)
+    found = RowReader(weight, library, bound)(rows)
     assert np.array_equal(found.view(np.uint32), wanted.view(np.uint32)), "not the same bits"
 
 
@@ -183,12 +184,12 @@ def test_packing_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = Weight(
         "w", format, (100, 16), lambda: data.reshape(-1), (100, 16), release=lambda: released.append(len(seen))
     )
-    monkeypatch.setattr(weights, "PIECE_BYTES", 40 * 64)
+    monkeypatch.setattr(packing, "PIECE_BYTES", 40 * 64)
     store = Store(X86Backend().library(), 2, pack=True)
     store.bind([weight], lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == [32 * 64, 64 * 64, 96 * 64, 112 * 64]
     assert {total for _, total in seen} == {112 * 64}
-    assert released == [1, 2, 3, 4]
+    assert released == [0, 1, 2, 3]
     found = np.ctypeslib.as_array((ctypes.c_uint8 * (112 * 64)).from_address(store[weight].tiles))
     assert np.array_equal(found, slow_tiles("F32", data, 16))
 
@@ -200,11 +201,11 @@ def test_the_embedding_is_copied_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
         "w", REGISTRY.get("quant_formats", "Q8_0"), (100, 32), lambda: data.reshape(-1), (100, 32),
         release=lambda: released.append(1),
     )  # fmt: skip
-    monkeypatch.setattr(weights, "PIECE_BYTES", 40 * 34)
+    monkeypatch.setattr(packing, "PIECE_BYTES", 40 * 34)
     rows, library = np.arange(100, dtype=np.int32), X86Backend().library()
-    wanted = RowReader(library, weight)(rows)
+    wanted = Store(library, 1, pack=False).reader(weight)(rows)
     assert not released
-    found = RowReader(library, weight, copy=True)
+    found = Store(library, 1, pack=True).reader(weight)
     assert len(released) == 3
     data[:] = 0
     assert np.array_equal(found(rows).view(np.uint32), wanted.view(np.uint32))
@@ -219,7 +220,7 @@ def test_packing_can_be_interrupted(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_model(Model, path, REGISTRY, backend="x86", options=BackendOptions(progress=interrupt))
+        open_model(Model, path, REGISTRY, backend="x86", options=BackendOptions(pack=True, progress=interrupt))
     assert not is_mapped(path)
     assert not any(found.path == str(path) for found in psutil.Process().open_files())
 
@@ -288,7 +289,7 @@ def test_what_the_program_says(tmp_path: Path) -> None:
         r"x86\t100\tready\t\w+.*, \d+ threads? \(\d+ usable cores?.*huge pages: \w+, memory read at [\d.]+ GB/s", shown
     )
     assert re.search(r"memory: in place \d+ \+ packed \d+ \+ .* = \d+ MiB, of [\d,]+ MiB that were free", shown)
-    assert "weights are packed: " in shown
+    assert "weights are packed while the first tokens come: " in shown
     done = sis("-v", "generate", "-m", path, "--no-pack", "--pin", "-t", 2, "-n", 1, "h")
     assert done.returncode == 0
     assert "weights are read in place: --no-pack says so" in done.stderr

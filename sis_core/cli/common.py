@@ -31,7 +31,8 @@ MODEL_OPTIONS = [
     click.option(
         "--pack/--no-pack",
         default=None,
-        help="Copy weights into the backend's layout, or read them in place (default: copy them when memory allows).",
+        help="Copy weights into the backend's layout at load, or read them in place (default: copy them when memory "
+        "allows, while the first tokens come).",
     ),
     click.option("--pin/--no-pin", default=False, help="Keep each thread on a core of its own (Linux)."),
     click.option("--batch-invariant", is_flag=True, help="Same numbers whatever else shares a step; slower."),

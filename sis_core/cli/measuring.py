@@ -46,8 +46,8 @@ def take(options: dict[str, Any], command: str) -> dict[str, Any]:
 def open_for(
     ctx: click.Context, model: str | None, chosen: dict[str, Any], n_ctx: int | None, registry: Registry | None = None
 ) -> LanguageModel:
-    """Load a model strictly, with the options that `take` gave."""
-    return load(model, registry=registry or registry_of(ctx), n_ctx=n_ctx, **chosen)
+    """Load a model strictly, with the options that `take` gave, in the state in which it stays."""
+    return load(model, registry=registry or registry_of(ctx), n_ctx=n_ctx, gradual=False, **chosen)
 
 
 def read_text(path: str) -> str:

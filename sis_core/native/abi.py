@@ -39,7 +39,13 @@ class LinearObject(ctypes.Structure):
 
 
 class Weight(ctypes.Structure):
-    """A weight as the kernels see it: packed tiles, raw rows, a decoder, or a linear object."""
+    """A weight as the kernels see it: packed tiles, raw rows, a decoder, or a linear object.
+
+    Attributes:
+        owners: what keeps alive whatever the addresses lead to.
+    """
+
+    owners: tuple[object, ...] = ()
 
     _fields_: ClassVar[Any] = [
         ("format", c_uint32), ("reserved", c_uint32), ("n_rows", c_uint64), ("n_cols", c_uint64), ("tiles", c_void_p),
@@ -115,6 +121,7 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sis_decoder": (c_void_p, [c_void_p]),
     "sis_tile_bytes": (c_uint64, [c_uint32, c_uint64, c_uint64]),
     "sis_pack": (None, [c_void_p, c_void_p, c_uint32]),
+    "sis_replace": (None, [c_void_p, c_void_p]),
     "sis_take": (None, [c_void_p, c_void_p, c_uint64, c_void_p]),
     "sis_workspace": (c_uint64, [c_void_p, c_void_p]),
     "sis_run": (ctypes.c_int32, [c_void_p, c_void_p]),

@@ -60,7 +60,7 @@ class NativeBackend(Backend):
         try:
             weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
             self._check_ends(network, layers)
-            store, runner = self._store(options), self._runner(options)
+            store, runner = self._store(options, gradual=options.gradual is True), self._runner(options)
             self._check_decoded(weights, store, options)
             store.bind(weights, options.progress)
             return NativeForward(self.name, network, layers, store, runner)
@@ -104,8 +104,9 @@ class NativeBackend(Backend):
         copied = {key(weight) for weight in _copied(network, store, options)}
         return views_nbytes(weight for weight in network.weights() if key(weight) not in copied)
 
-    def _store(self, options: BackendOptions) -> Store:
-        return Store(self.library(), options.n_threads or default_threads(), options.pack is not False)
+    def _store(self, options: BackendOptions, *, gradual: bool = False) -> Store:
+        n_threads = options.n_threads or default_threads()
+        return Store(self.library(), n_threads, options.pack is not False, gradual=gradual)
 
     def _runner(self, options: BackendOptions) -> Runner:
         n_threads = options.n_threads or default_threads()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import numpy as np
 from attrs import frozen
@@ -75,10 +76,16 @@ class NativeForward:
         cache.check_owner(self._token)
         if batch.adapters:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
+        waiting = self._store.waiting
+        if waiting:
+            waiting.before_step(batch.n)
         hidden = self._embed(batch)
         program = self._logits if batch.want == "logits" else self._hidden
+        started = perf_counter()
         with cache.reserve(batch) as plan:
             values = self._runner.run(program, hidden, plan, batch.outputs, cache.records, cache.kv_type)
+        if waiting:
+            waiting.after_step(batch.n, perf_counter() - started)
         return Output(values)
 
     def _embed(self, batch: Batch) -> F32:

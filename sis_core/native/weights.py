@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from sis_core import quant
-from sis_core.arrays import F32, U8
+from sis_core.arrays import F32
 from sis_core.errors import FormatError
 from sis_core.native import abi
+from sis_core.native.gradual import Waiting
 from sis_core.native.library import Library, address
-from sis_core.native.memory import HUGE, Arena
-
-PIECE_BYTES = 16 << 20  # packed in one call: between calls the original's pages are given back, and Ctrl-C is heard
-MAX_F16 = 6e4
-MIN_F16 = 1e-3  # a tensor whose largest value is below this would lose its small ones to half precision's denormals
+from sis_core.native.memory import HUGE, Arena, aligned
+from sis_core.native.packing import Copy, DecodedTiles, Packing, Tiles
 
 Key = tuple[str, int, int, tuple[int, ...], int]
 
@@ -48,10 +46,15 @@ def _decodes(library: Library, weight: quant.Weight) -> bool:
 
 
 class Store:
-    """The bound weights of one model: each packed once, however often it is used."""
+    """The bound weights of one model: each packed once, however often it is used.
 
-    def __init__(self, library: Library, n_threads: int, pack: bool) -> None:
-        self.library, self.n_threads, self.pack = library, n_threads, pack
+    Attributes:
+        waiting: weights that are read in place until they are packed, between steps.
+    """
+
+    def __init__(self, library: Library, n_threads: int, pack: bool, *, gradual: bool = False) -> None:
+        self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
+        self.waiting = Waiting()
         self._bound: dict[Key, abi.Weight] = {}
         self._owners: list[object] = []
 
@@ -83,26 +86,24 @@ class Store:
         return int(self.library.tile_bytes(self.format_of(weight), weight.n_rows, weight.n_cols))
 
     def bind(self, weights: Iterable[quant.Weight], progress: Callable[[int, int], None] | None) -> None:
-        """Bind all of these, packing those that are to be packed into one piece of memory."""
+        """Bind all of these. What is to be packed has its place in one piece of memory, and waits or goes there now."""
         fresh = {key(w): w for w in weights if key(w) not in self._bound}
         total = sum(self._tile_bytes(w) for w in fresh.values() if self.packs(w))
         arena = Arena(total + 64 * len(fresh)) if total else None
-        if arena:
-            self._owners.append(arena)
+        self._owners.append(arena)
         done = 0
-
-        def advance(n_bytes: int) -> None:
-            nonlocal done
-            done += n_bytes
-            if progress:
-                progress(done, total)
-
         for name, weight in fresh.items():
-            if self.packs(weight):
-                assert arena is not None
-                self._bound[name] = self._packed(weight, arena.take(self._tile_bytes(weight)), advance)
-            else:
-                self._bound[name] = self._in_place(weight)
+            self._bound[name] = bound = self._in_place(weight)
+            if not self.packs(weight):
+                continue
+            assert arena is not None
+            packing = self._to(arena.take(self._tile_bytes(weight)), weight, bound)
+            if self._waits(weight):
+                self.waiting.add(packing)
+            while not (packing.done or self._waits(weight)):
+                done += packing.advance()
+                if progress:
+                    progress(done, total)
 
     def __getitem__(self, weight: quant.Weight) -> abi.Weight:
         return self._bound[key(weight)]
@@ -117,16 +118,22 @@ class Store:
         self._owners.append(array)
         return address(array)
 
+    def _waits(self, weight: quant.Weight) -> bool:
+        """Whether a weight that will be packed can be used before."""
+        return self.gradual and not self.only_python(weight)
+
+    def _to(self, place: int, weight: quant.Weight, bound: abi.Weight) -> Packing:
+        """The way of a weight to a place in memory."""
+        if self.only_python(weight):
+            return DecodedTiles(self.library, weight, bound, place, self.n_threads)
+        if bound.format == abi.DECODED:
+            return Copy(self.library, weight, bound, place)
+        return Tiles(self.library, weight, bound, place, weight.format, self.n_threads)
+
     def _in_place(self, weight: quant.Weight) -> abi.Weight:
         if _brings_linear(weight):
             return self._foreign(weight)
-        raw = weight.raw
-        bound = abi.Weight(self.format_of(weight), 0, weight.n_rows, weight.n_cols)
-        bound.raw, bound.row_bytes = address(raw), raw.strides[0]
-        if bound.format == abi.DECODED:
-            bound.decode = decoder_of(self.library, weight.format)
-        self._owners += [raw, weight.format]
-        return bound
+        return in_place(self.library, weight)
 
     def _foreign(self, weight: quant.Weight) -> abi.Weight:
         made = weight.format.native_linear(weight)  # type: ignore[attr-defined]
@@ -139,120 +146,62 @@ class Store:
             )
         bound = abi.Weight(abi.FOREIGN, 0, weight.n_rows, weight.n_cols)
         bound.linear = made
-        self._owners += [weight, weight.format]
+        bound.owners = (weight, weight.format)
         return bound
-
-    def _packed(self, weight: quant.Weight, tiles: int, advance: Callable[[int], None]) -> abi.Weight:
-        format: quant.QuantFormat = weight.format
-        if self.format_of(weight) == abi.DECODED:
-            return self._copied(weight, tiles, advance)
-        if format.name in abi.FORMATS:
-            self._pack_rows(weight, tiles, advance)
-        else:
-            format = quant.F16Format()
-            most = self._pack_decoded(weight, tiles, format, advance)
-            if not MIN_F16 <= most <= MAX_F16:
-                format = quant.BF16Format()
-                self._pack_decoded(weight, tiles, format, lambda n_bytes: None)
-        bound = abi.Weight(abi.FORMATS[format.name], 0, weight.n_rows, weight.n_cols)
-        bound.tiles = tiles
-        return bound
-
-    def _copied(self, weight: quant.Weight, place: int, advance: Callable[[int], None]) -> abi.Weight:
-        """A weight that its decoder reads, copied piece by piece."""
-        row_bytes = weight.format.row_bytes(weight.n_cols)
-        bound = abi.Weight(abi.DECODED, 0, weight.n_rows, weight.n_cols)
-        bound.raw, bound.row_bytes, bound.decode = place, row_bytes, decoder_of(self.library, weight.format)
-        raw, piece_rows = weight.raw, max(1, PIECE_BYTES // row_bytes)
-        for start in range(0, weight.n_rows, piece_rows):
-            rows = np.ascontiguousarray(raw[start : start + piece_rows])
-            ctypes.memmove(place + start * row_bytes, address(rows), rows.nbytes)
-            weight.release()
-            advance(rows.nbytes)
-        self._owners.append(weight.format)
-        return bound
-
-    def _pack_rows(self, weight: quant.Weight, tiles: int, advance: Callable[[int], None]) -> None:
-        """Pack a weight piece by piece, so that no more than a piece of it is in memory twice."""
-        raw, piece_rows = weight.raw, _whole_tiles(PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
-        for start in range(0, weight.n_rows, piece_rows):
-            tiles += self._pack(raw[start : start + piece_rows], weight.format, weight.n_cols, tiles, advance)
-            weight.release()
-
-    def _pack_decoded(
-        self, weight: quant.Weight, tiles: int, format: quant.QuantFormat, advance: Callable[[int], None]
-    ) -> float:
-        """Decode a weight, encode it in ``format`` and pack it panel by panel; the largest magnitude that was seen."""
-        raw, panel_rows, most = weight.raw, _whole_tiles(quant.PANEL_VALUES // weight.n_cols), 0.0
-        for start in range(0, weight.n_rows, panel_rows):
-            values = weight.decode(raw[start : start + panel_rows])
-            most = max(most, float(np.abs(values).max()))
-            rows = format.quantize(np.ascontiguousarray(values))
-            tiles += self._pack(rows, format, weight.n_cols, tiles, advance)
-        weight.release()
-        return most
-
-    def _pack(
-        self, rows: U8, format: quant.QuantFormat, n_cols: int, tiles: int, advance: Callable[[int], None]
-    ) -> int:
-        """Pack raw rows; the bytes that their tiles take."""
-        number = abi.FORMATS[format.name]
-        source = abi.Weight(number, 0, len(rows), n_cols)
-        source.raw, source.row_bytes = address(rows), rows.strides[0]
-        self.library.pack(ctypes.addressof(source), tiles, self.n_threads)
-        size = int(self.library.tile_bytes(number, len(rows), n_cols))
-        advance(size)
-        return size
 
     def reader(self, weight: quant.Weight) -> RowReader:
         """Single rows of a table: from the tiles of a head that is the same tensor, else from a copy or in place.
 
         Packed models have a copy in memory, since a mapped file that shrinks ends the process.
         """
-        bound = self._bound.get(key(weight))
-        tiles = bound if bound is not None and bound.tiles and weight.format.name in abi.FORMATS else None
-        return RowReader(self.library, weight, tiles=tiles, copy=self.pack)
+        head = self._bound.get(key(weight))
+        if head is not None and self.packs(weight) and weight.format.name in abi.FORMATS:
+            reader = RowReader(weight, self.library, in_place(self.library, weight) if head.raw else head)
+            if packing := self.waiting.find(head):
+                packing.on_arrival.append(reader.read_from)
+            return reader
+        if not _decodes(self.library, weight):
+            return RowReader(weight, self.library)
+        reader = RowReader(weight, self.library, in_place(self.library, weight))
+        if self.pack:
+            memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
+            packing = Copy(self.library, weight, in_place(self.library, weight), address(memory))
+            packing.on_arrival.append(reader.read_from)
+            self._owners.append(memory)
+            if self.gradual:
+                self.waiting.add(packing)
+            while not (packing.done or self.gradual):
+                packing.advance()
+        return reader
 
 
-def _whole_tiles(n_rows: int) -> int:
-    """As many rows, but whole tiles, so that what is packed one after the other lies side by side."""
-    return max(1, n_rows // abi.TILE) * abi.TILE
-
-
-def _copy(weight: quant.Weight) -> U8:
-    """A weight's raw rows in anonymous memory, copied piece by piece as they are packed."""
-    raw, n_rows = weight.raw, max(1, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
-    flat = Arena(raw.size).array[: raw.size] if raw.size >= HUGE else np.empty(raw.size, np.uint8)
-    copy = flat.reshape(raw.shape)
-    for start in range(0, len(raw), n_rows):
-        copy[start : start + n_rows] = raw[start : start + n_rows]
-        weight.release()
-    return copy
+def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
+    """A weight as it lies in its file; without an address where only Python can decode it."""
+    decodes = _decodes(library, weight)
+    bound = abi.Weight(abi.FORMATS.get(weight.format.name, abi.DECODED), 0, weight.n_rows, weight.n_cols)
+    if decodes:
+        raw = weight.raw
+        bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
+    if decodes and bound.format == abi.DECODED:
+        bound.decode = decoder_of(library, weight.format)
+    return bound
 
 
 class RowReader:
-    """Single rows of a table as float32: the embedding.
+    """Single rows of a table as float32: the embedding. Without ``bound``, by the format's codec."""
 
-    Args:
-        tiles: the table as tiles, which the caller keeps.
-        copy: read from a copy of the table, not from the file.
-    """
+    def __init__(self, weight: quant.Weight, library: Library, bound: abi.Weight | None = None) -> None:
+        self.weight, self._library, self._bound = weight, library, bound
 
-    def __init__(
-        self, library: Library, weight: quant.Weight, *, tiles: abi.Weight | None = None, copy: bool = False
-    ) -> None:
-        self.library, self.weight, self._bound = library, weight, tiles
-        if tiles is None and _decodes(library, weight):
-            self._raw = _copy(weight) if copy else weight.raw
-            number = abi.FORMATS.get(weight.format.name, abi.DECODED)
-            self._bound = abi.Weight(number, 0, weight.n_rows, weight.n_cols)
-            self._bound.raw, self._bound.row_bytes = address(self._raw), self._raw.strides[0]
-            self._bound.decode = decoder_of(library, weight.format)
+    def read_from(self, bound: abi.Weight) -> None:
+        """Read from another place from now on; a call that is running keeps the old one."""
+        self._bound = bound
 
     def __call__(self, rows: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> F32:
         """``(n,)`` row numbers, which the caller has checked, to ``(n, n_cols)``."""
-        if self._bound is None:
+        bound = self._bound
+        if bound is None:
             return self.weight.take(rows)
         out = np.empty((len(rows), self.weight.n_cols), np.float32)
-        self.library.take(ctypes.addressof(self._bound), address(rows), len(rows), address(out))
+        self._library.take(ctypes.addressof(bound), address(rows), len(rows), address(out))
         return out

@@ -207,6 +207,8 @@ SIS_EXPORT sis_decode_fn sis_decoder(const char *format);
 SIS_EXPORT uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols);
 /* Pack the weight's raw rows into `tiles` on up to n_threads threads. */
 SIS_EXPORT void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads);
+/* Make `weight` what `by` is, while no step is running. */
+SIS_EXPORT void sis_replace(struct sis_weight *weight, const struct sis_weight *by);
 /* Decode rows[0..n) of a weight to float (n, n_cols), from its tiles where it has them. Formats F32 to Q6_K, and DECODED
  * from raw bytes. */
 SIS_EXPORT void sis_take(const struct sis_weight *weight, const int32_t *rows, uint64_t n, float *out);

@@ -1,0 +1,161 @@
+"""Packing between the first steps: nothing waits for it, no result tells of it, and in the end all is packed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_native_load import REGISTRY, is_mapped, pytestmark, tied  # noqa: F401 - the mark is this module's too
+from tiny_models import write_model
+
+from sis_core.backend import BackendOptions
+from sis_core.errors import MemoryLimitError
+from sis_core.model import Model, open_model
+from sis_core.native import gradual, packing
+from sis_core.native.forward import NativeForward
+from sis_core.step import Batch, Cache
+
+F32 = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def opened(path: Path, **options: Any) -> Model:
+    return open_model(Model, path, REGISTRY, backend="x86", options=BackendOptions(**options))
+
+
+def step(model: Model, cache: Cache, token: int = 5) -> F32:
+    return model.step(Batch([token], [cache.length(0)], [0], [0]), cache).values
+
+
+def waits(model: Model) -> bool:
+    assert isinstance(model.forward, NativeForward)
+    return bool(model.forward._store.waiting)
+
+
+@pytest.fixture(params=[False, True], ids=["head of its own", "head is the embedding"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return tied(tmp_path) if request.param else write_model(tmp_path / "m.gguf")
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step makes time for one piece, and pieces are small."""
+    monkeypatch.setattr(gradual, "SHARE", 0)
+    monkeypatch.setattr(packing, "PIECE_BYTES", 2048)
+
+
+def test_the_same_bits_on_the_way(path: Path, patient: None) -> None:
+    """Packed piece by piece over many steps, each of them equal to that of a model that was packed at load."""
+    with opened(path, pack=True) as packed, opened(path) as model:
+        assert not waits(packed)
+        assert waits(model)
+        wanted, found, steps = packed.new_cache(256), model.new_cache(256), 0
+        while waits(model):
+            assert np.array_equal(step(model, found), step(packed, wanted))
+            steps += 1
+        assert steps > 20
+        assert np.array_equal(step(model, found), step(packed, wanted))
+
+
+def test_in_the_end_the_file_is_not_needed(path: Path) -> None:
+    with opened(path) as model:
+        cache = model.new_cache(32)
+        assert model.fit.layout.startswith("weights are packed while the first tokens come")
+        step(model, cache)
+        assert is_mapped(path)  # the first step did not wait
+        for _ in range(8):
+            step(model, cache)
+        assert not waits(model)
+        assert not is_mapped(path)
+        path.write_bytes(b"")
+        step(model, cache)
+
+
+def test_long_steps_need_no_packing(path: Path) -> None:
+    with opened(path) as model:
+        cache = model.new_cache(256)
+        for at in (0, 64, 128):
+            model.step(Batch.of(range(64), position=at), cache)
+        assert is_mapped(path)
+
+
+def test_interrupted_between_pieces(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C leaves the cache as it was; the piece is done again."""
+    with opened(path, pack=True) as packed:
+        cache = packed.new_cache(32)
+        wanted = [step(packed, cache) for _ in range(3)]
+    advance, calls = packing.Tiles.advance, iter(range(1000))
+
+    def interrupted(self: packing.Tiles) -> int:
+        size = advance(self)
+        if next(calls) % 2 == 0:
+            raise KeyboardInterrupt
+        return size
+
+    monkeypatch.setattr(packing.Tiles, "advance", interrupted)
+    with opened(path) as model:
+        cache = model.new_cache(32)
+        assert np.array_equal(step(model, cache), wanted[0])
+        interrupts = 0
+        while waits(model) and interrupts < 1000:
+            length = cache.length(0)
+            try:
+                step(model, cache)
+                cache.truncate(0, 1)
+            except KeyboardInterrupt:
+                interrupts += 1
+                assert cache.length(0) == length
+        assert interrupts > 2
+        assert not waits(model)
+        assert np.array_equal(step(model, cache), wanted[1])
+        assert not is_mapped(path)
+
+
+def test_two_threads_meanwhile(path: Path, patient: None) -> None:
+    """While one thread packs, others step on: in place, then packed."""
+    with opened(path, pack=True) as packed:
+        cache = packed.new_cache(64)
+        wanted = [step(packed, cache, token) for token in range(60)]
+    with opened(path) as model:
+        wrong: list[int] = []
+
+        def run() -> None:
+            cache = model.new_cache(64)
+            for _ in range(5):
+                wrong.extend(t for t in range(60) if not np.array_equal(step(model, cache, t), wanted[t]))
+                cache.truncate(0, 0)
+
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert not is_mapped(path)
+
+
+def test_closed_before_the_end(path: Path) -> None:
+    with opened(path) as model:
+        step(model, model.new_cache(32))
+    assert not is_mapped(path)
+
+
+def test_asked_for(path: Path) -> None:
+    """`pack` means at load, unless `gradual` is asked for as well; without memory for it, never."""
+    with opened(path, pack=True, gradual=True) as model:
+        assert waits(model)
+    with opened(path, gradual=False) as model:
+        assert not waits(model)
+        assert not is_mapped(path)
+    with opened(path, pack=False, gradual=True) as model:
+        assert not waits(model)
+        most = model.fit.plan
+    with open_model(Model, path, REGISTRY, backend="x86", memory_limit=most.anonymous) as model:
+        assert not waits(model)
+        step(model, model.new_cache(32))
+        step(model, model.new_cache(32))
+        assert is_mapped(path)
+    with pytest.raises(MemoryLimitError):
+        open_model(Model, path, REGISTRY, backend="x86", memory_limit=most.anonymous - 1)
