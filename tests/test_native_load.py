@@ -211,6 +211,20 @@ def test_the_embedding_is_copied_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(found(rows).view(np.uint32), wanted.view(np.uint32))
 
 
+@pytest.mark.parametrize("tie", [False, True], ids=["head of its own", "head is the embedding"])
+def test_pieces_are_unmapped(tie: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a system cannot be told to drop pages of a mapping, the mapping goes after each piece."""
+    monkeypatch.delattr("mmap.MADV_DONTNEED")
+    path = tied(tmp_path) if tie else write_model(tmp_path / "m.gguf")
+    mapped: list[bool] = []
+    options = BackendOptions(pack=True, progress=lambda done, total: mapped.append(is_mapped(path)))
+    with open_model(Model, path, REGISTRY, backend="x86", options=options) as model:
+        assert len(mapped) > 10
+        assert not any(mapped)
+        assert not is_mapped(path)
+        logits(model)
+
+
 def test_packing_can_be_interrupted(tmp_path: Path) -> None:
     """Ctrl-C is heard between two pieces; nothing of the model is left."""
     path = write_model(tmp_path / "m.gguf")

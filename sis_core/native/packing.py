@@ -1,7 +1,8 @@
 """Moving weights into memory of our own, piece by piece.
 
-Between two pieces the file's pages are given back, so that no more than a piece is in memory twice, and Ctrl-C is
-heard: a piece that was interrupted is done again.
+Between two pieces the file's pages are given back, so that no more than a piece is in memory twice: by unmapping the
+file, and where steps still read other parts of it, by telling the system. Ctrl-C is heard there too: a piece that was
+interrupted is done again.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Packing(ABC):
     def advance(self) -> int:
         """Move one more piece; the bytes that it takes in its new place."""
         stop = min(self._row + self._piece_rows, self.weight.n_rows)
-        size = self._move(self._row, stop)
+        size = self._move(self.weight.raw[self._row : stop], self._row)
         self.weight.release()
         if stop == self.weight.n_rows:
             stop = self._finish(stop)
@@ -51,8 +52,8 @@ class Packing(ABC):
         return size
 
     @abstractmethod
-    def _move(self, start: int, stop: int) -> int:
-        """Move rows; the bytes they take."""
+    def _move(self, rows: U8, start: int) -> int:
+        """Move rows, the first of which is number ``start``; the bytes they take."""
 
     @abstractmethod
     def _arrived(self) -> abi.Weight:
@@ -78,12 +79,8 @@ class Tiles(Packing):
         n_bytes = PIECE_BYTES if piece_bytes is None else piece_bytes
         super().__init__(library, weight, bound, whole_tiles(n_bytes // format.row_bytes(weight.n_cols)))
         self._place, self._format, self._n_threads = place, format, n_threads
-        self._raw = weight.raw
 
-    def _move(self, start: int, stop: int) -> int:
-        return self._pack(self._raw[start:stop], start)
-
-    def _pack(self, rows: U8, start: int) -> int:
+    def _move(self, rows: U8, start: int) -> int:
         number, n_cols = abi.FORMATS[self._format.name], self.weight.n_cols
         source = abi.Weight(number, 0, len(rows), n_cols)
         source.raw, source.row_bytes = address(rows), rows.strides[0]
@@ -104,11 +101,11 @@ class DecodedTiles(Tiles):
         super().__init__(library, weight, bound, place, quant.F16Format(), n_threads, quant.PANEL_VALUES * 2)
         self._most = 0.0
 
-    def _move(self, start: int, stop: int) -> int:
-        values = self.weight.decode(self._raw[start:stop])
+    def _move(self, rows: U8, start: int) -> int:
+        values = self.weight.decode(rows)
         again = self._format.name == "BF16"
         self._most = max(self._most, float(np.abs(values).max()))
-        size = self._pack(self._format.quantize(np.ascontiguousarray(values)), start)
+        size = super()._move(self._format.quantize(np.ascontiguousarray(values)), start)
         return 0 if again else size
 
     def _finish(self, stop: int) -> int:
@@ -123,11 +120,11 @@ class Copy(Packing):
 
     def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int) -> None:
         super().__init__(library, weight, bound, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
-        self._place, self._raw, self._decode, self._number = place, weight.raw, bound.decode, bound.format
+        self._place, self._decode, self._number = place, bound.decode, bound.format
         self._row_bytes = weight.format.row_bytes(weight.n_cols)
 
-    def _move(self, start: int, stop: int) -> int:
-        rows = np.ascontiguousarray(self._raw[start:stop])
+    def _move(self, rows: U8, start: int) -> int:
+        rows = np.ascontiguousarray(rows)
         ctypes.memmove(self._place + start * self._row_bytes, address(rows), rows.nbytes)
         return rows.nbytes
 

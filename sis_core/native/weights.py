@@ -93,7 +93,8 @@ class Store:
         self._owners.append(arena)
         done = 0
         for name, weight in fresh.items():
-            self._bound[name] = bound = self._in_place(weight)
+            stays = not self.packs(weight) or self._waits(weight)
+            self._bound[name] = bound = self._in_place(weight) if stays else record(self.library, weight)
             if not self.packs(weight):
                 continue
             assert arena is not None
@@ -162,28 +163,33 @@ class Store:
             return reader
         if not _decodes(self.library, weight):
             return RowReader(weight, self.library)
-        reader = RowReader(weight, self.library, in_place(self.library, weight))
-        if self.pack:
-            memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
-            packing = Copy(self.library, weight, in_place(self.library, weight), address(memory))
+        if not self.pack:
+            return RowReader(weight, self.library, in_place(self.library, weight))
+        memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
+        self._owners.append(memory)
+        packing = Copy(self.library, weight, record(self.library, weight), address(memory))
+        if self.gradual:
+            reader = RowReader(weight, self.library, in_place(self.library, weight))
             packing.on_arrival.append(reader.read_from)
-            self._owners.append(memory)
-            if self.gradual:
-                self.waiting.add(packing)
-            while not (packing.done or self.gradual):
-                packing.advance()
-        return reader
+            self.waiting.add(packing)
+            return reader
+        while not packing.done:
+            packing.advance()
+        return RowReader(weight, self.library, packing.bound)
+
+
+def record(library: Library, weight: quant.Weight) -> abi.Weight:
+    """A weight that has no place yet; the format is DECODED where kernels do not know it."""
+    bound = abi.Weight(abi.FORMATS.get(weight.format.name, abi.DECODED), 0, weight.n_rows, weight.n_cols)
+    if bound.format == abi.DECODED:
+        bound.decode = decoder_of(library, weight.format)
+    return bound
 
 
 def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
-    """A weight as it lies in its file; without an address where only Python can decode it."""
-    decodes = _decodes(library, weight)
-    bound = abi.Weight(abi.FORMATS.get(weight.format.name, abi.DECODED), 0, weight.n_rows, weight.n_cols)
-    if decodes:
-        raw = weight.raw
-        bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
-    if decodes and bound.format == abi.DECODED:
-        bound.decode = decoder_of(library, weight.format)
+    """A weight as it lies in its file; see `record`."""
+    bound, raw = record(library, weight), weight.raw
+    bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
     return bound
 
 
