@@ -14,7 +14,7 @@
 #define MAX_HEAD 512 /* the largest head dimension */
 #define BLOCK 32     /* values that share an activation scale */
 
-#define PAIR_Q8_0 1088 /* bytes of two blocks of sixteen rows; see pack.c */
+#define PAIR_Q8_0 1088 /* bytes of two blocks of sixteen rows; see pack.inc */
 #define PAIR_Q4_0 576
 
 /* A block of activations, one cache line: 32 values, their scale, and what cancels a weight's offset exactly. */
@@ -112,6 +112,8 @@ struct many_rows {
 
 struct kernels {
     const char *isa;
+    /* A tile of n rows, each of n_blocks blocks of a format; what n rows do not fill is zero already. */
+    void (*pack)(uint32_t format, const uint8_t *rows, size_t stride, uint32_t n, size_t n_blocks, uint8_t *out);
     uint32_t max_rows;
     /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m]. */
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);

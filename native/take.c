@@ -59,7 +59,7 @@ static void take_q6_k(const uint8_t *row, size_t n, float *out)
     }
 }
 
-/* Row r of a tile of sixteen, in the layouts of pack.c: lane r of each vector. */
+/* Row r of a tile of sixteen, in the layouts of pack.inc: lane r of each vector. */
 
 static int nibble(const uint8_t *q, size_t k, uint32_t r)
 {

@@ -38,7 +38,7 @@ FORMATS = list(abi.FORMATS)
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-# The layouts of native/pack.c, one block after another. `rows` are sixteen rows of one block each.
+# The layouts of native/pack.inc, one block after another. `rows` are sixteen rows of one block each.
 
 
 def nibbles(values: U8) -> U8:

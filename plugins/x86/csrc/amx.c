@@ -108,7 +108,7 @@ INLINE void put_split(uint8_t *out, __m512 even, __m512 odd)
     _mm512_store_si512(out + 2 * ONE, side_by_side(remainder_of(even, odd, rounded_even, rounded_odd)));
 }
 
-/* Four rows of a tile from nibbles n as `pack.c` lays them out: n * scale + offset. */
+/* Four rows of a tile from nibbles n as `pack.inc` lays them out: n * scale + offset. */
 INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
 {
     const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
