@@ -9,11 +9,15 @@ from sis_core.errors import ClosedError
 
 
 class Gate:
-    """Counts calls in flight; `close` lets no new one in and waits for those inside. Used as a context manager."""
+    """Knows who is inside; `close` lets nobody in any more and waits for those. Used as a context manager.
+
+    It knows threads, since Ctrl-C may keep a thread from saying that it left: whoever closes is not inside, whatever it
+    said before, and a thread that enters again has left. So a thread that is inside must not enter again.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._inside = 0
+        self._inside: set[int] = set()
         self._closed = False
         self._drained = False
         self._changed = threading.Condition()
@@ -26,13 +30,13 @@ class Gate:
         with self._changed:
             if self._closed:
                 raise ClosedError("is closed", where=self._what, fix="load it again")
-            self._inside += 1
+            self._inside.add(threading.get_ident())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._changed:
-            self._inside -= 1
+            self._inside.discard(threading.get_ident())
             self._changed.notify_all()
 
     def close(self) -> bool:
@@ -42,6 +46,7 @@ class Gate:
         """
         with self._changed:
             self._closed = True
-            self._changed.wait_for(lambda: self._inside == 0)
+            self._inside.discard(threading.get_ident())
+            self._changed.wait_for(lambda: not self._inside)
             first, self._drained = not self._drained, True
             return first

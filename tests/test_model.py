@@ -221,3 +221,15 @@ def test_more_context_than_trained_is_a_warning(
     with caplog.at_level(logging.WARNING), open_model(Model, random_model, registry, n_ctx=500) as model:
         assert model.config.n_ctx == 500
     assert "trained for 128 tokens, asked for 500" in caplog.text
+
+
+def test_ctrl_c_on_the_way_out_of_a_step() -> None:
+    """Whoever was interrupted before it could say that it left does not wait for itself."""
+    from sis_core.gate import Gate
+
+    gate = Gate("thing")
+    gate.__enter__()  # and never left
+    with gate:
+        pass
+    gate.__enter__()
+    assert gate.close()

@@ -36,9 +36,9 @@ class Waiting:
 
     def before_step(self, n_rows: int) -> None:
         """Pack for some time; at least a piece. Not before the first step: somebody waits for its token."""
-        if n_rows >= FEW_ROWS or not self._seconds or not self._lock.acquire(blocking=False):
+        if n_rows >= FEW_ROWS or not self._seconds or self._lock.locked():
             return
-        try:
+        with self._lock:
             started = perf_counter()
             while self._packings:
                 packing = self._packings[0]
@@ -48,8 +48,6 @@ class Waiting:
                     self._packings.popleft()
                 if perf_counter() - started >= SHARE * self._seconds:
                     break
-        finally:
-            self._lock.release()
 
     def after_step(self, n_rows: int, seconds: float) -> None:
         """Say how long a step took."""
