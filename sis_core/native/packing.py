@@ -116,11 +116,14 @@ class DecodedTiles(Tiles):
 
 
 class Copy(Packing):
-    """Rows as they are: what a decoder reads, and tables of which single rows are read."""
+    """Rows as they are: what a decoder reads, and tables of which single rows are read. ``owner``: of the place."""
 
-    def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int) -> None:
+    def __init__(
+        self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int, owner: object = None
+    ) -> None:
         super().__init__(library, weight, bound, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
         self._place, self._decode, self._number = place, bound.decode, bound.format
+        self._owner = owner
         self._row_bytes = weight.format.row_bytes(weight.n_cols)
 
     def _move(self, rows: U8, start: int) -> int:
@@ -131,7 +134,7 @@ class Copy(Packing):
     def _arrived(self) -> abi.Weight:
         weight = abi.Weight(self._number, 0, self.weight.n_rows, self.weight.n_cols)
         weight.raw, weight.row_bytes, weight.decode = self._place, self._row_bytes, self._decode
-        weight.owners = (self.weight.format,)
+        weight.owners = (self._owner, self.weight.format)
         return weight
 
 

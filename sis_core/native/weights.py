@@ -166,8 +166,7 @@ class Store:
         if not self.pack:
             return RowReader(weight, self.library, in_place(self.library, weight))
         memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
-        self._owners.append(memory)
-        packing = Copy(self.library, weight, record(self.library, weight), address(memory))
+        packing = Copy(self.library, weight, record(self.library, weight), address(memory), memory)
         if self.gradual:
             reader = RowReader(weight, self.library, in_place(self.library, weight))
             packing.on_arrival.append(reader.read_from)
