@@ -11,6 +11,7 @@ F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
 I32: TypeAlias = NDArray[np.int32]
 U8: TypeAlias = NDArray[np.uint8]
+Ids: TypeAlias = NDArray[np.intp]
 
 
 def extremes(array: np.ndarray[Any, Any]) -> tuple[int, int]:

@@ -32,7 +32,17 @@ from sis_core.chain import make_chain
 from sis_core.errors import SamplerError
 from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
-from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState, _place, draw, log_softmax, uniform
+from sis_core.sampler import (
+    Chain,
+    Sampler,
+    SamplerContext,
+    SamplerState,
+    Truncation,
+    _place,
+    draw,
+    log_softmax,
+    uniform,
+)
 from sis_core.testing import check_sampler
 
 REGISTRY = Registry.of(sis_samplers)
@@ -99,6 +109,8 @@ def test_uniform_is_the_same_everywhere() -> None:
         for purpose in ("", "xtc"):
             key = (zlib.crc32(purpose.encode()) << 64) + seed % 2**64
             assert uniform(seed, step, purpose) == (philox(step + 1, key)[0] >> 11) / 2**53
+            numpys = int(np.random.Philox(key=key, counter=step).random_raw())
+            assert uniform(seed, step, purpose) == (numpys >> 11) / 2**53
     assert uniform(0, 0) == 0.011546754286331562
 
 
@@ -216,6 +228,73 @@ def test_no_token_left_is_an_error_and_never_a_free_choice() -> None:
 def test_a_strangers_exception_names_the_sampler() -> None:
     with pytest.raises(SamplerError, match=r"^sampler doing: failed: IndexError"):
         chain_of(lambda values: values[99]).choose(normal(50), 0)
+
+
+class Keeping(Truncation):
+    """Keeps whatever it is told to."""
+
+    name = "keeping"
+
+    def __init__(self, function: Callable[[F32], Any]) -> None:
+        object.__setattr__(self, "function", function)
+
+    def kept(self, logits: F32) -> Any:
+        return self.function(logits)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ([], "every token is forbidden"),
+        ([3], "every token is forbidden"),
+        ([50], "failed: IndexError"),
+        ([False] * 50, "failed: TypeError: kept gave bool, not indices"),
+        ([2.0], "failed: TypeError: kept gave float64, not indices"),
+    ],
+    ids=str,
+)
+def test_a_truncation_that_keeps_nobody_is_named(kept: list[Any], message: str) -> None:
+    values = normal(50)
+    values[3] = -np.inf
+    chain = Chain.start([Keeping(lambda _: np.array(kept or np.empty(0, np.intp)))], SamplerContext(50))
+    with pytest.raises(SamplerError, match=f"^sampler keeping: {message}"):
+        chain.choose(values, 0)
+
+
+def test_a_truncation_that_counts_from_the_end_names_a_token() -> None:
+    chain = Chain.start([Keeping(lambda _: np.array([-50, -1])), Keeping(lambda _: np.array([-1]))], SamplerContext(50))
+    assert chain.choose(normal(50), 0) == 49
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "greedy",
+        "top-k;top-p;min-p;temperature",
+        "top-k=3;penalties=1.3;top-p;xtc;temperature",
+        "top-n-sigma=2;logit-bias=7=2;typical;temperature=0",
+        "top-p;mirostat-v2",
+        "temperature=1.5;top-k=200;dry;min-p",
+    ],
+)
+def test_a_chain_goes_on_with_those_that_stay_as_it_would_with_all(names: str) -> None:
+    """One sampler after the other on all logits gives the same as a chain, to the bit."""
+    samplers = make_chain(REGISTRY, samplers=names)
+    context = SamplerContext(3000, [1, 2, 3, 1, 2], None, 9)
+    chain, states = Chain.start(samplers, context), [sampler.start(context) for sampler in samplers]
+    for step in range(20):
+        values = normal(3000, 3, step)
+        values[::5] = -np.inf
+        whole = values.copy()
+        for state in states:
+            state.apply(whole)
+        together = values.copy()
+        chain.apply(together)
+        np.testing.assert_array_equal(together, whole)
+        token = chain.choose(values, step)
+        assert token == draw(whole, 9, step)
+        for state in (chain, *states):
+            state.accept(token)
 
 
 class Failing(Doing):

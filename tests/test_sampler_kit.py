@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from attrs import define, field, frozen
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, Ids
 from sis_core.chain import make_chain, sampler_options
 from sis_core.registry import Registry
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, integer_option, number_option, uniform
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, integer_option, number_option, uniform
 from sis_core.testing import check_sampler
 
 
@@ -37,6 +37,19 @@ def applying(function: Callable[[F32], Any]) -> type[Sampler]:
 
         def start(self, context: SamplerContext) -> SamplerState:
             return Applying(function)
+
+    return Wrong
+
+
+def keeping(function: Callable[[F32], Any]) -> type[Sampler]:
+    """A truncation that keeps what ``function`` says."""
+
+    @frozen
+    class Wrong(Truncation):
+        name = "wrong"
+
+        def kept(self, logits: F32) -> Ids | None:
+            return function(logits)  # type: ignore[no-any-return]
 
     return Wrong
 
@@ -176,6 +189,38 @@ def draws_own(logits: F32) -> None:
 def test_faults_of_apply(function: Callable[[F32], Any], message: str) -> None:
     with pytest.raises(AssertionError, match=f"sampler wrong: .*({message})"):
         check_sampler(applying(function))
+
+
+def writes(logits: F32) -> Ids:
+    logits[logits.argmin()] -= 1
+    return logits.argmax(keepdims=True)
+
+
+def best_first(logits: F32) -> Ids:
+    return np.argsort(-logits, kind="stable")[:3]
+
+
+def by_place(logits: F32) -> Ids:
+    return np.unique([logits.argmax(), len(logits) - 1])
+
+
+def nobody(logits: F32) -> Ids:
+    return np.empty(0, np.intp)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (writes, "kept changed the logits"),
+        (best_first, "kept must give indices in ascending order, each once"),
+        (by_place, "is by_value, but treats the allowed tokens otherwise when the others are not there"),
+        (lambda logits: logits == logits.max(), "kept must give indices in ascending order"),
+        (nobody, "forbids every token: it must keep at least one"),
+    ],
+)
+def test_faults_of_truncations(function: Callable[[F32], Any], message: str) -> None:
+    with pytest.raises(AssertionError, match=f"sampler wrong: {message}"):
+        check_sampler(keeping(function))
 
 
 # Faults of states -----------------------------------------------------------------------------------------------------

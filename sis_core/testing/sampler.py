@@ -12,7 +12,7 @@ import numpy as np
 
 from sis_core.arrays import F32, F64
 from sis_core.errors import SamplerError
-from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState, draw
+from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState, Truncation, draw
 from sis_core.testing.distribution import misfit
 
 STEPS = 24
@@ -157,6 +157,22 @@ class _Check:
             self.fail("two fresh states give different results for the same logits and seed", case)
         if str(np.random.get_state(legacy=False)) != str(numpys) or random.getstate() != pythons:
             self.fail("draws from a global generator: use sis_core.sampler.uniform(context.seed, step, name)", case)
+        if run.state.by_value:
+            self.by_value(run, logits, first, case)
+
+    def by_value(self, run: _Run, logits: F32, whole: F32, case: str) -> None:
+        """What a state that looks at values alone makes of the allowed tokens without the others."""
+        alive = np.flatnonzero(logits > -np.inf)
+        if not np.array_equal(run.apply(logits[alive]), whole[alive]):
+            self.fail("is by_value, but treats the allowed tokens otherwise when the others are not there", case)
+        if not isinstance(run.state, Truncation):
+            return
+        given = logits.copy()
+        ids = run.state.kept(given)
+        if not np.array_equal(given, logits):
+            self.fail("kept changed the logits", case)
+        if ids is not None and (ids.dtype.kind != "i" or (np.diff(ids) <= 0).any()):
+            self.fail("kept must give indices in ascending order, each once", case)
 
     def accepting(self, made: Sampler, logits: F32, case: str) -> None:
         """Sequences of steps: the same again, beside another one, with copies, and with tokens that were forced."""

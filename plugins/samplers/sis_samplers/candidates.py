@@ -1,18 +1,14 @@
-"""What truncating samplers share: who is still allowed, how likely, the largest few, and masking the rest.
+"""What truncating samplers share: who is still allowed, how likely, and the largest few.
 
 All of it is made for vocabularies of 150,000 tokens, where sorting everything would cost more than many a model's step.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from numpy.typing import NDArray
 
-from sis_core.arrays import F32, F64
+from sis_core.arrays import F32, F64, Ids
 
-Ids: TypeAlias = NDArray[np.intp]
 BLOCKS = 64
 FIRST = 128  # how many candidates `nucleus` looks at first
 SORTED = 2048  # how few it sorts
@@ -22,9 +18,9 @@ BUCKETS = 4096
 def allowed(logits: F32) -> tuple[Ids | None, F32]:
     """Ids above minus infinity in order, or None for all of them, and their logits."""
     mask = logits > -np.inf
-    if mask.all():
+    if np.count_nonzero(mask) == len(mask):
         return None, logits
-    ids = np.flatnonzero(mask)
+    ids = mask.nonzero()[0]
     return ids, logits[ids]
 
 
@@ -33,21 +29,14 @@ def chosen(ids: Ids | None, indices: Ids) -> Ids:
     return indices if ids is None else ids[indices]
 
 
-def keep(logits: F32, ids: Ids) -> None:
-    """Mask everything but ``ids``, in place."""
-    saved = logits[ids]
-    logits.fill(-np.inf)
-    logits[ids] = saved
+def at_least(logits: F32, threshold: float) -> Ids:
+    """Indices of what does not lie below ``threshold``."""
+    return (logits >= threshold).nonzero()[0]
 
 
-def keep_at_least(logits: F32, threshold: float) -> None:
-    """Mask what lies below ``threshold``, in place."""
-    keep(logits, np.flatnonzero(logits >= threshold))
-
-
-def keep_likeliest(logits: F32) -> None:
-    """Mask everything but the highest logit, in place; of equal ones the first stays."""
-    keep(logits, np.array([logits.argmax()]))
+def likeliest(logits: F32) -> Ids:
+    """The index of the highest logit, of equal ones the first, as an array."""
+    return np.array([logits.argmax()])
 
 
 def relative_weights(logits: F32) -> tuple[F32, float]:
@@ -62,11 +51,11 @@ def relative_weights(logits: F32) -> tuple[F32, float]:
 
 def descending(values: F32) -> Ids:
     """Indices from the largest value to the smallest; equal values in the order of their indices."""
-    return np.argsort(-values, kind="stable")
+    return (-values).argsort(kind="stable")
 
 
 def largest(values: F32, k: int) -> Ids:
-    """Indices of the ``k`` largest values, in no order; of equal values at the edge, the first ones.
+    """Indices of the ``k`` largest values in ascending order; of equal values at the edge, the first ones.
 
     The k-th largest of the maxima of groups is a lower bound of the k-th largest value, so that only a few values
     have to be partitioned.
@@ -78,26 +67,36 @@ def largest(values: F32, k: int) -> Ids:
     if n_groups >= 4 * k:
         maxima = values[: BLOCKS * n_groups].reshape(BLOCKS, n_groups).max(0)
         bound = np.partition(maxima, n_groups - k)[n_groups - k]
-        few = np.flatnonzero(values >= bound)
+        few = at_least(values, bound)
         return few[_largest(values[few], k)] if len(few) > k else few
     return _largest(values, k)
 
 
 def _largest(values: F32, k: int) -> Ids:
-    edge = np.partition(values, len(values) - k)[len(values) - k]
-    above = np.flatnonzero(values > edge)
-    return np.concatenate([above, np.flatnonzero(values == edge)[: k - len(above)]])
+    edge = float(np.partition(values, len(values) - k)[len(values) - k])
+    found = at_least(values, edge)
+    if len(found) == k:
+        return found
+    stay = values[found] > edge
+    stay[(~stay).nonzero()[0][: k - np.count_nonzero(stay)]] = True
+    return found[stay]
 
 
 def nucleus(scores: F32, weights: F32, wanted: float) -> Ids:
-    """Indices of the fewest highest scores whose weights sum to ``wanted``; at least one. Ties go by index.
+    """Indices in ascending order of the fewest highest scores whose weights sum to ``wanted``; at least one.
 
-    Looks at a few of the highest first. Where they do not suffice, it sums weights in buckets of like scores, and goes
-    on within the bucket where the sum is reached.
+    Of equal scores the first go first. Looks at a few of the highest. Where they do not suffice, it sums weights in
+    buckets of like scores, and goes on within the bucket where the sum is reached.
     """
-    few = np.sort(largest(scores, FIRST))
+    return np.sort(_nucleus(scores, weights, wanted))
+
+
+def _nucleus(scores: F32, weights: F32, wanted: float) -> Ids:
+    if len(scores) <= FIRST:
+        return _sorted_nucleus(None, scores, weights, wanted)[0]
+    few = largest(scores, FIRST)
     kept, enough = _sorted_nucleus(few, scores[few], weights[few], wanted)
-    if enough or len(few) == len(scores):
+    if enough:
         return kept
     parts: list[Ids] = []
     rest: Ids | None = None  # the indices that scores and weights belong to; None for all
@@ -115,12 +114,12 @@ def nucleus(scores: F32, weights: F32, wanted: float) -> Ids:
         inside = np.flatnonzero(bucket == here)
         rest, scores, weights = chosen(rest, inside), scores[inside], weights[inside]
         before = float(ends[here - 1]) if here else before
-    kept, _ = _sorted_nucleus(np.arange(len(scores)) if rest is None else rest, scores, weights, wanted - before)
+    kept, _ = _sorted_nucleus(rest, scores, weights, wanted - before)
     return np.concatenate([*parts, kept])
 
 
-def _sorted_nucleus(ids: Ids, scores: F32, weights: F32, wanted: float) -> tuple[Ids, bool]:
+def _sorted_nucleus(ids: Ids | None, scores: F32, weights: F32, wanted: float) -> tuple[Ids, bool]:
     """As `nucleus`, best first, for few; and whether they suffice."""
     order = descending(scores)
-    ends: F64 = np.cumsum(weights[order], dtype=np.float64)
-    return ids[order[: int(np.searchsorted(ends, wanted)) + 1]], bool(ends[-1] >= wanted)
+    ends: F64 = weights[order].cumsum(dtype=np.float64)
+    return chosen(ids, order[: int(ends.searchsorted(wanted)) + 1]), bool(ends[-1] >= wanted)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from sis_core.arrays import F32
-from sis_core.sampler import TRUNCATION, Filter, Sampler
-from sis_samplers.candidates import keep_likeliest
+from sis_core.arrays import F32, Ids
+from sis_core.sampler import TRUNCATION, Sampler, Truncation
+from sis_samplers.candidates import likeliest
 
 
 @frozen
-class Greedy(Filter):
+class Greedy(Truncation):
     """Always the likeliest token; of equal ones, that with the lowest id."""
 
     name = "greedy"
     order = 700
 
-    def apply(self, logits: F32) -> None:
-        keep_likeliest(logits)
+    def kept(self, logits: F32) -> Ids:
+        return likeliest(logits)
 
     @classmethod
     def joined_by(cls, other: type[Sampler]) -> bool:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, Ids
 from sis_core.errors import SamplerError
 from sis_core.sampler import Sampler, SamplerContext, SamplerState
-from sis_samplers.candidates import Ids
 
 WHERE = "sampler logit-bias"
 EXAMPLE = "write 15043=+1.5,29=-inf"

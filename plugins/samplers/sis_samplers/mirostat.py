@@ -13,9 +13,9 @@ from typing import Self
 import numpy as np
 from attrs import Factory, define, evolve, frozen
 
-from sis_core.arrays import F32
-from sis_core.sampler import TEMPERATURE, TRUNCATION, Sampler, SamplerContext, SamplerState, number_option
-from sis_samplers.candidates import Ids, allowed, chosen, descending, keep, largest, relative_weights
+from sis_core.arrays import F32, Ids
+from sis_core.sampler import TEMPERATURE, TRUNCATION, Sampler, SamplerContext, SamplerState, keep, number_option
+from sis_samplers.candidates import allowed, at_least, chosen, descending, largest, relative_weights
 
 M = 100  # how many of the likeliest tokens the estimate of Zipf's exponent uses
 
@@ -33,12 +33,12 @@ class MirostatState(SamplerState):
 
     @abstractmethod
     def cut(self, values: F32, total: float) -> Ids:
-        """Indices of finite logits to keep, at least one; ``total`` is the sum of exp(l - max l)."""
+        """Indices of finite logits to keep, at least one, in order; ``total`` is the sum of exp(l - max l)."""
 
     def apply(self, logits: F32) -> None:
         ids, values = allowed(logits)
         weights, total = relative_weights(values)
-        kept = np.sort(self.cut(values, total))
+        kept = self.cut(values, total)
         self.ids = chosen(ids, kept)
         log_total = math.log(weights[kept].sum(dtype=np.float64))
         self.surprise = (values.max() - values[kept] + np.float32(log_total)) / np.float32(math.log(2))
@@ -56,7 +56,7 @@ class MirostatState(SamplerState):
 
 class MirostatV1State(MirostatState):
     def cut(self, values: F32, total: float) -> Ids:
-        best = np.sort(largest(values, M))
+        best = largest(values, M)
         best = best[descending(values[best])]
         s = zipf_exponent(values[best])
         return largest(values, n_kept(s, self.mu, self.n_vocab, len(values)))
@@ -67,7 +67,7 @@ class MirostatV2State(MirostatState):
         top = float(values.max())
         # -log2 p_i = log2 total - (l_i - max l) / ln 2 ≤ μ
         least = np.float32(top + math.log(total) - self.mu * math.log(2))
-        return np.flatnonzero(values >= min(least, values.max()))
+        return at_least(values, min(least, values.max()))
 
 
 def zipf_exponent(values: F32) -> float:

@@ -6,8 +6,8 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.sampler import Filter, number_option
-from sis_samplers.candidates import keep_likeliest
+from sis_core.sampler import Filter, keep, number_option
+from sis_samplers.candidates import likeliest
 
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -22,13 +22,14 @@ class Temperature(Filter):
     name = "temperature"
     order = 500
     default = True
+    by_value = True
     temperature: float = number_option(
         0.8, low=0, high=1000, help="below 1 safer, above 1 wilder, 0 always the likeliest"
     )
 
     def apply(self, logits: F32) -> None:
         if self.temperature < TINY:
-            keep_likeliest(logits)
+            keep(logits, likeliest(logits))
             return
         top = float(logits.max())
         if abs(top) / self.temperature > 1e30:  # a quotient could be infinite: count from the top instead

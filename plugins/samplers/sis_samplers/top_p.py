@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from sis_core.arrays import F32
-from sis_core.sampler import Filter, number_option
-from sis_samplers.candidates import allowed, chosen, keep, nucleus, relative_weights
+from sis_core.arrays import F32, Ids
+from sis_core.sampler import Truncation, number_option
+from sis_samplers.candidates import allowed, chosen, nucleus, relative_weights
 
 
 @frozen
-class TopP(Filter):
+class TopP(Truncation):
     """Keeps the fewest likeliest tokens that together have the probability p; 1 keeps all.
 
     V = the smallest set with Σ_{i in V} p_i ≥ p (Holtzman et al. 2019, "The Curious Case of Neural Text
@@ -22,9 +22,9 @@ class TopP(Filter):
     default = True
     top_p: float = number_option(0.95, low=0, high=1, help="how much probability the kept tokens have together")
 
-    def apply(self, logits: F32) -> None:
+    def kept(self, logits: F32) -> Ids | None:
         if self.top_p >= 1:
-            return
+            return None
         ids, values = allowed(logits)
         weights, total = relative_weights(values)
-        keep(logits, chosen(ids, nucleus(values, weights, self.top_p * total)))
+        return chosen(ids, nucleus(values, weights, self.top_p * total))

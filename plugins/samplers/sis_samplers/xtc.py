@@ -31,6 +31,8 @@ class XTC(Sampler):
 class XTCState(SamplerState):
     """``step`` counts the tokens chosen so far: chance depends on nothing but it and the seed."""
 
+    by_value = True
+
     options: XTC
     seed: int
     step: int = 0
