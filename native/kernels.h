@@ -150,6 +150,9 @@ static inline uint32_t sis_group_rows(uint64_t rows, uint32_t max_rows)
     return 1;
 }
 
+/* take.c */
+void sis_take_row(const struct sis_weight *weight, int32_t row, float *out);
+
 /* pack.c */
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols);
 void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch);

@@ -57,6 +57,9 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
     case SIS_OP_GATHER:
         memcpy(dst, at(run, op->src, (uint32_t)run->step->outputs[row], op->src_at), op->width * sizeof *dst);
         break;
+    case SIS_OP_TAKE:
+        sis_take_row(op->weight, (op->flags & SIS_BY_POSITION ? run->step->positions : run->step->tokens)[row], dst);
+        break;
     default: break;
     }
 }

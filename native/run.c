@@ -41,13 +41,13 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
     s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.widest_float * 4) + s.many_q8 + s.many_floats +
               up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
-              s.scratch * step->n_threads;
+              s.scratch * step->n_threads + 64;
     return s;
 }
 
 uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step)
 {
-    return measure(program, step).total + 64;
+    return measure(program, step).total;
 }
 
 static int is_row_op(const struct sis_op *op) { return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND; }
@@ -122,6 +122,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
 {
     struct run run = {.program = program, .step = step, .kernels = sis_kernels()};
     struct sizes sizes = measure(program, step);
+    if (step->workspace_bytes < sizes.total) return SIS_NO_ROOM;
     uint8_t *p = step->workspace;
     for (uint32_t r = 0; r < program->n_registers; r++) {
         size_t row_bytes = up((size_t)program->register_cols[r] * 4);
@@ -153,7 +154,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
         run.many[i] = many_for(&run, run.n_rows[i]);
     }
     size_t width = program->register_cols[0];
-    for (uint32_t r = 0; r < step->n; r++)
+    for (uint32_t r = 0; step->hidden && r < step->n; r++)
         memcpy(run.registers[0] + r * run.strides[0], step->hidden + r * width, width * sizeof(float));
     team_run(step->n_threads, step->cpus, run_member, &run);
     return atomic_load(&run.error);

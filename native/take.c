@@ -161,9 +161,8 @@ static void take_tiled(const struct sis_weight *weight, size_t row, float *out)
     }
 }
 
-void sis_take(const struct sis_weight *weight, const int32_t *rows, uint64_t n, float *out)
+void sis_take_row(const struct sis_weight *weight, int32_t row, float *out)
 {
-    for (uint64_t i = 0; i < n; i++, out += weight->n_cols)
-        if (weight->tiles) take_tiled(weight, (size_t)rows[i], out);
-        else take_raw(weight, (size_t)rows[i], out);
+    if (weight->tiles) take_tiled(weight, (size_t)row, out);
+    else take_raw(weight, (size_t)row, out);
 }

@@ -6,11 +6,11 @@ forking, truncation and rollback from the same code. The idea is that of PagedAt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
-from attrs import define, field
 
 from sis_core.arrays import I32
 from sis_core.errors import ContextError, MemoryLimitError
@@ -24,18 +24,48 @@ def pages_for(n_tokens: int) -> int:
     return -(-n_tokens // PAGE_SIZE)
 
 
-@define
-class _Sequence:
-    pages: list[int] = field(factory=list)
-    length: int = 0
+class _Sequence(NamedTuple):
+    """A sequence's pages, twice: as they are counted, and as a plan wants them. Replaced, never changed."""
+
+    pages: tuple[int, ...]
+    array: I32
+    length: int
+
+    @classmethod
+    def of(cls, pages: Sequence[int], length: int) -> _Sequence:
+        return cls(tuple(pages), np.array(pages, np.int32), length)
 
 
-@define
+NOTHING = _Sequence.of((), 0)
+
+
 class Reservation:
-    """A step's plan, and the page copies (source, target) that must be done before it writes."""
+    """Room for a batch while it runs: entering gives the plan; left by an exception, the table is as it was."""
 
-    plan: Plan
-    copies: list[tuple[int, int]]
+    def __init__(self, table: PageTable, batch: Batch, copy_page: Callable[[int, int], None]) -> None:
+        self.table, self.batch, self.copy_page = table, batch, copy_page
+        self.before: dict[int, _Sequence] = {}
+        self.taken: list[int] = []
+        self.replaced: list[int] = []  # pages that others share: they live until the step is done
+
+    def __enter__(self) -> Plan:
+        try:
+            return self.table._extend(self)
+        except BaseException:
+            self.table._undo(self)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.table._give_back(self.replaced)
+        else:
+            self.table._undo(self)
+
+
+def _nothing_to_copy(source: int, target: int) -> None:
+    """What a table without storage does for a page that was shared."""
 
 
 class PageTable:
@@ -54,39 +84,22 @@ class PageTable:
         return self.n_pages - len(self._free)
 
     def length(self, sequence: int) -> int:
-        found = self._sequences.get(sequence)
-        return found.length if found else 0
+        return self._sequences.get(sequence, NOTHING).length
 
-    def pages(self, sequence: int) -> list[int]:
-        found = self._sequences.get(sequence)
-        return list(found.pages) if found else []
+    def pages(self, sequence: int) -> Sequence[int]:
+        return self._sequences.get(sequence, NOTHING).pages
 
-    @contextmanager
-    def reserve(self, batch: Batch) -> Iterator[Reservation]:
+    def reserve(self, batch: Batch, copy_page: Callable[[int, int], None] = _nothing_to_copy) -> Reservation:
         """Make room for a batch while it runs; after an exception the table is as it was.
 
-        A page that sequences share is replaced for each of them that would write to it, and lives until the step is
-        done, so that nothing that was there before is lost when the step fails.
+        A page that sequences share is replaced for each of them that would write to it, by ``copy_page(page, fresh)``,
+        and lives until the step is done, so that nothing that was there before is lost when the step fails.
 
         Raises:
             ContextError: the positions do not continue their sequences.
             MemoryLimitError: there are not enough pages.
         """
-        rows_of: dict[int, list[int]] = {}
-        for row, sequence in enumerate(batch.sequences.tolist()):
-            rows_of.setdefault(sequence, []).append(row)
-        before = {s: (self.pages(s), self.length(s)) for s in rows_of}
-        copies: list[tuple[int, int]] = []
-        try:
-            groups = tuple(self._extend(s, rows, batch, copies) for s, rows in rows_of.items())
-            slots = np.empty(batch.n, np.int32)
-            for group in groups:
-                slots[group.rows] = self._slots(group)
-            yield Reservation(Plan(batch.positions, slots, groups, self.page_size), copies)
-        except BaseException:
-            self._undo(before)
-            raise
-        self._give_back([source for source, _ in copies])
+        return Reservation(self, batch, copy_page)
 
     def truncate(self, sequence: int, n: int) -> None:
         """Keep the first ``n`` tokens; ContextError when the sequence is shorter."""
@@ -95,11 +108,9 @@ class PageTable:
             raise ContextError(f"cannot keep {n} tokens of {length}", where=f"sequence {sequence}")
         if n == 0:
             return self.drop(sequence)
-        found = self._sequences[sequence]
-        keep = -(-n // self.page_size)
-        self._give_back(found.pages[keep:])
-        del found.pages[keep:]
-        found.length = n
+        pages, keep = self.pages(sequence), -(-n // self.page_size)
+        self._sequences[sequence] = _Sequence.of(pages[:keep], n)
+        self._give_back(pages[keep:])
         return None
 
     def fork(self, source: int, target: int, n: int) -> None:
@@ -114,7 +125,7 @@ class PageTable:
             self._uses[page] += 1
         self.drop(target)
         if n:
-            self._sequences[target] = _Sequence(shared, n)
+            self._sequences[target] = _Sequence.of(shared, n)
         return None
 
     def drop(self, sequence: int) -> None:
@@ -128,54 +139,68 @@ class PageTable:
         if needed > len(self._free) + sum(self._uses[p] == 1 for p in self.pages(sequence)):
             raise self._full(needed)
         self.drop(sequence)
-        pages = [self._take() for _ in range(needed)]
-        self._sequences[sequence] = _Sequence(list(pages), n)
+        pages: list[int] = []
+        for _ in range(needed):
+            self._take(pages)
+        self._sequences[sequence] = _Sequence.of(pages, n)
         return pages
 
-    def _extend(self, sequence: int, rows: list[int], batch: Batch, copies: list[tuple[int, int]]) -> Group:
-        found = self._sequences.setdefault(sequence, _Sequence())
-        row_array = np.asarray(rows, np.int32)
-        start, stop = found.length, found.length + len(rows)
-        positions = batch.positions[row_array].tolist()
-        if positions != list(range(start, stop)):
-            raise ContextError(
-                f"positions {positions[:4]}… do not continue a sequence of {start} tokens",
-                where=f"sequence {sequence}",
-                fix="truncate the sequence first, or give its rows in order and without a gap",
-            )
-        last = start // self.page_size
-        if last < len(found.pages) and self._uses[found.pages[last]] > 1:
-            fresh = self._take()
-            copies.append((found.pages[last], fresh))
-            found.pages[last] = fresh
-        while len(found.pages) * self.page_size < stop:
-            found.pages.append(self._take())
-        found.length = stop
-        return Group(row_array, np.asarray(found.pages, np.int32), stop)
+    def _extend(self, step: Reservation) -> Plan:
+        batch = step.batch
+        rows_of: dict[int, list[int]] = {}
+        for row, sequence in enumerate(batch.sequences.tolist()):
+            rows_of.setdefault(sequence, []).append(row)
+        positions = batch.positions.tolist()
+        slots = [0] * len(positions)
+        groups = []
+        for sequence, rows in rows_of.items():
+            before = step.before[sequence] = self._sequences.get(sequence, NOTHING)
+            start, stop = before.length, before.length + len(rows)
+            found = [positions[row] for row in rows]
+            if found != list(range(start, stop)):
+                raise ContextError(
+                    f"positions {found[:4]}… do not continue a sequence of {start} tokens",
+                    where=f"sequence {sequence}",
+                    fix="truncate the sequence first, or give its rows in order and without a gap",
+                )
+            now = self._sequences[sequence] = self._longer(before, stop, step)
+            for row, position in zip(rows, found, strict=True):
+                slots[row] = now.pages[position // self.page_size] * self.page_size + position % self.page_size
+            groups.append(Group(np.array(rows, np.int32), now.array, stop))
+        return Plan(batch.positions, np.array(slots, np.int32), tuple(groups), self.page_size)
 
-    def _slots(self, group: Group) -> I32 | int:
-        """Where the rows of a group are written; one row, the usual case, needs no arrays."""
-        if len(group.rows) == 1:
-            page, place = divmod(group.length - 1, self.page_size)
-            return int(group.pages[page]) * self.page_size + place
-        at = np.arange(group.length - len(group.rows), group.length, dtype=np.int32)
-        return group.pages[at // self.page_size] * self.page_size + at % self.page_size
+    def _longer(self, old: _Sequence, length: int, step: Reservation) -> _Sequence:
+        """A sequence with room for ``length`` tokens, in pages of its own from its end on."""
+        pages, last = old.pages, old.length // self.page_size
+        shared = last < len(pages) and self._uses[pages[last]] > 1
+        if not shared and len(pages) * self.page_size >= length:  # the usual case: only the length changes
+            return _Sequence(pages, old.array, length)
+        if shared:
+            step.replaced.append(pages[last])
+            pages = (*pages[:last], self._take(step.taken))
+            step.copy_page(step.replaced[-1], pages[last])
+        while len(pages) * self.page_size < length:
+            pages = (*pages, self._take(step.taken))
+        return _Sequence.of(pages, length)
 
-    def _undo(self, before: dict[int, tuple[list[int], int]]) -> None:
-        for sequence, (pages, length) in before.items():
-            found = self._sequences.pop(sequence, _Sequence())
-            self._give_back([page for page in found.pages if page not in pages])
-            if length:
-                self._sequences[sequence] = _Sequence(pages, length)
+    def _undo(self, step: Reservation) -> None:
+        for sequence, old in step.before.items():
+            if old is NOTHING:
+                self._sequences.pop(sequence, None)
+            else:
+                self._sequences[sequence] = old
+        self._give_back(step.taken)
 
-    def _take(self) -> int:
+    def _take(self, taken: list[int]) -> int:
+        """A fresh page, added to those taken."""
         if not self._free:
             raise self._full(1)
         page = self._free.pop()
+        taken.append(page)
         self._uses[page] = 1
         return page
 
-    def _give_back(self, pages: list[int]) -> None:
+    def _give_back(self, pages: Sequence[int]) -> None:
         for page in pages:
             self._uses[page] -= 1
             if self._uses[page] == 0:

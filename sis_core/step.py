@@ -15,14 +15,16 @@ from sis_core.errors import BackendError
 def _int32(values: Any) -> I32 | None:
     if values is None:
         return None
-    array = np.asarray(values)
-    if array.ndim != 1:
-        array = array.reshape(-1)
-    if array.dtype != np.int32 and array.size:
-        least, most = extremes(array)
-        if least < -(2**31) or most >= 2**31:
-            raise BackendError("a token, position, sequence or output does not fit into 32 bits", where="batch")
-    return np.ascontiguousarray(array, np.int32)
+    try:
+        if not isinstance(values, np.ndarray):
+            array: I32 = np.array(values, np.int32)
+        elif values.dtype == np.int32:
+            array = np.ascontiguousarray(values)
+        else:
+            array = np.array(values.tolist(), np.int32)
+    except OverflowError:
+        raise BackendError("a token, position, sequence or output does not fit into 32 bits", where="batch") from None
+    return array if array.ndim == 1 else array.reshape(-1)
 
 
 @frozen(eq=False)

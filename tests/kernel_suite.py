@@ -27,16 +27,17 @@ import sis_kquants
 import sis_q4_0
 import sis_q8_0
 
-from sis_core.arrays import F32, U8
+from sis_core.arrays import F32, I32, U8
 from sis_core.backend import BackendOptions, bind
-from sis_core.block import Dense, FeedForward, Residual
+from sis_core.block import Dense, Embedding, FeedForward, Residual
 from sis_core.errors import BackendError, FormatError
 from sis_core.native import Library, NativeBackend, abi, info, read_bandwidth
-from sis_core.native.library import address
 from sis_core.native.memory import aligned
+from sis_core.native.program import Program, Rotations
 from sis_core.native.runner import Runner
+from sis_core.native.weights import Store
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
-from sis_core.step import Batch
+from sis_core.step import Batch, Plan
 from sis_core.testing import check_backend
 from sis_core.testing.networks import VARIANTS, Variant, random_network, with_format
 
@@ -177,6 +178,18 @@ def _with_activation(op: Any, activation: str) -> Any:
     return evolve(op, branches=chains)
 
 
+def taken(library: Library, weight: Weight, rows: I32, table: int | None = None, *, by_position: bool = False) -> F32:
+    """Rows of a table, as the embedding of a program takes them."""
+    store = Store(library, 1, pack=False)
+    table = store.table(weight) if table is None else table
+    assert table is not None
+    program = Program(store, Rotations(), weight.n_cols)
+    program.embedding(Embedding(weight), table, table if by_position else None)
+    program.rows_out()
+    plan = Plan(rows, rows, (), 32)
+    return Runner(library, Rotations(), 2).run(program.finish(weight.n_cols), plan, tokens=rows)
+
+
 GUARD = 4096  # bytes
 
 
@@ -304,13 +317,13 @@ class KernelSuite:
 
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
     def test_rows_of_the_embedding(self, backend: NativeBackend, name: str) -> None:
-        from sis_core.native.weights import Store
-
         format, random = FORMATS[name], np.random.default_rng(5)
         weight = weight_of(format, random_rows(format, 9, 512, random), 512)
-        rows = np.array([8, 0, 3, 3], np.int32)
-        found = Store(backend.library(), 1, pack=False).reader(weight)(rows)
-        np.testing.assert_allclose(found, weight.dequantize()[rows], rtol=1e-6, atol=1e-7)
+        rows, wanted = np.array([8, 0, 3, 3], np.int32), weight.dequantize()
+        found = taken(backend.library(), weight, rows)
+        np.testing.assert_allclose(found, wanted[rows], rtol=1e-6, atol=1e-7)
+        twice = taken(backend.library(), weight, rows, by_position=True)
+        np.testing.assert_allclose(twice, 2 * wanted[rows], rtol=1e-6, atol=1e-7)
 
     def test_every_network(self, backend: NativeBackend) -> None:
         check_backend(backend, kv_types=self.kv_types)
@@ -508,10 +521,21 @@ class KernelSuite:
         assert read_bandwidth(backend.library(), mib=16, repeats=2) > 1e8
 
     def test_a_workspace_is_used_again(self, backend: NativeBackend) -> None:
-        runner = Runner(backend.library(), None, 1)  # type: ignore[arg-type]
-        first = runner._take(1000)
-        runner._give_back(first)
-        assert address(runner._take(500)) == address(first)
+        weight = weight_of(F32Format(), random_rows(F32Format(), 48, 64, np.random.default_rng(1)), 64)
+        linear = backend.linear(weight, BackendOptions(n_threads=1))
+        assert linear is not None
+        calls: list[str] = []
+
+        class Watched:
+            def __getattr__(self, name: str) -> Any:
+                calls.append(name)
+                return getattr(backend.library(), name)
+
+        linear.runner.library = Watched()  # type: ignore[assignment]
+        for n in (5, 3, 1, 5, 9, 2):
+            linear(np.zeros((n, 64), np.float32))
+        grown = ["run", "workspace", "run"]
+        assert calls == [*grown, "run", "run", "run", *grown, "run"]
 
     def test_networks_that_contradict_themselves_are_not_ours(self, backend: NativeBackend) -> None:
         """Sizes that do not fit would be writes outside of memory: each is refused before an address is given away."""

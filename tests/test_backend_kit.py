@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from sis_core.arrays import F32
 from sis_core.backend import Backend, BackendOptions, NumpyBackend, bind
 from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
-from sis_core.pages import PageTable
+from sis_core.pages import PageTable, Reservation
 from sis_core.quant import Weight
 from sis_core.reference import PagedCache, ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.reference.attention import BoundAttention
@@ -356,10 +356,10 @@ class LeaksPages(_SpoiledForward):
 class _Sharing(PageTable):
     """Forgets copy on write."""
 
-    def _extend(self, sequence: int, rows: list[int], batch: Batch, copies: list[tuple[int, int]]) -> Any:
+    def _extend(self, step: Reservation) -> Plan:
         uses, self._uses = self._uses, [min(n, 1) for n in self._uses]
         try:
-            return super()._extend(sequence, rows, batch, copies)
+            return super()._extend(step)
         finally:
             self._uses = [max(a, b) for a, b in zip(uses, self._uses, strict=True)]
 

@@ -71,9 +71,11 @@ def test_numbers_are_those_of_the_header() -> None:
     ours |= {"SIS_DECODED": abi.DECODED, "SIS_FOREIGN": abi.FOREIGN, "SIS_ABI": abi.ABI, "SIS_OUT": abi.OUT}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.ACTIVATIONS.items()}
     ours |= {f"SIS_KV_{name.upper()}": number for name, number in abi.KV_TYPES.items()}
-    ops = ("NORM", "COPY", "ACT", "PREPARE", "ROPE", "STORE", "SCALE", "GATHER", "LINEAR", "ATTEND")
+    ops = ("NORM", "COPY", "ACT", "PREPARE", "ROPE", "STORE", "SCALE", "GATHER", "LINEAR", "ATTEND", "TAKE")
     ours |= {f"SIS_OP_{name}": getattr(abi, name) for name in ops} | {"SIS_OP_ADD": abi.ADD_TO}
-    ours |= {f"SIS_{name}": getattr(abi, name) for name in ("ADD", "GATED", "LAYER_NORM", "NEOX")}
+    ours |= {
+        f"SIS_{name}": getattr(abi, name) for name in ("ADD", "GATED", "LAYER_NORM", "NEOX", "BY_POSITION", "NO_ROOM")
+    }
     ours |= {"SIS_Q8": abi.FOR_Q8, "SIS_FLOAT": abi.FOR_FLOAT, "SIS_INVARIANT": abi.INVARIANT}
     assert {name: number for name, number in values.items() if not name.startswith("SIS_N_")} == ours
 

@@ -93,7 +93,7 @@ class Layer:
         slots = self.order[positions // PAGE] * PAGE + positions % PAGE
         rows, out = np.arange(n, dtype=np.int32), np.full((n, n_out), np.nan, np.float32)
         group = (abi.Group * 1)(abi.Group(address(rows), address(self.order), n, position + n))
-        record = (abi.KV * 1)(self.state.record())
+        record = (abi.KV * 1)(self.state.record)
         step = abi.Step(
             n=n, n_groups=1, page_size=PAGE, kv_type=abi.KV_TYPES[self.kv_type], n_threads=n_threads,
             hidden=address(hidden), out=address(out), positions=address(positions), slots=address(slots),
@@ -101,7 +101,7 @@ class Layer:
         )  # fmt: skip
         self.workspace = aligned(self.library.workspace(ctypes.addressof(program), ctypes.addressof(step)))
         self.workspace.fill(0xFF)
-        step.workspace = address(self.workspace)
+        step.workspace, step.workspace_bytes = address(self.workspace), len(self.workspace)
         assert self.library.run(ctypes.addressof(program), ctypes.addressof(step)) == 0
         return out
 

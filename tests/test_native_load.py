@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import sis_llama
+from kernel_suite import taken
 from tiny_models import metadata, tensors, write_model
 from workbench import sis
 
@@ -23,7 +24,7 @@ from sis_core.model import Model, open_model
 from sis_core.native import abi, packing
 from sis_core.native.library import address
 from sis_core.native.memory import aligned
-from sis_core.native.weights import RowReader, Store
+from sis_core.native.weights import Store
 from sis_core.quant import BlockFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
@@ -134,8 +135,7 @@ def test_rows_from_tiles_are_those_of_the_raw_bytes(name: str) -> None:
     bound = abi.Weight(abi.FORMATS[name], 0, 37, n_cols)
     bound.tiles = address(tiles)
     rows = np.array([36, 0, 15, 16, 15], np.int32)
-    wanted = Store(library, 1, pack=False).reader(weight)(rows)
-    found = RowReader(weight, library, bound)(rows)
+    found, wanted = taken(library, weight, rows, ctypes.addressof(bound)), taken(library, weight, rows)
     assert np.array_equal(found.view(np.uint32), wanted.view(np.uint32)), "not the same bits"
 
 
@@ -203,12 +203,13 @@ def test_the_embedding_is_copied_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     )  # fmt: skip
     monkeypatch.setattr(packing, "PIECE_BYTES", 40 * 34)
     rows, library = np.arange(100, dtype=np.int32), X86Backend().library()
-    wanted = Store(library, 1, pack=False).reader(weight)(rows)
+    wanted = taken(library, weight, rows)
     assert not released
-    found = Store(library, 1, pack=True).reader(weight)
+    store = Store(library, 1, pack=True)
+    table = store.table(weight)
     assert len(released) == 3
     data[:] = 0
-    assert np.array_equal(found(rows).view(np.uint32), wanted.view(np.uint32))
+    assert np.array_equal(taken(library, weight, rows, table).view(np.uint32), wanted.view(np.uint32))
 
 
 @pytest.mark.parametrize("tie", [False, True], ids=["head of its own", "head is the embedding"])

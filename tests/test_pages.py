@@ -39,10 +39,8 @@ class Machine(RuleBasedStateMachine):
         values = np.arange(self.next, self.next + len(rows))
         self.next += len(rows)
         try:
-            with self.table.reserve(batch) as reservation:
-                for source, target in reservation.copies:
-                    self.store[target * PAGE : (target + 1) * PAGE] = self.store[source * PAGE : (source + 1) * PAGE]
-                self.store[reservation.plan.slots] = values
+            with self.table.reserve(batch, self.copy_page) as plan:
+                self.store[plan.slots] = values
                 if fail:
                     raise StepError
         except (MemoryLimitError, StepError):
@@ -50,6 +48,9 @@ class Machine(RuleBasedStateMachine):
             return
         for (_, sequence), value in zip(rows, values.tolist(), strict=True):
             self.model.setdefault(sequence, []).append(value)
+
+    def copy_page(self, source: int, target: int) -> None:
+        self.store[target * PAGE : (target + 1) * PAGE] = self.store[source * PAGE : (source + 1) * PAGE]
 
     @rule(sequence=SEQUENCES, share=st.floats(0, 1))
     def truncate(self, sequence: int, share: float) -> None:

@@ -209,8 +209,8 @@ def fed(bound: BoundAttention, texts: dict[int, F32], chunks: Sequence[int], kv_
             break
         sequences, positions = (list(part) for part in zip(*rows, strict=True))
         x = np.stack([texts[s][p] for s, p in rows])
-        with table.reserve(Batch([0] * len(rows), positions, sequences, [])) as reservation:
-            y = bound(x, reservation.plan, state)
+        with table.reserve(Batch([0] * len(rows), positions, sequences, [])) as plan:
+            y = bound(x, plan, state)
         for (sequence, _), row in zip(rows, y, strict=True):
             found[sequence].append(row)
         start += size

@@ -6,16 +6,17 @@ import ctypes
 from ctypes import c_float, c_uint32, c_uint64, c_void_p
 from typing import Any, ClassVar
 
-ABI = 2
+ABI = 3
 OUT = 255  # the register that is the caller's output
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
 FORMATS = {"F32": F32, "F16": F16, "BF16": BF16, "Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_K": Q4_K, "Q6_K": Q6_K}
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
-NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND = range(11)
-ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX = (1 << i for i in range(6))
+NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE = range(12)
+ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
 INVARIANT = 1
+NO_ROOM = 1000
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
 KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3}
 
@@ -101,9 +102,9 @@ class Step(ctypes.Structure):
             "n", "n_out", "n_groups", "page_size", "kv_type", "n_threads", "flags", "reserved",
         )),
         *((name, c_void_p) for name in (
-            "hidden", "out", "positions", "slots", "outputs", "groups", "kv", "rotations", "workspace",
-            "cpus",
+            "tokens", "hidden", "out", "positions", "slots", "outputs", "groups", "kv", "rotations", "workspace",
         )),
+        ("workspace_bytes", c_uint64), ("cpus", c_void_p),
     ]  # fmt: skip
 
 
@@ -122,7 +123,6 @@ PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "sis_tile_bytes": (c_uint64, [c_uint32, c_uint64, c_uint64]),
     "sis_pack": (None, [c_void_p, c_void_p, c_uint32]),
     "sis_replace": (None, [c_void_p, c_void_p]),
-    "sis_take": (None, [c_void_p, c_void_p, c_uint64, c_void_p]),
     "sis_workspace": (c_uint64, [c_void_p, c_void_p]),
     "sis_run": (ctypes.c_int32, [c_void_p, c_void_p]),
     "sis_read": (c_uint64, [c_void_p, c_uint64, c_uint32]),

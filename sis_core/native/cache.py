@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 
 from sis_core.arrays import U8
@@ -45,6 +47,7 @@ class NativeKV:
         n_bytes = n_pages * self.page_nbytes
         flat = Arena(n_bytes).array if n_bytes >= HUGE else np.zeros(n_bytes, np.uint8)
         self.pages: U8 = flat.reshape(n_pages, self.page_nbytes)
+        self.record = abi.KV(address(self.pages), self.page_nbytes)  # where native code finds the pages
 
     def copy_page(self, source: int, target: int) -> None:
         self.pages[target] = self.pages[source]
@@ -57,10 +60,6 @@ class NativeKV:
             raise BackendError(f"a saved page has {len(data)} bytes, not {self.page_nbytes}", where="cache")
         self.pages[page] = np.frombuffer(data, np.uint8)
 
-    def record(self) -> abi.KV:
-        """Where native code finds the pages."""
-        return abi.KV(address(self.pages), self.page_nbytes)
-
 
 class NativeCache(PagedCache):
     """A paged cache all of whose layers are native."""
@@ -68,4 +67,5 @@ class NativeCache(PagedCache):
     def __init__(self, table: PageTable, states: list[NativeKV], kv_type: str, owner: object) -> None:
         layers: list[LayerState | None] = list(states)
         super().__init__(table, layers, kv_type, owner)
-        self.records = (abi.KV * max(len(states), 1))(*(state.record() for state in states))
+        self._records = (abi.KV * max(len(states), 1))(*(state.record for state in states))
+        self.address = ctypes.addressof(self._records)

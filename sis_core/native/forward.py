@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
 from attrs import frozen
 
-from sis_core.arrays import F32, extremes
+from sis_core.arrays import F32
 from sis_core.block import KV, Block, Dense, Network
 from sis_core.errors import BackendError
 from sis_core.native.cache import NativeCache, NativeKV, page_nbytes
@@ -17,7 +18,7 @@ from sis_core.native.runner import Runner
 from sis_core.native.weights import Store
 from sis_core.pages import PAGE_SIZE, PageTable, pages_for
 from sis_core.quant import Weight
-from sis_core.reference.ops import BoundNorm
+from sis_core.reference.embedding import BoundEmbedding
 from sis_core.step import Batch, Cache, Output, Plan
 
 NO_PLAN = Plan(np.zeros(1, np.int32), np.zeros(1, np.int32), (), PAGE_SIZE)
@@ -38,19 +39,26 @@ class NativeForward:
         self._token = object()  # what caches keep of their maker, without keeping its weights alive
         self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
         blocks = [network.blocks[i] for i in layers]
-        self._ends = layers.stop == network.n_layer
+        self._starts, self._ends = layers.start == 0, layers.stop == network.n_layer
+        self._tables = self._embedding_tables() if self._starts else None
+        self._embedding = BoundEmbedding(network)
         self._hidden = self._compile(blocks, logits=False)
         self._logits = self._compile(blocks, logits=True) if self._ends else self._hidden
-        embedding = network.embedding
-        self._starts = layers.start == 0
-        if self._starts:
-            self._rows = store.reader(embedding.weight)
-            self._positions = store.reader(embedding.positions) if embedding.positions else None
-            self._norm = BoundNorm(embedding.norm) if embedding.norm else None
+
+    def _embedding_tables(self) -> tuple[int, int | None] | None:
+        """Where native code finds the rows of tokens and positions; None where only Python can decode them."""
+        embedding = self.network.embedding
+        rows = self._store.table(embedding.weight)
+        positions = self._store.table(embedding.positions) if embedding.positions else None
+        if rows is None or (embedding.positions and positions is None):
+            return None
+        return rows, positions
 
     def _compile(self, blocks: Sequence[Block], *, logits: bool) -> Compiled:
         head, n_embd = self.network.head, self.network.n_embd
         program = Program(self._store, self._runner.rotations, n_embd)
+        if self._tables:
+            program.embedding(self.network.embedding, *self._tables)
         program.blocks(blocks)
         program.outputs_only()
         if self._ends and head.norm:
@@ -79,35 +87,28 @@ class NativeForward:
         waiting = self._store.waiting
         if waiting:
             waiting.before_step(batch.n)
-        hidden = self._embed(batch)
+        tokens = hidden = None
+        if batch.tokens is None or not self._starts:
+            hidden = self._given(batch)
+        else:
+            self._embedding.check(batch)
+            tokens, hidden = (batch.tokens, None) if self._tables else (None, self._embedding(batch))
         program = self._logits if batch.want == "logits" else self._hidden
         started = perf_counter()
         with cache.reserve(batch) as plan:
-            values = self._runner.run(program, hidden, plan, batch.outputs, cache.records, cache.kv_type)
+            values = self._runner.run(
+                program, plan, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
+                kv_type=cache.kv_type,
+            )  # fmt: skip
         if waiting:
             waiting.after_step(batch.n, perf_counter() - started)
         return Output(values)
 
-    def _embed(self, batch: Batch) -> F32:
-        n_embd = self.network.n_embd
-        if batch.tokens is None or not self._starts:
-            hidden = np.ascontiguousarray(batch.hidden, np.float32)
-            if hidden.shape != (batch.n, n_embd):
-                raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, n_embd)}", where="step")
-            return hidden
-        embedding, tokens = self.network.embedding, batch.tokens
-        batch.check_tokens(self.network.n_vocab)
-        x = self._rows(tokens)
-        if embedding.scale != 1.0:
-            x = x * np.float32(embedding.scale)
-        if self._positions is not None:
-            (least, most), known = extremes(batch.positions), self._positions.weight.n_rows
-            if most >= known or least < 0:
-                raise BackendError(
-                    f"position {most} is past the {known} positions of {self._positions.weight.name}", where="step"
-                )
-            x = x + self._positions(batch.positions)
-        return x if self._norm is None else self._norm(x)
+    def _given(self, batch: Batch) -> F32:
+        hidden = np.ascontiguousarray(batch.hidden, np.float32)
+        if hidden.shape != (batch.n, self.network.n_embd):
+            raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, self.network.n_embd)}", where="step")
+        return hidden
 
 
 class NativeLayer:
@@ -128,8 +129,10 @@ class NativeLayer:
     def __call__(self, hidden: F32, plan: Plan, state: NativeKV | None) -> F32:
         if hidden.ndim != 2 or hidden.shape[1] != self._n_embd:
             raise BackendError(f"hidden has shape {hidden.shape}, not (n, {self._n_embd})", where="step")
-        record = state.record() if state else None
-        return self._runner.run(self._program, hidden, plan, None, record, state.kv_type if state else "f32")
+        if state is None:
+            return self._runner.run(self._program, plan, hidden=hidden)
+        kv = ctypes.addressof(state.record)
+        return self._runner.run(self._program, plan, hidden=hidden, kv=kv, kv_type=state.kv_type)
 
 
 @frozen(eq=False)
@@ -151,4 +154,4 @@ class NativeLinear:
             raise BackendError(f"rows have shape {x.shape}, not (n, {self.n_in})", where="linear")
         if not len(x):
             return np.empty((0, self.program.n_out_cols), np.float32)
-        return self.runner.run(self.program, x, NO_PLAN, None, None, "f32")
+        return self.runner.run(self.program, NO_PLAN, hidden=x)

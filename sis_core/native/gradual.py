@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from time import perf_counter
 
-from sis_core.native import abi
 from sis_core.native.packing import Packing
 
 FEW_ROWS = 64  # steps of more rows turn each row of weights into tiles once for all of theirs, and lose little by it
@@ -29,10 +28,6 @@ class Waiting:
 
     def add(self, packing: Packing) -> None:
         self._packings.append(packing)
-
-    def find(self, bound: abi.Weight) -> Packing | None:
-        """The packing of what programs read as ``bound``."""
-        return next((packing for packing in self._packings if packing.bound is bound), None)
 
     def before_step(self, n_rows: int) -> None:
         """Pack for some time; at least a piece. Not before the first step: somebody waits for its token."""

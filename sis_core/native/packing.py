@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import numpy as np
 
@@ -28,12 +27,10 @@ class Packing(ABC):
 
     Attributes:
         bound: what programs read: the old place until all of it has arrived, then the new one.
-        on_arrival: called with the new place when everything is there.
     """
 
     def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, piece_rows: int) -> None:
         self.weight = weight
-        self.on_arrival: list[Callable[[abi.Weight], None]] = []
         self.bound, self._library = bound, library
         self._piece_rows, self._row = max(1, piece_rows), 0
 
@@ -64,8 +61,6 @@ class Packing(ABC):
         new = self._arrived()
         self._library.replace(ctypes.addressof(self.bound), ctypes.addressof(new))
         self.bound.owners = new.owners  # the old place may be unmapped from here on
-        for call in self.on_arrival:
-            call(self.bound)
         return stop
 
 
@@ -116,14 +111,11 @@ class DecodedTiles(Tiles):
 
 
 class Copy(Packing):
-    """Rows as they are: what a decoder reads, and tables of which single rows are read. ``owner``: of the place."""
+    """Rows as they are: what a decoder reads, and tables of which single rows are read."""
 
-    def __init__(
-        self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int, owner: object = None
-    ) -> None:
+    def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int) -> None:
         super().__init__(library, weight, bound, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
         self._place, self._decode, self._number = place, bound.decode, bound.format
-        self._owner = owner
         self._row_bytes = weight.format.row_bytes(weight.n_cols)
 
     def _move(self, rows: U8, start: int) -> int:
@@ -134,7 +126,7 @@ class Copy(Packing):
     def _arrived(self) -> abi.Weight:
         weight = abi.Weight(self._number, 0, self.weight.n_rows, self.weight.n_cols)
         weight.raw, weight.row_bytes, weight.decode = self._place, self._row_bytes, self._decode
-        weight.owners = (self._owner, self.weight.format)
+        weight.owners = (self.weight.format,)
         return weight
 
 

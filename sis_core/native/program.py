@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sis_core.arrays import F32, F64
-from sis_core.block import KV, Attention, Block, Dense, FeedForward, Head, Norm, Residual, Rope
+from sis_core.block import KV, Attention, Block, Dense, Embedding, FeedForward, Head, Norm, Residual, Rope
 from sis_core.native import abi
 from sis_core.native.library import address
 from sis_core.native.weights import Store
@@ -106,6 +106,20 @@ class Program:
         self._layer = 0
         self._state: KV | None = None  # of the block at hand, until its attention takes it
         self._ops: list[abi.Op] = []
+        self._n_embedding = 0  # ops that come before what a step of hidden states begins with
+
+    def embedding(self, embedding: Embedding, rows: int, positions: int | None) -> None:
+        """Begin with the rows of tokens and positions, from tables at these addresses."""
+        self._emit(abi.TAKE, dst=self._x, weight=rows)
+        if embedding.scale != 1.0:
+            self._emit(abi.SCALE, dst=self._x, width=self._n_embd, scale=embedding.scale)
+        if positions is not None:
+            place = self._register("chain 0", self._n_embd)
+            self._emit(abi.TAKE, dst=place, flags=abi.BY_POSITION, weight=positions)
+            self._emit(abi.ADD_TO, src=place, dst=self._x, width=self._n_embd)
+        if embedding.norm:
+            self.norm_in_place(embedding.norm)
+        self._n_embedding = len(self._ops)
 
     def blocks(self, blocks: Sequence[Block]) -> None:
         """Append some blocks."""
@@ -150,7 +164,7 @@ class Program:
 
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code."""
-        return Compiled(self._store, self._ops, self._cols, n_out_cols)
+        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding)
 
     def _register(self, name: str, cols: int) -> int:
         number = self._registers.setdefault(name, len(self._cols))
@@ -338,14 +352,25 @@ def _n_out(op: object, n_in: int) -> int:
 
 
 class Compiled:
-    """A program in native memory, with everything that it points to."""
+    """A program in native memory, with everything that it points to.
 
-    def __init__(self, store: Store, ops: Sequence[abi.Op], cols: Sequence[int], n_out_cols: int) -> None:
+    Attributes:
+        address: of the whole program.
+        after_embedding: of the program for hidden states: the same ops, less those of the embedding.
+    """
+
+    def __init__(
+        self, store: Store, ops: Sequence[abi.Op], cols: Sequence[int], n_out_cols: int, n_embedding: int
+    ) -> None:
         self._store = store
         self._ops = (abi.Op * len(ops))(*ops)
         self._cols = np.asarray(cols, np.uint32)
         self.n_out_cols = n_out_cols
-        self._program = abi.Program(
-            abi.ABI, len(ops), len(cols), n_out_cols, ctypes.addressof(self._ops), address(self._cols)
-        )
-        self.address = ctypes.addressof(self._program)
+        self._programs = [
+            abi.Program(
+                abi.ABI, len(ops) - first, len(cols), n_out_cols,
+                ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op), address(self._cols),
+            )
+            for first in (0, n_embedding)
+        ]  # fmt: skip
+        self.address, self.after_embedding = map(ctypes.addressof, self._programs)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from sis_core.arrays import F32, I32, U8, extremes
+from sis_core.arrays import F32, I32, U8
 from sis_core.errors import BackendError
 from sis_core.native import abi
 from sis_core.native.library import Library, address
@@ -17,11 +15,11 @@ from sis_core.native.memory import aligned
 from sis_core.native.program import Compiled, Rotations
 from sis_core.step import Plan
 
-NO_ROWS = np.zeros(1, np.int32)
+MAX_IDLE = 4
 
 
 class Runner:
-    """Runs compiled programs; keeps workspaces between steps, one for each step that runs at a time."""
+    """Runs compiled programs; keeps what a step works with for the next, one for each step that runs at a time."""
 
     def __init__(
         self,
@@ -36,47 +34,89 @@ class Runner:
         self.library, self.rotations, self.n_threads = library, rotations, n_threads
         self._cpus = None if cpus is None else np.array(cpus, np.int32)
         self.invariant = invariant
-        self._idle: list[U8] = []
-        self._lock = threading.Lock()
+        self._idle: list[_Desk] = []  # several threads take and give back: a list's pop and append are atomic
 
-    def run(self, program: Compiled, hidden: F32, plan: Plan, outputs: I32 | None, records: Any, kv_type: str) -> F32:
-        """``(n, n_embd)`` in; ``(k, n_out_cols)`` for ``outputs`` ``(k,)``, or all rows when it is None."""
-        n = len(hidden)
-        k = n if outputs is None else len(outputs)
-        hidden = np.ascontiguousarray(hidden, np.float32)
-        out = np.empty((k, program.n_out_cols), np.float32)
-        rotations = self.rotations.tables(extremes(plan.positions)[1] + 1)
-        groups = (abi.Group * max(len(plan.groups), 1))(
-            *(abi.Group(address(g.rows), address(g.pages), len(g.rows), g.length) for g in plan.groups)
-        )
-        n_out = 0 if outputs is None else k
-        step = abi.Step(
-            n, n_out, len(plan.groups), plan.page_size, abi.KV_TYPES[kv_type], self.n_threads,
-            abi.INVARIANT if self.invariant else 0, 0,
-            address(hidden), address(out), address(plan.positions), address(plan.slots),
-            address(NO_ROWS if outputs is None or not k else outputs), ctypes.addressof(groups),
-            ctypes.addressof(records) if records is not None else None, rotations.address, None,
-            None if self._cpus is None else address(self._cpus),
-        )  # fmt: skip
-        workspace = self._take(self.library.workspace(program.address, ctypes.addressof(step)))
-        step.workspace = address(workspace)
+    def run(
+        self,
+        program: Compiled,
+        plan: Plan,
+        *,
+        tokens: I32 | None = None,
+        hidden: F32 | None = None,
+        outputs: I32 | None = None,
+        kv: int | None = None,
+        kv_type: str = "f32",
+    ) -> F32:
+        """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
+
+        Args:
+            outputs: the rows to give out ``(k,)``; None for all.
+            kv: the address of a `abi.KV` for each layer with state.
+        """
+        desk = self._take()
+        step = desk.step
+        if tokens is not None:
+            entry, n = program.address, len(tokens)
+            step.tokens, step.hidden = address(tokens), None
+        else:
+            assert hidden is not None
+            hidden = np.ascontiguousarray(hidden, np.float32)
+            entry, n = program.after_embedding, len(hidden)
+            step.tokens, step.hidden = None, address(hidden)
+        out = np.empty((n if outputs is None else len(outputs), program.n_out_cols), np.float32)
+        step.n, step.n_out, step.out = n, 0 if outputs is None else len(outputs), address(out)
+        step.outputs = None if outputs is None else address(outputs)
+        step.positions, step.slots, step.page_size = address(plan.positions), address(plan.slots), plan.page_size
+        step.kv, step.kv_type = kv, abi.KV_TYPES[kv_type]
+        rotations = self.rotations.tables(desk.place(plan))
+        step.rotations = rotations.address
         try:
-            code = self.library.run(program.address, ctypes.addressof(step))
+            code = self.library.run(entry, desk.address)
+            if code == abi.NO_ROOM:
+                desk.grow(self.library.workspace(entry, desk.address))
+                code = self.library.run(entry, desk.address)
         finally:
-            self._give_back(workspace)
+            self._give_back(desk)
         if code:
             raise BackendError(f"a kernel of a format plugin failed with code {code}", where="step")
         return out
 
-    def _take(self, size: int) -> U8:
-        with self._lock:
-            for i, workspace in enumerate(self._idle):
-                if len(workspace) >= size:
-                    return self._idle.pop(i)
-            self._idle.clear()  # too small: a larger one takes their place
-        return aligned(size)
+    def _take(self) -> _Desk:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Desk(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
 
-    def _give_back(self, workspace: U8) -> None:
-        with self._lock:
-            if len(self._idle) < 4:
-                self._idle.append(workspace)
+    def _give_back(self, desk: _Desk) -> None:
+        if len(self._idle) < MAX_IDLE:
+            self._idle.append(desk)
+
+
+class _Desk:
+    """The record of a step, and the memory that it works in. A step fills in what differs from the last one."""
+
+    def __init__(self, n_threads: int, flags: int, cpus: I32 | None) -> None:
+        self.step = abi.Step(n_threads=n_threads, flags=flags, cpus=None if cpus is None else address(cpus))
+        self.address = ctypes.addressof(self.step)
+        self._workspace: U8 | None = None
+        self._groups = (abi.Group * 0)()
+
+    def place(self, plan: Plan) -> int:
+        """Fill in the groups; the length of the longest sequence, 1 where there is none."""
+        n = len(plan.groups)
+        if n > len(self._groups):
+            self._groups = (abi.Group * n)()
+            self.step.groups = ctypes.addressof(self._groups)
+        longest = 1
+        for record, group in zip(self._groups, plan.groups, strict=False):
+            record.rows, record.pages = address(group.rows), address(group.pages)
+            record.n_rows, record.length = len(group.rows), group.length
+            longest = max(longest, group.length)
+        self.step.n_groups = n
+        return longest
+
+    def grow(self, n_bytes: int) -> None:
+        """Take a larger workspace."""
+        self._workspace = None  # gone before the next takes its memory
+        self._workspace = aligned(n_bytes)
+        self.step.workspace, self.step.workspace_bytes = address(self._workspace), n_bytes

@@ -150,31 +150,30 @@ class Store:
         bound.owners = (weight, weight.format)
         return bound
 
-    def reader(self, weight: quant.Weight) -> RowReader:
-        """Single rows of a table: from the tiles of a head that is the same tensor, else from a copy or in place.
+    def table(self, weight: quant.Weight) -> int | None:
+        """The address of a table whose rows are taken one by one, as of an embedding; None where only Python can.
 
-        Packed models have a copy in memory, since a mapped file that shrinks ends the process.
+        It is the head where that is the same tensor, else a copy or in place. Packed models have a copy in memory,
+        since a mapped file that shrinks ends the process.
         """
         head = self._bound.get(key(weight))
         if head is not None and self.packs(weight) and weight.format.name in abi.FORMATS:
-            reader = RowReader(weight, self.library, in_place(self.library, weight) if head.raw else head)
-            if packing := self.waiting.find(head):
-                packing.on_arrival.append(reader.read_from)
-            return reader
+            return ctypes.addressof(head)
         if not _decodes(self.library, weight):
-            return RowReader(weight, self.library)
-        if not self.pack:
-            return RowReader(weight, self.library, in_place(self.library, weight))
-        memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
-        packing = Copy(self.library, weight, record(self.library, weight), address(memory), memory)
-        if self.gradual:
-            reader = RowReader(weight, self.library, in_place(self.library, weight))
-            packing.on_arrival.append(reader.read_from)
-            self.waiting.add(packing)
-            return reader
-        while not packing.done:
-            packing.advance()
-        return RowReader(weight, self.library, packing.bound)
+            return None
+        stays = self.gradual or not self.pack
+        bound = in_place(self.library, weight) if stays else record(self.library, weight)
+        self._owners.append(bound)
+        if self.pack:
+            memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
+            self._owners.append(memory)
+            packing = Copy(self.library, weight, bound, address(memory))
+            if self.gradual:
+                self.waiting.add(packing)
+            else:
+                while not packing.done:
+                    packing.advance()
+        return ctypes.addressof(bound)
 
 
 def record(library: Library, weight: quant.Weight) -> abi.Weight:
@@ -190,23 +189,3 @@ def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
     bound, raw = record(library, weight), weight.raw
     bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
     return bound
-
-
-class RowReader:
-    """Single rows of a table as float32: the embedding. Without ``bound``, by the format's codec."""
-
-    def __init__(self, weight: quant.Weight, library: Library, bound: abi.Weight | None = None) -> None:
-        self.weight, self._library, self._bound = weight, library, bound
-
-    def read_from(self, bound: abi.Weight) -> None:
-        """Read from another place from now on; a call that is running keeps the old one."""
-        self._bound = bound
-
-    def __call__(self, rows: np.ndarray[tuple[int, ...], np.dtype[np.int32]]) -> F32:
-        """``(n,)`` row numbers, which the caller has checked, to ``(n, n_cols)``."""
-        bound = self._bound
-        if bound is None:
-            return self.weight.take(rows)
-        out = np.empty((len(rows), self.weight.n_cols), np.float32)
-        self._library.take(ctypes.addressof(bound), address(rows), len(rows), address(out))
-        return out

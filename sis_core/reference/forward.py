@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from attrs import define, field, frozen
@@ -13,10 +11,11 @@ from sis_core.arrays import F32
 from sis_core.blas import BLAS_THREADS
 from sis_core.block import Network
 from sis_core.errors import BackendError
-from sis_core.pages import PAGE_SIZE, PageTable, pages_for
+from sis_core.pages import PAGE_SIZE, PageTable, Reservation, pages_for
+from sis_core.reference.embedding import BoundEmbedding
 from sis_core.reference.linear import BoundDense
 from sis_core.reference.ops import BoundNorm, softcap
-from sis_core.step import Batch, Cache, Layer, LayerState, Linear, Output, Plan
+from sis_core.step import Batch, Cache, Layer, LayerState, Linear, Output
 
 MAGIC = b"sis-kv-1\n"
 MAX_HEADER = 1 << 16
@@ -56,15 +55,14 @@ class PagedCache:
         if self.owner is not owner:
             raise BackendError("this cache was made by another model or backend", where="step")
 
-    @contextmanager
-    def reserve(self, batch: Batch) -> Iterator[Plan]:
+    def reserve(self, batch: Batch) -> Reservation:
         """Room for a batch while it runs, shared pages copied before they are written; see `PageTable.reserve`."""
-        with self.table.reserve(batch) as reservation:
-            for source, target in reservation.copies:
-                for state in self.states:
-                    if state:
-                        state.copy_page(source, target)
-            yield reservation.plan
+        return self.table.reserve(batch, self._copy_page)
+
+    def _copy_page(self, source: int, target: int) -> None:
+        for state in self.states:
+            if state:
+                state.copy_page(source, target)
 
     def _shape(self) -> list[int]:
         return [state.page_nbytes if state else 0 for state in self.states]
@@ -109,7 +107,7 @@ class SequentialForward:
     grains: tuple[str, ...]
     head: BoundDense | None
     output_norm: BoundNorm | None
-    embedding_norm: BoundNorm | None
+    embedding: BoundEmbedding
     n_threads: int | None = None
     token: object = field(factory=object)  # what caches keep of their maker, without keeping its weights alive
 
@@ -124,7 +122,7 @@ class SequentialForward:
         n_threads: int | None = None,
     ) -> SequentialForward:
         """``bound`` has one layer for each of ``layers``; ``head`` is the output weight, if they reach the end."""
-        norm, embedding_norm = network.head.norm, network.embedding.norm
+        norm = network.head.norm
         return cls(
             network,
             layers,
@@ -132,7 +130,7 @@ class SequentialForward:
             grains,
             BoundDense.of(network.head.dense, head) if head else None,
             BoundNorm(norm) if norm and head else None,
-            BoundNorm(embedding_norm) if embedding_norm else None,
+            BoundEmbedding(network),
             n_threads,
         )
 
@@ -163,20 +161,8 @@ class SequentialForward:
     def _embed(self, batch: Batch) -> F32:
         if batch.tokens is None:
             return np.ascontiguousarray(batch.hidden, np.float32)
-        embedding, tokens = self.network.embedding, batch.tokens
-        batch.check_tokens(self.network.n_vocab)
-        x = embedding.weight.take(tokens)
-        if embedding.scale != 1.0:
-            x = x * np.float32(embedding.scale)
-        if embedding.positions is not None:
-            if int(batch.positions.max()) >= embedding.positions.n_rows:
-                raise BackendError(
-                    f"position {int(batch.positions.max())} is past the {embedding.positions.n_rows} "
-                    f"positions of {embedding.positions.name}",
-                    where="step",
-                )
-            x = x + embedding.positions.take(batch.positions)
-        return x if self.embedding_norm is None else self.embedding_norm(x)
+        self.embedding.check(batch)
+        return self.embedding(batch)
 
     def _finish(self, x: F32, batch: Batch) -> F32:
         if self.head is None:

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIS_ABI 2
+#define SIS_ABI 3
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -85,7 +85,9 @@ enum sis_op_kind {
     SIS_OP_GATHER = 8,  /* row: dst = the output rows of src; all that follows works on those */
     SIS_OP_LINEAR = 9,  /* dst = prepared rows @ weight.T + bias; SIS_ADD adds it to dst */
     SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache */
-    SIS_N_OPS = 11
+    SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
+                           formats F32 to Q6_K, and DECODED from raw bytes */
+    SIS_N_OPS = 12
 };
 
 enum sis_op_flag {
@@ -94,7 +96,8 @@ enum sis_op_flag {
     SIS_Q8 = 4,
     SIS_FLOAT = 8,
     SIS_LAYER_NORM = 16, /* NORM: subtract the mean first */
-    SIS_NEOX = 32        /* ROPE: rotate halves instead of neighbours */
+    SIS_NEOX = 32,       /* ROPE: rotate halves instead of neighbours */
+    SIS_BY_POSITION = 64 /* TAKE */
 };
 
 enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4 };
@@ -182,7 +185,8 @@ struct sis_step {
     uint32_t n_threads;
     uint32_t flags;
     uint32_t reserved;
-    const float *hidden; /* (n, width of register 0): what register 0 holds at the start */
+    const int32_t *tokens; /* NULL for a program that takes no rows by them */
+    const float *hidden;   /* (n, width of register 0): what register 0 holds at the start; NULL: nothing yet */
     float *out;          /* (n_out or n, n_out_cols) */
     const int32_t *positions;
     const int32_t *slots;
@@ -190,7 +194,8 @@ struct sis_step {
     const struct sis_group *groups;
     const struct sis_kv *kv;
     const struct sis_rotation *rotations;
-    uint8_t *workspace; /* sis_workspace bytes, aligned to 64 */
+    uint8_t *workspace; /* aligned to 64 */
+    uint64_t workspace_bytes;
     const int32_t *cpus; /* (n_threads,): the processor that each thread keeps to; NULL: wherever the system likes */
 };
 
@@ -209,12 +214,11 @@ SIS_EXPORT uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_
 SIS_EXPORT void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads);
 /* Make `weight` what `by` is, while no step is running. */
 SIS_EXPORT void sis_replace(struct sis_weight *weight, const struct sis_weight *by);
-/* Decode rows[0..n) of a weight to float (n, n_cols), from its tiles where it has them. Formats F32 to Q6_K, and DECODED
- * from raw bytes. */
-SIS_EXPORT void sis_take(const struct sis_weight *weight, const int32_t *rows, uint64_t n, float *out);
 /* Bytes of workspace that a step takes; its own is not looked at. */
 SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step);
-/* Run a step. Returns 0, or what a foreign linear returned. */
+/* What sis_run returns when there is less workspace than the step takes. Nothing was run. */
+#define SIS_NO_ROOM 1000
+/* Run a step. Returns 0, SIS_NO_ROOM, or what a foreign linear returned. */
 SIS_EXPORT int32_t sis_run(const struct sis_program *program, const struct sis_step *step);
 /* Read `bytes` bytes on n_threads threads and return the time in nanoseconds. */
 SIS_EXPORT uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads);
