@@ -20,14 +20,15 @@ class Gate:
         self._inside: set[int] = set()
         self._closed = False
         self._drained = False
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     @property
     def closed(self) -> bool:
         return self._closed
 
     def __enter__(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise ClosedError("is closed", where=self._what, fix="load it again")
             self._inside.add(threading.get_ident())
@@ -35,9 +36,10 @@ class Gate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._changed:
+        with self._lock:
             self._inside.discard(threading.get_ident())
-            self._changed.notify_all()
+            if self._closed:
+                self._changed.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait for those inside. True for the one caller that should free things.

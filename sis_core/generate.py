@@ -93,16 +93,15 @@ class Request:
 
 @define(eq=False)
 class _Running:
-    """A request on its way. ``pending`` are ids the session does not have yet: the prompt, then a token a step."""
+    """A request on its way."""
 
     index: int
     request: Request
-    pending: list[int]
     chain: Chain
     text: TextStream
     stops: StopFilter
+    end_tokens: frozenset[int]
     n_generated: int = 0
-    done: bool = False
 
 
 def run(session: Session, requests: Sequence[Request]) -> Iterator[Piece]:
@@ -115,19 +114,25 @@ def run(session: Session, requests: Sequence[Request]) -> Iterator[Piece]:
     Raises:
         ContextError: a prompt is longer than ``n_ctx`` (before anything runs), unless its policy is ``shift``.
     """
-    active = [_start(session, index, request) for index, request in enumerate(requests)]
-    while active := [running for running in active if not running.done]:
+    running: list[_Running] = []
+    pending: dict[int, list[int]] = {}  # ids that the session does not have yet: the prompt, then a token a step
+    for index, request in enumerate(requests):
+        prompt = _prompt(session, index, request)
+        running.append(_start(session, index, request, prompt))
+        pending[index] = prompt
+    while pending:
         # Those with the least to feed go first, so that a long prompt never holds up a text that is decoding.
-        chosen, rest = take_chunk({r.index: r.pending for r in sorted(active, key=lambda r: len(r.pending))})
-        outputs: dict[int, Outputs] = {index: "none" if index in rest else "last" for index in chosen}
-        logits = session.advance(chosen, outputs)
-        for running in active:
-            running.pending = rest.get(running.index, [])
-            if running.index in logits:
-                yield from _continue(session, running, logits[running.index][-1])
+        chosen, pending = take_chunk(dict(sorted(pending.items(), key=lambda item: (len(item[1]), item[0]))))
+        outputs: dict[int, Outputs] = {index: "none" if index in pending else "last" for index in chosen}
+        for index, logits in session.advance(chosen, outputs).items():
+            piece = _continue(session, running[index], logits[-1])
+            if piece.finish_reason is None and piece.token is not None:
+                pending[index] = [piece.token]
+            yield piece
 
 
-def _start(session: Session, index: int, request: Request) -> _Running:
+def _prompt(session: Session, index: int, request: Request) -> list[int]:
+    """What of a request's prompt is to be fed; of a text that is too long, the part that its policy leaves."""
     prompt = session.valid(request.prompt)
     if not prompt:
         raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
@@ -135,29 +140,34 @@ def _start(session: Session, index: int, request: Request) -> _Running:
     if request.context == "shift" and len(before) > session.n_ctx:
         before = shifted(before, session.n_ctx, request.n_keep)
         session.truncate(index, n_common(before, session.tokens(index)))
-        prompt = before[len(session.tokens(index)) :]
+        prompt = before[session.length(index) :]
     session.check_room(len(prompt), index)
+    return prompt
+
+
+def _start(session: Session, index: int, request: Request, prompt: list[int]) -> _Running:
     tokenizer = session.model.tokenizer
+    before = session.tokens(index) + prompt
     context = SamplerContext(session.model.config.n_vocab, before, tokenizer, request.seed)
     at_start = not tokenizer.decode(before[:8])  # nothing but control tokens: the text begins here
     return _Running(
         index,
         request,
-        prompt,
         Chain.start(request.samplers, context),
         TextStream(tokenizer, at_start=at_start),
         StopFilter(request.stop),
+        frozenset() if request.ignore_end else tokenizer.end_tokens,
     )
 
 
-def _continue(session: Session, running: _Running, logits: F32) -> Iterator[Piece]:
-    """Choose the next token of one request and yield what it completes."""
+def _continue(session: Session, running: _Running, logits: F32) -> Piece:
+    """Choose the next token of one request, and what it completes."""
     request = running.request
     token = running.chain.choose(logits, running.n_generated)
     running.chain.accept(token)
     running.n_generated += 1
     reason: FinishReason | None = None
-    if token in session.model.tokenizer.end_tokens and not request.ignore_end:
+    if token in running.end_tokens:
         reason, text = "end", ""
     else:
         text = running.stops.push(running.text.push(token))
@@ -165,15 +175,13 @@ def _continue(session: Session, running: _Running, logits: F32) -> Iterator[Piec
             reason = "stop"
         elif request.max_tokens is not None and running.n_generated >= request.max_tokens:
             reason = "length"
-        elif len(session.tokens(running.index)) >= session.n_ctx and not _shift(session, running):
+        elif session.length(running.index) >= session.n_ctx and not _shift(session, running):
             reason = "context"
     if reason not in (None, "stop"):
         text += running.stops.flush(running.text.flush())
         reason = "stop" if running.stops.found else reason
-    running.done = reason is not None
-    running.pending = [] if running.done else [token]
     logprob, top = _logprobs(logits, token, request.logprobs)
-    yield Piece.of(
+    return Piece.of(
         text,
         token=token,
         sequence=running.index,

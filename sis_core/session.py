@@ -89,6 +89,10 @@ class Session:
         """A copy of the sequence's token ids."""
         return list(self._tokens.get(sequence, ()))
 
+    def length(self, sequence: int = 0) -> int:
+        """How many tokens the sequence holds."""
+        return len(self._tokens.get(sequence, ()))
+
     def feed(self, tokens: Iterable[int], sequence: int = 0, *, every: bool = False) -> F32:
         """Append tokens to one sequence; logits float32 ``(1, n_vocab)`` of the last, ``(k, n_vocab)`` of every one."""
         return self.step({sequence: list(tokens)}, every=every)[sequence]
@@ -125,31 +129,30 @@ class Session:
             want: logits, or hidden states after the output norm.
         """
         self._check_open()
-        parts = {sequence: self.valid(ids) for sequence, ids in tokens.items()}
         ids: list[int] = []
         positions: list[int] = []
         sequences: list[int] = []
-        rows_of: dict[int, list[int]] = {}
-        for sequence, part in parts.items():
+        parts: dict[int, list[int]] = {}
+        wanted: dict[int, range] = {}
+        for sequence, given in tokens.items():
+            part = parts[sequence] = self.valid(given)
             if not part:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
             self.check_room(len(part), sequence)
-            start, first = len(self._tokens.get(sequence, ())), len(ids)
+            start, first = self.length(sequence), len(ids)
             ids += part
             positions += range(start, start + len(part))
             sequences += [sequence] * len(part)
-            stop = len(ids)
-            wanted = {"none": range(0), "last": range(stop - 1, stop), "all": range(first, stop)}[outputs[sequence]]
-            if wanted:
-                rows_of[sequence] = list(wanted)
-        wanted_rows = [row for rows in rows_of.values() for row in rows]
-        values = self._run(Batch(ids, positions, sequences, wanted_rows, want)).values
+            if (asked := outputs[sequence]) != "none":
+                wanted[sequence] = range(first if asked == "all" else len(ids) - 1, len(ids))
+        rows = [row for part_rows in wanted.values() for row in part_rows]
+        values = self._run(Batch(ids, positions, sequences, rows, want)).values
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
         results, at = {}, 0
-        for sequence, rows in rows_of.items():
-            results[sequence] = values[at : at + len(rows)]
-            at += len(rows)
+        for sequence, part_rows in wanted.items():
+            results[sequence] = values[at : at + len(part_rows)]
+            at += len(part_rows)
         return results
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
@@ -164,9 +167,8 @@ class Session:
 
     def check_room(self, n: int, sequence: int = 0) -> None:
         """ContextError with both numbers when ``n`` more tokens do not fit into ``n_ctx``."""
-        have = len(self._tokens.get(sequence, ()))
-        if have + n > self.n_ctx:
-            raise self._too_long(have + n, sequence)
+        if (n := n + self.length(sequence)) > self.n_ctx:
+            raise self._too_long(n, sequence)
 
     def _too_long(self, n: int, sequence: int) -> ContextError:
         return ContextError(
@@ -184,7 +186,7 @@ class Session:
     def fork(self, source: int, target: int, n: int | None = None) -> None:
         """Let ``target`` begin with the first ``n`` tokens of ``source`` (all by default), sharing their memory."""
         self._check_open()
-        n = len(self._tokens.get(source, ())) if n is None else n
+        n = self.length(source) if n is None else n
         self._cache.fork(source, target, n)
         self._tokens[target] = self._tokens.get(source, [])[:n]
 
@@ -271,6 +273,8 @@ class Session:
         """The ids as a list; one outside the vocabulary is a BackendError, or clamped under ``degrade``."""
         ids = list(map(operator.index, tokens))
         n_vocab = self.model.config.n_vocab
+        if not ids or (min(ids) >= 0 and max(ids) < n_vocab):
+            return ids
         for i, token in enumerate(ids):
             if not 0 <= token < n_vocab:
                 if self.on_error != "degrade":

@@ -51,13 +51,14 @@ class Batch:
 
     def __attrs_post_init__(self) -> None:
         given = self.hidden if self.tokens is None else self.tokens
-        lengths = [len(given) if given is not None else -1, len(self.positions), len(self.sequences)]
-        if not lengths[0] == lengths[1] == lengths[2] or not self.n:
-            raise BackendError(f"tokens, positions and sequences have lengths {sorted(set(lengths))}", where="batch")
+        n, n_given, n_sequences = self.n, -1 if given is None else len(given), len(self.sequences)
+        if not n_given == n == n_sequences or not n:
+            lengths = {n_given, n, n_sequences}
+            raise BackendError(f"tokens, positions and sequences have lengths {sorted(lengths)}", where="batch")
         if len(self.outputs):
             least, most = extremes(self.outputs)
-            if least < 0 or most >= self.n:
-                raise BackendError(f"an output row is outside the {self.n} rows of the step", where="batch")
+            if least < 0 or most >= n:
+                raise BackendError(f"an output row is outside the {n} rows of the step", where="batch")
 
     @property
     def n(self) -> int:

@@ -19,6 +19,8 @@ class StopFilter:
 
     def push(self, text: str) -> str:
         """Text that certainly belongs to the output. When several stops appear, the earliest ends the text."""
+        if not self._stops:
+            return text
         self._held += text
         places = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if places:
