@@ -178,6 +178,8 @@ class Chain(SamplerState):
 
     def __init__(self, states: Sequence[tuple[str, SamplerState]], seed: int) -> None:
         self._states, self.seed = list(states), seed
+        # Asked once: whether something is an instance of an abstract class takes long to tell.
+        self._kept = [state.kept if isinstance(state, Truncation) else None for _, state in states]
 
     @classmethod
     def start(cls, samplers: Sequence[Sampler], context: SamplerContext) -> Chain:
@@ -201,11 +203,10 @@ class Chain(SamplerState):
         """The ids that may still be chosen, or None for all, and their values; ``logits`` are left as they are."""
         ids: Ids | None = None
         values = logits
-        for name, state in self._states:
+        for (name, state), choose in zip(self._states, self._kept, strict=True):
             try:
-                if isinstance(state, Truncation):
-                    kept = state.kept(values)
-                    if kept is None:
+                if choose is not None:
+                    if (kept := choose(values)) is None:
                         continue
                     if kept.dtype.kind != "i":
                         raise TypeError(f"kept gave {kept.dtype}, not indices")

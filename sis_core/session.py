@@ -138,10 +138,12 @@ class Session:
             part = parts[sequence] = self.valid(given)
             if not part:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
-            self.check_room(len(part), sequence)
-            start, first = self.length(sequence), len(ids)
+            start, first = len(self._tokens.get(sequence, ())), len(ids)
+            stop = start + len(part)
+            if stop > self.n_ctx:
+                raise self._too_long(stop, sequence)
             ids += part
-            positions += range(start, start + len(part))
+            positions += range(start, stop)
             sequences += [sequence] * len(part)
             if (asked := outputs[sequence]) != "none":
                 wanted[sequence] = range(first if asked == "all" else len(ids) - 1, len(ids))

@@ -29,6 +29,7 @@ class TextTokenizer:
         self.space_prefix = space_prefix
         self._kinds = specials.kinds
         self._partition = Partition(vocabulary, specials)
+        self._seen: dict[int, bytes] = {}  # of plain tokens that were spelt before: a text has few different ones
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; TokenizerError for a lone surrogate, a byte that no token has, or too long a text."""
@@ -56,13 +57,16 @@ class TextTokenizer:
 
     def token_bytes(self, token: int, *, skip_special: bool = True) -> bytes:
         """The bytes that a token adds to a running text; TokenizerError for an id out of range."""
+        if (seen := self._seen.get(token)) is not None:
+            return seen
         self._check_token(token)
         kind = self._kinds[token]
         if kind in HIDDEN:
             return b"" if skip_special else self.vocabulary.raw(token)
         if kind == Kind.BYTE and (byte := BYTE_TOKEN.fullmatch(self.vocabulary.texts[token])):
             return bytes([int(byte[1], 16)])
-        return self._plain_bytes(token)
+        raw = self._seen[token] = self._plain_bytes(token)
+        return raw
 
     def token_text(self, token: int) -> str:
         """The token as the vocabulary spells it; U+FFFD for what is not UTF-8."""
