@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, F64, Ids
+from sis_core.sampler import highest
 
 BLOCKS = 64
 FIRST = 128  # how many candidates `nucleus` looks at first
-SORTED = 2048  # how few it sorts
+SORTED = 2048  # how few are sorted
 BUCKETS = 4096
 
 
@@ -44,9 +45,9 @@ def relative_weights(logits: F32) -> tuple[F32, float]:
 
     float32, because a float64 pass over a vocabulary costs several times more; the sum is float64.
     """
-    weights = logits - logits.max()
+    weights = logits - np.float32(highest(logits))
     np.exp(weights, out=weights)
-    return weights, float(weights.sum(dtype=np.float64))
+    return weights, float(np.add.reduce(weights, dtype=np.float64))
 
 
 def descending(values: F32) -> Ids:
@@ -63,17 +64,15 @@ def largest(values: F32, k: int) -> Ids:
     n = len(values)
     if k >= n:
         return np.arange(n)
+    if n <= SORTED:
+        return np.sort(descending(values)[:k])
     n_groups = n // BLOCKS
     if n_groups >= 4 * k:
         maxima = values[: BLOCKS * n_groups].reshape(BLOCKS, n_groups).max(0)
-        bound = np.partition(maxima, n_groups - k)[n_groups - k]
-        few = at_least(values, bound)
-        return few[_largest(values[few], k)] if len(few) > k else few
-    return _largest(values, k)
-
-
-def _largest(values: F32, k: int) -> Ids:
-    edge = float(np.partition(values, len(values) - k)[len(values) - k])
+        few = at_least(values, np.partition(maxima, n_groups - k)[n_groups - k])
+        if len(few) < n:
+            return few[largest(values[few], k)]
+    edge = float(np.partition(values, n - k)[n - k])
     found = at_least(values, edge)
     if len(found) == k:
         return found

@@ -7,7 +7,7 @@ import math
 from attrs import frozen
 
 from sis_core.arrays import F32, Ids
-from sis_core.sampler import Truncation, number_option
+from sis_core.sampler import Truncation, highest, number_option
 from sis_samplers.candidates import at_least
 
 
@@ -25,4 +25,4 @@ class MinP(Truncation):
     min_p: float = number_option(0.05, low=0, high=1, help="least probability, as a part of the likeliest token's")
 
     def kept(self, logits: F32) -> Ids | None:
-        return at_least(logits, float(logits.max()) + math.log(self.min_p)) if self.min_p > 0 else None
+        return at_least(logits, highest(logits) + math.log(self.min_p)) if self.min_p > 0 else None

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.sampler import Filter, keep, number_option
+from sis_core.sampler import Filter, highest, keep, number_option
 from sis_samplers.candidates import likeliest
 
 TINY = float(np.finfo(np.float32).tiny)
@@ -31,7 +31,7 @@ class Temperature(Filter):
         if self.temperature < TINY:
             keep(logits, likeliest(logits))
             return
-        top = float(logits.max())
+        top = highest(logits)
         if abs(top) / self.temperature > 1e30:  # a quotient could be infinite: count from the top instead
             logits -= np.float32(top)
         with np.errstate(over="ignore"):
