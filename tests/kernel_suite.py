@@ -37,6 +37,7 @@ from sis_core.native.program import Program, Rotations
 from sis_core.native.runner import Runner
 from sis_core.native.weights import Store
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
+from sis_core.reference.embedding import BoundEmbedding
 from sis_core.step import Batch, Plan
 from sis_core.testing import check_backend
 from sis_core.testing.networks import VARIANTS, Variant, random_network, with_format
@@ -324,6 +325,16 @@ class KernelSuite:
         np.testing.assert_allclose(found, wanted[rows], rtol=1e-6, atol=1e-7)
         twice = taken(backend.library(), weight, rows, by_position=True)
         np.testing.assert_allclose(twice, 2 * wanted[rows], rtol=1e-6, atol=1e-7)
+
+    def test_hidden_states_go_in_after_the_embedding(self, backend: NativeBackend) -> None:
+        ids = [3, 1, 4, 1, 5]
+        for variant in self.variants:
+            network = random_network(variant)
+            forward = bind(network, [backend], BackendOptions())
+            wanted = forward.step(Batch.of(ids, outputs=range(5)), forward.new_cache("f32", 32)).values
+            given = Batch(None, range(5), [0] * 5, range(5), hidden=BoundEmbedding(network)(Batch.of(ids)))
+            found = forward.step(given, forward.new_cache("f32", 32)).values
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3, err_msg=variant.name)
 
     def test_every_network(self, backend: NativeBackend) -> None:
         check_backend(backend, kv_types=self.kv_types)

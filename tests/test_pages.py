@@ -99,3 +99,19 @@ def test_truncating_past_the_end_is_refused() -> None:
 def test_sharing_more_than_there_is_is_refused() -> None:
     with pytest.raises(ContextError, match="sequence 0: cannot share 1 tokens of 0"):
         PageTable(2).fork(0, 1, 1)
+
+
+def test_a_copy_that_fails_leaves_the_table_as_it_was() -> None:
+    table = PageTable(3, PAGE)
+    with table.reserve(Batch.of([0] * 6)):
+        pass
+    table.fork(0, 1, 5)
+
+    def copy_page(source: int, target: int) -> None:
+        raise StepError
+
+    for sequence in (0, 1):
+        before = table.pages(sequence), table.length(sequence), table.n_used
+        with pytest.raises(StepError), table.reserve(Batch.of([0], position=before[1], sequence=sequence), copy_page):
+            raise AssertionError("the step ran")
+        assert (table.pages(sequence), table.length(sequence), table.n_used) == before

@@ -92,7 +92,10 @@ class NativeForward:
             hidden = self._given(batch)
         else:
             self._embedding.check(batch)
-            tokens, hidden = (batch.tokens, None) if self._tables else (None, self._embedding(batch))
+            if self._tables:
+                tokens = batch.tokens
+            else:
+                hidden = self._embedding(batch)
         program = self._logits if batch.want == "logits" else self._hidden
         started = perf_counter()
         with cache.reserve(batch) as plan:

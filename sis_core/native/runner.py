@@ -34,7 +34,7 @@ class Runner:
         self.library, self.rotations, self.n_threads = library, rotations, n_threads
         self._cpus = None if cpus is None else np.array(cpus, np.int32)
         self.invariant = invariant
-        self._idle: list[_Desk] = []  # several threads take and give back: a list's pop and append are atomic
+        self._idle: list[_Scratch] = []  # several threads take and give back: a list's pop and append are atomic
 
     def run(
         self,
@@ -53,8 +53,8 @@ class Runner:
             outputs: the rows to give out ``(k,)``; None for all.
             kv: the address of a `abi.KV` for each layer with state.
         """
-        desk = self._take()
-        step = desk.step
+        scratch = self._take()
+        step = scratch.step
         if tokens is not None:
             entry, n = program.address, len(tokens)
             step.tokens, step.hidden = address(tokens), None
@@ -68,31 +68,31 @@ class Runner:
         step.outputs = None if outputs is None else address(outputs)
         step.positions, step.slots, step.page_size = address(plan.positions), address(plan.slots), plan.page_size
         step.kv, step.kv_type = kv, abi.KV_TYPES[kv_type]
-        rotations = self.rotations.tables(desk.place(plan))
+        rotations = self.rotations.tables(scratch.place(plan))
         step.rotations = rotations.address
         try:
-            code = self.library.run(entry, desk.address)
+            code = self.library.run(entry, scratch.address)
             if code == abi.NO_ROOM:
-                desk.grow(self.library.workspace(entry, desk.address))
-                code = self.library.run(entry, desk.address)
+                scratch.grow(self.library.workspace(entry, scratch.address))
+                code = self.library.run(entry, scratch.address)
         finally:
-            self._give_back(desk)
+            self._give_back(scratch)
         if code:
             raise BackendError(f"a kernel of a format plugin failed with code {code}", where="step")
         return out
 
-    def _take(self) -> _Desk:
+    def _take(self) -> _Scratch:
         try:
             return self._idle.pop()
         except IndexError:
-            return _Desk(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
+            return _Scratch(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
 
-    def _give_back(self, desk: _Desk) -> None:
+    def _give_back(self, scratch: _Scratch) -> None:
         if len(self._idle) < MAX_IDLE:
-            self._idle.append(desk)
+            self._idle.append(scratch)
 
 
-class _Desk:
+class _Scratch:
     """The record of a step, and the memory that it works in. A step fills in what differs from the last one."""
 
     def __init__(self, n_threads: int, flags: int, cpus: I32 | None) -> None:
@@ -117,6 +117,6 @@ class _Desk:
 
     def grow(self, n_bytes: int) -> None:
         """Take a larger workspace."""
-        self._workspace = None  # gone before the next takes its memory
+        self.step.workspace_bytes, self._workspace = 0, None  # gone before the next takes its memory
         self._workspace = aligned(n_bytes)
         self.step.workspace, self.step.workspace_bytes = address(self._workspace), n_bytes
