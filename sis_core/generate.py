@@ -115,14 +115,13 @@ def run(session: Session, requests: Sequence[Request]) -> Iterator[Piece]:
         ContextError: a prompt is longer than ``n_ctx`` (before anything runs), unless its policy is ``shift``.
     """
     running: list[_Running] = []
-    pending: dict[int, list[int]] = {}  # ids that the session does not have yet: the prompt, then a token a step
+    pending: dict[int, Sequence[int]] = {}  # ids that the session does not have yet: the prompt, then a token a step
     for index, request in enumerate(requests):
         prompt = _prompt(session, index, request)
         running.append(_start(session, index, request, prompt))
         pending[index] = prompt
     while pending:
-        # Those with the least to feed go first, so that a long prompt never holds up a text that is decoding.
-        chosen, pending = take_chunk(dict(sorted(pending.items(), key=lambda item: (len(item[1]), item[0]))))
+        chosen, pending = take_chunk(pending)
         outputs: dict[int, Outputs] = {index: "none" if index in pending else "last" for index in chosen}
         for index, logits in session.advance(chosen, outputs).items():
             piece = _continue(session, running[index], logits[-1])

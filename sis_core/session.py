@@ -106,7 +106,7 @@ class Session:
         Raises:
             ContextError: a sequence would grow past ``n_ctx``; nothing was run.
         """
-        pending = {sequence: list(ids) for sequence, ids in tokens.items()}
+        pending: dict[int, Sequence[int]] = {sequence: list(ids) for sequence, ids in tokens.items()}
         for sequence, ids in pending.items():
             self.check_room(len(ids), sequence)
         results: dict[int, list[F32]] = {sequence: [] for sequence in pending}
@@ -159,7 +159,7 @@ class Session:
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
         """Append tokens and return the hidden state after the output norm, float32 ``(k, n_embd)``, of every one."""
-        pending = {sequence: list(tokens)}
+        pending: dict[int, Sequence[int]] = {sequence: list(tokens)}
         self.check_room(len(pending[sequence]), sequence)
         parts = []
         while pending:
@@ -330,16 +330,22 @@ def n_common(first: Sequence[int], second: Sequence[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def take_chunk(pending: Mapping[int, Sequence[int]]) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """Split what sequences wait for into one step of at most `CHUNK` rows, in order, and what is left after it."""
-    chosen: dict[int, list[int]] = {}
-    rest: dict[int, list[int]] = {}
+def take_chunk(pending: Mapping[int, Sequence[int]]) -> tuple[Mapping[int, Sequence[int]], dict[int, Sequence[int]]]:
+    """Split what sequences wait for into one step of at most `CHUNK` rows, and what is left after it.
+
+    Where not all of it fits, those with the least to feed go first, so that a long prompt never holds up a text that is
+    decoding.
+    """
+    if sum(map(len, pending.values())) <= CHUNK:
+        return pending, {}
+    chosen: dict[int, Sequence[int]] = {}
+    rest: dict[int, Sequence[int]] = {}
     room = CHUNK
-    for sequence, ids in pending.items():
-        part = list(ids[:room])
+    for sequence, ids in sorted(pending.items(), key=lambda item: len(item[1])):
+        part = ids[:room]
         room -= len(part)
         if part or not ids:
             chosen[sequence] = part
         if len(part) < len(ids):
-            rest[sequence] = list(ids[len(part) :])
+            rest[sequence] = ids[len(part) :]
     return chosen, rest

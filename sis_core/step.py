@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from attrs import field, frozen
@@ -82,8 +82,7 @@ class Batch:
         return cls(tokens, np.arange(position, position + n), np.full(n, sequence), rows)
 
 
-@frozen(eq=False)
-class Output:
+class Output(NamedTuple):
     """Result of a step: float32 ``(k, n_vocab)`` logits or ``(k, n_embd)`` hidden states, row by row of ``outputs``."""
 
     values: F32
@@ -142,8 +141,7 @@ class Linear(Protocol):
     def __call__(self, x: F32) -> F32: ...
 
 
-@frozen(eq=False)
-class Group:
+class Group(NamedTuple):
     """The rows of one sequence within a step.
 
     Attributes:
@@ -157,8 +155,7 @@ class Group:
     length: int
 
 
-@frozen(eq=False)
-class Plan:
+class Plan(NamedTuple):
     """Where a step's keys and values go and what each row may see: computed once, read by every layer.
 
     Attributes:
