@@ -6,8 +6,8 @@
  *   3. an object, struct sis_linear, with arithmetic of its own.
  *
  * Every structure here has natural alignment and only types of fixed size, so that Python can mirror it; a test
- * compares the two. Whoever passes an address keeps what lies there alive. No function checks its arguments: Python
- * does, before it gives an address away, so that nothing here can fail half way. */
+ * compares the two. Whoever passes an address keeps what lies there alive. No function checks its arguments, but for the
+ * size of a workspace: Python does, before it gives an address away, so that nothing here can fail half way. */
 #ifndef SIS_ABI_H
 #define SIS_ABI_H
 
