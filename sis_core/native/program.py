@@ -95,6 +95,9 @@ def _table(rope: Rope, length: int) -> tuple[F32, F32]:
     )
 
 
+INNER = ("inner 0", "inner 1")  # registers within an attention or a feed-forward: never both at once
+
+
 class Program:
     """The ops of some blocks, and of the head where they reach it. Register 0 holds what comes in."""
 
@@ -286,7 +289,7 @@ class Program:
             raise Unsupported(f"{op.out.weight!r} after heads of {v_dim} values")
         if (op.window is not None and op.window < 1) or op.softcap == 0:
             raise Unsupported(f"a window of {op.window} or a cap of {op.softcap}")
-        qkv = self._register("qkv", n_q + n_k + n_v)
+        qkv = self._register(INNER[0], n_q + n_k + n_v)
         self._linears(src, 0, [(op.q, qkv, 0, False), (op.k, qkv, n_q, False), (op.v, qkv, n_q + n_k, False)])
         parts = ((op.q_norm, 0, op.n_head), (op.k_norm, n_q, op.n_head_kv))
         for norm, at, count in parts:
@@ -302,7 +305,7 @@ class Program:
                 )  # fmt: skip
         heads = {"n_head": op.n_head, "n_head_kv": op.n_head_kv, "k_dim": k_dim, "v_dim": v_dim, "layer": self._layer}
         self._emit(abi.STORE, src=qkv, src2=qkv, src_at=n_q, src2_at=n_q + n_k, **heads)
-        mixed = self._register("mixed", op.n_head * v_dim)
+        mixed = self._register(INNER[1], op.n_head * v_dim)
         self._emit(
             abi.ATTEND, src=qkv, dst=mixed, window=op.window or 0, scale=op.scale, cap=op.softcap or 0.0, **heads
         )
@@ -314,10 +317,10 @@ class Program:
         n = op.up.weight.n_rows
         if op.down.weight.n_cols != n or (op.gate and op.gate.weight.n_rows != n):
             raise Unsupported(f"{op.down.weight!r} after {op.up.weight!r}")
-        up = self._register("up", n)
+        up = self._register(INNER[0], n)
         values = {"src": up, "dst": up, "width": n, "activation": abi.ACTIVATIONS[op.activation]}
         if op.gate:
-            gate = self._register("gate", n)
+            gate = self._register(INNER[1], n)
             self._linears(src, 0, [(op.gate, gate, 0, False), (op.up, up, 0, False)])
             self._emit(abi.ACT, **(values | {"src": gate, "src2": up, "flags": abi.GATED}))
         else:
