@@ -115,7 +115,9 @@ struct kernels {
     /* A tile of n rows, each of n_blocks blocks of a format; what n rows do not fill is zero already. */
     void (*pack)(uint32_t format, const uint8_t *rows, size_t stride, uint32_t n, size_t n_blocks, uint8_t *out);
     uint32_t max_rows;
-    /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m]. */
+    int halves; /* F16 weights are multiplied with activations in half precision */
+    /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m], which sets with `halves` let
+     * m floats and the halves [k][m] follow. */
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
     tile_fn tile[SIS_DECODED];
@@ -140,6 +142,12 @@ struct kernels {
 };
 
 const struct kernels *sis_kernels(void); /* dispatch.c of each plugin */
+
+/* Floats of a row of k activations, as prepare_float writes it. */
+static inline size_t sis_float_row(const struct kernels *kernels, size_t k)
+{
+    return kernels->halves ? k + 1 + (k + 1) / 2 : k;
+}
 
 /* The size of the next group when `rows` are left. */
 static inline uint32_t sis_group_rows(uint64_t rows, uint32_t max_rows)

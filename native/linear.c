@@ -125,35 +125,40 @@ static void decoded_unit(const struct run *run, const struct sis_op *op, uint32_
     }
 }
 
-static void linear_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
-                        uint32_t member)
+/* The activations of a group as tile functions read them. */
+static const void *prepared(const struct run *run, const struct sis_weight *w, const struct group_of_rows *g)
+{
+    if (form_of(w) == SIS_FLOAT) return run->floats + g->first * sis_float_row(run->kernels, w->n_cols);
+    return run->q8 + g->first * (w->n_cols / BLOCK);
+}
+
+/* `n` units of the same linear, the first of which is `unit`. */
+static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, uint32_t log,
+                         int gathered, uint32_t member)
 {
     const struct sis_weight *w = op->weight;
     float acc[MAX_GROUP * TILE] __attribute__((aligned(64)));
     const size_t k = w->n_cols, bytes = sis_one_tile_bytes(w->format, k), n_tiles = (w->n_rows + TILE - 1) / TILE;
-    const int is_float = form_of(w) == SIS_FLOAT;
     const tile_fn tile_of = run->kernels->tile[w->format];
-    size_t t = (size_t)unit << log, stop = t + (1u << log) < n_tiles ? t + (1u << log) : n_tiles;
+    const size_t t = (size_t)unit << log, end = (size_t)(unit + n) << log, stop = end < n_tiles ? end : n_tiles;
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
-    /* Packed: all tiles of the unit for each group of rows, so that the rows stay in the first-level cache. Raw: all
+    /* Packed: all tiles of the units for each group of rows, so that the rows stay in the first-level cache. Raw: all
      * groups for each tile, which is made once. */
     if (w->raw) {
-        for (; t < stop; t++) {
-            sis_pack_tile(w, t, scratch, NULL);
+        for (size_t j = t; j < stop; j++) {
+            sis_pack_tile(w, j, scratch, NULL);
             for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
                 const struct group_of_rows *g = &run->groups[gathered][i];
-                const void *x = is_float ? (const void *)(run->floats + g->first * k)
-                                         : (const void *)(run->q8 + g->first * (k / BLOCK));
+                const void *x = prepared(run, w, g);
                 tile_of(scratch, x, g->m, k, acc);
-                write_tile(run, op, g, t * TILE, tile_rows(w, t), acc);
+                write_tile(run, op, g, j * TILE, tile_rows(w, j), acc);
             }
         }
         return;
     }
     for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
         const struct group_of_rows *g = &run->groups[gathered][i];
-        const void *x = is_float ? (const void *)(run->floats + g->first * k)
-                                 : (const void *)(run->q8 + g->first * (k / BLOCK));
+        const void *x = prepared(run, w, g);
         for (size_t j = t; j < stop; j++) {
             tile_of(w->tiles + j * bytes, x, g->m, k, acc);
             write_tile(run, op, g, j * TILE, tile_rows(w, j), acc);
@@ -194,12 +199,17 @@ void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t l
 {
     const uint32_t log = log_tiles(run, gathered), n = phase_units(run, first, last, log, gathered);
     for (uint32_t claimed, end; (claimed = team_claim_some(team, member, n, log == 0, &end)) < n;)
-        for (; claimed < end; claimed++) {
+        for (uint32_t some; claimed < end; claimed += some) {
             uint32_t unit = claimed;
             const struct sis_op *op = linear_of(run, first, log, gathered, &unit);
+            some = 1;
             if (op->weight->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
             else if (is_many(run, op, gathered)) many_unit(run, op, unit, log, gathered, member);
             else if (op->weight->format == SIS_DECODED) decoded_unit(run, op, unit, log, gathered, member);
-            else linear_unit(run, op, unit, log, gathered, member);
+            else {
+                const uint32_t left = tile_units(op, log) - unit;
+                some = left < end - claimed ? left : end - claimed;
+                packed_units(run, op, unit, some, log, gathered, member);
+            }
         }
 }

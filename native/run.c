@@ -4,7 +4,7 @@
 #include <string.h>
 
 struct sizes {
-    size_t rows, widest_q8, widest_float, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts, total;
+    size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts, total;
 };
 
 static void raise_to(size_t *most, size_t value)
@@ -21,7 +21,7 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
         const struct sis_op *op = &p->ops[i];
         if (op->kind == SIS_OP_PREPARE) {
             if (op->flags & SIS_Q8) raise_to(&s.widest_q8, op->width);
-            if (op->flags & SIS_FLOAT) raise_to(&s.widest_float, op->width);
+            if (op->flags & SIS_FLOAT) raise_to(&s.float_row, sis_float_row(sis_kernels(), op->width));
             uint32_t at_once = many ? op->flags & many->forms : 0;
             for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
                 if (!(at_once & form)) continue;
@@ -39,7 +39,7 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     }
     s.scratch = s.many_scratch + s.raw_scratch;
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
-    s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.widest_float * 4) + s.many_q8 + s.many_floats +
+    s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
               up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
               s.scratch * step->n_threads + 64;
     return s;
@@ -133,7 +133,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     run.q8 = (struct q8_block *)(void *)p;
     p += up(sizes.rows * sizes.widest_q8 * 2);
     run.floats = (float *)(void *)p;
-    p += up(sizes.rows * sizes.widest_float * 4);
+    p += up(sizes.rows * sizes.float_row * 4);
     run.many_q8 = p;
     p += sizes.many_q8;
     run.many_floats = p;

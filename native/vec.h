@@ -149,6 +149,9 @@ INLINE vf v_dot(vf acc, vi w, uint32_t x) { return (void)w, (void)x, acc; }
 INLINE void v_store_bfloat(uint16_t *p, vf v) { (void)p, (void)v; }
 #endif
 
+/* Where an instruction adds products of halves in 32 bits, the including file defines V_HAS_HALVES, prepare_halves and
+ * tile_f16: F16 weights are then multiplied with activations in half precision. */
+
 INLINE vf v_load_bytes(const int8_t *p)
 {
     typedef int8_t vb __attribute__((vector_size(VL)));

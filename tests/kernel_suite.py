@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import sis_kquants
 import sis_q4_0
@@ -100,6 +101,12 @@ def rounded(x: F32) -> F32:
     scale = np.abs(blocks).max(-1, keepdims=True) / np.float32(127)
     inverse = np.divide(np.float32(1), scale, where=scale > 0, out=np.zeros_like(scale))
     return (np.rint(blocks * inverse) * scale).reshape(x.shape)
+
+
+def in_halves(x: F32) -> F32:
+    """Activations in half precision, in units of the power of two that brings a row's largest below 2^15."""
+    _, exponent = np.frexp(np.abs(x).max(-1, keepdims=True))
+    return np.ldexp(np.ldexp(x, 15 - exponent).astype(np.float16).astype(np.float32), exponent - 15)
 
 
 class Plain(QuantFormat):
@@ -220,10 +227,20 @@ class KernelSuite:
     Attributes:
         variants: the networks of tests that are about steps and threads.
         kv_types: the types of cache that every network is tested with.
+        halves: the rungs that multiply F16 weights with activations in half precision.
     """
 
     variants: ClassVar[Sequence[Variant]] = VARIANTS
     kv_types: ClassVar[Sequence[str]] = ("f32", "f16")
+    halves: ClassVar[Sequence[str]] = ()
+
+    def product(self, backend: NativeBackend, weight: Weight, x: F32) -> npt.NDArray[np.float64]:
+        """The exact product with activations as the backend's kernels see them."""
+        if weight.format.name in QUANTIZED:
+            x = rounded(x)
+        elif weight.format.name == "F16" and backend.library().isa_name in self.halves:
+            x = in_halves(x)
+        return x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
 
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
     @pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
@@ -235,8 +252,7 @@ class KernelSuite:
             assert linear is not None
             x = random.standard_normal((31, n_cols)).astype(np.float32)
             x[:, :32] = 0  # a block of zeros has no scale
-            seen = rounded(x) if name in QUANTIZED else x
-            wanted = seen.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+            wanted = self.product(backend, weight, x)
             whole = linear(x)
             assert np.abs(whole - wanted).max() <= 3e-6 * np.abs(wanted).max(), (n_rows, n_cols)
             for n in (1, 2, 3, 4, 5, 7, 12, 13):  # a row's result does not depend on its neighbours
@@ -251,7 +267,26 @@ class KernelSuite:
         x = random.standard_normal((5, n_cols)).astype(np.float32)
         linear = backend.linear(weight, BackendOptions())
         assert linear is not None
-        np.testing.assert_allclose(linear(x), x @ weight.dequantize().T, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(linear(x), self.product(backend, weight, x), rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize("name", ["F32", "F16", "BF16", *QUANTIZED])
+    def test_activations_of_any_size(self, backend: NativeBackend, name: str) -> None:
+        format, random = FORMATS[name], np.random.default_rng(8)
+        weight = weight_of(format, random_rows(format, 20, 256, random), 256)
+        linear = backend.linear(weight, BackendOptions())
+        assert linear is not None
+        x = random.standard_normal((3, 256)).astype(np.float32)
+        x[1] = 0
+        usual = linear(x)
+        assert not usual[1].any()
+        for size in (1e6, 1e30, 1e-30):
+            wanted = self.product(backend, weight, x * np.float32(size))
+            assert np.abs(linear(x * np.float32(size)) - wanted).max() <= 3e-6 * np.abs(wanted).max(), size
+        for power in (np.float32(2**20), np.float32(2**-60)):
+            assert np.array_equal(linear(x * power), usual * power)
+        x[:, 7] = 1e6  # beside it all others are small
+        wanted = self.product(backend, weight, x)
+        assert np.abs(linear(x) - wanted).max() <= 3e-6 * np.abs(wanted).max()
 
     @pytest.mark.parametrize("name", ["F16", *QUANTIZED])
     @pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
@@ -265,7 +300,7 @@ class KernelSuite:
         x = random.standard_normal((3, 512)).astype(np.float32)
         linear = backend.linear(weight, BackendOptions(pack=pack))
         assert linear is not None
-        wanted = (rounded(x) if name in QUANTIZED else x).astype(np.float64) @ weight.dequantize().astype(np.float64).T
+        wanted = self.product(backend, weight, x)
         assert np.abs(linear(x) - wanted).max() <= 3e-6 * np.abs(wanted).max()
 
     @pytest.mark.parametrize("name", QUANTIZED)

@@ -23,7 +23,7 @@ sis_neon = pytest.importorskip("sis_neon", reason="sis-neon is not installed")
 from sis_neon.backend import NeonBackend  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-ISAS = ("portable", "neon", "neon_dotprod", "neon_i8mm")
+ISAS = ("portable", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
 BEST = os.environ.get("SIS_TEST_BEST")  # under emulation, the best rung of the processor
 REASON = NeonBackend().idle_reason()
 needs_arm = pytest.mark.skipif(REASON is not None, reason=f"the neon backend is idle: {REASON}")
@@ -35,6 +35,7 @@ backend = on_each_rung(NeonBackend, ISAS)
 class TestKernels(KernelSuite):
     """Each against the codecs and the reference."""
 
+    halves = ("neon_fhm", "neon_i8mm")
     if BEST:  # emulation is slow
         variants = VARIANTS[::3]
         kv_types = ("f16",)
@@ -47,7 +48,7 @@ def test_only_what_the_machine_has_can_be_forced(isa: str, tmp_path: Path) -> No
     (tmp_path / isa).mkdir()
     library = load(NeonBackend, isa, tmp_path / isa)
     if isa not in ISAS:
-        expected = best, "SIS_ISA is not one of portable, neon, neon_dotprod, neon_i8mm"
+        expected = best, "SIS_ISA is not one of portable, neon, neon_dotprod, neon_fhm, neon_i8mm"
     elif ISAS.index(isa) > ISAS.index(best):
         expected = best, "SIS_ISA names instructions that this machine does not have"
     else:

@@ -1,7 +1,9 @@
-/* NEON with smmla (FEAT_I8MM): two rows of weights times two rows of activations, eight columns at once. A single row
+/* NEON with fmlal and smmla (FEAT_I8MM): two rows of weights times two rows of activations, eight columns at once. A single row
  * would waste half of each product, so it is multiplied by sdot. */
+#define V_HAS_HALVES
 #include "neon_vec.h"
 #include "over_vec.inc"
+#include "halves.inc"
 #include "sdot.inc"
 #include "row_tiles.inc"
 
