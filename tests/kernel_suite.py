@@ -39,6 +39,7 @@ from sis_core.native.runner import Runner
 from sis_core.native.weights import Store
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
 from sis_core.reference.embedding import BoundEmbedding
+from sis_core.registry import Registry
 from sis_core.step import Batch, Plan
 from sis_core.testing import check_backend
 from sis_core.testing.networks import VARIANTS, Variant, random_network, with_format
@@ -61,7 +62,13 @@ def load(kind: type[NativeBackend], isa: str, folder: Path) -> Library:
         return Library(copy)
 
 
-def on_each_rung(kind: type[NativeBackend], isas: tuple[str, ...]) -> Any:
+def kind_of_this_machine() -> type[NativeBackend] | None:
+    """The native backend that works here."""
+    found = Registry.load().records("backends")
+    return next((type(b) for b in found if isinstance(b, NativeBackend) and b.idle_reason() is None), None)
+
+
+def on_each_rung(kind: type[NativeBackend], isas: Sequence[str]) -> Any:
     """A fixture: the backend on one rung after the other; rungs that this machine lacks are skipped."""
 
     @pytest.fixture(scope="module", params=isas)

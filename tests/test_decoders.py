@@ -3,51 +3,32 @@
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
-from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
+from kernel_suite import kind_of_this_machine, on_each_rung
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions
-from sis_core.native import Library, NativeBackend, abi
+from sis_core.native import NativeBackend, abi
 from sis_core.native.library import address
 from sis_core.native.weights import Store
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.testing import check_backend
 
-ISAS = ("portable", "avx2", "avx512_vnni") if platform.machine() in ("x86_64", "AMD64") else ("portable", "neon")
+ISAS = {"x86": ("portable", "avx2", "avx512_vnni"), "neon": ("portable", "neon", "neon_dotprod", "neon_i8mm")}
 FORMATS = {"Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "IQ4_NL": (0,), "Q5_K": (0, 2)}  # where the scales lie
 REGISTRY = Registry.load()
-NATIVE = [b for b in REGISTRY.records("backends") if isinstance(b, NativeBackend) and b.idle_reason() is None]
-pytestmark = pytest.mark.skipif(not NATIVE, reason="no native backend works on this machine")
+KIND = kind_of_this_machine()
+if KIND is None:
+    pytest.skip("no native backend works on this machine", allow_module_level=True)
+backend = on_each_rung(KIND, ISAS[KIND.name])
 
 DECODE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", params=ISAS)
-def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NativeBackend:
-    """The backend with one instruction set: a copy of the library, which looks at SIS_ISA when it is loaded."""
-    kind = type(NATIVE[0])
-    copy = tmp_path_factory.mktemp("library") / Path(kind().library().path).name
-    shutil.copy(kind().library().path, copy)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIS_ISA", request.param)
-        library = Library(copy)
-    if library.isa_name != request.param:
-        pytest.skip(library.isa_reason)
-
-    class Forced(kind):  # type: ignore[misc,valid-type]
-        def library(self) -> Library:
-            return library
-
-    return Forced()
 
 
 def format_of(name: str) -> QuantFormat:

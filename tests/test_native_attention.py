@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kernel_suite import kind_of_this_machine, on_each_rung
 
 from sis_core.arrays import F32, F64, U8
 from sis_core.backend import BackendOptions, bind
 from sis_core.block import KV
 from sis_core.errors import BackendError
 from sis_core.kv import KV_TYPES
-from sis_core.native import Library, abi
+from sis_core.native import NativeBackend, abi
 from sis_core.native.cache import NativeKV
 from sis_core.native.library import address
 from sis_core.native.memory import aligned
@@ -29,12 +29,14 @@ from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.networks import VARIANTS, random_network
 
-sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
-from sis_x86.backend import X86Backend  # noqa: E402
-
-REASON = X86Backend().idle_reason()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the x86 backend is idle: {REASON}")
-ISAS = ("portable", "avx2", "avx512_vnni", "avx512_bf16")
+ISAS = {
+    "x86": ("portable", "avx2", "avx512_vnni", "avx512_bf16"),
+    "neon": ("portable", "neon", "neon_dotprod", "neon_i8mm"),
+}
+KIND = kind_of_this_machine()
+if KIND is None:
+    pytest.skip("no native backend works on this machine", allow_module_level=True)
+backend = on_each_rung(KIND, ISAS[KIND.name])
 TYPES = tuple(abi.KV_TYPES)
 PAGE = 32
 Q8_0 = Registry.load().get("quant_formats", "Q8_0", where="a test")
@@ -43,29 +45,10 @@ SPAN = 512  # keys whose sums are taken on their own; see native/kernels.h
 SHAPES = [(8, 2, 64, 64), (3, 1, 20, 24), (4, 4, 33, 7), (12, 1, 128, 80), (2, 1, 512, 512)]  # heads, key heads, dims
 
 
-@pytest.fixture(scope="module", params=ISAS)
-def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> X86Backend:
-    """The backend on one rung: a copy of the library, which looks at SIS_ISA when it is loaded."""
-    copy = tmp_path_factory.mktemp("library") / request.param / "libsis.so"
-    copy.parent.mkdir()
-    shutil.copy(X86Backend().library().path, copy)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIS_ISA", request.param)
-        library = Library(copy)
-    if library.isa_name != request.param:
-        pytest.skip(library.isa_reason)
-
-    class Forced(X86Backend):
-        def library(self) -> Library:
-            return library
-
-    return Forced()
-
-
 class Layer:
     """A cache of one sequence, whose pages lie in no order and begin full of NaN, and the two ops that use it."""
 
-    def __init__(self, backend: X86Backend, shape: tuple[int, int, int, int], kv_type: str, n_tokens: int) -> None:
+    def __init__(self, backend: NativeBackend, shape: tuple[int, int, int, int], kv_type: str, n_tokens: int) -> None:
         self.library, self.kv_type = backend.library(), kv_type
         self.n_head, self.n_head_kv, self.k_dim, self.v_dim = shape
         n_pages = -(-n_tokens // PAGE)
@@ -135,7 +118,7 @@ def oracle(q: F32, k: F32, v: F32, rows: Sequence[int], kv_type: str, window: in
 
 @pytest.mark.parametrize("kv_type", TYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_against_float64(backend: X86Backend, shape: tuple[int, int, int, int], kv_type: str) -> None:
+def test_against_float64(backend: NativeBackend, shape: tuple[int, int, int, int], kv_type: str) -> None:
     """Arithmetic is float32 on what the cache holds; products of BF16 round queries and weights to 8 bits too."""
     products = kv_type == "bf16" and backend.library().isa_name == "avx512_bf16"
     n = 2 * SPAN + 90
@@ -154,7 +137,7 @@ def test_against_float64(backend: X86Backend, shape: tuple[int, int, int, int], 
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
-def test_cutting_changes_no_bit(backend: X86Backend, kv_type: str) -> None:
+def test_cutting_changes_no_bit(backend: NativeBackend, kv_type: str) -> None:
     """Alone, where each span of keys is a unit; among many rows, where one unit takes them all; on any threads."""
     shape, n = (4, 2, 48, 40), 3 * SPAN + 130
     q, k, v = vectors(shape, n)
@@ -170,7 +153,7 @@ def test_cutting_changes_no_bit(backend: X86Backend, kv_type: str) -> None:
                 assert np.array_equal(found[0], whole[row]), (window, row, n_threads)
 
 
-def test_few_rows_are_split_along_their_keys(backend: X86Backend) -> None:
+def test_few_rows_are_split_along_their_keys(backend: NativeBackend) -> None:
     """One key head would keep one thread busy: the workspace shows that its spans are units."""
     shape = (4, 1, 16, 16)
     q, k, v = vectors(shape, 4 * SPAN)
@@ -220,7 +203,7 @@ def from_page(page: U8, shape: tuple[int, int, int, int], kv_type: str) -> tuple
 
 @pytest.mark.parametrize("kv_type", TYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_pages_hold_the_codec(backend: X86Backend, shape: tuple[int, int, int, int], kv_type: str) -> None:
+def test_pages_hold_the_codec(backend: NativeBackend, shape: tuple[int, int, int, int], kv_type: str) -> None:
     """Bit for bit, for numbers of every size and for none."""
     q, k, v = vectors(shape, PAGE)
     for x in (k, v):
@@ -278,7 +261,7 @@ def test_the_codecs_of_the_reference_are_those_of_the_formats() -> None:
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
-def test_storing_writes_its_own_place_only(backend: X86Backend, kv_type: str) -> None:
+def test_storing_writes_its_own_place_only(backend: NativeBackend, kv_type: str) -> None:
     shape = (3, 3, 20, 24)
     q, k, v = vectors(shape, PAGE)
     layer = Layer(backend, shape, kv_type, PAGE)
@@ -292,7 +275,7 @@ def test_storing_writes_its_own_place_only(backend: X86Backend, kv_type: str) ->
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
-def test_a_damaged_key_stays_visible(backend: X86Backend, kv_type: str) -> None:
+def test_a_damaged_key_stays_visible(backend: NativeBackend, kv_type: str) -> None:
     """Also where it is all that a span holds, alone or in one unit with others; and to nobody before it."""
     shape, n = (4, 1, 64, 32), SPAN + 1
     q, k, v = vectors(shape, n)
@@ -305,13 +288,13 @@ def test_a_damaged_key_stays_visible(backend: X86Backend, kv_type: str) -> None:
 
 
 @pytest.mark.parametrize(("kv_type", "tolerance"), [("bf16", 4e-2), ("q8_0", 6e-2)])
-def test_every_network(backend: X86Backend, kv_type: str, tolerance: float) -> None:
+def test_every_network(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
     """Forks, cuts, saved sequences and threads too. A key between two numbers of the cache may be rounded to either."""
     check_backend(backend, formats=[F32Format()], kv_types=[kv_type], tolerance=tolerance)
 
 
 @pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2)])
-def test_logits_are_near_those_of_a_float32_cache(backend: X86Backend, kv_type: str, tolerance: float) -> None:
+def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
     for variant in VARIANTS:  # windows and soft-caps among them
         network = random_network(variant)
         ids = np.random.default_rng(8).integers(0, network.n_vocab, 200)
@@ -324,7 +307,7 @@ def test_logits_are_near_those_of_a_float32_cache(backend: X86Backend, kv_type: 
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
-def test_a_saved_sequence_belongs_to_its_type(backend: X86Backend, kv_type: str) -> None:
+def test_a_saved_sequence_belongs_to_its_type(backend: NativeBackend, kv_type: str) -> None:
     network = random_network(VARIANTS[0])
     for forward in (bind(network, [backend], BackendOptions()), bind(network, [], BackendOptions())):
         cache = forward.new_cache(kv_type, 64)
@@ -340,7 +323,7 @@ def test_a_saved_sequence_belongs_to_its_type(backend: X86Backend, kv_type: str)
                     again.load(1, saved)
 
 
-def test_sizes(backend: X86Backend) -> None:
+def test_sizes(backend: NativeBackend) -> None:
     kv = KV(4, 64, 64)
     sizes = {name: NativeKV(kv, name, 2, PAGE).page_nbytes for name in TYPES}
     assert sizes == {"f32": 65536, "f16": 32768, "bf16": 32768, "q8_0": 17408}
@@ -351,7 +334,7 @@ def test_sizes(backend: X86Backend) -> None:
         assert forward.cache_nbytes(name, 64) == 64 * per_token
 
 
-def test_an_unknown_type_is_refused(backend: X86Backend) -> None:
+def test_an_unknown_type_is_refused(backend: NativeBackend) -> None:
     forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())
     words = r"no kv_type 'q3'\. Choose f32, f16, bf16 or q8_0"
     with pytest.raises(BackendError, match=words):

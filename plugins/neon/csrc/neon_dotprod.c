@@ -23,17 +23,13 @@ INLINE void put_numbers(uint8_t *out, const float32x4_t *v)
 
 INLINE void numbers_at(const uint8_t *p, float32x4_t *v)
 {
-    v[0] = v_load(p);
-    v[1] = v_load(p + 16);
+    const float32x4x2_t all = vld1q_f32_x2((const float *)(const void *)p);
+    v[0] = all.val[0], v[1] = all.val[1];
 }
 
 INLINE void put_number(uint8_t *p, uint32_t row, float number) { memcpy(p + 4 * row, &number, 4); }
 
-INLINE void rows_at(const uint8_t *p, float32x4_t *v)
-{
-    v[0] = v_load(p);
-    v[1] = v_load(p + 16);
-}
+INLINE void rows_at(const uint8_t *p, float32x4_t *v) { numbers_at(p, v); }
 INLINE float32x4_t of_row(const float32x4_t *v, const uint8_t *p, int x)
 {
     (void)p;
