@@ -18,6 +18,7 @@ static inline __attribute__((always_inline)) float32x4_t v_load_bfloat(const uin
 #define V_HAS_MAX
 #define V_HAS_HALF
 #define V_HAS_ROW
+#define FAR 0
 #include "vec.h"
 
 /* A sum is finished before any loads that follow: moved ahead, they take registers that sums need. */
