@@ -27,11 +27,12 @@ from zig import compile_units, zig  # noqa: E402
 HERE = ROOT / "benchmarks" / "arm"
 TRIPLE = "aarch64-linux-musl"  # a static program needs no foreign libraries
 FORMATS = {"F32": 0, "F16": 1, "BF16": 2, "Q8_0": 3, "Q4_0": 4, "Q4_K": 5, "Q6_K": 6}  # as in sis/abi.h
-RUNGS = ("portable", "neon", "neon_dotprod", "neon_i8mm")
+RUNGS = ("portable", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
 N_ROWS, N_COLS = 256, 2048
 SCALAR = ("-fno-vectorize", "-fno-slp-vectorize")
 
-LLAMA = {  # rows: format: instructions for each weight and row on neon, neon_dotprod, neon_i8mm
+PEER = {"neon": 0, "neon_dotprod": 1, "neon_fhm": 1, "neon_i8mm": 2}  # of the following, that of a rung
+LLAMA = {  # rows: format: instructions for each weight and row with NEON, sdot, smmla; F16 by fp16 from sdot on
     1: {
         "Q4_0": (0.775, 0.259, 0.314),
         "Q8_0": (0.665, 0.197, 0.244),
@@ -101,12 +102,13 @@ def measure(counter: Counter, formats: list[str], rows: list[int]) -> list[dict[
 
 def table(records: list[dict[str, object]]) -> str:
     """Markdown; in brackets the ratio to llama.cpp."""
-    lines = ["| rows | format | scalar C | C | neon | neon_dotprod | neon_i8mm | llama.cpp |", "| --- " * 8 + "|"]
+    heads = ["rows", "format", "scalar C", "C", *RUNGS[1:], "llama.cpp"]
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for record in records:
         peer = record["llama.cpp"]
         cells = [f"{record['scalar']:.3f}", f"{record['portable']:.3f}"]
-        for i, isa in enumerate(RUNGS[1:]):
-            ratio = f" ({record[isa] / peer[i]:.2f})" if isinstance(peer, tuple) else ""  # type: ignore[operator]
+        for isa in RUNGS[1:]:
+            ratio = f" ({record[isa] / peer[PEER[isa]]:.2f})" if isinstance(peer, tuple) else ""  # type: ignore[operator]
             cells.append(f"{record[isa]:.3f}{ratio}")
         cells.append(", ".join(f"{x:.3f}" for x in peer) if isinstance(peer, tuple) else "")
         lines.append(f"| {record['rows']} | {record['format']} | " + " | ".join(cells) + " |")

@@ -24,7 +24,10 @@ static void prepare(const struct run *run, const struct sis_op *op, const struct
     if (at_once & SIS_Q8) many->prepare(x, stride, g->first, g->m, k, SIS_Q8, run->many_q8);
     if (at_once & SIS_FLOAT) many->prepare(x, stride, g->first, g->m, k, SIS_FLOAT, run->many_floats);
     if (single & SIS_Q8) run->kernels->prepare_q8(x, stride, g->m, k, run->q8 + g->first * (k / BLOCK));
-    if (single & SIS_FLOAT) run->kernels->prepare_float(x, stride, g->m, k, run->floats + g->first * sis_float_row(run->kernels, k));
+    if (single & SIS_FLOAT) {
+        float *out = run->floats + g->first * sis_float_row(run->kernels, k);
+        run->kernels->prepare_float(x, stride, g->m, k, out);
+    }
 }
 
 static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)

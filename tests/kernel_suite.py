@@ -379,7 +379,11 @@ class KernelSuite:
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3, err_msg=variant.name)
 
     def test_every_network(self, backend: NativeBackend) -> None:
-        check_backend(backend, kv_types=self.kv_types)
+        check_backend(backend, formats=[F32Format(), BF16Format()], kv_types=self.kv_types)
+
+    def test_every_network_in_f16(self, backend: NativeBackend) -> None:
+        tolerance = 8e-3 if backend.library().isa_name in self.halves else 1e-4
+        check_backend(backend, formats=[F16Format()], tolerance=tolerance, kv_types=self.kv_types)
 
     def test_every_network_in_q8_0(self, backend: NativeBackend) -> None:
         # The tolerance is for activations in 8 bits, in a network whose attention is sharper than any trained one's.

@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,13 +76,31 @@ def emulated_python() -> Path:
 
 
 # Each processor with its best rung and the tests that it runs. Plain C is the same on all of them; the upper rungs
-# differ in integer weights alone.
-UPPER = "not emulation and not (every_network and not q8_0)"
+# differ in integer weights and in F16 alone. Of decoders and attention only what is quick.
+FILES = [ROOT / "tests" / f"test_{name}.py" for name in ("neon", "decoders", "native_attention")]
+UPPER = "test_neon and not emulation and not (every_network and not q8_0)"
+QUICK = "decoders_give or writes_its_own or damaged_key or hold_the_codec"
 PROCESSORS = {
-    "cortex-a53": ("neon", "not emulation and not (portable and not (linears or forced))"),
+    "cortex-a53": (
+        "neon",
+        f"test_neon and not emulation and not (portable and not (linears or forced)) or neon and ({QUICK})",
+    ),
     "neoverse-n1": ("neon_dotprod", f"(neon_dotprod or forced) and {UPPER}"),
-    "max,pauth-impdef=on,sve=off": ("neon_i8mm", f"(neon_i8mm or forced) and {UPPER}"),
+    "max,pauth-impdef=on,sve=off": (
+        "neon_i8mm",
+        f"(neon_i8mm or neon_fhm and F16 or forced) and {UPPER} or neon_i8mm and ({QUICK})",
+    ),
 }
+
+
+def write_metadata(source: Path, folder: Path) -> None:
+    """What an installation would leave of a package that is imported from its source: its version and entry points."""
+    project = tomllib.loads((source / "pyproject.toml").read_text("utf-8"))["project"]
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    points = (f"{name} = {module}\n" for name, module in project.get("entry-points", {}).get("sis", {}).items())
+    (info / "entry_points.txt").write_text("[sis]\n" + "".join(points))
 
 
 @pytest.fixture(scope="module")
@@ -91,13 +110,16 @@ def emulations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
     library = tmp_path_factory.mktemp("arm") / "libsis.so"
     command = [sys.executable, ROOT / "native" / "zig.py", ROOT / "plugins" / "neon", "linux-aarch64", library]
     subprocess.run(command, check=True)
-    plugins = [ROOT / "plugins" / name for name in ("kquants", "neon", "q4_0", "q8_0")]
-    shared = {"SIS_LIBRARY": str(library), "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *plugins]))}
+    plugins = [ROOT / "plugins" / name for name in ("ggml_quants", "kquants", "neon", "q4_0", "q8_0")]
+    installed = tmp_path_factory.mktemp("installed")
+    for source in (ROOT, *plugins):
+        write_metadata(source, installed)
+    shared = {"SIS_LIBRARY": str(library), "PYTHONPATH": os.pathsep.join(map(str, [installed, ROOT, *plugins]))}
     running, cores = {}, sorted(os.sched_getaffinity(0))
     for n, (processor, (best, tests)) in enumerate(PROCESSORS.items()):
         core = cores[min(n, len(cores) - 1)]  # threads that wait for each other would spin on more than there are
         env = os.environ | shared | {"QEMU_CPU": processor, "SIS_TEST_BEST": best}
-        arguments = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", Path(__file__), "-k", tests]
+        arguments = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FILES, "-k", tests]
         running[processor] = subprocess.Popen(
             ["taskset", "-c", str(core), *arguments], env=env, cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
