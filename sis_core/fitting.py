@@ -88,9 +88,9 @@ def fit(
     per_token = sum(b.state.nbytes(1, known.value_bytes if known else 4) for b in network.blocks if b.state)
     working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
 
-    def plan(choice: BackendOptions, n_ctx: int) -> MemoryPlan:
+    def plan(choice: BackendOptions) -> MemoryPlan:
         packed, in_place = max((_weights(backend, network, choice) for backend in backends), default=(0, 0))
-        return MemoryPlan(in_place, packed, n_ctx * per_token, working)
+        return MemoryPlan(in_place, packed, least * per_token, working)
 
     least = min(MIN_CTX, config.n_ctx) if wanted is None else wanted
     gradual = options.pack is None if options.gradual is None else options.gradual
@@ -101,20 +101,21 @@ def fit(
     ]
     plans: list[MemoryPlan] = []
     for choice in choices:
-        plans.append(plan(choice, least))
+        plans.append(plan(choice))
         if plans[-1].total <= limit:
+            at = len(plans) - 1
             break
     else:  # pages of the file need not all be in memory at once
         fitting = [i for i, made in enumerate(plans) if made.anonymous <= limit]
         if not fitting:
             plans[-1].check(limit, where)
-        choice = choices[fitting[0]]
+        at = fitting[0]
     n_ctx = least
     if wanted is None:
-        room = limit - plan(choice, 0).total
+        room = limit - evolve(plans[at], cache=0).total
         n_ctx = config.n_ctx if per_token == 0 else max(least, min(config.n_ctx, room // per_token))
-    refused = plans[0] if choice is not choices[0] else None
-    return Fit(n_ctx, choice, plan(choice, n_ctx), limit, refused, options.pack is not None)
+    fitted = evolve(plans[at], cache=n_ctx * per_token)
+    return Fit(n_ctx, choices[at], fitted, limit, plans[0] if at else None, options.pack is not None)
 
 
 def _weights(backend: Backend, network: Network, options: BackendOptions) -> tuple[int, int]:

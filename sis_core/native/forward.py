@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -38,12 +38,15 @@ class NativeForward:
         self.batch_invariant = runner.invariant
         self._token = object()  # what caches keep of their maker, without keeping its weights alive
         self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
-        blocks = [network.blocks[i] for i in layers]
         self._starts, self._ends = layers.start == 0, layers.stop == network.n_layer
         self._tables = self._embedding_tables() if self._starts else None
         self._embedding = BoundEmbedding(network)
-        self._hidden = self._compile(blocks, logits=False)
-        self._logits = self._compile(blocks, logits=True) if self._ends else self._hidden
+        self._logits = self._compile(logits=True) if self._ends else self._hidden
+
+    @cached_property
+    def _hidden(self) -> Compiled:
+        """Few ask for hidden states: compiled for the first who does."""
+        return self._compile(logits=False)
 
     def _embedding_tables(self) -> tuple[int, int | None] | None:
         """Where native code finds the rows of tokens and positions; None where only Python can decode them."""
@@ -54,12 +57,12 @@ class NativeForward:
             return None
         return rows, positions
 
-    def _compile(self, blocks: Sequence[Block], *, logits: bool) -> Compiled:
+    def _compile(self, *, logits: bool) -> Compiled:
         head, n_embd = self.network.head, self.network.n_embd
         program = Program(self._store, self._runner.rotations, n_embd)
         if self._tables:
             program.embedding(self.network.embedding, *self._tables)
-        program.blocks(blocks)
+        program.blocks([self.network.blocks[i] for i in self.layers])
         program.outputs_only()
         if self._ends and head.norm:
             program.norm_in_place(head.norm)

@@ -56,6 +56,7 @@ class Store:
         self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
         self.waiting = Waiting()
         self._bound: dict[Key, abi.Weight] = {}
+        self._vectors: dict[Key, int] = {}
         self._owners: list[object] = []
 
     def format_of(self, weight: quant.Weight) -> int:
@@ -111,7 +112,9 @@ class Store:
 
     def vector(self, weight: quant.Weight) -> int:
         """The address of a vector decoded to float32."""
-        return self.floats(weight.dequantize().reshape(-1))
+        if (name := key(weight)) not in self._vectors:
+            self._vectors[name] = self.floats(weight.dequantize().reshape(-1))
+        return self._vectors[name]
 
     def floats(self, values: F32) -> int:
         """The address of a copy that is kept as long as the store: values may be a view that keeps a file mapped."""
