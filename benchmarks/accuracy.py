@@ -33,7 +33,10 @@ from sis_core.evaluate import kl_divergence
 from sis_core.sampler import log_softmax
 
 ROOT = Path(__file__).parents[1]
-ISAS = ("portable", "avx2", "avx512_vnni", "amx", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
+ISAS = (
+    "portable", "avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx",
+    "neon", "neon_dotprod", "neon_fhm", "neon_i8mm",
+)  # fmt: skip
 SHAPES_AND_LAYERS = {"tinyllama-1.1b": 4, "gpt2": 12}
 KINDS = ("Q4_0", "Q8_0", "Q4_K_M")
 TINY = ("Q4_0", "Q8_0", "Q4_K")

@@ -89,7 +89,7 @@ class NativeForward:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
         waiting = self._store.waiting
         if waiting:
-            waiting.before_step(batch.n)
+            waiting.before_step()
         tokens = hidden = None
         if batch.tokens is None or not self._starts:
             hidden = self._given(batch)
@@ -107,7 +107,7 @@ class NativeForward:
                 kv_type=cache.kv_type,
             )  # fmt: skip
         if waiting:
-            waiting.after_step(batch.n, perf_counter() - started)
+            waiting.after_step(perf_counter() - started)
         return Output(values)
 
     def _given(self, batch: Batch) -> F32:

@@ -11,8 +11,8 @@ from time import perf_counter
 
 from sis_core.native.packing import Packing
 
-FEW_ROWS = 64  # steps of more rows turn each row of weights into tiles once for all of theirs, and lose little by it
-SHARE = 4  # how many times as long as a step may be spent before the next
+SHARE = 4  # how many times as long as a step may be spent before the next,
+LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
 
 
 class Waiting:
@@ -21,7 +21,7 @@ class Waiting:
     def __init__(self) -> None:
         self._packings: deque[Packing] = deque()
         self._lock = threading.Lock()
-        self._seconds = 0.0  # of the last step of few rows
+        self._seconds = 0.0  # of the last step
 
     def __bool__(self) -> bool:
         return bool(self._packings)
@@ -29,22 +29,23 @@ class Waiting:
     def add(self, packing: Packing) -> None:
         self._packings.append(packing)
 
-    def before_step(self, n_rows: int) -> None:
-        """Pack for some time; at least a piece. Not before the first step: somebody waits for its token."""
-        if n_rows >= FEW_ROWS or not self._seconds or self._lock.locked():
+    def before_step(self) -> None:
+        """Pack for some time; at least one weight. Not before the first step: somebody waits for its token.
+
+        A weight is packed whole, since a step would read again what of it has been packed and given back.
+        """
+        if not self._seconds or self._lock.locked():
             return
         with self._lock:
-            started = perf_counter()
+            stop = perf_counter() + min(SHARE * self._seconds, LONGEST)
             while self._packings:
                 packing = self._packings[0]
-                if not packing.done:  # it is when Ctrl-C came between this line and the next
+                while not packing.done:
                     packing.advance()
-                if packing.done:
-                    self._packings.popleft()
-                if perf_counter() - started >= SHARE * self._seconds:
+                self._packings.popleft()
+                if perf_counter() >= stop:
                     break
 
-    def after_step(self, n_rows: int, seconds: float) -> None:
+    def after_step(self, seconds: float) -> None:
         """Say how long a step took."""
-        if n_rows < FEW_ROWS:
-            self._seconds = seconds
+        self._seconds = seconds
