@@ -95,13 +95,14 @@ class NativeBackend(Backend):
         if self.idle_reason():
             return 0
         store = self._store(options)
-        return store.nbytes(_copied(network, store, options))
+        tables = _copied_tables(network, store)
+        return store.nbytes(_copied(network, store, options)) + sum(table.nbytes for table in tables)
 
     def in_place(self, network: Network, options: BackendOptions) -> int:
         if self.idle_reason():
             return super().in_place(network, options)
         store = self._store(options)
-        copied = {key(weight) for weight in _copied(network, store, options)}
+        copied = {key(weight) for weight in _copied(network, store, options) + _copied_tables(network, store)}
         return views_nbytes(weight for weight in network.weights() if key(weight) not in copied)
 
     def _store(self, options: BackendOptions, *, gradual: bool = False) -> Store:
@@ -155,8 +156,15 @@ def _width(block: Block) -> int:
     raise Unsupported("a block without a matrix")
 
 
+def _copied_tables(network: Network, store: Store) -> list[Weight]:
+    """The tables of the embedding that binding a network copies as they are."""
+    embedding, head = network.embedding, network.head.dense.weight
+    tables = [embedding.weight] + ([embedding.positions] if embedding.positions else [])
+    return [table for table in tables if store.copies(table, head)]
+
+
 def _copied(network: Network, store: Store, options: BackendOptions) -> list[Weight]:
-    """The weights that binding a network copies."""
+    """The matrices that binding a network copies."""
     found = [network.head.dense.weight]
     for block in network.blocks:
         try:

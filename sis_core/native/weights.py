@@ -76,6 +76,12 @@ class Store:
         """Whether binding this weight copies it."""
         return self.only_python(weight) or (self.pack and not _brings_linear(weight))
 
+    def copies(self, table: quant.Weight, head: quant.Weight) -> bool:
+        """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
+        if key(table) == key(head) and self.packs(head) and head.format.name in abi.FORMATS:
+            return False
+        return self.pack and _decodes(self.library, table)
+
     def nbytes(self, weights: Iterable[quant.Weight]) -> int:
         """Bytes of memory that packing these takes."""
         unique = {key(w): w for w in weights}
