@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 
@@ -78,9 +79,13 @@ class Store:
 
     def copies(self, table: quant.Weight, head: quant.Weight) -> bool:
         """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
-        if key(table) == key(head) and self.packs(head) and head.format.name in abi.FORMATS:
+        if key(table) == key(head) and self._has_tiles(head):
             return False
         return self.pack and _decodes(self.library, table)
+
+    def _has_tiles(self, weight: quant.Weight) -> bool:
+        """Whether binding this weight makes tiles of which single rows can be taken."""
+        return self.packs(weight) and weight.format.name in abi.FORMATS
 
     def nbytes(self, weights: Iterable[quant.Weight]) -> int:
         """Bytes of memory that packing these takes."""
@@ -99,19 +104,20 @@ class Store:
         arena = Arena(total + 64 * len(fresh)) if total else None
         self._owners.append(arena)
         done = 0
+
+        def advance(n_bytes: int) -> None:
+            nonlocal done
+            done += n_bytes
+            if progress:
+                progress(done, total)
+
         for name, weight in fresh.items():
-            stays = not self.packs(weight) or self._waits(weight)
-            self._bound[name] = bound = self._in_place(weight) if stays else record(self.library, weight)
             if not self.packs(weight):
+                self._bound[name] = self._in_place(weight)
                 continue
             assert arena is not None
-            packing = self._to(arena.take(self._tile_bytes(weight)), weight, bound)
-            if self._waits(weight):
-                self.waiting.add(packing)
-            while not (packing.done or self._waits(weight)):
-                done += packing.advance()
-                if progress:
-                    progress(done, total)
+            place = arena.take(self._tile_bytes(weight))
+            self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance)
 
     def __getitem__(self, weight: quant.Weight) -> abi.Weight:
         return self._bound[key(weight)]
@@ -128,9 +134,19 @@ class Store:
         self._owners.append(array)
         return address(array)
 
-    def _waits(self, weight: quant.Weight) -> bool:
-        """Whether a weight that will be packed can be used before."""
-        return self.gradual and not self.only_python(weight)
+    def _packed(
+        self, weight: quant.Weight, way: Callable[[abi.Weight], Packing], advance: Callable[[int], None]
+    ) -> abi.Weight:
+        """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
+        waits = self.gradual and not self.only_python(weight)
+        bound = in_place(self.library, weight) if waits else record(self.library, weight)
+        packing = way(bound)
+        if waits:
+            self.waiting.add(packing)
+            return bound
+        while not packing.done:
+            advance(packing.advance())
+        return bound
 
     def _to(self, place: int, weight: quant.Weight, bound: abi.Weight) -> Packing:
         """The way of a weight to a place in memory."""
@@ -166,22 +182,19 @@ class Store:
         since a mapped file that shrinks ends the process.
         """
         head = self._bound.get(key(weight))
-        if head is not None and self.packs(weight) and weight.format.name in abi.FORMATS:
+        if head is not None and self._has_tiles(weight):
             return ctypes.addressof(head)
         if not _decodes(self.library, weight):
             return None
-        stays = self.gradual or not self.pack
-        bound = in_place(self.library, weight) if stays else record(self.library, weight)
-        self._owners.append(bound)
         if self.pack:
             memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
             self._owners.append(memory)
-            packing = Copy(self.library, weight, bound, address(memory))
-            if self.gradual:
-                self.waiting.add(packing)
-            else:
-                while not packing.done:
-                    packing.advance()
+            bound = self._packed(
+                weight, lambda old: Copy(self.library, weight, old, address(memory)), lambda n_bytes: None
+            )
+        else:
+            bound = in_place(self.library, weight)
+        self._owners.append(bound)
         return ctypes.addressof(bound)
 
 
