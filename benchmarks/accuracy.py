@@ -29,8 +29,8 @@ from random_model import write_model
 from shapes import SHAPES
 from speed.theirs import FLAGS
 
-from sis_core.evaluate import kl_divergence
 from sis_core.sampler import log_softmax
+from sis_core.workbench.evaluate import kl_divergence
 
 ROOT = Path(__file__).parents[1]
 ISAS = (
@@ -68,7 +68,7 @@ class Row:
 
 def held_out(folder: Path, n_tokens: int) -> list[list[int]]:
     """Stories that the built-in model was not trained on, as its tokens, until there are enough."""
-    from sis_core.language_model import load
+    from sis_core.texts.language_model import load
 
     sys.path.append(str(ROOT / "examples" / "train_tiny"))
     from train_tiny.text import read_stories  # which stories these are is the trainer's to say

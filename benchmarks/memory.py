@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from sis_core.gguf_file import GGUFFile
-from sis_core.language_model import load
-from sis_core.model import build_tokenizer
+from sis_core.loading.vocabulary import build_tokenizer
 from sis_core.registry import Registry
+from sis_core.texts.language_model import load
 
 MIB = 1 << 20
 FIELDS = ("VmRSS", "RssAnon", "RssFile")

@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from sis_core.errors import SisError as SisError
     from sis_core.hookspecs import SIS_API as SIS_API
     from sis_core.hookspecs import hookimpl as hookimpl
-    from sis_core.language_model import Completion as Completion
-    from sis_core.language_model import LanguageModel as LanguageModel
-    from sis_core.language_model import load as load
     from sis_core.registry import Registry as Registry
     from sis_core.sampler import Filter as Filter
-    from sis_core.session import Session as Session
+    from sis_core.texts.language_model import Completion as Completion
+    from sis_core.texts.language_model import LanguageModel as LanguageModel
+    from sis_core.texts.language_model import load as load
+    from sis_core.texts.session import Session as Session
 
 # Looked up on first use: `sis --help` imports this package and must not import numpy.
 _HOMES = {
     "SisError": "errors",
     "SIS_API": "hookspecs",
     "hookimpl": "hookspecs",
-    "Completion": "language_model",
-    "LanguageModel": "language_model",
-    "load": "language_model",
+    "Completion": "texts.language_model",
+    "LanguageModel": "texts.language_model",
+    "load": "texts.language_model",
     "Registry": "registry",
     "Filter": "sampler",
-    "Session": "session",
+    "Session": "texts.session",
 }
 __all__ = sorted(_HOMES)
 

@@ -1,24 +1,96 @@
-"""What a backend is, and how several share one network.
+"""What a backend is: the protocols that it answers with, at three grains, and the options that it is asked with.
 
-A backend may answer at three grains, each optional, each faster than the one before: one linear, one layer, or a whole
-forward. None means "not mine". Backends are asked in order of score; the numpy reference answers what is left.
+A backend may answer with one linear, one layer, or a whole forward, each optional, each faster than the one before.
+None means "not mine": the next backend is asked, and the numpy reference answers what is left.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Protocol
 
 from attrs import frozen
 
+from sis_core.arrays import F32
 from sis_core.block import Block, Network
-from sis_core.invariant import RowByRow
 from sis_core.quant import Weight
-from sis_core.reference import ReferenceLayer, ReferenceLinear, SequentialForward
-from sis_core.step import Forward, Layer, Linear
+from sis_core.step import Batch, Output, Plan
 
-log = logging.getLogger(__name__)
+
+class Cache(Protocol):
+    """What a model remembers of its sequences: made by the backend, owned by one session, opaque to everyone else."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use now; a prefix that sequences share counts once."""
+
+    def length(self, sequence: int) -> int:
+        """Tokens kept of a sequence; 0 for an unknown one."""
+
+    def truncate(self, sequence: int, n: int) -> None:
+        """Forget all but the first ``n`` tokens; SisError where the state cannot go back."""
+
+    def fork(self, source: int, target: int, n: int) -> None:
+        """Make ``target`` begin with the first ``n`` tokens of ``source``: shared, copied when one of them writes."""
+
+    def drop(self, sequence: int) -> None:
+        """Forget a sequence; an unknown one is no error."""
+
+    def save(self, sequence: int) -> bytes:
+        """The sequence's state as bytes that `load` of the same model, backend and kv_type understands."""
+
+    def load(self, sequence: int, data: bytes) -> None:
+        """Replace a sequence by a saved state; BackendError when the bytes are not such a state."""
+
+
+class Forward(Protocol):
+    """A backend's answer for a range of layers. Thread-safe: all that changes lies in the cache."""
+
+    @property
+    def layers(self) -> range: ...
+
+    @property
+    def grains(self) -> tuple[str, ...]:
+        """Who runs each layer, one word each, for `sis doctor`."""
+
+    def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
+        """An empty cache for up to ``max_tokens`` tokens over all sequences; ``kv_type`` is one of `KV_TYPES`"""
+
+    def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
+        """Bytes that such a cache takes when it is full."""
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        """Run one step. All or nothing: after an exception the cache is as it was before."""
+
+
+class Linear(Protocol):
+    """A weight bound by a backend: ``(n, n_in)`` float32 to ``(n, n_out)``. Thread-safe."""
+
+    def __call__(self, x: F32) -> F32: ...
+
+
+class LayerState(Protocol):
+    """The paged storage of one layer, in its backend's own layout."""
+
+    @property
+    def page_nbytes(self) -> int: ...
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copy what a page holds, for copy on write."""
+
+    def save_page(self, page: int) -> bytes: ...
+
+    def load_page(self, page: int, data: bytes) -> None: ...
+
+
+class Layer(Protocol):
+    """A block bound by a backend: one call a layer. Thread-safe."""
+
+    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> LayerState | None:
+        """Storage for this layer; memory is taken when pages are first written. None for a layer without state."""
+
+    def __call__(self, hidden: F32, plan: Plan, state: Any) -> F32:
+        """``(n, n_embd)`` to ``(n, n_embd)``; writes the rows' keys and values to their slots, then attends."""
 
 
 @frozen
@@ -34,7 +106,7 @@ class BackendOptions:
         decode: weights in formats that only Python can decode: True to decode them at load, False to decode panels in
             each step, None to decode them at load when memory allows.
         pin: True to keep each thread on a core of its own, where the system can.
-        batch_invariant: results must not depend on which other rows share a step; see `sis_core.invariant`.
+        batch_invariant: results must not depend on which other rows share a step; see `sis_core.backends.row_by_row`.
         kv_type: the cache type that sessions will ask for; a backend that cannot keep it answers None.
         progress: called with bytes done and bytes in all while weights are packed.
     """
@@ -94,69 +166,3 @@ def views_nbytes(weights: Iterable[Weight]) -> int:
     """Bytes of different views of tensors."""
     views = {(w.name, w.first_row, w.first_col, w.shape): w.nbytes for w in weights}
     return sum(views.values())
-
-
-class NumpyBackend(Backend):
-    """The reference. It leaves every grain to `bind`, which falls back to the reference anyway."""
-
-    name = "numpy"
-    score = 1
-
-
-def why_idle(backend: Backend) -> str | None:
-    """`Backend.idle_reason`, guarded: a backend that cannot even say why it is idle is idle for that."""
-    try:
-        return backend.idle_reason()
-    except Exception as error:
-        return f"idle_reason failed: {type(error).__name__}: {error}"
-
-
-def usable(backends: Sequence[Backend]) -> list[Backend]:
-    """The backends that may be used without being named, best first."""
-    ready = [backend for backend in backends if backend.score > 0 and why_idle(backend) is None]
-    return sorted(ready, key=lambda backend: (-backend.score, backend.name))
-
-
-def bind(
-    network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range | None = None
-) -> Forward:
-    """A forward for ``layers`` (all by default), asking ``backends`` in the order given."""
-    layers = range(network.n_layer) if layers is None else layers
-    forward = _bind(network, backends, options, layers)
-    if options.batch_invariant and not getattr(forward, "batch_invariant", False):
-        return RowByRow(forward)
-    return forward
-
-
-def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range) -> Forward:
-    for backend in backends:
-        if (forward := backend.forward(network, layers, options)) is not None:
-            return forward
-
-    def linear(weight: Weight) -> Linear:
-        for backend in backends:
-            if (bound := backend.linear(weight, options)) is not None:
-                linear_owners.add(backend.name)
-                return bound
-        return ReferenceLinear(weight)
-
-    bound_layers: list[Layer] = []
-    grains: list[str] = []
-    for i in layers:
-        linear_owners: set[str] = set()
-        bound, grain = _bind_layer(network.blocks[i], backends, options)
-        if bound is None:
-            bound = ReferenceLayer.of(network.blocks[i], linear)
-            grain = " + ".join(["numpy layer", *(f"{name} linear" for name in sorted(linear_owners))])
-        bound_layers.append(bound)
-        grains.append(grain)
-    linear_owners = set()
-    head = linear(network.head.dense.weight) if layers.stop == network.n_layer else None
-    return SequentialForward.of(network, layers, tuple(bound_layers), tuple(grains), head, options.n_threads)
-
-
-def _bind_layer(block: Block, backends: Sequence[Backend], options: BackendOptions) -> tuple[Layer | None, str]:
-    for backend in backends:
-        if (layer := backend.layer(block, options)) is not None:
-            return layer, f"{backend.name} layer"
-    return None, ""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import tomllib
+from importlib.resources import files
+
 
 class SisError(Exception):
     """Base of all errors that sis raises on purpose.
@@ -63,3 +67,16 @@ class MemoryLimitError(SisError):
 
 class ClosedError(SisError):
     """Use of a model, session or file after it was closed."""
+
+
+def package_for(kind: str, name: str) -> str | None:
+    """The distribution known to bring ``name`` of a kind (``quant_formats``, ``architectures`` …), or None."""
+    table = tomllib.loads(files("sis_core").joinpath("catalogue.toml").read_text("utf-8"))
+    found = table.get(kind, {}).get(name)
+    return found if isinstance(found, str) else None
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """`` (did you mean …?)`` when something installed is spelt nearly so, else nothing."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

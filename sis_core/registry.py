@@ -22,10 +22,9 @@ import pluggy
 from attrs import define, field, frozen
 
 from sis_core import hookspecs
-from sis_core.architecture import Architecture, suggest
+from sis_core.architecture import Architecture
 from sis_core.backend import Backend
-from sis_core.catalogue import package_for
-from sis_core.errors import PluginError, SisError
+from sis_core.errors import PluginError, SisError, package_for, suggest
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
 from sis_core.source import Source
@@ -318,7 +317,7 @@ def _checked(kind: Kind, records: Any) -> list[Any]:
 
 
 def _builtin() -> Plugin:
-    from sis_core import builtin
+    from sis_core.backends import builtin
 
     return Plugin("core", builtin, version=metadata.version("sis-core"), origin="sis-core")
 

@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 
 from sis_core.arrays import F32, F64, Ids
-from sis_core.errors import SamplerError, SisError
+from sis_core.errors import SamplerError
 
 if TYPE_CHECKING:
     from sis_core.tokenizer import Tokenizer
@@ -176,114 +176,6 @@ def _range(low: float, high: float, above_low: bool) -> str:
     if high == np.inf:
         return "" if low == -np.inf else f" above {low:g}" if above_low else f", {low:g} or more"
     return f" above {low:g}, up to {high:g}" if above_low else f" from {low:g} to {high:g}"
-
-
-class Chain(SamplerState):
-    """Samplers in order, as one state, with the final draw."""
-
-    def __init__(self, states: Sequence[tuple[str, SamplerState]], seed: int) -> None:
-        self._states, self.seed = list(states), seed
-        # Asked once: whether something is an instance of an abstract class takes long to tell.
-        self._kept = [state.kept if isinstance(state, Truncation) else None for _, state in states]
-
-    @classmethod
-    def start(cls, samplers: Sequence[Sampler], context: SamplerContext) -> Chain:
-        """The states of ``samplers`` for one sequence; SamplerError names the one that cannot start."""
-        states = []
-        for sampler in samplers:
-            try:
-                states.append((sampler.name, sampler.start(context)))
-            except SisError:
-                raise
-            except Exception as error:
-                raise _blamed(sampler.name, error) from error
-        return cls(states, context.seed)
-
-    def apply(self, logits: F32) -> None:
-        """Run every sampler; SamplerError names the one that fails, makes a NaN, or forbids the last token."""
-        ids, values = self._filter(logits)
-        logits[:] = values if ids is None else _spread(values, ids, len(logits))
-
-    def _filter(self, logits: F32) -> tuple[Ids | None, F32]:
-        """The ids that may still be chosen, or None for all, and their values; ``logits`` are left as they are."""
-        ids: Ids | None = None
-        values = logits
-        for (name, state), choose in zip(self._states, self._kept, strict=True):
-            try:
-                if choose is not None:
-                    if (kept := choose(values)) is None:
-                        continue
-                    if kept.dtype.kind != "i":
-                        raise TypeError(f"kept gave {kept.dtype}, not indices")
-                    ids, values = kept if ids is None else ids[kept], values[kept]
-                else:
-                    if ids is not None and not state.by_value:
-                        values, ids = _spread(values, ids, len(logits)), None
-                    elif values is logits:
-                        values = logits.copy()
-                    state.apply(values)
-            except SisError:
-                raise
-            except Exception as error:
-                raise _blamed(name, error) from error
-            top = highest(values) if len(values) else -np.inf
-            if top != top:
-                raise SamplerError("turned a logit into NaN", where=f"sampler {name}")
-            if top == -np.inf:
-                raise SamplerError(
-                    "every token is forbidden", where=f"sampler {name}", fix="loosen it or the samplers before it"
-                )
-        return ids, values
-
-    def accept(self, token: int) -> None:
-        for name, state in self._states:
-            try:
-                state.accept(token)
-            except SisError:
-                raise
-            except Exception as error:
-                raise _blamed(name, error) from error
-
-    def copy(self) -> Chain:
-        return Chain([(name, state.copy()) for name, state in self._states], self.seed)
-
-    def choose(self, logits: F32, step: int) -> int:
-        """Filter ``logits``, which stay as they are, and draw.
-
-        ``step`` counts the tokens chosen before in this sequence. The answer is an index of ``logits``, whatever the
-        samplers do. Infinite logits share the whole probability among themselves.
-
-        Raises:
-            SamplerError: NaN in the logits, or every token forbidden.
-        """
-        top = highest(logits)
-        if top != top:
-            raise SamplerError(
-                "the model gave a logit that is NaN", where="sampling", fix="check the file with `sis doctor -m`"
-            )
-        if top == -np.inf:
-            raise SamplerError(
-                "the model gave no token a chance: every logit is minus infinity",
-                where="sampling",
-                fix="check the file with `sis doctor -m`",
-            )
-        if top == np.inf:  # so that no sampler meets inf - inf
-            logits = np.where(logits == top, np.float32(0), np.float32(-np.inf))
-        ids, values = self._filter(logits)
-        index = draw(values, self.seed, step)
-        return index if ids is None else int(ids[index]) % len(logits)  # a sampler may have counted from the end
-
-
-def _spread(values: F32, ids: Ids, n: int) -> F32:
-    """Logits ``(n,)`` of which only ``ids`` are allowed."""
-    logits = np.full(n, -np.inf, np.float32)
-    logits[ids] = values
-    return logits
-
-
-def _blamed(name: str, error: Exception) -> SamplerError:
-    """Names the sampler whose code raised what is not our own error."""
-    return SamplerError(f"failed: {type(error).__name__}: {error}", where=f"sampler {name}")
 
 
 def draw(logits: F32, seed: int, step: int) -> int:

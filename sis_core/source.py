@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from sis_core.catalogue import package_for
-from sis_core.errors import SourceError
+from sis_core.errors import SourceError, package_for
 
 
 class Source(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from attrs import field, frozen
@@ -89,58 +89,6 @@ class Output(NamedTuple):
     degraded: bool = False
 
 
-class Cache(Protocol):
-    """What a model remembers of its sequences: made by the backend, owned by one session, opaque to everyone else."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in use now; a prefix that sequences share counts once."""
-
-    def length(self, sequence: int) -> int:
-        """Tokens kept of a sequence; 0 for an unknown one."""
-
-    def truncate(self, sequence: int, n: int) -> None:
-        """Forget all but the first ``n`` tokens; SisError where the state cannot go back."""
-
-    def fork(self, source: int, target: int, n: int) -> None:
-        """Make ``target`` begin with the first ``n`` tokens of ``source``: shared, copied when one of them writes."""
-
-    def drop(self, sequence: int) -> None:
-        """Forget a sequence; an unknown one is no error."""
-
-    def save(self, sequence: int) -> bytes:
-        """The sequence's state as bytes that `load` of the same model, backend and kv_type understands."""
-
-    def load(self, sequence: int, data: bytes) -> None:
-        """Replace a sequence by a saved state; BackendError when the bytes are not such a state."""
-
-
-class Forward(Protocol):
-    """A backend's answer for a range of layers. Thread-safe: all that changes lies in the cache."""
-
-    @property
-    def layers(self) -> range: ...
-
-    @property
-    def grains(self) -> tuple[str, ...]:
-        """Who runs each layer, one word each, for `sis doctor`."""
-
-    def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
-        """An empty cache for up to ``max_tokens`` tokens over all sequences; ``kv_type`` is one of `KV_TYPES`"""
-
-    def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
-        """Bytes that such a cache takes when it is full."""
-
-    def step(self, batch: Batch, cache: Cache) -> Output:
-        """Run one step. All or nothing: after an exception the cache is as it was before."""
-
-
-class Linear(Protocol):
-    """A weight bound by a backend: ``(n, n_in)`` float32 to ``(n, n_out)``. Thread-safe."""
-
-    def __call__(self, x: F32) -> F32: ...
-
-
 class Group(NamedTuple):
     """The rows of one sequence within a step.
 
@@ -168,27 +116,3 @@ class Plan(NamedTuple):
     slots: I32
     groups: tuple[Group, ...]
     page_size: int
-
-
-class LayerState(Protocol):
-    """The paged storage of one layer, in its backend's own layout."""
-
-    @property
-    def page_nbytes(self) -> int: ...
-
-    def copy_page(self, source: int, target: int) -> None:
-        """Copy what a page holds, for copy on write."""
-
-    def save_page(self, page: int) -> bytes: ...
-
-    def load_page(self, page: int, data: bytes) -> None: ...
-
-
-class Layer(Protocol):
-    """A block bound by a backend: one call a layer. Thread-safe."""
-
-    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> LayerState | None:
-        """Storage for this layer; memory is taken when pages are first written. None for a layer without state."""
-
-    def __call__(self, hidden: F32, plan: Plan, state: Any) -> F32:
-        """``(n, n_embd)`` to ``(n, n_embd)``; writes the rows' keys and values to their slots, then attends."""

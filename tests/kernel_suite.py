@@ -29,16 +29,17 @@ import sis_q4_0
 import sis_q8_0
 
 from sis_core.arrays import F32, I32, U8
-from sis_core.backend import BackendOptions, bind
+from sis_core.backend import BackendOptions
+from sis_core.backends.bind import bind
+from sis_core.backends.native import Library, NativeBackend, abi, info, read_bandwidth
+from sis_core.backends.native.memory import aligned
+from sis_core.backends.native.program import Program, Rotations
+from sis_core.backends.native.runner import Runner
+from sis_core.backends.native.weights import Store
+from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.block import Dense, Embedding, FeedForward, Residual
 from sis_core.errors import BackendError, FormatError
-from sis_core.native import Library, NativeBackend, abi, info, read_bandwidth
-from sis_core.native.memory import aligned
-from sis_core.native.program import Program, Rotations
-from sis_core.native.runner import Runner
-from sis_core.native.weights import Store
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
-from sis_core.reference.embedding import BoundEmbedding
 from sis_core.registry import Registry
 from sis_core.step import Batch, Plan
 from sis_core.testing import check_backend
@@ -223,8 +224,8 @@ def between_guards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[U8, int]]:
         return guarded(n_bytes).view(dtype).reshape(shape)
 
     names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
-    monkeypatch.setattr("sis_core.native.runner.aligned", guarded)
-    monkeypatch.setattr("sis_core.native.runner.np", names)
+    monkeypatch.setattr("sis_core.backends.native.runner.aligned", guarded)
+    monkeypatch.setattr("sis_core.backends.native.runner.np", names)
     return guards
 
 
@@ -556,7 +557,7 @@ class KernelSuite:
             pytest.skip("this system has no fork")
         program = (
             "import os, warnings, numpy as np\n"
-            "from sis_core.native.library import Library\n"
+            "from sis_core.backends.native.library import Library\n"
             "from pathlib import Path\n"
             "import sys\n"
             "warnings.simplefilter('ignore')\n"

@@ -21,9 +21,10 @@ import pytest
 from kernel_suite import GUARD, between_guards
 
 from sis_core.arrays import F32, U8
-from sis_core.backend import BackendOptions, bind
-from sis_core.invariant import RowByRow
-from sis_core.native import Library
+from sis_core.backend import BackendOptions
+from sis_core.backends.bind import bind
+from sis_core.backends.native import Library
+from sis_core.backends.row_by_row import RowByRow
 from sis_core.quant import F16Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch

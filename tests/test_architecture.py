@@ -19,12 +19,13 @@ from attrs import evolve
 from shapes import SHAPES
 from sis_llama.llama import Llama
 
-from sis_core.architecture import Architecture, ModelConfig, build_network
+from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Attention, Block, Dense, Embedding, Head, Residual
 from sis_core.errors import ModelError
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.network import build_network
+from sis_core.loading.weights import file_weights
 from sis_core.metadata import Metadata
-from sis_core.model import file_weights
 from sis_core.quant import Weight
 from sis_core.registry import Registry
 from sis_core.tensors import Tensors

@@ -13,14 +13,15 @@ import pytest
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32
-from sis_core.backend import Backend, BackendOptions, NumpyBackend, bind
+from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, Linear
+from sis_core.backends.bind import bind
+from sis_core.backends.numpy import NumpyBackend, PagedCache, ReferenceLayer, ReferenceLinear, SequentialForward
+from sis_core.backends.numpy.attention import BoundAttention
+from sis_core.backends.numpy.linear import BoundDense
 from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
-from sis_core.pages import PageTable, Reservation
+from sis_core.cache.pages import PageTable, Reservation
 from sis_core.quant import Weight
-from sis_core.reference import PagedCache, ReferenceLayer, ReferenceLinear, SequentialForward
-from sis_core.reference.attention import BoundAttention
-from sis_core.reference.linear import BoundDense
-from sis_core.step import Batch, Cache, Forward, Layer, Linear, Output, Plan
+from sis_core.step import Batch, Output, Plan
 from sis_core.testing import check_backend
 
 
@@ -238,7 +239,7 @@ def attending(kind: type[BoundAttention]) -> Backend:
         name = "spoiled"
 
         def layer(self, block: Block, options: BackendOptions) -> Layer:
-            with mock.patch("sis_core.reference.layer.BoundAttention", kind):
+            with mock.patch("sis_core.backends.numpy.layer.BoundAttention", kind):
                 return ReferenceLayer.of(block, ReferenceLinear)
 
     return Spoiled()

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from workbench import interrupted, refused, sis
 
-from sis_core.benchmark import BinaryPeer, Case, PythonPeer, Runner, make_cases, summarise
 from sis_core.errors import BackendError, ContextError
-from sis_core.language_model import load
 from sis_core.registry import Registry
+from sis_core.texts.language_model import load
+from sis_core.workbench.benchmark import BinaryPeer, Case, PythonPeer, Runner, make_cases, summarise
 
 FAST = ("-p", 16, "-n", 4, "-r", 2)
 
@@ -39,7 +39,7 @@ def test_median_and_spread() -> None:
 
 @pytest.mark.parametrize("case", [Case("pp", 40, 2, 8), Case("tg", 5, 3, 8), Case("pp", 600)])
 def test_a_run_does_what_it_says(random_model: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sis_core import session
+    from sis_core.texts import session
 
     made = []
     real = session.Session.__init__

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sis_core import cgroup, memory
-from sis_core.native import threads
+from sis_core.machine import cgroup, memory
+from sis_core.machine import cores as threads
 
 
 def write(folder: Path, **files: str) -> None:

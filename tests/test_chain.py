@@ -10,12 +10,12 @@ import pytest
 import sis_samplers
 from attrs import field, frozen
 
-from sis_core.chain import RESERVED, make_chain, sampler_options
 from sis_core.errors import PluginError, SamplerError
 from sis_core.hookspecs import hookimpl
-from sis_core.language_model import LanguageModel
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_core.texts.chain_text import RESERVED, make_chain, sampler_options
+from sis_core.texts.language_model import LanguageModel
 
 REGISTRY = Registry.of(sis_samplers)
 

@@ -136,7 +136,7 @@ def test_a_bad_file_is_one_line_and_exit_code_1(tmp_path: Path, command: list[st
 
 
 def test_inspect_shows_what_it_does_not_know(tmp_path: Path) -> None:
-    from sis_core.gguf_writer import GGUFWriter
+    from sis_core.gguf_file.writer import GGUFWriter
 
     path = tmp_path / "odd.gguf"
     values = {"general.architecture": "warp\x1b[31m", "tokenizer.ggml.model": "runes", "warp.flux": [1, 2, 3] * 10}
@@ -268,7 +268,7 @@ def test_bytes_and_letters_that_do_not_fit_a_terminal(random_model: Path) -> Non
 
 
 def test_names_from_a_file_cannot_paint_the_terminal(tmp_path: Path) -> None:
-    from sis_core.gguf_writer import GGUFWriter
+    from sis_core.gguf_file.writer import GGUFWriter
 
     path = tmp_path / "painted.gguf"
     GGUFWriter(path, {"general.architecture": "x", "a\x1b[31m\nb\tc": 1}).write()

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import sis_llama
 
-from sis_core.backend import BackendOptions
+from sis_core.backend import BackendOptions, Cache
 from sis_core.errors import ContextError, MemoryLimitError
-from sis_core.model import Model, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.registry import Registry
-from sis_core.step import Batch, Cache
+from sis_core.step import Batch
 
 
 @pytest.fixture(scope="module")

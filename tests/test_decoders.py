@@ -11,9 +11,9 @@ from kernel_suite import kind_of_this_machine, on_each_rung
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions
-from sis_core.native import NativeBackend, abi
-from sis_core.native.library import address
-from sis_core.native.weights import Store
+from sis_core.backends.native import NativeBackend, abi
+from sis_core.backends.native.library import address
+from sis_core.backends.native.weights import Store
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.testing import check_backend

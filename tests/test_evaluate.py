@@ -15,14 +15,14 @@ import tiny_models
 from workbench import format_file, interrupted, refused, sis
 
 from sis_core.cli.report import comma_separated, markdown
-from sis_core.comparison import FormatRow, draw_plot
 from sis_core.errors import ContextError, ModelError, SourceError
-from sis_core.evaluate import evaluate, tensor_errors
 from sis_core.gguf_file import GGUFFile
-from sis_core.language_model import LanguageModel, load
-from sis_core.quantizer import make_plan, quantize_file
 from sis_core.registry import Registry
 from sis_core.sampler import log_softmax
+from sis_core.texts.language_model import LanguageModel, load
+from sis_core.workbench.comparison import FormatRow, draw_plot
+from sis_core.workbench.evaluate import evaluate, tensor_errors
+from sis_core.workbench.quantizer import make_plan, quantize_file
 
 TEXT = "Once upon a time there was a little hen who lived in a small red house. " * 8
 

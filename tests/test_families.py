@@ -25,13 +25,18 @@ import sis_qwen
 from attrs import evolve
 from shapes import SHAPES
 
-from sis_core.architecture import ModelConfig, build_network
+from sis_core.architecture import ModelConfig
 from sis_core.arrays import F32
-from sis_core.backend import BackendOptions, NumpyBackend, bind
+from sis_core.backend import BackendOptions
+from sis_core.backends.bind import bind
+from sis_core.backends.numpy import NumpyBackend
 from sis_core.block import Attention, Network, Residual, rope_frequencies, yarn_frequencies
 from sis_core.errors import ModelError
 from sis_core.gguf_file import GGUFFile
-from sis_core.model import Model, file_weights, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.network import build_network
+from sis_core.loading.open import open_model
+from sis_core.loading.weights import file_weights
 from sis_core.quant import F16Format, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch

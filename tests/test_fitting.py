@@ -12,7 +12,8 @@ from sis_core import hookimpl
 from sis_core.backend import Backend, BackendOptions
 from sis_core.block import Network
 from sis_core.errors import MemoryLimitError
-from sis_core.model import Model, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.registry import Registry
 
 MIB = 1 << 20

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from sis_core.arrays import F32, U8
-from sis_core.catalogue import package_for
-from sis_core.errors import FormatError
+from sis_core.errors import FormatError, package_for
 from sis_core.quant import BF16Format, BlockFormat, F16Format, F32Format, QuantFormat, Weight
-from sis_core.quantizer.encode import encode
 from sis_core.registry import Registry
 from sis_core.testing import check_quant_format
+from sis_core.workbench.quantizer.encode import encode
 
 GOLDENS = {path.stem: path for path in (Path(__file__).parent / "goldens" / "formats").glob("*.json")}
 REGISTRY = Registry.load()

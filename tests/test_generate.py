@@ -14,9 +14,9 @@ from tiny_models import BOS, EOS, metadata, tensors, write_model
 
 import sis_core
 from sis_core.errors import ContextError, SamplerError, SisError
-from sis_core.generate import Piece, run, shifted
-from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
+from sis_core.texts.generate import Piece, run, shifted
+from sis_core.texts.language_model import LanguageModel, load
 
 PARTS = (sis_llama, sis_samplers, sis_tokenizers)
 PROMPTS = ["Once", "The cat sat on the", "x", "A longer prompt than the others, by far."]

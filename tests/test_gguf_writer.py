@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sis_core.errors import GGUFError, SisError, SourceError
 from sis_core.gguf_file import TENSOR_TYPES, Array, GGUFFile
 from sis_core.gguf_file.tables import VALUE_TYPES
-from sis_core.gguf_writer import OWN_KEYS, GGUFWriter
+from sis_core.gguf_file.writer import OWN_KEYS, GGUFWriter
 
 ONE_DIRECTORY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 

@@ -14,8 +14,9 @@ from tiny_models import metadata, tensors, write_model
 
 from sis_core.backend import BackendOptions
 from sis_core.errors import BackendError, ClosedError, FormatError, MemoryLimitError, PluginError
-from sis_core.gguf_writer import GGUFWriter
-from sis_core.model import Model, open_model
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.registry import Registry
 from sis_core.step import Batch
 
@@ -173,7 +174,7 @@ def test_the_memory_limit_holds_for_caches(random_model: Path, registry: Registr
 def test_overlapping_limits_of_blas_threads_end_where_they_began() -> None:
     from threadpoolctl import threadpool_info
 
-    from sis_core.blas import BlasThreads
+    from sis_core.backends.numpy.blas import BlasThreads
 
     def threads() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -189,7 +190,7 @@ def test_overlapping_limits_of_blas_threads_end_where_they_began() -> None:
 
 
 def test_an_interrupted_close_can_be_repeated() -> None:
-    from sis_core.gate import Gate
+    from sis_core.loading.gate import Gate
 
     gate = Gate("thing")
     with gate:
@@ -225,7 +226,7 @@ def test_more_context_than_trained_is_a_warning(
 
 def test_ctrl_c_on_the_way_out_of_a_step() -> None:
     """Whoever was interrupted before it could say that it left does not wait for itself."""
-    from sis_core.gate import Gate
+    from sis_core.loading.gate import Gate
 
     gate = Gate("thing")
     gate.__enter__()  # and never left

@@ -28,11 +28,12 @@ import tiny_models
 
 from sis_core.backend import BackendOptions
 from sis_core.errors import GGUFError, SisError
-from sis_core.gguf_writer import GGUFWriter
-from sis_core.model import Model, open_model
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.registry import Registry
-from sis_core.scan import check_tensors
 from sis_core.step import Batch
+from sis_core.workbench.scan import check_tensors
 
 REGISTRY = Registry.of(sis_gpt2, sis_llama, sis_q8_0, sis_qwen)
 Arrays = dict[str, Any]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from sis_core.backends.native import abi, open_library
+from sis_core.backends.native.library import Library
+from sis_core.backends.native.memory import Arena, aligned
 from sis_core.errors import BackendError
-from sis_core.native import abi, open_library
-from sis_core.native.library import Library
-from sis_core.native.memory import Arena, aligned
 
-HEADER = Path(abi.__file__).parents[1] / "include" / "sis" / "abi.h"
+HEADER = Path(abi.__file__).parents[2] / "include" / "sis" / "abi.h"
 TEXT = re.sub(r"/\*.*?\*/", "", HEADER.read_text("utf-8"), flags=re.S)
 SIMPLE = {"uint32_t": ctypes.c_uint32, "uint64_t": ctypes.c_uint64, "int32_t": ctypes.c_int32, "float": ctypes.c_float}
 

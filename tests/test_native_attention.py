@@ -14,16 +14,17 @@ import pytest
 from kernel_suite import kind_of_this_machine, on_each_rung
 
 from sis_core.arrays import F32, F64, U8
-from sis_core.backend import BackendOptions, bind
+from sis_core.backend import BackendOptions
+from sis_core.backends.bind import bind
+from sis_core.backends.native import NativeBackend, abi
+from sis_core.backends.native.cache import NativeKV
+from sis_core.backends.native.library import address
+from sis_core.backends.native.memory import aligned
+from sis_core.backends.numpy.attention import KVState
 from sis_core.block import KV
+from sis_core.cache.kv_types import KV_TYPES
 from sis_core.errors import BackendError
-from sis_core.kv import KV_TYPES
-from sis_core.native import NativeBackend, abi
-from sis_core.native.cache import NativeKV
-from sis_core.native.library import address
-from sis_core.native.memory import aligned
 from sis_core.quant import BF16Format, F32Format
-from sis_core.reference.attention import KVState
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend

@@ -12,12 +12,13 @@ import pytest
 from test_native_load import REGISTRY, is_mapped, pytestmark, tied  # noqa: F401 - the mark is this module's too
 from tiny_models import write_model
 
-from sis_core.backend import BackendOptions
+from sis_core.backend import BackendOptions, Cache
+from sis_core.backends.native import gradual, packing
+from sis_core.backends.native.forward import NativeForward
 from sis_core.errors import GGUFError, MemoryLimitError
-from sis_core.model import Model, open_model
-from sis_core.native import gradual, packing
-from sis_core.native.forward import NativeForward
-from sis_core.step import Batch, Cache
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
+from sis_core.step import Batch
 
 F32 = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -19,12 +19,13 @@ from workbench import sis
 
 from sis_core import hookimpl
 from sis_core.backend import BackendOptions
-from sis_core.gguf_writer import GGUFWriter
-from sis_core.model import Model, open_model
-from sis_core.native import abi, packing
-from sis_core.native.library import address
-from sis_core.native.memory import aligned
-from sis_core.native.weights import Store
+from sis_core.backends.native import abi, packing
+from sis_core.backends.native.library import address
+from sis_core.backends.native.memory import aligned
+from sis_core.backends.native.weights import Store
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.quant import BlockFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch

@@ -13,7 +13,7 @@ import pytest
 from test_examples import installer
 
 from sis_core.errors import PluginError
-from sis_core.scaffold import KINDS, Names, write_plugin
+from sis_core.workbench.scaffold import KINDS, Names, write_plugin
 
 ROOT = Path(__file__).parent.parent
 RECORDS = {

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from sis_core.cache.pages import PageTable
 from sis_core.errors import ContextError, MemoryLimitError
-from sis_core.pages import PageTable
 from sis_core.step import Batch
 
 N_PAGES, PAGE = 12, 4

@@ -12,14 +12,14 @@ import tiny_models
 from workbench import interrupted, refused, sis
 
 from sis_core import hookimpl
-from sis_core.backend import Backend, BackendOptions, bind
+from sis_core.backend import Backend, BackendOptions, Forward, Layer
+from sis_core.backends.bind import bind
+from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
 from sis_core.block import Attention, Block, Network
-from sis_core.language_model import load
-from sis_core.profiling import NAME, Recorder, profile_text, profiling, summarise, trace_events
-from sis_core.profiling.binding import part_name
-from sis_core.reference import ReferenceLayer, ReferenceLinear
 from sis_core.registry import Plugin, Registry
-from sis_core.step import Forward, Layer
+from sis_core.texts.language_model import load
+from sis_core.workbench.profiling import NAME, Recorder, profile_text, profiling, summarise, trace_events
+from sis_core.workbench.profiling.binding import part_name
 
 PROMPT = "Once upon a time"
 

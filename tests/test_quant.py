@@ -14,15 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import ClosedError, FormatError
-from sis_core.quant import (
-    PANEL_VALUES,
-    BF16Format,
-    BlockFormat,
-    F16Format,
-    F32Format,
-    QuantFormat,
-    Weight,
-)
+from sis_core.quant import PANEL_VALUES, BF16Format, BlockFormat, F16Format, F32Format, QuantFormat, Weight
 
 BITS = arrays.arrays(np.uint32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9))
 

@@ -18,16 +18,16 @@ from workbench import SIS, format_file, refused, sis
 
 from sis_core.errors import ContextError, FormatError, SisError, SourceError
 from sis_core.gguf_file import GGUFFile
-from sis_core.gguf_writer import GGUFWriter
-from sis_core.language_model import load
-from sis_core.model import file_weights
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.weights import file_weights
 from sis_core.quant import BlockFormat
-from sis_core.quantizer import Importance, make_plan, parse_rule, quantize_file
-from sis_core.quantizer.collect import NAME, counting, measure
-from sis_core.quantizer.plan import find_format
-from sis_core.quantizer.recipes import RECIPES, is_sensitive
 from sis_core.registry import Registry
-from sis_core.scan import check_weights
+from sis_core.texts.language_model import load
+from sis_core.workbench.quantizer import Importance, make_plan, parse_rule, quantize_file
+from sis_core.workbench.quantizer.collect import NAME, counting, measure
+from sis_core.workbench.quantizer.plan import find_format
+from sis_core.workbench.quantizer.recipes import RECIPES, is_sensitive
+from sis_core.workbench.scan import check_weights
 
 
 def types(path: Path) -> dict[str, str]:

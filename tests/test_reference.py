@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sis_core.arrays import F32
+from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
+from sis_core.backends.numpy import attention as attention_module
+from sis_core.backends.numpy.attention import BoundAttention, KVState
+from sis_core.backends.numpy.linear import BoundDense
+from sis_core.backends.numpy.ops import ACTIVATIONS, BoundNorm, Rotation, erf, softcap
 from sis_core.block import KV, Attention, Block, Dense, FeedForward, Norm, Residual, Rope, rope_frequencies
+from sis_core.cache.pages import PageTable
 from sis_core.errors import BackendError
-from sis_core.pages import PageTable
 from sis_core.quant import F16Format, Weight
-from sis_core.reference import ReferenceLayer, ReferenceLinear
-from sis_core.reference import attention as attention_module
-from sis_core.reference.attention import BoundAttention, KVState
-from sis_core.reference.linear import BoundDense
-from sis_core.reference.ops import ACTIVATIONS, BoundNorm, Rotation, erf, softcap
 from sis_core.step import Batch, Group, Plan
 
 Random = np.random.Generator

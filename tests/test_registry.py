@@ -13,12 +13,14 @@ import pytest
 import sis_llama
 
 from sis_core import hookimpl, hookspecs
-from sis_core.backend import Backend, BackendOptions, usable
+from sis_core.backend import Backend, BackendOptions
+from sis_core.backends.bind import usable
 from sis_core.errors import PluginError
-from sis_core.model import Model, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.registry import Plugin, Registry
-from sis_core.session import Session
+from sis_core.texts.session import Session
 
 
 def format_named(format_name: str, id: int | None = None) -> QuantFormat:

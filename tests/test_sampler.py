@@ -28,22 +28,13 @@ from sis_samplers.typical import Typical
 from sis_samplers.xtc import XTC
 
 from sis_core.arrays import F32
-from sis_core.chain import make_chain
 from sis_core.errors import SamplerError
-from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
-from sis_core.sampler import (
-    Chain,
-    Sampler,
-    SamplerContext,
-    SamplerState,
-    Truncation,
-    _place,
-    draw,
-    log_softmax,
-    uniform,
-)
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, _place, draw, log_softmax, uniform
 from sis_core.testing import check_sampler
+from sis_core.texts.chain import Chain
+from sis_core.texts.chain_text import make_chain
+from sis_core.texts.language_model import LanguageModel, load
 
 REGISTRY = Registry.of(sis_samplers)
 

@@ -13,10 +13,10 @@ import pytest
 from attrs import define, field, frozen
 
 from sis_core.arrays import F32, Ids
-from sis_core.chain import make_chain, sampler_options
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, integer_option, number_option, uniform
 from sis_core.testing import check_sampler
+from sis_core.texts.chain_text import make_chain, sampler_options
 
 
 class Applying(SamplerState):

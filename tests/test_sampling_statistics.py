@@ -15,12 +15,13 @@ import pytest
 import sis_samplers
 
 from sis_core.arrays import F32, F64
-from sis_core.chain import make_chain
 from sis_core.registry import Registry
-from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState
+from sis_core.sampler import Sampler, SamplerContext, SamplerState
 from sis_core.testing import check_sampler
 from sis_core.testing.distribution import critical, misfit
 from sis_core.testing.sampler import _Check as Check
+from sis_core.texts.chain import Chain
+from sis_core.texts.chain_text import make_chain
 
 Logits = list[float]
 N_VOCAB, N_DRAWS, SEED = 30, 4000, 20240229

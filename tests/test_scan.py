@@ -8,7 +8,7 @@ from attrs import evolve
 
 from sis_core.errors import ModelError
 from sis_core.quant import F16Format, Weight
-from sis_core.scan import check_weights
+from sis_core.workbench.scan import check_weights
 
 
 def weight(name: str, *damage: float) -> Weight:

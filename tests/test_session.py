@@ -13,14 +13,15 @@ import sis_llama
 from tiny_models import metadata, write_model
 
 from sis_core import hookimpl
-from sis_core.backend import Backend, BackendOptions
+from sis_core.backend import Backend, BackendOptions, Cache, Forward
+from sis_core.backends.stub import StubForward
 from sis_core.block import Network
 from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError
-from sis_core.model import Model, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.registry import Registry
-from sis_core.session import CHUNK, Session
-from sis_core.step import Batch, Cache, Forward, Output
-from sis_core.stub import StubForward
+from sis_core.step import Batch, Output
+from sis_core.texts.session import CHUNK, Session
 
 
 class FailingForward(StubForward):

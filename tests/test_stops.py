@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sis_core.stops import StopFilter
+from sis_core.texts.stops import StopFilter
 
 
 def filtered(pieces: list[str], stops: list[str]) -> tuple[str, str | None]:

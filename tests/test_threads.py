@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sis_core.backend import BackendOptions
-from sis_core.native import threads
+from sis_core.machine import cores as threads
 from sis_core.quant import Weight
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")

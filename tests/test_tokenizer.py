@@ -26,7 +26,7 @@ from sis_tokenizers.vocabulary import Kind, Vocabulary
 
 from sis_core.errors import TokenizerError
 from sis_core.gguf_file import GGUFFile
-from sis_core.model import build_tokenizer
+from sis_core.loading.vocabulary import build_tokenizer
 from sis_core.registry import Registry
 from sis_core.tokenizer import TextStream, Tokenizer
 

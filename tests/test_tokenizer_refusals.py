@@ -21,9 +21,11 @@ from sis_tokenizers.spm import build_spm
 
 from sis_core.errors import ContextError, PluginError, TokenizerError
 from sis_core.gguf_file import GGUFFile
-from sis_core.model import Model, build_tokenizer, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
+from sis_core.loading.vocabulary import build_tokenizer
 from sis_core.registry import Registry
-from sis_core.session import Session
+from sis_core.texts.session import Session
 from sis_core.tokenizer import TextStream
 
 BYTES = tiny_models.byte_names()

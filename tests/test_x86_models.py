@@ -13,7 +13,8 @@ from shapes import SHAPES
 
 from sis_core.backend import BackendOptions
 from sis_core.errors import SisError
-from sis_core.model import Model, open_model
+from sis_core.loading.model import Model
+from sis_core.loading.open import open_model
 from sis_core.registry import Registry
 from sis_core.step import Batch
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sis_core.gguf_writer import GGUFWriter
+from sis_core.gguf_file.writer import GGUFWriter
 
 N_VOCAB = 260
 BOS, EOS = 256, 257

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from sis_core.benchmark import BinaryPeer, Case
 from sis_core.errors import SisError
+from sis_core.workbench.benchmark import BinaryPeer, Case
 from speed.course import CHUNK
 from speed.machine import Neighbours
 from speed.plan import Contest, number, tokens_needed

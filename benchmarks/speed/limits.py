@@ -60,8 +60,8 @@ def peak(unit: str, n_threads: int) -> float | str:
 
 def bandwidth(n_threads: int, mib: int) -> float | str:
     """Bytes a second that threads read from a block of this size, or one line why there is no figure."""
+    from sis_core.backends.native import NativeBackend, read_bandwidth
     from sis_core.errors import SisError
-    from sis_core.native import NativeBackend, read_bandwidth
     from sis_core.registry import Registry
 
     why = "no backend with native code is installed"

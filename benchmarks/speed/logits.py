@@ -13,7 +13,7 @@ from speed import course
 
 def ours(path: str, n_threads: int, texts: Sequence[Sequence[int]], decode: bool, numpy: bool) -> tuple[str, list[Any]]:
     """From sis: with its best backend and a cache of float16, or from the reference with one of float32."""
-    from sis_core.language_model import load
+    from sis_core.texts.language_model import load
 
     options = {"backend": "numpy", "kv_type": "f32"} if numpy else {}
     found = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from sis_core.native.library import huge_pages
+from sis_core.backends.native.library import huge_pages
 
 QUIET = 0.05  # processors that others may use before a row counts as noisy
 _IDLE = ("idle", "iowait", "guest", "guest_nice")  # guests are in user time already

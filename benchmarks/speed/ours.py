@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sis_core.language_model import LanguageModel, load
-from sis_core.native import NativeBackend
+from sis_core.backend import Cache
+from sis_core.backends.native import NativeBackend
 from sis_core.registry import Registry
-from sis_core.step import Batch, Cache
+from sis_core.step import Batch
+from sis_core.texts.language_model import LanguageModel, load
 from speed import course, theirs
 
 TOKENS = theirs.TOKENS  # both sides are fed the same

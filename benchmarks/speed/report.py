@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from sis_core.benchmark import Summary, summarise
+from sis_core.workbench.benchmark import Summary, summarise
 from speed.children import Run
 from speed.limits import UNITS_OF, Work
 from speed.machine import QUIET
@@ -201,7 +201,7 @@ def as_json(found: Sequence[Line]) -> list[dict[str, Any]]:
 
 def draw(found: Sequence[Line], path: Path) -> None:
     """The ratios as bars, with a mark at each goal."""
-    from sis_core.comparison import new_figure
+    from sis_core.workbench.comparison import new_figure
 
     figure = new_figure(path)
     shown = [line for line in found if line.ratio is not None]

@@ -11,12 +11,12 @@ from typing import Any
 import attrs
 import click
 
-from sis_core.benchmark import BinaryPeer, Case, Peer, PythonPeer, Runner, Summary, make_cases, summarise
 from sis_core.cli.measuring import open_for, run_options, take
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import FORMATS, emit
-from sis_core.language_model import LanguageModel
-from sis_core.quantizer.run import available_cores
+from sis_core.texts.language_model import LanguageModel
+from sis_core.workbench.benchmark import BinaryPeer, Case, Peer, PythonPeer, Runner, Summary, make_cases, summarise
+from sis_core.workbench.quantizer.run import available_cores
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]

@@ -13,8 +13,8 @@ import click
 from sis_core.cli.main import prefer_pairs
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
-from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
+from sis_core.texts.language_model import LanguageModel, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -15,11 +15,11 @@ from sis_core.cli.common import registry_of
 from sis_core.cli.measuring import read_text, run_options, take
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import comma_separated, emit, markdown
-from sis_core.comparison import FormatRow, Settings, compare_formats, draw_plot, new_figure
 from sis_core.errors import FormatError, SourceError
-from sis_core.quantizer.plan import find_format
-from sis_core.quantizer.run import available_cores
 from sis_core.source import resolve
+from sis_core.workbench.comparison import FormatRow, Settings, compare_formats, draw_plot, new_figure
+from sis_core.workbench.quantizer.plan import find_format
+from sis_core.workbench.quantizer.run import available_cores
 
 COLUMNS = {  # heading: field
     "format": "format",

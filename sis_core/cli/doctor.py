@@ -14,12 +14,12 @@ import click
 import numpy as np
 import psutil
 
-from sis_core.backend import why_idle
+from sis_core.backends.bind import why_idle
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
-from sis_core.language_model import LanguageModel
-from sis_core.memory import MIB, available_memory
+from sis_core.machine.memory import MIB, available_memory
 from sis_core.registry import Registry
-from sis_core.scan import check_tensors
+from sis_core.texts.language_model import LanguageModel
+from sis_core.workbench.scan import check_tensors
 
 PROBE = "Once upon a time"
 

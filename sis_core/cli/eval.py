@@ -13,7 +13,7 @@ from sis_core.cli.measuring import open_for, read_text, run_options, take
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import cell
 from sis_core.errors import SourceError
-from sis_core.evaluate import Score, TensorError, evaluate, tensor_errors
+from sis_core.workbench.evaluate import Score, TensorError, evaluate, tensor_errors
 
 DEFAULT_CTX = 512
 

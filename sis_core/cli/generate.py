@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from sis_core.chain import sampler_options
 from sis_core.cli.common import json_line, load_model, model_options, read_input, registry_of
 from sis_core.errors import SourceError
-from sis_core.generate import Piece
-from sis_core.language_model import LanguageModel
+from sis_core.texts.chain_text import sampler_options
+from sis_core.texts.generate import Piece
+from sis_core.texts.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from sis_core.cli.common import json_line, registry_of
 from sis_core.cli.measuring import open_for, read_text
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
-from sis_core.quantizer.collect import NAME, counting, measure
+from sis_core.workbench.quantizer.collect import NAME, counting, measure
 
 
 @click.command("imatrix")

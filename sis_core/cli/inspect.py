@@ -12,9 +12,9 @@ import click
 
 from sis_core.cli.common import human_bytes, json_line, printable, registry_of, table
 from sis_core.gguf_file import GGUFFile
-from sis_core.model import file_weights
-from sis_core.scan import check_weights
+from sis_core.loading.weights import file_weights
 from sis_core.source import resolve
+from sis_core.workbench.scan import check_weights
 
 SHOWN = 8  # items of a long array
 

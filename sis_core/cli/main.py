@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from sis_core.architecture import suggest
+            from sis_core.errors import suggest
 
             known = self.list_commands(ctx)
             hint = suggest(args[0], known) or f". There are: {', '.join(known)}"

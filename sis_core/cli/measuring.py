@@ -10,8 +10,8 @@ import click
 
 from sis_core.cli.common import registry_of
 from sis_core.errors import BackendError, SourceError
-from sis_core.language_model import LanguageModel, load
 from sis_core.registry import Registry
+from sis_core.texts.language_model import LanguageModel, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 

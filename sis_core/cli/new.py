@@ -9,7 +9,7 @@ import click
 
 from sis_core.cli.common import registry_of
 from sis_core.errors import PluginError
-from sis_core.scaffold import KINDS, Names, write_plugin
+from sis_core.workbench.scaffold import KINDS, Names, write_plugin
 
 REGISTERED = {  # kind: the records whose name it takes, and how that name is spelt
     "quant": ("quant_formats", "constant"),

@@ -14,8 +14,8 @@ from sis_core.cli.common import json_line, registry_of, table
 from sis_core.cli.measuring import open_for, run_options, take
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import ContextError, SourceError
-from sis_core.profiling import NAME, Profile, profile_text, profiling, summarise, trace_events
-from sis_core.profiling.summary import Row
+from sis_core.workbench.profiling import NAME, Profile, profile_text, profiling, summarise, trace_events
+from sis_core.workbench.profiling.summary import Row
 
 PROMPT = "Once upon a time"
 SECTIONS = {

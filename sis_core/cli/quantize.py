@@ -10,10 +10,10 @@ import click
 from sis_core.cli.common import human_bytes, json_line, registry_of, table
 from sis_core.cli.progress import progress_bar
 from sis_core.gguf_file import GGUFFile
-from sis_core.quantizer import Importance, Plan, Result, make_plan, parse_rule, quantize_file
-from sis_core.quantizer.plan import find_format
-from sis_core.quantizer.run import check_target
 from sis_core.source import resolve
+from sis_core.workbench.quantizer import Importance, Plan, Result, make_plan, parse_rule, quantize_file
+from sis_core.workbench.quantizer.plan import find_format
+from sis_core.workbench.quantizer.run import check_target
 
 log = logging.getLogger(__name__)
 

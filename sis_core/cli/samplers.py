@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 import click
 
-from sis_core.chain import sampler_options
 from sis_core.cli.common import json_line, registry_of, table
+from sis_core.texts.chain_text import sampler_options
 
 
 @click.command("samplers")

@@ -9,7 +9,7 @@ import click
 from sis_core.cli.common import json_line, read_input, registry_of, table
 from sis_core.errors import TokenizerError
 from sis_core.gguf_file import GGUFFile
-from sis_core.model import build_tokenizer
+from sis_core.loading.vocabulary import build_tokenizer
 from sis_core.source import resolve
 from sis_core.tokenizer import Tokenizer
 

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from attrs import evolve
 
-from sis_core.architecture import Architecture, ModelConfig, build_network
+from sis_core.architecture import Architecture, ModelConfig
 from sis_core.arrays import F32
-from sis_core.backend import BackendOptions, bind
+from sis_core.backend import BackendOptions, Forward
+from sis_core.backends.bind import bind
 from sis_core.block import Network
 from sis_core.errors import ModelError
+from sis_core.loading.network import build_network
 from sis_core.metadata import HARMLESS
 from sis_core.quant import Weight
-from sis_core.step import Batch, Forward
+from sis_core.step import Batch
 
 N_TOKENS = 12
 FEATURES: dict[str, Any] = {

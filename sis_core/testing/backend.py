@@ -10,10 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from sis_core.arrays import F32
-from sis_core.backend import Backend, BackendOptions, bind
+from sis_core.backend import Backend, BackendOptions, Cache
+from sis_core.backends.bind import bind
 from sis_core.errors import SisError
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat
-from sis_core.step import Batch, Cache
+from sis_core.step import Batch
 from sis_core.testing.diagnosis import diagnose, error, explain
 from sis_core.testing.networks import N_VOCAB, VARIANTS, Variant, random_network, with_format
 from sis_core.testing.ways import CACHE, HIDDEN, LOGITS, Way, new_cache

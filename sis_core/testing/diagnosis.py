@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sis_core.arrays import F32
-from sis_core.backend import Backend, BackendOptions, bind
+from sis_core.backend import Backend, BackendOptions
+from sis_core.backends.bind import bind
 from sis_core.block import Network
 from sis_core.quant import QuantFormat, Weight
 from sis_core.testing.faults import faults

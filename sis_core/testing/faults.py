@@ -13,6 +13,8 @@ import numpy as np
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32
+from sis_core.backends.numpy.linear import BoundDense, ReferenceLinear
+from sis_core.backends.numpy.ops import ACTIVATIONS, BoundNorm, Rotation, softcap
 from sis_core.block import (
     Attention,
     Block,
@@ -27,8 +29,6 @@ from sis_core.block import (
     rope_frequencies,
 )
 from sis_core.quant import Weight
-from sis_core.reference.linear import BoundDense, ReferenceLinear
-from sis_core.reference.ops import ACTIVATIONS, BoundNorm, Rotation, softcap
 from sis_core.step import Plan
 
 T = TypeVar("T")

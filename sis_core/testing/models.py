@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sis_core.arrays import F32
-from sis_core.gguf_writer import GGUFWriter
+from sis_core.gguf_file.writer import GGUFWriter
 
 N_VOCAB, N_EMBD, N_FF, N_HEAD, N_HEAD_KV, N_LAYER = 260, 256, 512, 4, 2, 1
 METADATA: Mapping[str, Any] = {

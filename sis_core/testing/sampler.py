@@ -12,8 +12,9 @@ import numpy as np
 
 from sis_core.arrays import F32, F64
 from sis_core.errors import SamplerError
-from sis_core.sampler import Chain, Sampler, SamplerContext, SamplerState, Truncation, draw
+from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, draw
 from sis_core.testing.distribution import misfit
+from sis_core.texts.chain import Chain
 
 STEPS = 24
 N_DRAWS = 4000

@@ -8,7 +8,8 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.step import Batch, Cache, Forward
+from sis_core.backend import Cache, Forward
+from sis_core.step import Batch
 
 CACHE = 320
 

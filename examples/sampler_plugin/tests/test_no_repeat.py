@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import sis_no_repeat
 
-from sis_core.chain import make_chain
 from sis_core.registry import Registry
 from sis_core.sampler import SamplerContext
 from sis_core.testing import check_sampler
+from sis_core.texts.chain_text import make_chain
 
 
 def test_contract() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 
-from sis_core.native import NativeBackend
+from sis_core.backends.native import NativeBackend
 
 
 class NeonBackend(NativeBackend):

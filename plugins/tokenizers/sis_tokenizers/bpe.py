@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 from attrs import frozen
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from sis_core.architecture import suggest
-from sis_core.errors import TokenizerError
+from sis_core.errors import TokenizerError, suggest
 from sis_tokenizers.chunks import BOUNDARY, chunks
 from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from sis_tokenizers.special import Defaults, Specials, read_specials

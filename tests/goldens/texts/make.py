@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 from sis_core.gguf_file import GGUFFile
-from sis_core.language_model import load
-from sis_core.quantizer.plan import make_plan
-from sis_core.quantizer.run import quantize_file
 from sis_core.registry import Registry
 from sis_core.source import resolve
+from sis_core.texts.language_model import load
+from sis_core.workbench.quantizer.plan import make_plan
+from sis_core.workbench.quantizer.run import quantize_file
 
 PROMPT, N_TOKENS, LEAD = "Once upon a time", 40, 0.02
 GOLDEN = Path(__file__).with_name("tiny.json")

@@ -1,0 +1,70 @@
+"""How backends share one network: each is asked in order, and the numpy reference answers what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sis_core.backend import Backend, BackendOptions, Forward, Layer, Linear
+from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
+from sis_core.backends.row_by_row import RowByRow
+from sis_core.block import Block, Network
+from sis_core.quant import Weight
+
+
+def usable(backends: Sequence[Backend]) -> list[Backend]:
+    """The backends that may be used without being named, best first."""
+    ready = [backend for backend in backends if backend.score > 0 and why_idle(backend) is None]
+    return sorted(ready, key=lambda backend: (-backend.score, backend.name))
+
+
+def bind(
+    network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range | None = None
+) -> Forward:
+    """A forward for ``layers`` (all by default), asking ``backends`` in the order given."""
+    layers = range(network.n_layer) if layers is None else layers
+    forward = _bind(network, backends, options, layers)
+    if options.batch_invariant and not getattr(forward, "batch_invariant", False):
+        return RowByRow(forward)
+    return forward
+
+
+def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range) -> Forward:
+    for backend in backends:
+        if (forward := backend.forward(network, layers, options)) is not None:
+            return forward
+
+    def linear(weight: Weight) -> Linear:
+        for backend in backends:
+            if (bound := backend.linear(weight, options)) is not None:
+                linear_owners.add(backend.name)
+                return bound
+        return ReferenceLinear(weight)
+
+    bound_layers: list[Layer] = []
+    grains: list[str] = []
+    for i in layers:
+        linear_owners: set[str] = set()
+        bound, grain = _bind_layer(network.blocks[i], backends, options)
+        if bound is None:
+            bound = ReferenceLayer.of(network.blocks[i], linear)
+            grain = " + ".join(["numpy layer", *(f"{name} linear" for name in sorted(linear_owners))])
+        bound_layers.append(bound)
+        grains.append(grain)
+    linear_owners = set()
+    head = linear(network.head.dense.weight) if layers.stop == network.n_layer else None
+    return SequentialForward.of(network, layers, tuple(bound_layers), tuple(grains), head, options.n_threads)
+
+
+def _bind_layer(block: Block, backends: Sequence[Backend], options: BackendOptions) -> tuple[Layer | None, str]:
+    for backend in backends:
+        if (layer := backend.layer(block, options)) is not None:
+            return layer, f"{backend.name} layer"
+    return None, ""
+
+
+def why_idle(backend: Backend) -> str | None:
+    """`Backend.idle_reason`, guarded: a backend that cannot even say why it is idle is idle for that."""
+    try:
+        return backend.idle_reason()
+    except Exception as error:
+        return f"idle_reason failed: {type(error).__name__}: {error}"

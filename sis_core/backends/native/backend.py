@@ -1,0 +1,175 @@
+"""A backend over a library of kernels. A plugin gives it a name and says which package holds the library."""
+
+from __future__ import annotations
+
+import logging
+from typing import ClassVar
+
+from sis_core.backend import Backend, BackendOptions, views_nbytes
+from sis_core.backends.native import abi
+from sis_core.backends.native.forward import NativeForward, NativeLayer, NativeLinear
+from sis_core.backends.native.library import Library, huge_pages, open_library, read_bandwidth
+from sis_core.backends.native.program import Rotations, Unsupported, dense_weights
+from sis_core.backends.native.runner import Runner
+from sis_core.backends.native.weights import Store, key
+from sis_core.block import Attention, Block, FeedForward, Network, Norm, Residual
+from sis_core.errors import BackendError
+from sis_core.machine.cores import default_threads, describe_threads, pinned_cpus
+from sis_core.quant import Weight
+
+log = logging.getLogger(__name__)
+
+
+class NativeBackend(Backend):
+    """Base of the backends whose arithmetic is C.
+
+    Attributes:
+        package: the import package that holds ``libsis``.
+    """
+
+    package: ClassVar[str]
+
+    def library(self) -> Library:
+        """The library; BackendError where there is none."""
+        return open_library(self.package)
+
+    def idle_reason(self) -> str | None:
+        try:
+            self.library()
+        except BackendError as error:
+            return str(error)
+        return None
+
+    def describe(self) -> str:
+        if reason := self.idle_reason():
+            return reason
+        library = self.library()
+        note = f" ({library.isa_reason})" if library.isa_reason else ""
+        speed = self.read_bandwidth() / 1e9
+        threads = describe_threads()
+        return f"{library.isa_name}{note}, {threads}, huge pages: {huge_pages()}, memory read at {speed:.1f} GB/s"
+
+    def read_bandwidth(self, n_threads: int | None = None) -> float:
+        """Bytes per second that can be read from memory here: the limit of decoding."""
+        return read_bandwidth(self.library(), n_threads)
+
+    def forward(self, network: Network, layers: range, options: BackendOptions) -> NativeForward | None:
+        if options.kv_type not in abi.KV_TYPES:
+            return None
+        ends = layers.stop == network.n_layer
+        try:
+            weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
+            self._check_ends(network, layers)
+            store, runner = self._store(options, gradual=options.gradual is True), self._runner(options)
+            self._check_decoded(weights, store, options)
+            store.bind(weights, options.progress)
+            return NativeForward(self.name, network, layers, store, runner)
+        except Unsupported as reason:
+            log.info(
+                "%s does not know %s: layers one by one, and those it does not know by the linear", self.name, reason
+            )
+            return None
+
+    def layer(self, block: Block, options: BackendOptions) -> NativeLayer | None:
+        if options.kv_type not in abi.KV_TYPES:
+            return None
+        try:
+            weights = list(dense_weights([block], None))
+            n_embd = _width(block)
+            store, runner = self._store(options), self._runner(options)
+            self._check_decoded(weights, store, options)
+            store.bind(weights, options.progress)
+            return NativeLayer(block, n_embd, store, runner)
+        except Unsupported as reason:
+            log.debug("%s does not know %s: linear by linear", self.name, reason)
+            return None
+
+    def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
+        store, runner = self._store(options), self._runner(options)
+        if len(weight.shape) != 2 or (options.decode is False and store.only_python(weight)):
+            return None
+        store.bind([weight], options.progress)
+        return NativeLinear.of(weight, store, runner)
+
+    def memory(self, network: Network, options: BackendOptions) -> int:
+        if self.idle_reason():
+            return 0
+        store = self._store(options)
+        tables = _copied_tables(network, store)
+        return store.nbytes(_copied(network, store, options)) + sum(table.nbytes for table in tables)
+
+    def in_place(self, network: Network, options: BackendOptions) -> int:
+        if self.idle_reason():
+            return super().in_place(network, options)
+        store = self._store(options)
+        copied = {key(weight) for weight in _copied(network, store, options) + _copied_tables(network, store)}
+        return views_nbytes(weight for weight in network.weights() if key(weight) not in copied)
+
+    def _store(self, options: BackendOptions, *, gradual: bool = False) -> Store:
+        n_threads = options.n_threads or default_threads()
+        return Store(self.library(), n_threads, options.pack is not False, gradual=gradual)
+
+    def _runner(self, options: BackendOptions) -> Runner:
+        n_threads = options.n_threads or default_threads()
+        cpus = pinned_cpus(n_threads) if options.pin else None
+        return Runner(self.library(), Rotations(), n_threads, cpus, invariant=options.batch_invariant)
+
+    @staticmethod
+    def _check_decoded(weights: list[Weight], store: Store, options: BackendOptions) -> None:
+        for weight in weights:
+            if options.decode is False and store.only_python(weight):
+                raise Unsupported(f"{weight.format.name} without decoding it at load, which memory does not allow")
+
+    @staticmethod
+    def _check_ends(network: Network, layers: range) -> None:
+        """What a step relies on when it writes and reads by address."""
+        embedding, head, n_embd = network.embedding, network.head, network.n_embd
+        if layers.start == 0:
+            if embedding.weight.n_cols != n_embd or embedding.weight.n_rows < network.n_vocab:
+                raise Unsupported(f"{embedding.weight!r} for {network.n_vocab} tokens of {n_embd} values")
+            if embedding.positions is not None and embedding.positions.n_cols != n_embd:
+                raise Unsupported(f"{embedding.positions!r} for rows of {n_embd} values")
+        if layers.stop == network.n_layer and head.dense.weight.n_rows != network.n_vocab:
+            raise Unsupported(f"{head.dense.weight!r} for {network.n_vocab} tokens")
+
+
+def _flat(block: Block) -> list[object]:
+    found: list[object] = []
+    for op in block.ops:
+        if isinstance(op, Residual):
+            found += [inner for branch in op.branches for inner in branch]
+        else:
+            found.append(op)
+    return found
+
+
+def _width(block: Block) -> int:
+    """The width of the rows that a block works on."""
+    for op in _flat(block):
+        match op:
+            case FeedForward():
+                return op.up.weight.n_cols
+            case Attention():
+                return op.q.weight.n_cols
+            case Norm(weight=Weight() as weight):
+                return weight.n_cols
+    raise Unsupported("a block without a matrix")
+
+
+def _copied_tables(network: Network, store: Store) -> list[Weight]:
+    """The tables of the embedding that binding a network copies as they are."""
+    embedding, head = network.embedding, network.head.dense.weight
+    tables = [embedding.weight] + ([embedding.positions] if embedding.positions else [])
+    return [table for table in tables if store.copies(table, head)]
+
+
+def _copied(network: Network, store: Store, options: BackendOptions) -> list[Weight]:
+    """The matrices that binding a network copies."""
+    found = [network.head.dense.weight]
+    for block in network.blocks:
+        try:
+            found += dense_weights([block], None)
+        except Unsupported:
+            continue
+    decode = options.decode is not False
+    return [weight for weight in found if store.packs(weight) and (decode or not store.only_python(weight))]

@@ -1,0 +1,71 @@
+"""Keys and values in the kernels' layout, page by page."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from sis_core.arrays import U8
+from sis_core.backend import LayerState
+from sis_core.backends.native import abi
+from sis_core.backends.native.library import address
+from sis_core.backends.native.memory import HUGE, Arena
+from sis_core.backends.numpy import PagedCache
+from sis_core.block import KV
+from sis_core.cache.kv_types import kv_type_of
+from sis_core.cache.pages import PageTable
+from sis_core.errors import BackendError
+
+
+def page_nbytes(kv: KV, kv_type: str, page_size: int) -> int:
+    """Bytes of a page: keys as they are, values padded to whole vectors; as `sis_kv_layout` in `native/kernels.h`."""
+    kv_type_of(kv_type, "cache")
+    v_pad = -(-kv.v_dim // abi.TILE) * abi.TILE
+    k_bytes, v_bytes = (_row_nbytes(dim, kv_type) for dim in (kv.k_dim, v_pad))
+    return page_size * kv.n_head_kv * (k_bytes + v_bytes)
+
+
+def _row_nbytes(dim: int, kv_type: str) -> int:
+    match kv_type:
+        case "q8_0":
+            return dim + -(-dim // abi.BLOCK) * 2
+        case "bf16":
+            return -(-dim // 2) * 4
+        case _:
+            return dim * (4 if kv_type == "f32" else 2)
+
+
+class NativeKV:
+    """One layer's pages, ``(n_pages, page_nbytes)``: zeros, so that what was never written is at least finite."""
+
+    def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
+        if page_size not in (16, 32, 64, 128):  # attention reads tiles of 16 keys in chunks of 128
+            raise BackendError(f"pages of {page_size} tokens do not fit the kernels", where="cache")
+        self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
+        # Either way memory is taken when a page is first written; a small cache would not fill one huge page.
+        n_bytes = n_pages * self.page_nbytes
+        flat = Arena(n_bytes).array if n_bytes >= HUGE else np.zeros(n_bytes, np.uint8)
+        self.pages: U8 = flat.reshape(n_pages, self.page_nbytes)
+        self.record = abi.KV(address(self.pages), self.page_nbytes)  # where native code finds the pages
+
+    def copy_page(self, source: int, target: int) -> None:
+        self.pages[target] = self.pages[source]
+
+    def save_page(self, page: int) -> bytes:
+        return bytes(self.pages[page])
+
+    def load_page(self, page: int, data: bytes) -> None:
+        if len(data) != self.page_nbytes:
+            raise BackendError(f"a saved page has {len(data)} bytes, not {self.page_nbytes}", where="cache")
+        self.pages[page] = np.frombuffer(data, np.uint8)
+
+
+class NativeCache(PagedCache):
+    """A paged cache all of whose layers are native."""
+
+    def __init__(self, table: PageTable, states: list[NativeKV], kv_type: str, owner: object) -> None:
+        layers: list[LayerState | None] = list(states)
+        super().__init__(table, layers, kv_type, owner)
+        self._records = (abi.KV * max(len(states), 1))(*(state.record for state in states))
+        self.address = ctypes.addressof(self._records)

@@ -1,0 +1,164 @@
+"""The three grains: a range of layers, one layer, one linear, each one call into native code."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cached_property
+from time import perf_counter
+
+import numpy as np
+from attrs import frozen
+
+from sis_core.arrays import F32
+from sis_core.backend import Cache
+from sis_core.backends.native.cache import NativeCache, NativeKV, page_nbytes
+from sis_core.backends.native.program import Compiled, Program
+from sis_core.backends.native.runner import Runner
+from sis_core.backends.native.weights import Store
+from sis_core.backends.numpy.embedding import BoundEmbedding
+from sis_core.block import KV, Block, Dense, Network
+from sis_core.cache.pages import PAGE_SIZE, PageTable, pages_for
+from sis_core.errors import BackendError
+from sis_core.quant import Weight
+from sis_core.step import Batch, Output, Plan
+
+NO_PLAN = Plan(np.zeros(1, np.int32), np.zeros(1, np.int32), (), PAGE_SIZE)
+
+
+class NativeForward:
+    """A range of layers in one call a step. Thread-safe: what changes lies in the cache.
+
+    Attributes:
+        batch_invariant: whether `BackendOptions.batch_invariant` was asked for. Then each row is multiplied as if it
+            were alone, at the price of instructions that multiply many rows at once, where the machine has those.
+    """
+
+    def __init__(self, name: str, network: Network, layers: range, store: Store, runner: Runner) -> None:
+        self.network, self.layers, self.grains = network, layers, (f"{name} forward",) * len(layers)
+        self._store, self._runner = store, runner
+        self.batch_invariant = runner.invariant
+        self._token = object()  # what caches keep of their maker, without keeping its weights alive
+        self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
+        self._starts, self._ends = layers.start == 0, layers.stop == network.n_layer
+        self._tables = self._embedding_tables() if self._starts else None
+        self._embedding = BoundEmbedding(network)
+        self._logits = self._compile(logits=True) if self._ends else self._hidden
+
+    @cached_property
+    def _hidden(self) -> Compiled:
+        """Few ask for hidden states: compiled for the first who does."""
+        return self._compile(logits=False)
+
+    def _embedding_tables(self) -> tuple[int, int | None] | None:
+        """Where native code finds the rows of tokens and positions; None where only Python can decode them."""
+        embedding = self.network.embedding
+        rows = self._store.table(embedding.weight)
+        positions = self._store.table(embedding.positions) if embedding.positions else None
+        if rows is None or (embedding.positions and positions is None):
+            return None
+        return rows, positions
+
+    def _compile(self, *, logits: bool) -> Compiled:
+        head, n_embd = self.network.head, self.network.n_embd
+        program = Program(self._store, self._runner.rotations, n_embd)
+        if self._tables:
+            program.embedding(self.network.embedding, *self._tables)
+        program.blocks([self.network.blocks[i] for i in self.layers])
+        program.outputs_only()
+        if self._ends and head.norm:
+            program.norm_in_place(head.norm)
+        if not logits:
+            program.rows_out()
+            return program.finish(n_embd)
+        program.head(head)
+        return program.finish(self.network.n_vocab)
+
+    def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
+        n_pages = pages_for(max_tokens)
+        return n_pages * sum(page_nbytes(kv, kv_type, PAGE_SIZE) for kv in self._kv)
+
+    def new_cache(self, kv_type: str, max_tokens: int) -> NativeCache:
+        n_pages = pages_for(max_tokens)
+        states = [NativeKV(kv, kv_type, n_pages, PAGE_SIZE) for kv in self._kv]
+        return NativeCache(PageTable(n_pages), states, kv_type, self._token)
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        if not isinstance(cache, NativeCache):
+            raise BackendError("this cache was made by another backend", where="step")
+        cache.check_owner(self._token)
+        if batch.adapters:
+            raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
+        waiting = self._store.waiting
+        if waiting:
+            waiting.before_step()
+        tokens = hidden = None
+        if batch.tokens is None or not self._starts:
+            hidden = self._given(batch)
+        else:
+            self._embedding.check(batch)
+            if self._tables:
+                tokens = batch.tokens
+            else:
+                hidden = self._embedding(batch)
+        program = self._logits if batch.want == "logits" else self._hidden
+        started = perf_counter()
+        with cache.reserve(batch) as plan:
+            values = self._runner.run(
+                program, plan, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
+                kv_type=cache.kv_type,
+            )  # fmt: skip
+        if waiting:
+            waiting.after_step(perf_counter() - started)
+        return Output(values)
+
+    def _given(self, batch: Batch) -> F32:
+        hidden = np.ascontiguousarray(batch.hidden, np.float32)
+        if hidden.shape != (batch.n, self.network.n_embd):
+            raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, self.network.n_embd)}", where="step")
+        return hidden
+
+
+class NativeLayer:
+    """One block, one call."""
+
+    def __init__(self, block: Block, n_embd: int, store: Store, runner: Runner) -> None:
+        self._kv: KV | None = block.state
+        self._runner = runner
+        self._n_embd = n_embd
+        program = Program(store, runner.rotations, n_embd)
+        program.blocks([block])
+        program.rows_out()
+        self._program = program.finish(n_embd)
+
+    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> NativeKV | None:
+        return NativeKV(self._kv, kv_type, n_pages, page_size) if self._kv else None
+
+    def __call__(self, hidden: F32, plan: Plan, state: NativeKV | None) -> F32:
+        if hidden.ndim != 2 or hidden.shape[1] != self._n_embd:
+            raise BackendError(f"hidden has shape {hidden.shape}, not (n, {self._n_embd})", where="step")
+        if state is None:
+            return self._runner.run(self._program, plan, hidden=hidden)
+        kv = ctypes.addressof(state.record)
+        return self._runner.run(self._program, plan, hidden=hidden, kv=kv, kv_type=state.kv_type)
+
+
+@frozen(eq=False)
+class NativeLinear:
+    """One weight: ``(n, n_in)`` float32 to ``(n, n_out)``."""
+
+    n_in: int
+    program: Compiled
+    runner: Runner
+
+    @classmethod
+    def of(cls, weight: Weight, store: Store, runner: Runner) -> NativeLinear:
+        program = Program(store, runner.rotations, weight.n_cols)
+        program.linear_out(Dense(weight))
+        return cls(weight.n_cols, program.finish(weight.n_rows), runner)
+
+    def __call__(self, x: F32) -> F32:
+        if x.ndim != 2 or x.shape[1] != self.n_in:
+            raise BackendError(f"rows have shape {x.shape}, not (n, {self.n_in})", where="linear")
+        if not len(x):
+            return np.empty((0, self.program.n_out_cols), np.float32)
+        return self.runner.run(self.program, NO_PLAN, hidden=x)

@@ -1,0 +1,135 @@
+"""Moving weights into memory of our own, piece by piece.
+
+Between two pieces the file's pages are given back, so that no more than a piece is in memory twice: by unmapping the
+file, and where steps still read other parts of it, by telling the system. Ctrl-C is heard there too: a piece that was
+interrupted is done again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from sis_core import quant
+from sis_core.arrays import U8
+from sis_core.backends.native import abi
+from sis_core.backends.native.library import Library, address
+
+PIECE_BYTES = 16 << 20
+MAX_F16 = 6e4
+MIN_F16 = 1e-3  # a tensor whose largest value is below this would lose its small ones to half precision's denormals
+
+
+class Packing(ABC):
+    """A weight on its way.
+
+    Attributes:
+        bound: what programs read: the old place until all of it has arrived, then the new one.
+    """
+
+    def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, piece_rows: int) -> None:
+        self.weight = weight
+        self.bound, self._library = bound, library
+        self._piece_rows, self._row = max(1, piece_rows), 0
+
+    @property
+    def done(self) -> bool:
+        return self._row >= self.weight.n_rows
+
+    def advance(self) -> int:
+        """Move one more piece; the bytes that it takes in its new place."""
+        stop = min(self._row + self._piece_rows, self.weight.n_rows)
+        size = self._move(self.weight.raw[self._row : stop], self._row)
+        self.weight.release()
+        if stop == self.weight.n_rows:
+            stop = self._finish(stop)
+        self._row = stop
+        return size
+
+    @abstractmethod
+    def _move(self, rows: U8, start: int) -> int:
+        """Move rows, the first of which is number ``start``; the bytes they take."""
+
+    @abstractmethod
+    def _arrived(self) -> abi.Weight:
+        """The weight at its new place."""
+
+    def _finish(self, stop: int) -> int:
+        """Let programs read from the new place, once no step is running; the row to go on from."""
+        new = self._arrived()
+        self._library.replace(ctypes.addressof(self.bound), ctypes.addressof(new))
+        self.bound.owners = new.owners  # the old place may be unmapped from here on
+        return stop
+
+
+class Tiles(Packing):
+    """Raw rows of a format that kernels know, into tiles."""
+
+    def __init__(
+        self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int, format: quant.QuantFormat,
+        n_threads: int, piece_bytes: int | None = None,
+    ) -> None:  # fmt: skip
+        n_bytes = PIECE_BYTES if piece_bytes is None else piece_bytes
+        super().__init__(library, weight, bound, whole_tiles(n_bytes // format.row_bytes(weight.n_cols)))
+        self._place, self._format, self._n_threads = place, format, n_threads
+
+    def _move(self, rows: U8, start: int) -> int:
+        number, n_cols = abi.FORMATS[self._format.name], self.weight.n_cols
+        source = abi.Weight(number, 0, len(rows), n_cols)
+        source.raw, source.row_bytes = address(rows), rows.strides[0]
+        place = self._place + self._library.tile_bytes(number, start, n_cols)
+        self._library.pack(ctypes.addressof(source), place, self._n_threads)
+        return int(self._library.tile_bytes(number, len(rows), n_cols))
+
+    def _arrived(self) -> abi.Weight:
+        weight = abi.Weight(abi.FORMATS[self._format.name], 0, self.weight.n_rows, self.weight.n_cols)
+        weight.tiles = self._place
+        return weight
+
+
+class DecodedTiles(Tiles):
+    """Rows that only Python can decode, into tiles of half precision, or of bfloat16 where half has not the range."""
+
+    def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int, n_threads: int) -> None:
+        super().__init__(library, weight, bound, place, quant.F16Format(), n_threads, quant.PANEL_VALUES * 2)
+        self._most = 0.0
+
+    def _move(self, rows: U8, start: int) -> int:
+        values = self.weight.decode(rows)
+        again = self._format.name == "BF16"
+        self._most = max(self._most, float(np.abs(values).max()))
+        size = super()._move(self._format.quantize(np.ascontiguousarray(values)), start)
+        return 0 if again else size
+
+    def _finish(self, stop: int) -> int:
+        if self._format.name == "F16" and not MIN_F16 <= self._most <= MAX_F16:
+            self._format = quant.BF16Format()
+            return 0
+        return super()._finish(stop)
+
+
+class Copy(Packing):
+    """Rows as they are: what a decoder reads, and tables of which single rows are read."""
+
+    def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int) -> None:
+        super().__init__(library, weight, bound, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
+        self._place, self._decode, self._number = place, bound.decode, bound.format
+        self._row_bytes = weight.format.row_bytes(weight.n_cols)
+
+    def _move(self, rows: U8, start: int) -> int:
+        rows = np.ascontiguousarray(rows)
+        ctypes.memmove(self._place + start * self._row_bytes, address(rows), rows.nbytes)
+        return rows.nbytes
+
+    def _arrived(self) -> abi.Weight:
+        weight = abi.Weight(self._number, 0, self.weight.n_rows, self.weight.n_cols)
+        weight.raw, weight.row_bytes, weight.decode = self._place, self._row_bytes, self._decode
+        weight.owners = (self.weight.format,)
+        return weight
+
+
+def whole_tiles(n_rows: int) -> int:
+    """As many rows, but whole tiles, so that what is packed one after the other lies side by side."""
+    return max(1, n_rows // abi.TILE) * abi.TILE

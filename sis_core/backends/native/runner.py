@@ -1,0 +1,122 @@
+"""One call into native code: raw addresses in, rows out. Everything is checked before."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+
+from sis_core.arrays import F32, I32, U8
+from sis_core.backends.native import abi
+from sis_core.backends.native.library import Library, address
+from sis_core.backends.native.memory import aligned
+from sis_core.backends.native.program import Compiled, Rotations
+from sis_core.errors import BackendError
+from sis_core.step import Plan
+
+MAX_IDLE = 4
+
+
+class Runner:
+    """Runs compiled programs; keeps what a step works with for the next, one for each step that runs at a time."""
+
+    def __init__(
+        self,
+        library: Library,
+        rotations: Rotations,
+        n_threads: int,
+        cpus: Sequence[int] | None = None,
+        *,
+        invariant: bool = False,
+    ) -> None:
+        """``cpus``: one processor for each thread to keep to, or None to leave that to the system."""
+        self.library, self.rotations, self.n_threads = library, rotations, n_threads
+        self._cpus = None if cpus is None else np.array(cpus, np.int32)
+        self.invariant = invariant
+        self._idle: list[_Scratch] = []  # several threads take and give back: a list's pop and append are atomic
+
+    def run(
+        self,
+        program: Compiled,
+        plan: Plan,
+        *,
+        tokens: I32 | None = None,
+        hidden: F32 | None = None,
+        outputs: I32 | None = None,
+        kv: int | None = None,
+        kv_type: str = "f32",
+    ) -> F32:
+        """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
+
+        Args:
+            outputs: the rows to give out ``(k,)``; None for all.
+            kv: the address of a `abi.KV` for each layer with state.
+        """
+        scratch = self._take()
+        step = scratch.step
+        if tokens is not None:
+            entry, n = program.address, len(tokens)
+            step.tokens, step.hidden = address(tokens), None
+        else:
+            assert hidden is not None
+            hidden = np.ascontiguousarray(hidden, np.float32)
+            entry, n = program.after_embedding, len(hidden)
+            step.tokens, step.hidden = None, address(hidden)
+        out = np.empty((n if outputs is None else len(outputs), program.n_out_cols), np.float32)
+        step.n, step.n_out, step.out = n, 0 if outputs is None else len(outputs), address(out)
+        step.outputs = None if outputs is None else address(outputs)
+        step.positions, step.slots, step.page_size = address(plan.positions), address(plan.slots), plan.page_size
+        step.kv, step.kv_type = kv, abi.KV_TYPES[kv_type]
+        rotations = self.rotations.tables(scratch.place(plan))
+        step.rotations = rotations.address
+        try:
+            code = self.library.run(entry, scratch.address)
+            if code == abi.NO_ROOM:
+                scratch.grow(self.library.workspace(entry, scratch.address))
+                code = self.library.run(entry, scratch.address)
+        finally:
+            self._give_back(scratch)
+        if code:
+            raise BackendError(f"a kernel of a format plugin failed with code {code}", where="step")
+        return out
+
+    def _take(self) -> _Scratch:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Scratch(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
+
+    def _give_back(self, scratch: _Scratch) -> None:
+        if len(self._idle) < MAX_IDLE:
+            self._idle.append(scratch)
+
+
+class _Scratch:
+    """The record of a step, and the memory that it works in. A step fills in what differs from the last one."""
+
+    def __init__(self, n_threads: int, flags: int, cpus: I32 | None) -> None:
+        self.step = abi.Step(n_threads=n_threads, flags=flags, cpus=None if cpus is None else address(cpus))
+        self.address = ctypes.addressof(self.step)
+        self._workspace: U8 | None = None
+        self._groups = (abi.Group * 0)()
+
+    def place(self, plan: Plan) -> int:
+        """Fill in the groups; the length of the longest sequence, 1 where there is none."""
+        n = len(plan.groups)
+        if n > len(self._groups):
+            self._groups = (abi.Group * n)()
+            self.step.groups = ctypes.addressof(self._groups)
+        longest = 1
+        for record, group in zip(self._groups, plan.groups, strict=False):
+            record.rows, record.pages = address(group.rows), address(group.pages)
+            record.n_rows, record.length = len(group.rows), group.length
+            longest = max(longest, group.length)
+        self.step.n_groups = n
+        return longest
+
+    def grow(self, n_bytes: int) -> None:
+        """Take a larger workspace."""
+        self.step.workspace_bytes, self._workspace = 0, None  # gone before the next takes its memory
+        self._workspace = aligned(n_bytes)
+        self.step.workspace, self.step.workspace_bytes = address(self._workspace), n_bytes

@@ -1,0 +1,213 @@
+"""Weights as the kernels read them: packed into tiles, or in place.
+
+Formats that the kernels do not know come in by the first two rungs of the contract: with a C decoder, their own
+or one of the library's, they stay packed as they are and are decoded while they are used; with Python alone they are
+decoded once, to half precision, or to bfloat16 where half precision has not the range.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import numpy as np
+
+from sis_core import quant
+from sis_core.arrays import F32
+from sis_core.backends.native import abi
+from sis_core.backends.native.gradual import Waiting
+from sis_core.backends.native.library import Library, address
+from sis_core.backends.native.memory import HUGE, Arena, aligned
+from sis_core.backends.native.packing import Copy, DecodedTiles, Packing, Tiles
+from sis_core.errors import FormatError
+
+Key = tuple[str, int, int, tuple[int, ...], int]
+
+
+def key(weight: quant.Weight) -> Key:
+    """What makes two views the same bytes."""
+    return (weight.name, weight.first_row, weight.first_col, weight.shape, id(weight.read))
+
+
+def _brings_linear(weight: quant.Weight) -> bool:
+    """Rung 3: the format has ``native_linear(weight) -> int``, the address of a ``struct sis_linear`` that it owns."""
+    return callable(getattr(weight.format, "native_linear", None))
+
+
+def decoder_of(library: Library, format: quant.QuantFormat) -> int | None:
+    """The address of a format's C decoder: its own, else the library's."""
+    found = format.decoder or library.decoder(format.name.encode())
+    return int(found) if found else None
+
+
+def _decodes(library: Library, weight: quant.Weight) -> bool:
+    """Whether native code can decode rows of this weight."""
+    return weight.format.name in abi.FORMATS or decoder_of(library, weight.format) is not None
+
+
+class Store:
+    """The bound weights of one model: each packed once, however often it is used.
+
+    Attributes:
+        waiting: weights that are read in place until they are packed, between steps.
+    """
+
+    def __init__(self, library: Library, n_threads: int, pack: bool, *, gradual: bool = False) -> None:
+        self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
+        self.waiting = Waiting()
+        self._bound: dict[Key, abi.Weight] = {}
+        self._vectors: dict[Key, int] = {}
+        self._owners: list[object] = []
+
+    def format_of(self, weight: quant.Weight) -> int:
+        """The kernels' number of a weight's format as it will be bound."""
+        if _brings_linear(weight):
+            return abi.FOREIGN
+        known = abi.FORMATS.get(weight.format.name)
+        if known is not None:
+            return known
+        return abi.F16 if self.only_python(weight) else abi.DECODED
+
+    def only_python(self, weight: quant.Weight) -> bool:
+        """Rung 1: nothing native can decode this weight or multiply by it."""
+        return not (_brings_linear(weight) or _decodes(self.library, weight))
+
+    def packs(self, weight: quant.Weight) -> bool:
+        """Whether binding this weight copies it."""
+        return self.only_python(weight) or (self.pack and not _brings_linear(weight))
+
+    def copies(self, table: quant.Weight, head: quant.Weight) -> bool:
+        """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
+        if key(table) == key(head) and self._has_tiles(head):
+            return False
+        return self.pack and _decodes(self.library, table)
+
+    def _has_tiles(self, weight: quant.Weight) -> bool:
+        """Whether binding this weight makes tiles of which single rows can be taken."""
+        return self.packs(weight) and weight.format.name in abi.FORMATS
+
+    def nbytes(self, weights: Iterable[quant.Weight]) -> int:
+        """Bytes of memory that packing these takes."""
+        unique = {key(w): w for w in weights}
+        return sum(self._tile_bytes(w) for w in unique.values() if self.packs(w))
+
+    def _tile_bytes(self, weight: quant.Weight) -> int:
+        if self.format_of(weight) == abi.DECODED:  # copied as it is, so that the file need not stay mapped
+            return weight.nbytes
+        return int(self.library.tile_bytes(self.format_of(weight), weight.n_rows, weight.n_cols))
+
+    def bind(self, weights: Iterable[quant.Weight], progress: Callable[[int, int], None] | None) -> None:
+        """Bind all of these. What is to be packed has its place in one piece of memory, and waits or goes there now."""
+        fresh = {key(w): w for w in weights if key(w) not in self._bound}
+        total = sum(self._tile_bytes(w) for w in fresh.values() if self.packs(w))
+        arena = Arena(total + 64 * len(fresh)) if total else None
+        self._owners.append(arena)
+        done = 0
+
+        def advance(n_bytes: int) -> None:
+            nonlocal done
+            done += n_bytes
+            if progress:
+                progress(done, total)
+
+        for name, weight in fresh.items():
+            if not self.packs(weight):
+                self._bound[name] = self._in_place(weight)
+                continue
+            assert arena is not None
+            place = arena.take(self._tile_bytes(weight))
+            self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance)
+
+    def __getitem__(self, weight: quant.Weight) -> abi.Weight:
+        return self._bound[key(weight)]
+
+    def vector(self, weight: quant.Weight) -> int:
+        """The address of a vector decoded to float32."""
+        if (name := key(weight)) not in self._vectors:
+            self._vectors[name] = self.floats(weight.dequantize().reshape(-1))
+        return self._vectors[name]
+
+    def floats(self, values: F32) -> int:
+        """The address of a copy that is kept as long as the store: values may be a view that keeps a file mapped."""
+        array = np.array(values, np.float32, order="C")
+        self._owners.append(array)
+        return address(array)
+
+    def _packed(
+        self, weight: quant.Weight, way: Callable[[abi.Weight], Packing], advance: Callable[[int], None]
+    ) -> abi.Weight:
+        """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
+        waits = self.gradual and not self.only_python(weight)
+        bound = in_place(self.library, weight) if waits else record(self.library, weight)
+        packing = way(bound)
+        if waits:
+            self.waiting.add(packing)
+            return bound
+        while not packing.done:
+            advance(packing.advance())
+        return bound
+
+    def _to(self, place: int, weight: quant.Weight, bound: abi.Weight) -> Packing:
+        """The way of a weight to a place in memory."""
+        if self.only_python(weight):
+            return DecodedTiles(self.library, weight, bound, place, self.n_threads)
+        if bound.format == abi.DECODED:
+            return Copy(self.library, weight, bound, place)
+        return Tiles(self.library, weight, bound, place, weight.format, self.n_threads)
+
+    def _in_place(self, weight: quant.Weight) -> abi.Weight:
+        if _brings_linear(weight):
+            return self._foreign(weight)
+        return in_place(self.library, weight)
+
+    def _foreign(self, weight: quant.Weight) -> abi.Weight:
+        made = weight.format.native_linear(weight)  # type: ignore[attr-defined]
+        found = abi.LinearObject.from_address(made)
+        if found.abi != abi.ABI or not 0 < found.parts < 1 << 31 or not found.run:
+            raise FormatError(
+                f"made a linear for ABI {found.abi} in {found.parts} parts; this sis-core speaks ABI {abi.ABI}",
+                where=f"format {weight.format.name}",
+                fix="install versions of the two that belong together",
+            )
+        bound = abi.Weight(abi.FOREIGN, 0, weight.n_rows, weight.n_cols)
+        bound.linear = made
+        bound.owners = (weight, weight.format)
+        return bound
+
+    def table(self, weight: quant.Weight) -> int | None:
+        """The address of a table whose rows are taken one by one, as of an embedding; None where only Python can.
+
+        It is the head where that is the same tensor, else a copy or in place. Packed models have a copy in memory,
+        since a mapped file that shrinks ends the process.
+        """
+        head = self._bound.get(key(weight))
+        if head is not None and self._has_tiles(weight):
+            return ctypes.addressof(head)
+        if not _decodes(self.library, weight):
+            return None
+        if self.pack:
+            memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
+            self._owners.append(memory)
+            bound = self._packed(
+                weight, lambda old: Copy(self.library, weight, old, address(memory)), lambda n_bytes: None
+            )
+        else:
+            bound = in_place(self.library, weight)
+        self._owners.append(bound)
+        return ctypes.addressof(bound)
+
+
+def record(library: Library, weight: quant.Weight) -> abi.Weight:
+    """A weight that has no place yet; the format is DECODED where kernels do not know it."""
+    bound = abi.Weight(abi.FORMATS.get(weight.format.name, abi.DECODED), 0, weight.n_rows, weight.n_cols)
+    if bound.format == abi.DECODED:
+        bound.decode = decoder_of(library, weight.format)
+    return bound
+
+
+def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
+    """A weight as it lies in its file; see `record`."""
+    bound, raw = record(library, weight), weight.raw
+    bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
+    return bound

@@ -1,0 +1,38 @@
+"""What the first layer reads: the rows of tokens and, in some families, of positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sis_core.arrays import F32, extremes
+from sis_core.backends.numpy.ops import BoundNorm
+from sis_core.block import Network
+from sis_core.errors import BackendError
+from sis_core.step import Batch
+
+
+class BoundEmbedding:
+    """A network's `Embedding` with its norm bound."""
+
+    def __init__(self, network: Network) -> None:
+        self.record, self.n_vocab = network.embedding, network.n_vocab
+        self.norm = BoundNorm(self.record.norm) if self.record.norm else None
+
+    def check(self, batch: Batch) -> None:
+        """BackendError for a token or a position without a row."""
+        batch.check_tokens(self.n_vocab)
+        if (table := self.record.positions) is None:
+            return
+        least, most = extremes(batch.positions)
+        if least < 0 or most >= table.n_rows:
+            raise BackendError(f"position {most} is past the {table.n_rows} positions of {table.name}", where="step")
+
+    def __call__(self, batch: Batch) -> F32:
+        """``(n, n_embd)`` of the tokens of a batch that `check` passed."""
+        assert batch.tokens is not None
+        x = self.record.weight.take(batch.tokens)
+        if self.record.scale != 1.0:
+            x = x * np.float32(self.record.scale)
+        if self.record.positions is not None:
+            x = x + self.record.positions.take(batch.positions)
+        return x if self.norm is None else self.norm(x)

@@ -1,0 +1,1 @@
+"""What a text leaves behind: pages, and what they hold."""

@@ -1,0 +1,135 @@
+"""A family run over a file: metadata and tensors become a network, and what is left over is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from sis_core.architecture import MAX_LAYERS, NOT_IMPLEMENTED, Architecture, ModelConfig
+from sis_core.block import Network
+from sis_core.errors import ModelError
+from sis_core.metadata import Metadata
+from sis_core.quant import Weight
+from sis_core.tensors import Tensors, derived, gguf_names
+
+
+def build_network(
+    architecture: Architecture,
+    values: Mapping[str, Any],
+    weights: Mapping[str, Weight],
+    *,
+    name: str,
+    where: str = "",
+    n_ctx: int | None = None,
+    degrade: bool = False,
+) -> tuple[ModelConfig, Network, Tensors]:
+    """Run a family over a file.
+
+    Args:
+        architecture: the family that answers to ``name``.
+        values: all metadata of the file.
+        weights: all tensors of the file under the file's names.
+        n_ctx: tokens to set the model up for; by default what it was trained for.
+
+    Raises:
+        ModelError: a key or tensor is missing, contradicts another, or is one that the family does not use.
+    """
+    metadata = Metadata(values, name, where)
+    n_layer = metadata.integer("block_count", maximum=MAX_LAYERS)
+    roles = gguf_names(weights, architecture.names[0], n_layer, where)
+    config = architecture.config(metadata, _n_vocab(roles, values, where))
+    _refuse_keys(metadata)
+    metadata.report_defaults()
+    if n_ctx is not None:
+        config = evolve(config, n_ctx=n_ctx)
+    tensors = Tensors(_as_gguf(architecture, config, roles, where), where, degrade=degrade)
+    missing = [i for i in range(config.n_layer) if not tensors.has_layer(i)]
+    if missing and not degrade:
+        raise ModelError(
+            f"the key {name}.block_count is {config.n_layer}, but there are no tensors for layer {missing[0]}",
+            where=where,
+            fix="download the file again, or convert the model again from its original",
+        )
+    network = Network(
+        n_embd=config.n_embd,
+        n_vocab=config.n_vocab,
+        n_ctx=config.n_ctx,
+        embedding=architecture.embedding(config, tensors),
+        blocks=tuple(architecture.block(config, i, tensors) for i in range(config.n_layer)),
+        head=architecture.head(config, tensors),
+    )
+    _refuse_tensors(tensors, name)
+    return config, network, tensors
+
+
+def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str) -> int:
+    """Rows of the token embedding, which must be as many as the file has tokens.
+
+    A row without a token would have a logit, and a sampler could choose an id that has no text. Converters add tokens
+    where a model's embedding is padded, and llama.cpp refuses other files too.
+    """
+    table = roles.get("token_embd.weight")
+    if table is None:
+        raise ModelError(
+            "tensor token_embd.weight is missing", where=where, fix="convert the model again from its original"
+        )
+    if len(table.shape) != 2:
+        raise ModelError(
+            f"tensor token_embd.weight has shape {table.shape}, not (n_vocab, n_embd)",
+            where=where,
+            fix="convert the model again from its original",
+        )
+    tokens = values.get("tokenizer.ggml.tokens")
+    if tokens is not None and (isinstance(tokens, str) or not isinstance(tokens, Sequence)):
+        raise ModelError(
+            "the key tokenizer.ggml.tokens must be an array of strings",
+            where=where,
+            fix="convert the model again from its original",
+        )
+    if tokens is not None and len(tokens) != table.n_rows:
+        raise ModelError(
+            f"tokenizer.ggml.tokens has {len(tokens)} tokens, but token_embd.weight has {table.n_rows} rows",
+            where=where,
+            fix="convert the model again from its original, with the vocabulary padded to the embedding",
+        )
+    return table.n_rows
+
+
+def _as_gguf(
+    architecture: Architecture, config: ModelConfig, roles: Mapping[str, Weight], where: str
+) -> dict[str, Weight]:
+    """The tensors with those under foreign names laid out as GGUF has them."""
+    try:
+        return {
+            role: weight
+            if weight.name == role or derived(weight.name)
+            else architecture.from_hugging_face(config, role, weight)
+            for role, weight in roles.items()
+        }
+    except ModelError as error:
+        raise ModelError(error.what, where=error.where or where, fix=error.fix) from None
+
+
+def _refuse_keys(metadata: Metadata) -> None:
+    if keys := metadata.unread():
+        raise ModelError(
+            f"the family {metadata.architecture} as installed does not implement what the key {_some(keys)} asks for",
+            where=metadata.where,
+            fix=NOT_IMPLEMENTED,
+        )
+
+
+def _refuse_tensors(tensors: Tensors, name: str) -> None:
+    if names := tensors.unread():
+        raise ModelError(
+            f"the family {name} as installed has no use for tensor {_some(names)}, so it would run a different model",
+            where=tensors.where,
+            fix=NOT_IMPLEMENTED,
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,85 @@
+"""Opening a file as a model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TypeVar
+
+from sis_core.architecture import Architecture, ModelConfig
+from sis_core.backend import BackendOptions
+from sis_core.block import Network
+from sis_core.errors import ModelError
+from sis_core.gguf_file import GGUFFile
+from sis_core.loading.choice import choose_backends
+from sis_core.loading.fitting import fit
+from sis_core.loading.model import Model, SharedFile
+from sis_core.loading.network import build_network
+from sis_core.loading.weights import file_weights
+from sis_core.machine.memory import MIB, memory_limit_or_free
+from sis_core.registry import Registry
+from sis_core.tensors import Tensors
+
+log = logging.getLogger(__name__)
+M = TypeVar("M", bound=Model)
+
+
+def open_model(
+    kind: type[M],
+    path: Path,
+    registry: Registry,
+    *,
+    backend: str | None = None,
+    n_ctx: int | None = None,
+    options: BackendOptions | None = None,
+    degrade: bool = False,
+    memory_limit: int | None = None,
+) -> M:
+    """Open a file as a model of class ``kind``.
+
+    Args:
+        backend: the name of one backend, or None for the best that works here.
+        n_ctx: tokens of context; by default what the model was trained for, or less if memory is short.
+        memory_limit: bytes that may be used, by default what is free now.
+
+    Raises:
+        SisError: the file, its model or the machine does not allow it; the message says which and why.
+    """
+    options = options or BackendOptions()
+    file = GGUFFile.open(path)
+    try:
+        weights = file_weights(file, registry)
+        name = file.metadata.get("general.architecture")
+        if not isinstance(name, str):
+            raise ModelError(
+                "the key general.architecture is missing or not a string",
+                where=str(path),
+                fix="convert the model again from its original",
+            )
+        family: Architecture = registry.get("architectures", name, where=str(path))
+
+        def build(n_ctx: int | None) -> tuple[ModelConfig, Network, Tensors]:
+            return build_network(
+                family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
+            )
+
+        config, network, tensors = build(n_ctx)
+        if config.n_ctx > config.n_ctx_train:
+            log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
+        backends = choose_backends(registry, backend)
+        fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path))
+        if fitting.n_ctx != config.n_ctx:
+            log.warning(
+                "%s: context cut from %d to %d tokens to fit %d MiB of memory",
+                path, config.n_ctx, fitting.n_ctx, fitting.limit // MIB,
+            )  # fmt: skip
+            config, network, tensors = build(fitting.n_ctx)  # a family may choose its frequencies by the context
+        fitting.tell(str(path))
+        return kind(
+            file, registry, config, network,
+            backends=backends, asked=options, fit=fitting, shared=SharedFile(file), degraded=tensors.degraded,
+            memory_limit=memory_limit,
+        )  # fmt: skip
+    except BaseException:
+        file.close()
+        raise

@@ -1,0 +1,80 @@
+"""The tensors of a file as weights, each with the codec of its type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sis_core.errors import FormatError, SisError
+from sis_core.gguf_file import GGUFFile, TensorInfo
+from sis_core.quant import QuantFormat, Weight
+from sis_core.registry import Registry
+
+
+def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
+    """Every tensor of a file as a weight.
+
+    Raises:
+        FormatError: a type without a codec (with tensor, type and package), or a tensor whose bytes are not what its
+            format takes for its shape.
+    """
+    return {name: file_weight(file, registry, info) for name, info in file.tensors.items()}
+
+
+def file_weight(file: GGUFFile, registry: Registry, info: TensorInfo) -> Weight:
+    """One tensor of a file as a weight; raises what `file_weights` does."""
+    where = f"{file.path}: tensor {info.name}"
+    format = _format(info, registry, where)
+    weight = Weight(
+        info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name)
+    )
+    # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
+    wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
+    if wrong:
+        raise FormatError(
+            f"has {info.n_bytes} bytes, but {info.shape} in {format.name} takes {weight.nbytes}",
+            where=where,
+            fix="the file was written by another version of the format: quantise it again",
+        )
+    return weight
+
+
+def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
+    """The codec of a tensor: by its number, which is what the file says, else by the name of a foreign format."""
+    found: QuantFormat | None = None
+    if info.type_id is not None:
+        found = registry.find("quant_formats", f"type {info.type_id}")
+    found = found or registry.find("quant_formats", info.type_name)
+    if found is not None:
+        return found
+    if info.package:
+        raise FormatError(
+            f"its format {info.type_name!r} is not installed",
+            where=where,
+            fix=f"the file says that the package {info.package!r} brings it; install that if you trust it, or name a "
+            "plugin's file with --plugin",
+        )
+    if info.type_id is None:
+        raise FormatError(
+            f"its format {info.type_name!r} is not installed, and the file names no package that brings it",
+            where=where,
+            fix="name the plugin's file with --plugin",
+        )
+    if info.type_name == f"type {info.type_id}":
+        raise FormatError(
+            f"no installed plugin knows its {info.type_name}, and it is none of GGUF's own",
+            where=where,
+            fix="install the plugin that wrote the file, or name a plugin's file with --plugin",
+        )
+    try:
+        registry.get("quant_formats", info.type_name)
+    except SisError as error:
+        raise FormatError(error.what, where=where, fix=error.fix) from None
+    raise AssertionError("unreachable: a format cannot appear between two look-ups")
+
+
+def _reader(file: GGUFFile, name: str) -> Any:
+    return lambda: file.raw(name)
+
+
+def _releaser(file: GGUFFile, name: str) -> Any:
+    return lambda: file.release(name)

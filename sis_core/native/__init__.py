@@ -1,7 +1,0 @@
-"""Native arithmetic: opens a plugin's library of kernels and runs networks on it. See `include/sis/abi.h`."""
-
-from sis_core.native.backend import NativeBackend
-from sis_core.native.library import Library, info, open_library, read_bandwidth
-from sis_core.native.threads import default_threads
-
-__all__ = ["Library", "NativeBackend", "default_threads", "info", "open_library", "read_bandwidth"]

@@ -1,0 +1,1 @@
+"""Measures and makes: quantising, evaluation, comparison, benchmarks, profiles, scaffolds."""

@@ -1,0 +1,69 @@
+"""Running a text under the recorder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sis_core.arrays import F32
+from sis_core.texts.chain_text import make_chain
+from sis_core.texts.generate import run
+from sis_core.texts.language_model import LanguageModel
+from sis_core.texts.session import Outputs, Session, Want
+from sis_core.workbench.profiling.recorder import Recorder
+from sis_core.workbench.profiling.sampling import timed_samplers
+
+
+class TimedSession(Session):
+    """A session whose steps are timed."""
+
+    recorder: Recorder
+
+    def advance(
+        self, tokens: Mapping[int, Sequence[int]], outputs: Mapping[int, Outputs], *, want: Want = "logits"
+    ) -> dict[int, F32]:
+        with self.recorder.span("session"):
+            return super().advance(tokens, outputs, want=want)
+
+
+def profile_text(
+    model: LanguageModel,
+    recorder: Recorder,
+    prompt: str,
+    *,
+    n_tokens: int,
+    samplers: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> str:
+    """Continue ``prompt`` by ``n_tokens`` tokens, every part timed, and return the new text.
+
+    ``model`` was opened with the backend of `profiling`. The spans ``prompt`` and ``token`` hold all others.
+    """
+    with recorder.span("prompt"):
+        with recorder.span("tokenize", _tokenizer_owner(model)):
+            tokens = model.tokenize(prompt)
+        chain = timed_samplers(make_chain(model.registry, None, samplers, options), model.registry, recorder)
+        request = model.request(tokens, sampler=chain, max_tokens=n_tokens, seed=0, ignore_end=True)
+        session = TimedSession(model, n_ctx=min(model.config.n_ctx, len(tokens) + n_tokens))
+        session.recorder = recorder
+        pieces = run(session, [request])
+        text = [next(pieces)]
+    with session:
+        while True:
+            recorder.token += 1
+            span = recorder.begin("token")
+            piece = next(pieces, None)
+            if piece is None:
+                break  # the span of a token that did not come is dropped
+            recorder.end(span)
+            text.append(piece)
+            if progress:
+                progress("tokens", len(text), n_tokens)
+    return "".join(text)
+
+
+def _tokenizer_owner(model: LanguageModel) -> str:
+    """The plugin that brings the model's tokenizer."""
+    factory = model.registry.find("tokenizers", str(model.metadata.get("tokenizer.ggml.model")))
+    return model.registry.owner("tokenizers", factory) or "core"
