@@ -41,7 +41,7 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
     s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
               up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
-              s.scratch * step->n_threads + 64;
+              s.scratch * (step->n_threads < MAX_THREADS ? step->n_threads : MAX_THREADS) + 64;
     return s;
 }
 

@@ -7,10 +7,14 @@ import ctypes.util
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from kernel_suite import kind_of_this_machine
 
+from sis_core import load
 from sis_core.backends.native import abi, open_library
+from sis_core.backends.native.border import Structure, taken
 from sis_core.backends.native.library import Library
 from sis_core.backends.native.memory import Arena, aligned
 from sis_core.errors import BackendError
@@ -42,9 +46,9 @@ def header_structs() -> dict[str, list[tuple[str, object]]]:
 
 def test_structures_are_those_of_the_header() -> None:
     structs = header_structs()
-    assert list(structs) == list(abi.STRUCTURES)
-    for name, mirror in abi.STRUCTURES.items():
-        assert [(f[0], f[1]) for f in mirror._fields_] == structs[name], name
+    assert list(structs) == [mirror.c_name for mirror in abi.STRUCTURES]
+    for mirror in abi.STRUCTURES:
+        assert [(f[0], f[1]) for f in mirror._fields_] == structs[mirror.c_name], mirror
 
 
 def test_prototypes_are_those_of_the_header() -> None:
@@ -52,8 +56,10 @@ def test_prototypes_are_those_of_the_header() -> None:
     for result, name, arguments in re.findall(
         r"^SIS_EXPORT ([\w ]+?\**\s?\*?)(\w+)\((.*?)\);", TEXT, flags=re.S | re.M
     ):
-        kinds = [c_type(a.strip().rpartition("*")[0] + "*" if "*" in a else a.strip().rpartition(" ")[0])
-                 for a in arguments.split(",") if a.strip() != "void"]  # fmt: skip
+        kinds = {}
+        for argument in arguments.split(","):
+            if match := re.fullmatch(r"(.*?[\s*])(\w+)", argument.strip(), flags=re.S):
+                kinds[match[2]] = ctypes.c_char_p if match[1].strip() == "const char *" else c_type(match[1])
         known = SIMPLE | {"void": None, "const char *": ctypes.c_char_p, "sis_decode_fn": ctypes.c_void_p}
         returned = known[result.strip()]
         found[name] = (returned, kinds)
@@ -81,9 +87,48 @@ def test_numbers_are_those_of_the_header() -> None:
 
 
 def test_sizes_are_those_of_the_kernels() -> None:
-    kernels = (Path(__file__).parents[1] / "native" / "kernels.h").read_text("utf-8")
+    native = Path(__file__).parents[1] / "native"
+    kernels = "".join((native / name).read_text("utf-8") for name in ("kernels.h", "team.h"))
     found = {name: int(value) for name, value in re.findall(r"#define (\w+) (\d+)", kernels)}
-    assert (found["TILE"], found["MAX_HEAD"]) == (abi.TILE, abi.MAX_HEAD)
+    assert all(found[name] == getattr(abi, name) for name in ("TILE", "BLOCK", "MAX_HEAD", "MAX_THREADS"))
+
+
+FIELDS = [(mirror, name, kind) for mirror in abi.STRUCTURES for name, kind in mirror._fields_]
+
+
+@pytest.mark.parametrize(("mirror", "name", "kind"), FIELDS, ids=lambda v: getattr(v, "c_name", None) or str(v))
+def test_every_field_takes_what_fits_and_nothing_else(mirror: type[Structure], name: str, kind: Any) -> None:
+    def holds(value: object) -> bool:
+        made, later = mirror(**{name: value}), mirror()
+        setattr(later, name, value)
+        return bool(getattr(made, name) == getattr(later, name) == value)
+
+    for wrong in (object(), "1", b"1"):
+        with pytest.raises(BackendError, match=rf"^{mirror.c_name}: {name} is "):
+            holds(wrong)
+    if kind is ctypes.c_float:
+        assert holds(0.5)
+        return
+    most = (1 << 8 * ctypes.sizeof(kind)) - 1
+    assert holds(1)
+    assert holds(most)
+    for wrong in (most + 1, -1, 1 << 70, 0.5):
+        with pytest.raises(BackendError, match=rf"^{mirror.c_name}: {name} is {re.escape(str(wrong))}, but "):
+            holds(wrong)
+        with pytest.raises(BackendError, match=rf"^{mirror.c_name}: {name} is "):
+            mirror(*[0] * [f[0] for f in mirror._fields_].index(name), wrong)
+
+
+def test_every_argument_takes_what_fits_and_nothing_else() -> None:
+    listed = [(f, *argument) for f, (_, arguments) in abi.PROTOTYPES.items() for argument in arguments.items()]
+    for function, name, kind in listed:
+        if kind is ctypes.c_char_p:
+            continue
+        taker, most = taken(function, name, kind), (1 << 8 * ctypes.sizeof(kind)) - 1
+        assert taker.from_param(most).value == most
+        for wrong in (most + 1, -1, 0.5, "1"):
+            with pytest.raises(BackendError, match=rf"^{function}: {name} is "):
+                taker.from_param(wrong)
 
 
 def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +162,24 @@ def test_memory_begins_on_borders() -> None:
     with pytest.raises(AssertionError, match="planned too small"):
         arena.take(1000)
     assert all(aligned(n).__array_interface__["data"][0] % 64 == 0 for n in (1, 63, 4097))
+
+
+@pytest.mark.parametrize("pin", [False, True])
+@pytest.mark.parametrize("n_threads", [300, (1 << 32) - 1, 1 << 32, 1 << 64])
+def test_no_number_of_threads_is_too_many_for_memory(random_model: Path, n_threads: int, pin: bool) -> None:
+    def text(backend: str | None) -> str:
+        with load(random_model, backend=backend, n_threads=n_threads, pin=pin) as model:
+            return str(model.generate("ab", max_tokens=3))
+
+    assert text("numpy")
+    backend = kind_of_this_machine()
+    if backend is None:
+        pytest.skip("no native backend for this machine")
+    if n_threads < 1 << 32:
+        assert text(backend.name)
+    else:
+        with pytest.raises(BackendError, match=f"n_threads is {n_threads}, but native code takes an integer from 0"):
+            text(backend.name)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sis-x86 is for x86-64")

@@ -6,6 +6,8 @@ import ctypes
 from ctypes import c_float, c_uint32, c_uint64, c_void_p
 from typing import Any, ClassVar
 
+from sis_core.backends.native.border import Structure
+
 ABI = 3
 OUT = 255  # the register that is the caller's output
 
@@ -23,15 +25,16 @@ KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3}
 TILE = 16
 BLOCK = 32
 MAX_HEAD = 512
+MAX_THREADS = 256
 
 
-class Rows(ctypes.Structure):
+class Rows(Structure, c_name="sis_rows"):
     """``struct sis_rows``: a float32 matrix."""
 
     _fields_: ClassVar[Any] = [("values", c_void_p), ("n", c_uint64), ("n_cols", c_uint64), ("stride", c_uint64)]
 
 
-class LinearObject(ctypes.Structure):
+class LinearObject(Structure, c_name="sis_linear"):
     """``struct sis_linear``: a weight that knows how to multiply."""
 
     _fields_: ClassVar[Any] = [
@@ -39,7 +42,7 @@ class LinearObject(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Weight(ctypes.Structure):
+class Weight(Structure, c_name="sis_weight"):
     """A weight as the kernels see it: packed tiles, raw rows, a decoder, or a linear object.
 
     Attributes:
@@ -54,7 +57,7 @@ class Weight(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Op(ctypes.Structure):
+class Op(Structure, c_name="sis_op"):
     """One op of a program."""
 
     _fields_: ClassVar[Any] = [
@@ -67,7 +70,7 @@ class Op(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Program(ctypes.Structure):
+class Program(Structure, c_name="sis_program"):
     """``struct sis_program``: ops over registers, run in one call."""
 
     _fields_: ClassVar[Any] = [
@@ -76,25 +79,25 @@ class Program(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Group(ctypes.Structure):
+class Group(Structure, c_name="sis_group"):
     """The rows of one sequence within a step."""
 
     _fields_: ClassVar[Any] = [("rows", c_void_p), ("pages", c_void_p), ("n_rows", c_uint32), ("length", c_uint32)]
 
 
-class KV(ctypes.Structure):
+class KV(Structure, c_name="sis_kv"):
     """Where the pages of one layer begin."""
 
     _fields_: ClassVar[Any] = [("base", c_void_p), ("page_bytes", c_uint64)]
 
 
-class Rotation(ctypes.Structure):
+class Rotation(Structure, c_name="sis_rotation"):
     """A step's cosines and sines."""
 
     _fields_: ClassVar[Any] = [("cos", c_void_p), ("sin", c_void_p)]
 
 
-class Step(ctypes.Structure):
+class Step(Structure, c_name="sis_step"):
     """Everything that changes from step to step."""
 
     _fields_: ClassVar[Any] = [
@@ -108,22 +111,20 @@ class Step(ctypes.Structure):
     ]  # fmt: skip
 
 
-STRUCTURES: dict[str, type[ctypes.Structure]] = {
-    "sis_rows": Rows, "sis_linear": LinearObject, "sis_weight": Weight, "sis_op": Op, "sis_program": Program,
-    "sis_group": Group, "sis_kv": KV, "sis_rotation": Rotation, "sis_step": Step,
-}  # fmt: skip
+STRUCTURES: tuple[type[Structure], ...] = (Rows, LinearObject, Weight, Op, Program, Group, KV, Rotation, Step)
 
-# Addresses go over as plain integers: an argument of type ndpointer costs twelve times as much.
-PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
-    "sis_abi": (c_uint32, []),
-    "sis_isa": (ctypes.c_char_p, []),
-    "sis_isa_note": (ctypes.c_char_p, []),
-    "sis_struct_size": (c_uint64, [c_uint32]),
-    "sis_decoder": (c_void_p, [c_void_p]),
-    "sis_tile_bytes": (c_uint64, [c_uint32, c_uint64, c_uint64]),
-    "sis_pack": (None, [c_void_p, c_void_p, c_uint32]),
-    "sis_replace": (None, [c_void_p, c_void_p]),
-    "sis_workspace": (c_uint64, [c_void_p, c_void_p]),
-    "sis_run": (ctypes.c_int32, [c_void_p, c_void_p]),
-    "sis_read": (c_uint64, [c_void_p, c_uint64, c_uint32]),
+# Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
+# costs twelve times as much.
+PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sis_abi": (c_uint32, {}),
+    "sis_isa": (ctypes.c_char_p, {}),
+    "sis_isa_note": (ctypes.c_char_p, {}),
+    "sis_struct_size": (c_uint64, {"index": c_uint32}),
+    "sis_decoder": (c_void_p, {"format": ctypes.c_char_p}),
+    "sis_tile_bytes": (c_uint64, {"format": c_uint32, "n_rows": c_uint64, "n_cols": c_uint64}),
+    "sis_pack": (None, {"weight": c_void_p, "tiles": c_void_p, "n_threads": c_uint32}),
+    "sis_replace": (None, {"weight": c_void_p, "by": c_void_p}),
+    "sis_workspace": (c_uint64, {"program": c_void_p, "step": c_void_p}),
+    "sis_run": (ctypes.c_int32, {"program": c_void_p, "step": c_void_p}),
+    "sis_read": (c_uint64, {"data": c_void_p, "bytes": c_uint64, "n_threads": c_uint32}),
 }

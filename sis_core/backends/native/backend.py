@@ -111,7 +111,7 @@ class NativeBackend(Backend):
 
     def _runner(self, options: BackendOptions) -> Runner:
         n_threads = options.n_threads or default_threads()
-        cpus = pinned_cpus(n_threads) if options.pin else None
+        cpus = pinned_cpus(min(n_threads, abi.MAX_THREADS)) if options.pin else None
         return Runner(self.library(), Rotations(), n_threads, cpus, invariant=options.batch_invariant)
 
     @staticmethod

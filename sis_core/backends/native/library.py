@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sis_core.backends.native import abi
+from sis_core.backends.native.border import taken
 from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads
 
@@ -36,7 +37,7 @@ class Library:
             function = getattr(self._library, name, None)
             if function is None:
                 raise BackendError(f"has no function {name}: it is not a kernel library of sis", where=where)
-            function.restype, function.argtypes = result, arguments
+            function.restype, function.argtypes = result, [taken(name, *argument) for argument in arguments.items()]
             if name == "sis_abi" and function() != abi.ABI:
                 raise BackendError(
                     f"speaks ABI {function()}, but this sis-core speaks {abi.ABI}",
@@ -44,9 +45,9 @@ class Library:
                     fix="install versions of the two that belong together",
                 )
             setattr(self, name.removeprefix("sis_"), function)
-        for index, (name, structure) in enumerate(abi.STRUCTURES.items()):
+        for index, structure in enumerate(abi.STRUCTURES):
             if self.struct_size(index) != ctypes.sizeof(structure):
-                raise BackendError(f"has another struct {name} than this sis-core", where=where)
+                raise BackendError(f"has another struct {structure.c_name} than this sis-core", where=where)
 
     def __getattr__(self, name: str) -> Any:  # so that a type checker knows that there are more attributes
         raise AttributeError(name)

@@ -34,7 +34,8 @@ class Runner:
         self.library, self.rotations, self.n_threads = library, rotations, n_threads
         self._cpus = None if cpus is None else np.array(cpus, np.int32)
         self.invariant = invariant
-        self._idle: list[_Scratch] = []  # several threads take and give back: a list's pop and append are atomic
+        # Several threads take and give back: a list's pop and append are atomic. The first shows whether options fit.
+        self._idle = [self._scratch()]
 
     def run(
         self,
@@ -85,7 +86,10 @@ class Runner:
         try:
             return self._idle.pop()
         except IndexError:
-            return _Scratch(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
+            return self._scratch()
+
+    def _scratch(self) -> _Scratch:
+        return _Scratch(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
 
     def _give_back(self, scratch: _Scratch) -> None:
         if len(self._idle) < MAX_IDLE:

@@ -9,6 +9,8 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+MOST = (1 << 31) - 1  # BLAS takes an int: a larger number would be cut, or refused in the middle of a step
+
 
 class BlasThreads:
     """While any `limited` block runs, the smallest limit asked for holds; afterwards the old number is back."""
@@ -41,7 +43,7 @@ class BlasThreads:
             self._limiter = None
         if self._wanted:
             self._controller = self._controller or ThreadpoolController()
-            self._limiter = self._controller.limit(limits=min(self._wanted), user_api="blas")
+            self._limiter = self._controller.limit(limits=min([*self._wanted, MOST]), user_api="blas")
 
 
 BLAS_THREADS = BlasThreads()

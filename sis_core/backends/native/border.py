@@ -1,0 +1,74 @@
+"""What crosses into C: every integer is held against the width of the field or argument that takes it.
+
+ctypes cuts an integer that does not fit and says nothing: a count of 2**32 arrives as 0.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_float, c_int32, c_uint32, c_uint64, c_void_p
+from typing import Any, ClassVar
+
+from sis_core.errors import BackendError
+
+RANGES: dict[Any, tuple[int, int]] = {
+    c_uint32: (0, (1 << 32) - 1), c_uint64: (0, (1 << 64) - 1), c_int32: (-(1 << 31), (1 << 31) - 1),
+    c_void_p: (0, (1 << 8 * ctypes.sizeof(c_void_p)) - 1),
+}  # fmt: skip
+
+
+def refuse(where: str, name: str, kind: Any, value: object) -> BackendError:
+    """What is raised for a value that a field or argument ``name`` of ``kind`` cannot hold."""
+    least, most = RANGES.get(kind, (None, None))
+    room = "a number" if least is None else f"an integer from {least} to {most}"
+    return BackendError(f"{name} is {value!r}, but native code takes {room}", where=where)
+
+
+class Structure(ctypes.Structure):
+    """A structure of C whose fields take only what fits, when it is made and ever after.
+
+    Subclasses have fields of the kinds in `RANGES`, floats, and nothing nested.
+
+    Raises:
+        BackendError: on a value that does not fit; it names structure and field.
+    """
+
+    c_name: ClassVar[str]
+    _kinds: ClassVar[dict[str, tuple[Any, int, int]]] = {}
+
+    def __init_subclass__(cls, *, c_name: str, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.c_name = c_name
+        fields: list[tuple[str, Any]] = cls.__dict__["_fields_"]
+        cls._kinds = {name: (kind, *RANGES[kind]) for name, kind in fields if kind is not c_float}
+
+    def __setattr__(self, name: str, value: Any) -> None:  # ctypes comes here from its constructor too
+        known = self._kinds.get(name)
+        try:
+            if known is not None and value is not None and not known[1] <= value <= known[2]:
+                raise refuse(self.c_name, name, known[0], value)
+            super().__setattr__(name, value)
+        except TypeError:
+            raise refuse(self.c_name, name, known[0] if known else None, value) from None
+
+
+class Argument:
+    """The type of a function's argument, for ``argtypes``: an integer ``kind`` that takes only what fits."""
+
+    def __init__(self, function: str, name: str, kind: Any) -> None:
+        self.function, self.name, self.kind = function, name, kind
+        self._least, self._most = RANGES[kind]
+
+    def from_param(self, value: Any) -> Any:
+        """What ctypes hands over for ``value``; BackendError where it does not fit."""
+        try:
+            if value is None or self._least <= value <= self._most:
+                return self.kind(value)
+        except TypeError:
+            pass
+        raise refuse(self.function, self.name, self.kind, value)
+
+
+def taken(function: str, name: str, kind: Any) -> Any:
+    """What goes into ``argtypes`` for an argument: integers are checked, the rest (text) is left to ctypes."""
+    return Argument(function, name, kind) if kind in RANGES else kind
