@@ -6,7 +6,7 @@ None means "not mine": the next backend is asked, and the numpy reference answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
 from attrs import frozen
@@ -14,6 +14,7 @@ from attrs import frozen
 from sis_core.arrays import F32
 from sis_core.block import Block, Network
 from sis_core.quant import Weight
+from sis_core.source import Progress
 from sis_core.step import Batch, Output, Plan
 
 
@@ -118,7 +119,7 @@ class BackendOptions:
     pin: bool = False
     batch_invariant: bool = False
     kv_type: str = "f16"
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
 
 
 class Backend:

@@ -53,6 +53,10 @@ class BackendError(SisError):
     """A backend that is missing, refuses the model, or fails in a step."""
 
 
+class ChatError(SisError):
+    """Messages, a template or a reply that a chat format cannot express or allow."""
+
+
 class PluginError(SisError):
     """A plugin that is missing, broken, too old, or clashes with another."""
 

@@ -1,4 +1,4 @@
-"""The seven hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
+"""The nine hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
 
 Nothing here is called while tokens flow. A plugin is any module or object with some of these functions, marked with
 ``@sis_core.hookimpl``, named by an entry point in the group ``sis``. A plugin that adds commands also names them in the
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
     from sis_core.architecture import Architecture
     from sis_core.backend import Backend
+    from sis_core.chat import ChatFormat
+    from sis_core.drafter import Drafter
     from sis_core.quant import QuantFormat
     from sis_core.sampler import Sampler
     from sis_core.source import Source
     from sis_core.tokenizer import TokenizerFactory
 
-SIS_API = 1
+SIS_API = 2
 """Version of this contract. A plugin may state the one it was written for as ``sis_api``; another one is refused."""
 
 hookspec = pluggy.HookspecMarker("sis")
@@ -57,6 +59,16 @@ def sis_register_backends() -> Iterable[Backend]:  # type: ignore[empty-body]
 @hookspec
 def sis_register_samplers() -> Iterable[type[Sampler]]:  # type: ignore[empty-body]
     """Return sampler classes, whose attrs fields become command line options. Called when a chain is first made."""
+
+
+@hookspec
+def sis_register_chat_formats() -> Iterable[ChatFormat]:  # type: ignore[empty-body]
+    """Return ways to write chats. Called when a chat is first opened."""
+
+
+@hookspec
+def sis_register_drafters() -> Iterable[type[Drafter]]:  # type: ignore[empty-body]
+    """Return drafter classes, whose attrs fields become options. Called when a text is first speculated on."""
 
 
 @hookspec

@@ -24,6 +24,8 @@ from attrs import define, field, frozen
 from sis_core import hookspecs
 from sis_core.architecture import Architecture
 from sis_core.backend import Backend
+from sis_core.chat import ChatFormat
+from sis_core.drafter import Drafter
 from sis_core.errors import PluginError, SisError, package_for, suggest
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
@@ -62,6 +64,8 @@ def _kinds() -> dict[str, Kind]:
         "quant_formats": Kind("sis_register_quant_formats", QuantFormat, "format", _format_names),
         "backends": Kind("sis_register_backends", Backend, "backend", _one),
         "samplers": Kind("sis_register_samplers", Sampler, "sampler", _one, classes=True),
+        "chat_formats": Kind("sis_register_chat_formats", ChatFormat, "chat format", _one),
+        "drafters": Kind("sis_register_drafters", Drafter, "drafter", _one, classes=True),
         "commands": Kind("sis_register_commands", click.Command, "command", _one),
     }
 

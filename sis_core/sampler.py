@@ -43,9 +43,11 @@ class SamplerState(ABC):
     Attributes:
         by_value: whether `apply` looks at the values alone, neither at whose they are nor at how many are forbidden.
             It may then be given those of the tokens still allowed and no others, in the order of ids.
+        learns: whether `accept` depends on the `apply` before it, as mirostat's does. Such a state must see every row.
     """
 
     by_value: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, logits: F32) -> None:
@@ -53,6 +55,13 @@ class SamplerState(ABC):
 
     def accept(self, token: int) -> None:  # noqa: B027 - most filters have nothing to remember
         """Called once for every token that joins the sequence after the prompt."""
+
+    def forced(self) -> Sequence[int]:
+        """Tokens that must come next: of which `apply`, called for each in turn, would leave only that one.
+
+        None by default. A grammar that knows what follows names it, so that it can be fed without a step for each.
+        """
+        return ()
 
     def copy(self) -> Self:
         """An independent state; a state that `accept` never changes may return itself."""

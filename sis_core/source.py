@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from attrs import frozen
+
 from sis_core.errors import SourceError, package_for
+
+Progress = Callable[[int, int], None]
+"""Called now and then during long work with what is done and what there is in all: bytes, rows or cases."""
+
+
+@frozen
+class Listing:
+    """A model that a source has on this machine.
+
+    Attributes:
+        name: what `Source.resolve` and `Source.remove` know it by.
+        path: its file, or the first of its files.
+        n_bytes: of all its files.
+        licence: as its publisher names it, or empty where nobody said.
+    """
+
+    name: str
+    path: Path
+    n_bytes: int
+    licence: str = ""
 
 
 class Source(ABC):
@@ -22,12 +44,27 @@ class Source(ABC):
     default: ClassVar[bool] = False
 
     @abstractmethod
-    def resolve(self, reference: str) -> Path | None:
+    def resolve(self, reference: str, progress: Progress | None = None) -> Path | None:
         """The local file for ``reference``, or None when it is not this source's business.
 
         Called once per load, with what the user typed (without ``NAME:``), empty for the default model. A source
-        that should have the file but cannot give it raises SourceError.
+        that should have the file but cannot give it raises SourceError. One that fetches tells ``progress`` the bytes.
         """
+
+    def read(self, reference: str, start: int, n: int) -> bytes | None:
+        """At most ``n`` bytes of the file from ``start`` on, without fetching the rest; None where that cannot be done.
+
+        For looking at a model's header before it is fetched. Raises what `resolve` does.
+        """
+        return None
+
+    def list(self) -> Iterable[Listing]:
+        """The models that are here. Never asks the network."""
+        return ()
+
+    def remove(self, name: str) -> bool:
+        """Delete a model that `list` names, with what nothing else needs; False when there is none of that name."""
+        return False
 
 
 class FileSource(Source):
@@ -35,17 +72,17 @@ class FileSource(Source):
 
     name = "file"
 
-    def resolve(self, reference: str) -> Path | None:
+    def resolve(self, reference: str, progress: Progress | None = None) -> Path | None:
         return Path(reference).expanduser() if reference else None
 
 
-def resolve(reference: str | None, sources: Sequence[Source]) -> Path:
+def resolve(reference: str | None, sources: Sequence[Source], progress: Progress | None = None) -> Path:
     """The local file for what the user typed; None or empty for the default model.
 
     A path that exists always wins over a source of the same name. SourceError when nobody knows the reference.
     """
     if not reference:
-        return _default(sources)
+        return _default(sources, progress)
     try:
         path = Path(reference).expanduser()
         if path.exists():
@@ -55,12 +92,12 @@ def resolve(reference: str | None, sources: Sequence[Source]) -> Path:
     name, colon, rest = reference.partition(":")
     for source in sources:
         if source.name == name and (colon or source.name == reference):
-            found = source.resolve(rest)
+            found = source.resolve(rest, progress)
             if found is None:
                 raise SourceError(f"the source {name!r} has no model {rest!r}", where=reference)
             return found
     for source in sources:
-        if not isinstance(source, FileSource) and (found := source.resolve(reference)) is not None:
+        if not isinstance(source, FileSource) and (found := source.resolve(reference, progress)) is not None:
             return found
     if package := package_for("sources", reference):
         raise SourceError(
@@ -69,7 +106,7 @@ def resolve(reference: str | None, sources: Sequence[Source]) -> Path:
     return path  # opening it says why it cannot be read
 
 
-def _default(sources: Sequence[Source]) -> Path:
+def _default(sources: Sequence[Source], progress: Progress | None) -> Path:
     defaults = [source for source in sources if source.default]
     if not defaults:
         raise SourceError(
@@ -84,7 +121,7 @@ def _default(sources: Sequence[Source]) -> Path:
             where="--model",
             fix="name one with -m, or uninstall one of these packages",
         )
-    found = defaults[0].resolve("")
+    found = defaults[0].resolve("", progress)
     if found is None:
         raise SourceError(f"the source {defaults[0].name!r} gave no default model", where="--model")
     return found

@@ -12,7 +12,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["errors"],
     ["arrays", "machine"],
     ["gguf_file", "quant", "tokenizer"],
-    ["block", "step", "metadata", "sampler", "source"],
+    ["block", "step", "metadata", "sampler", "source", "chat", "drafter"],
     ["backend", "tensors"],
     ["rope"],
     ["architecture"],

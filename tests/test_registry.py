@@ -142,7 +142,8 @@ def test_a_single_file_is_a_plugin(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
         "from sis_core import hookimpl\nfrom sis_core.source import Source\n"
-        "class Here(Source):\n    name = 'here'\n    def resolve(self, reference):\n        return None\n"
+        "class Here(Source):\n    name = 'here'\n"
+        "    def resolve(self, reference, progress=None):\n        return None\n"
         "@hookimpl\ndef sis_register_sources():\n    return [Here()]\n"
     )
     registry = Registry.load(files=[path])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sis_core.errors import SisError
-from sis_core.source import FileSource, Source, resolve
+from sis_core.source import FileSource, Listing, Source, resolve
 
 MAGIC = b"GGUF"
 STRANGE = (
@@ -46,6 +46,7 @@ def check_source(source: Source, /, *known: str) -> None:
         check.unknown(reference)
     if not source.default:
         check.unknown("")
+    check.listing()
 
 
 class _Check:
@@ -85,6 +86,19 @@ class _Check:
         typed = f"{self.source.name}:{reference}"
         if resolve(typed, [FileSource(), self.source]) != found:
             self.fail(f"is not found by the name {typed!r}", reference)
+        read = self.source.read(reference, 0, len(MAGIC))
+        if read not in (None, MAGIC):
+            self.fail(f"reads {read!r} where the file begins with {MAGIC!r}", reference)
+
+    def listing(self) -> None:
+        """What the source says that is here, is; what it never had, it cannot remove."""
+        for listing in self.source.list():
+            if not isinstance(listing, Listing) or not listing.path.is_file() or listing.n_bytes <= 0:
+                self.fail(f"lists {listing!r}, which is not a file that is here", getattr(listing, "name", ""))
+            if self.ask(listing.name) != listing.path:
+                self.fail(f"lists {listing.path}, but resolves its name to another file", listing.name)
+        if self.source.remove(STRANGE[0]):
+            self.fail("says that it removed a model that it never had", STRANGE[0])
 
     def unknown(self, reference: str) -> None:
         try:

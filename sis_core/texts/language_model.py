@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from attrs import frozen
@@ -16,7 +16,7 @@ from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
-from sis_core.source import resolve
+from sis_core.source import Progress, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.generate import ContextPolicy, FinishReason, Piece, Request, run
 from sis_core.texts.session import Policy, Session
@@ -177,7 +177,7 @@ def load(
     gradual: bool | None = None,
     pin: bool = False,
     batch_invariant: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_error: Policy = "strict",
     memory_limit: int | None = None,
     registry: Registry | None = None,
@@ -200,7 +200,7 @@ def load(
     """
     _at_least(1, n_ctx=n_ctx, n_threads=n_threads)
     registry = registry or Registry.load()
-    path = resolve(None if model is None else os.fspath(model), registry.records("sources"))
+    path = resolve(None if model is None else os.fspath(model), registry.records("sources"), progress)
     loaded = open_model(
         LanguageModel,
         path,

@@ -24,6 +24,8 @@ M = 100  # how many of the likeliest tokens the estimate of Zipf's exponent uses
 class MirostatState(SamplerState):
     """``mu`` is the most surprise that a token may have, in bits."""
 
+    learns = True
+
     tau: float
     eta: float
     n_vocab: int

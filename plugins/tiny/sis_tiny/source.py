@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from sis_core.errors import SourceError
-from sis_core.source import Source
+from sis_core.source import Listing, Progress, Source
 
 REINSTALL = "install it again: `pip install --force-reinstall sis-tiny`"
 
@@ -24,7 +25,7 @@ class TinySource(Source):
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or Path(__file__).parent
 
-    def resolve(self, reference: str) -> Path | None:
+    def resolve(self, reference: str, progress: Progress | None = None) -> Path | None:
         """The model file, after its checksum was compared; SourceError when it is missing or damaged."""
         if reference not in ("", self.name):
             return None
@@ -44,3 +45,8 @@ class TinySource(Source):
                 fix=REINSTALL,
             )
         return path
+
+    def list(self) -> Iterable[Listing]:
+        """The one model, where its file is."""
+        path = self._folder / "tiny.gguf"
+        return [Listing(self.name, path, path.stat().st_size, "MIT")] if path.is_file() else []

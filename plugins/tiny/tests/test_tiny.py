@@ -11,7 +11,7 @@ from sis_tiny.source import TinySource
 
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
-from sis_core.source import Source, resolve
+from sis_core.source import Progress, Source, resolve
 
 PACKAGE = Path(sis_tiny.__file__).parent
 
@@ -51,7 +51,7 @@ class Rival(Source):
     name = "rival"
     default = True
 
-    def resolve(self, reference: str) -> Path | None:
+    def resolve(self, reference: str, progress: Progress | None = None) -> Path | None:
         return None
 
 

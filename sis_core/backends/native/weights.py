@@ -21,6 +21,7 @@ from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.packing import Copy, DecodedTiles, Packing, Tiles
 from sis_core.errors import FormatError
+from sis_core.source import Progress
 
 Key = tuple[str, int, int, tuple[int, ...], int]
 
@@ -97,7 +98,7 @@ class Store:
             return weight.nbytes
         return int(self.library.tile_bytes(self.format_of(weight), weight.n_rows, weight.n_cols))
 
-    def bind(self, weights: Iterable[quant.Weight], progress: Callable[[int, int], None] | None) -> None:
+    def bind(self, weights: Iterable[quant.Weight], progress: Progress | None) -> None:
         """Bind all of these. What is to be packed has its place in one piece of memory, and waits or goes there now."""
         fresh = {key(w): w for w in weights if key(w) not in self._bound}
         total = sum(self._tile_bytes(w) for w in fresh.values() if self.packs(w))
