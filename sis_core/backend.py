@@ -25,6 +25,10 @@ class Cache(Protocol):
     def nbytes(self) -> int:
         """Bytes in use now; a prefix that sequences share counts once."""
 
+    @property
+    def n_free(self) -> int:
+        """Tokens that there is still room for, in whole pages: a sequence takes pages of its own from its end on."""
+
     def length(self, sequence: int) -> int:
         """Tokens kept of a sequence; 0 for an unknown one."""
 

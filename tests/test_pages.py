@@ -85,6 +85,7 @@ class Machine(RuleBasedStateMachine):
     def no_page_is_lost(self) -> None:
         used = {page for sequence in self.model for page in self.table.pages(sequence)}
         assert len(used) == self.table.n_used
+        assert self.table.n_free == (N_PAGES - len(used)) * PAGE
 
 
 TestPageTable = Machine.TestCase

@@ -25,6 +25,10 @@ class StubCache:
     def nbytes(self) -> int:
         return 4 * self.table.n_used * self.table.page_size
 
+    @property
+    def n_free(self) -> int:
+        return self.table.n_free
+
     def length(self, sequence: int) -> int:
         return self.table.length(sequence)
 

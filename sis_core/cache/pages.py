@@ -83,6 +83,11 @@ class PageTable:
         """Pages in use; a shared page counts once."""
         return self.n_pages - len(self._free)
 
+    @property
+    def n_free(self) -> int:
+        """Tokens that the pages that are free hold."""
+        return len(self._free) * self.page_size
+
     def length(self, sequence: int) -> int:
         return self._sequences.get(sequence, NOTHING).length
 

@@ -39,6 +39,10 @@ class PagedCache:
     def nbytes(self) -> int:
         return self.table.n_used * sum(state.page_nbytes for state in self.states if state)
 
+    @property
+    def n_free(self) -> int:
+        return self.table.n_free
+
     def length(self, sequence: int) -> int:
         return self.table.length(sequence)
 
