@@ -6,10 +6,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import sis_llama
+from attrs import evolve
 from tiny_models import metadata, write_model
 
 from sis_core import hookimpl
@@ -360,3 +362,43 @@ def test_batch_invariance_is_exact(random_model: Path) -> None:
         with pytest.raises(MemoryLimitError):
             model.step(Batch.of([1] * 40), cache)
         assert (cache.length(0), cache.nbytes) == (0, 0)
+
+
+class AdaptingForward(StubForward):
+    """Writes down which adapters each step was asked for, and leaves them out."""
+
+    def step(self, batch: Batch, cache: Cache) -> Output:
+        Adapting.asked.append(dict(batch.adapters))
+        return super().step(evolve(batch, adapters={}), cache)
+
+
+class Adapting(Backend):
+    name, score = "adapting", 90
+    asked: ClassVar[list[dict[int, str]]] = []
+
+    def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
+        return AdaptingForward(network, layers)
+
+    @hookimpl
+    def sis_register_backends(self) -> list[Backend]:
+        return [self]
+
+
+def test_an_adapter_goes_with_its_sequence(random_model: Path) -> None:
+    with opened(random_model, "adapting", Adapting()) as model, Session(model, max_tokens=256) as session:
+        Adapting.asked.clear()
+        session.adapt(1, "poet")
+        session.step({0: [256, 7], 1: [256, 7]})
+        session.fork(1, 2)
+        session.fork(0, 3)
+        session.step({2: [8], 3: [8]})
+        assert Adapting.asked == [{1: "poet"}, {2: "poet"}]
+        with pytest.raises(BackendError, match="sequence 2: holds tokens that another adapter computed"):
+            session.adapt(2, None)
+        Adapting.asked.clear()
+        session.use_backend("adapting")
+        assert Adapting.asked == [{}, {1: "poet"}, {2: "poet"}, {}]  # shared with those of the same adapter alone
+        assert [session.length(sequence) for sequence in range(4)] == [2, 2, 3, 3]
+        session.drop(1)
+        session.feed([256], 1)
+        assert Adapting.asked[-1] == {}

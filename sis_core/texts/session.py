@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 import numpy as np
-from attrs import define, field
+from attrs import define, evolve, field
 
 from sis_core.arrays import F32
 from sis_core.backend import Cache
@@ -67,6 +67,7 @@ class Session:
         self.on_error = on_error
         self.stats = SessionStats(degraded=model.degraded)
         self._tokens: dict[int, list[int]] = {}
+        self._adapters: dict[int, str] = {}
         self._borrowed: Model | None = None  # a model that this session made by switching backends
         self._closed = False
         self._cache = model.new_cache(self.max_tokens)
@@ -85,6 +86,12 @@ class Session:
         """Bytes of cache in use."""
         self._check_open()
         return self._cache.nbytes
+
+    @property
+    def n_free(self) -> int:
+        """Tokens that the cache still has room for, in whole pages."""
+        self._check_open()
+        return self._cache.n_free
 
     def tokens(self, sequence: int = 0) -> list[int]:
         """A copy of the sequence's token ids."""
@@ -149,7 +156,8 @@ class Session:
             if (asked := outputs[sequence]) != "none":
                 wanted[sequence] = range(first if asked == "all" else len(ids) - 1, len(ids))
         rows = [row for part_rows in wanted.values() for row in part_rows]
-        values = self._run(Batch(ids, positions, sequences, rows, want)).values
+        adapters = {sequence: self._adapters[sequence] for sequence in parts if sequence in self._adapters}
+        values = self._run(Batch(ids, positions, sequences, rows, want, adapters=adapters)).values
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
         results, at = {}, 0
@@ -180,6 +188,23 @@ class Session:
             fix="shorten the prompt, ask for a longer context (--ctx), or let old text fall out (--context shift)",
         )
 
+    def adapt(self, sequence: int, adapter: str | None) -> None:
+        """Run a sequence through a LoRA adapter from now on, or through the plain model; it must be empty."""
+        self._check_open()
+        if self._tokens.get(sequence):
+            raise BackendError("holds tokens that another adapter computed", where=f"sequence {sequence}")
+        self._adapters.pop(sequence, None)
+        if adapter is not None:
+            self._adapters[sequence] = adapter
+
+    def reach(self, sequence: int, n: int) -> int:
+        """Length of the longest beginning, of at most ``n`` tokens, that a sequence can go back to."""
+        return min(n, self.length(sequence))
+
+    def mark(self, sequence: int = 0) -> None:
+        """Keep a way back to what the sequence holds now; a cache of plain keys and values can go back anywhere."""
+        self._check_open()
+
     def truncate(self, sequence: int, n: int) -> None:
         """Keep the first ``n`` tokens."""
         self._check_open()
@@ -192,12 +217,17 @@ class Session:
         n = self.length(source) if n is None else n
         self._cache.fork(source, target, n)
         self._tokens[target] = self._tokens.get(source, [])[:n]
+        adapter = self._adapters.get(source)
+        self._adapters.pop(target, None)
+        if adapter is not None:
+            self._adapters[target] = adapter
 
     def drop(self, sequence: int) -> None:
         """Forget a sequence."""
         self._check_open()
         self._cache.drop(sequence)
         self._tokens.pop(sequence, None)
+        self._adapters.pop(sequence, None)
 
     def rewrite(self, sequence: int, tokens: Sequence[int]) -> None:
         """Make a sequence hold ``tokens``: the common beginning stays, the rest is computed again at its new places."""
@@ -262,14 +292,17 @@ class Session:
         """Bring an empty cache to what this session knows; beginnings that sequences share are shared again."""
         done: list[int] = []
         for sequence, ids in self._tokens.items():
-            shared = {other: n_common(self._tokens[other], ids) for other in done}
+            adapter = self._adapters.get(sequence)
+            alike = [other for other in done if self._adapters.get(other) == adapter]
+            shared = {other: n_common(self._tokens[other], ids) for other in alike}
             source = max(shared, key=lambda other: shared[other], default=None)
             start = 0 if source is None else shared[source]
             if source is not None and start:
                 cache.fork(source, sequence, start)
             for at in range(start, len(ids), CHUNK):
                 part = ids[at : at + CHUNK]
-                model.step(Batch.of(part, position=at, sequence=sequence, outputs=[]), cache)
+                batch = Batch.of(part, position=at, sequence=sequence, outputs=[])
+                model.step(batch if adapter is None else evolve(batch, adapters={sequence: adapter}), cache)
             done.append(sequence)
 
     def valid(self, tokens: Iterable[int]) -> list[int]:
