@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from sis_core.backend import BackendOptions
+from sis_core.cli import measuring
 from sis_core.machine import cores as threads
 from sis_core.quant import Weight
 
@@ -37,6 +39,22 @@ def test_one_thread_for_each_core_that_is_usable(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(threads, "CAN_PIN", True)
     assert threads.pinned_cpus(2) == [0, 1]
     assert threads.pinned_cpus(7) == [0, 1, 7, 4, 5, 0, 1], "siblings come last, then cores are shared"
+
+
+def test_cores_are_counted_in_one_place() -> None:
+    root = Path(threads.__file__).parents[1]
+    counts = [
+        p for p in root.rglob("*.py") if re.search(r"cpu_count|getaffinity|available_cores", p.read_text("utf-8"))
+    ]
+    assert [str(p.relative_to(root)) for p in counts] == [str(Path("machine", "cores.py"))]
+
+
+@pytest.mark.parametrize(("given", "taken"), [(None, 5), (2, 2)])
+def test_measuring_takes_a_thread_for_each_core(given: int | None, taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "default_threads", lambda: 5)
+    options = {"backend": None, "n_threads": given, "kv_type": "f16", "on_error": "strict", "other": 1}
+    assert measuring.take(options, "bench") == {"backend": None, "n_threads": taken, "kv_type": "f16"}
+    assert options == {"other": 1}
 
 
 def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

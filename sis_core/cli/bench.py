@@ -16,7 +16,6 @@ from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import FORMATS, emit
 from sis_core.texts.language_model import LanguageModel
 from sis_core.workbench.benchmark import BinaryPeer, Case, Peer, PythonPeer, Runner, Summary, make_cases, summarise
-from sis_core.workbench.quantizer.run import available_cores
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -72,7 +71,6 @@ def command(
     With a peer, each row is measured on both in the same sitting, with the same file and as many threads.
     """
     chosen = take(options, "bench")
-    chosen["n_threads"] = chosen["n_threads"] or available_cores()  # a number, so that BLAS is held to it too
     if 0 in batches:
         raise click.BadParameter("a batch has at least one sequence", param_hint="--batch")
     cases = make_cases(prompts, lengths, batches, depths)

@@ -19,7 +19,6 @@ from sis_core.errors import FormatError, SourceError
 from sis_core.source import resolve
 from sis_core.workbench.comparison import FormatRow, Settings, compare_formats, draw_plot, new_figure
 from sis_core.workbench.quantizer.plan import find_format
-from sis_core.workbench.quantizer.run import available_cores
 
 COLUMNS = {  # heading: field
     "format": "format",
@@ -75,7 +74,6 @@ def command(
 ) -> None:
     """Quantise MODEL in several formats and compare them: bits a weight, distance from the original, speed, memory."""
     chosen = take(options, "compare-formats")
-    chosen["n_threads"] = chosen["n_threads"] or available_cores()
     registry = registry_of(ctx)
     names = [name.strip() for name in formats.split(",") if name.strip()]
     if not names:

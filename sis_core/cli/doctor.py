@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections import Counter
@@ -12,10 +11,10 @@ from typing import Any
 
 import click
 import numpy as np
-import psutil
 
 from sis_core.backends.bind import why_idle
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
+from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
 from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel
@@ -45,13 +44,7 @@ def command(ctx: click.Context, /, check_tensors: bool, **options: Any) -> None:
 def _machine() -> None:
     click.echo(f"sis {metadata.version('sis-core')}, Python {platform.python_version()}, numpy {np.__version__}")
     free = human_bytes(available_memory())
-    click.echo(f"{platform.system()} {platform.machine()}, {_cores()} cores, {free} of memory free")
-
-
-def _cores() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    physical = psutil.cpu_count(logical=False)
-    return f"{usable} usable of {physical or '?'} physical"
+    click.echo(f"{platform.system()} {platform.machine()}, {describe_cores()}, {free} of memory free")
 
 
 def _plugins(registry: Registry) -> int:

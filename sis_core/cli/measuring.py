@@ -10,6 +10,7 @@ import click
 
 from sis_core.cli.common import registry_of
 from sis_core.errors import BackendError, SourceError
+from sis_core.machine.cores import default_threads
 from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel, load
 
@@ -33,14 +34,18 @@ def run_options(function: F) -> F:
 
 
 def take(options: dict[str, Any], command: str) -> dict[str, Any]:
-    """The options of `run_options`, taken out; BackendError for a policy that would let guesses into the figures."""
+    """The options of `run_options`, taken out; BackendError for a policy that would let guesses into the figures.
+
+    Threads are a number, so that figures say how many, and BLAS is held to it too.
+    """
     if options.pop("on_error") == "degrade":
         raise BackendError(
             "figures of a run that may guess are worth nothing",
             where=f"sis {command} --on-error degrade",
             fix="leave it out",
         )
-    return {name: options.pop(name) for name in ("backend", "n_threads", "kv_type")}
+    chosen = {name: options.pop(name) for name in ("backend", "n_threads", "kv_type")}
+    return chosen | {"n_threads": chosen["n_threads"] or default_threads()}
 
 
 def open_for(

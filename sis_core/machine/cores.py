@@ -58,6 +58,12 @@ def pinned_cpus(n_threads: int) -> list[int] | None:
     return [ordered[i % len(ordered)] for i in range(n_threads)]
 
 
+def describe_cores() -> str:
+    """One clause for `sis doctor`: what this process may run on."""
+    n, n_cores = len(usable_cpus()), len(cores())
+    return f"{n_cores} usable core{'s' * (n_cores != 1)} ({n} logical)"
+
+
 def describe_threads() -> str:
     """One clause for `sis doctor`: how many threads, and why as many."""
     n, n_cores, quota = default_threads(), len(cores()), cpu_quota()

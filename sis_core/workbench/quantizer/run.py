@@ -20,6 +20,7 @@ from sis_core.arrays import F32
 from sis_core.errors import SourceError
 from sis_core.gguf_file import GGUFFile
 from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.machine.cores import default_threads
 from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import PLAIN, Plan, TensorPlan
@@ -65,7 +66,7 @@ def quantize_file(
     """
     check_target(file, target, force)
     started = time.perf_counter()
-    n_threads = n_threads or available_cores()
+    n_threads = n_threads or default_threads()
     with WorkFolder(target, _key(file, plan, importance)) as work:
         if work.started_anew:
             log.warning(
@@ -88,11 +89,6 @@ def quantize_file(
             ) from error
     n_resumed = len(finished)
     return Result(target, size, len(plan.tensors) - n_resumed, n_resumed, time.perf_counter() - started)
-
-
-def available_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_target(file: GGUFFile, target: Path, force: bool) -> None:
