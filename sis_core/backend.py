@@ -6,7 +6,7 @@ None means "not mine": the next backend is asked, and the numpy reference answer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Protocol
 
 from attrs import frozen
@@ -19,7 +19,11 @@ from sis_core.step import Batch, Output, Plan
 
 
 class Cache(Protocol):
-    """What a model remembers of its sequences: made by the backend, owned by one session, opaque to everyone else."""
+    """What a model remembers of its sequences: made by the backend, owned by one session, opaque to everyone else.
+
+    A sequence can go back only to beginnings that `reach` names: any for plain keys and values, those whose window is
+    still kept for layers with a window, a `mark` for states that sum up a text. Every sequence can go back to nothing.
+    """
 
     @property
     def nbytes(self) -> int:
@@ -32,20 +36,41 @@ class Cache(Protocol):
     def length(self, sequence: int) -> int:
         """Tokens kept of a sequence; 0 for an unknown one."""
 
+    def reach(self, sequence: int, n: int) -> int:
+        """Length of the longest beginning, of at most ``n`` tokens, that the sequence can go back to; 0 at worst."""
+
     def truncate(self, sequence: int, n: int) -> None:
-        """Forget all but the first ``n`` tokens; SisError where the state cannot go back."""
+        """Forget all but the first ``n`` tokens; ContextError unless ``reach(sequence, n) == n``."""
 
     def fork(self, source: int, target: int, n: int) -> None:
-        """Make ``target`` begin with the first ``n`` tokens of ``source``: shared, copied when one of them writes."""
+        """Make ``target`` begin with the first ``n`` tokens of ``source``: shared, copied when one of them writes.
+
+        ContextError unless ``reach(source, n) == n``.
+        """
+
+    def mark(self, sequence: int) -> None:
+        """Keep a way back to what the sequence is now, until it is shortened to less or dropped.
+
+        It costs nothing where everything is kept anyway. A sequence has few marks, and the oldest gives way: also to
+        tokens that find no other room.
+        """
 
     def drop(self, sequence: int) -> None:
         """Forget a sequence; an unknown one is no error."""
 
-    def save(self, sequence: int) -> bytes:
-        """The sequence's state as bytes that `load` of the same model, backend and kv_type understands."""
+    def save(self, sequence: int) -> Iterator[bytes]:
+        """The sequence's state, page by page, as bytes that `load` of the same model, backend and kv_type understands.
 
-    def load(self, sequence: int, data: bytes) -> None:
-        """Replace a sequence by a saved state; BackendError when the bytes are not such a state."""
+        The sequence must not change before the last page was taken.
+        """
+
+    def load(self, sequence: int, data: Iterable[bytes]) -> None:
+        """Replace a sequence by a saved state, in pieces of any size.
+
+        Raises:
+            BackendError: the bytes are not such a state; the sequence is empty then, or as it was.
+            MemoryLimitError: there is no room; the sequence is as it was.
+        """
 
 
 class Forward(Protocol):

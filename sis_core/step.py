@@ -11,6 +11,8 @@ from attrs import field, frozen
 from sis_core.arrays import F32, I32, extremes
 from sis_core.errors import BackendError
 
+MAX_INT32 = (1 << 31) - 1
+
 
 def _int32(values: Any) -> I32 | None:
     if values is None:
@@ -27,42 +29,68 @@ def _int32(values: Any) -> I32 | None:
     return array if array.ndim == 1 else array.reshape(-1)
 
 
+class Run(NamedTuple):
+    """Consecutive rows of one sequence: ``n`` of them, at places ``start``, ``start + 1`` … of its text."""
+
+    sequence: int
+    start: int
+    n: int
+
+
 @frozen(eq=False)
 class Batch:
     """One ragged step of ``n`` rows, in any mix of sequences: a prefill chunk, one token each of many, or both.
 
     Attributes:
-        tokens: ids ``(n,)``; None when ``hidden`` is given.
-        positions: ``(n,)`` place of each row in its text. Rows of a sequence must continue it without a gap, in order.
-        sequences: ``(n,)`` which sequence a row belongs to: any 32-bit int of the caller's choice.
+        tokens: ids ``(n,)``; may be None when ``hidden`` is given.
+        runs: which rows belong to which sequence, and where in its text they stand: the first run's rows come first. A
+            run continues what the cache keeps of its sequence without a gap; a sequence, any 32-bit int of the
+            caller's choice, has one run at most.
         outputs: ``(k,)`` indices of the rows whose result is wanted; may be empty.
         want: logits, or the hidden state after the output norm (or, for layers that end early, after the last layer).
-        hidden: ``(n, n_embd)`` in the backend's own kind of array, for a range of layers that does not start at 0.
+        hidden: ``(n, n_embd)`` in the backend's own kind of array, for a range of layers that does not start at 0: they
+            take the place of the tokens' embedding.
         adapters: sequence to name of a LoRA adapter; empty for most.
+        alone: compute each row as if it were by itself, so that its result has the same bits in whatever company.
     """
 
     tokens: I32 | None = field(converter=_int32)
-    positions: I32 = field(converter=_int32)
-    sequences: I32 = field(converter=_int32)
+    runs: tuple[Run, ...]
     outputs: I32 = field(converter=_int32)
     want: Literal["logits", "hidden"] = "logits"
     hidden: Any | None = None
     adapters: Mapping[int, str] = field(factory=dict)
+    alone: bool = False
+    n: int = field(init=False)  # rows
 
     def __attrs_post_init__(self) -> None:
-        given = self.hidden if self.tokens is None else self.tokens
-        n, n_given, n_sequences = self.n, -1 if given is None else len(given), len(self.sequences)
-        if not n_given == n == n_sequences or not n:
-            lengths = {n_given, n, n_sequences}
-            raise BackendError(f"tokens, positions and sequences have lengths {sorted(lengths)}", where="batch")
+        runs = self.runs
+        n = runs[0].n if len(runs) == 1 else sum(run.n for run in runs)
+        object.__setattr__(self, "n", n)
+        given = {len(rows) for rows in (self.tokens, self.hidden) if rows is not None}
+        if given != {n} or not n:
+            raise BackendError(f"there are runs of {n} rows in all, and {sorted(given)} rows given", where="batch")
+        for sequence, start, rows in runs:
+            if rows < 1 or start < 0 or start + rows > MAX_INT32 or not -MAX_INT32 - 1 <= sequence <= MAX_INT32:
+                raise BackendError(
+                    f"a run of {rows} rows from {start} on is none",
+                    where=f"batch, sequence {sequence}",
+                    fix="give runs of at least one row, with sequences and places that fit into 32 bits",
+                )
+        if len(runs) > 1 and len({run.sequence for run in runs}) < len(runs):
+            raise BackendError("a sequence has more than one run", where="batch")
         if len(self.outputs):
             least, most = extremes(self.outputs)
             if least < 0 or most >= n:
                 raise BackendError(f"an output row is outside the {n} rows of the step", where="batch")
 
     @property
-    def n(self) -> int:
-        return len(self.positions)
+    def positions(self) -> I32:
+        """``(n,)`` place of each row in its text; made anew each time."""
+        if len(self.runs) == 1:
+            _, start, n = self.runs[0]
+            return np.arange(start, start + n, dtype=np.int32)
+        return np.array([at for _, start, n in self.runs for at in range(start, start + n)], np.int32)
 
     def check_tokens(self, n_vocab: int) -> None:
         """BackendError for an id outside a vocabulary of ``n_vocab``; hidden states have none."""
@@ -78,8 +106,7 @@ class Batch:
     def of(cls, tokens: Any, *, position: int = 0, sequence: int = 0, outputs: Any = None) -> Batch:
         """Consecutive ``tokens`` of one sequence from ``position`` on; by default only the last row's logits."""
         n = len(tokens)
-        rows = [n - 1] if outputs is None else outputs
-        return cls(tokens, np.arange(position, position + n), np.full(n, sequence), rows)
+        return cls(tokens, (Run(sequence, position, n),), [n - 1] if outputs is None else outputs)
 
 
 class Output(NamedTuple):

@@ -41,7 +41,7 @@ from sis_core.block import Dense, Embedding, FeedForward, Residual
 from sis_core.errors import BackendError, FormatError
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
 from sis_core.registry import Registry
-from sis_core.step import Batch, Plan
+from sis_core.step import Batch, Plan, Run
 from sis_core.testing import check_backend
 from sis_core.testing.networks import VARIANTS, Variant, random_network, with_format
 
@@ -377,7 +377,7 @@ class KernelSuite:
             network = random_network(variant)
             forward = bind(network, [backend], BackendOptions())
             wanted = forward.step(Batch.of(ids, outputs=range(5)), forward.new_cache("f32", 32)).values
-            given = Batch(None, range(5), [0] * 5, range(5), hidden=BoundEmbedding(network)(Batch.of(ids)))
+            given = Batch(None, (Run(0, 0, 5),), range(5), hidden=BoundEmbedding(network)(Batch.of(ids)))
             found = forward.step(given, forward.new_cache("f32", 32)).values
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3, err_msg=variant.name)
 
@@ -401,7 +401,7 @@ class KernelSuite:
                 cache = forward.new_cache("f16", 128)
                 forward.step(Batch.of(list(range(60)), outputs=[]), cache)
                 forward.step(Batch.of(list(range(7)), sequence=1, outputs=[]), cache)
-                batch = Batch([5, 6, 7, 8], [60, 61, 7, 0], [0, 0, 1, 2], range(4))
+                batch = Batch([5, 6, 7, 8], (Run(0, 60, 2), Run(1, 7, 1), Run(2, 0, 1)), range(4))
                 found.append(forward.step(batch, cache).values)
             assert all(np.array_equal(found[0], other) for other in found[1:]), variant.name
 
@@ -417,7 +417,7 @@ class KernelSuite:
             first = forward.step(Batch.of(ids[:137], outputs=range(137)), cache).values
             assert np.array_equal(first, whole[:137]), variant.name
             for i in range(137, 150):
-                batch = Batch([3, ids[i]], [i - 128, i], [1, 0], [1])
+                batch = Batch([3, ids[i]], (Run(1, i - 128, 1), Run(0, i, 1)), [1])
                 assert np.array_equal(forward.step(batch, cache).values[0], whole[i]), (variant.name, i)
 
     @pytest.mark.parametrize("make", [Plain, Decoded, Own])

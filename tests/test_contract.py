@@ -15,7 +15,7 @@ from sis_core.errors import ContextError, MemoryLimitError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
 from sis_core.registry import Registry
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +54,20 @@ def test_two_sequences_in_each_step(model: Model, goldens: dict[str, dict[str, l
     texts = {3: goldens[BOS_ONLY]["greedy_ids"][:65], 8: goldens[ONCE]["greedy_ids"]}
     prompts = {3: 1, 8: len(goldens[ONCE]["prompt_ids"])}
     cache = model.new_cache(256)
-    rows = [(t, i, s) for s in texts for i, t in enumerate(texts[s][: prompts[s]])]
+    runs = tuple(Run(s, 0, n) for s, n in prompts.items())
     n_steps = 0
-    known = {s: prompts[s] for s in texts}
-    while rows:
-        tokens, positions, sequences = np.array(rows).T
-        last = {s: max(i for i, row in enumerate(rows) if row[2] == s) for s in {row[2] for row in rows}}
-        values = model.step(Batch(tokens, positions, sequences, list(last.values())), cache).values
+    while runs:
+        tokens = [token for s, start, n in runs for token in texts[s][start : start + n]]
+        last = np.cumsum([run.n for run in runs]) - 1
+        values = model.step(Batch(tokens, runs, last), cache).values
         n_steps += 1
-        rows = []
-        for sequence, logits in zip(last, values, strict=True):
-            at = known[sequence]
+        following = []
+        for (sequence, start, n), logits in zip(runs, values, strict=True):
+            at = start + n
             assert int(logits.argmax()) == texts[sequence][at], f"token {at} of sequence {sequence}"
-            known[sequence] += 1
             if at + 1 < len(texts[sequence]):
-                rows.append((texts[sequence][at], at, sequence))
+                following.append(Run(sequence, at, 1))
+        runs = tuple(following)
     assert n_steps == 64
 
 
@@ -112,7 +111,7 @@ def test_a_failed_step_leaves_the_cache_as_it_was(model: Model, goldens: dict[st
     cache = model.new_cache(64)
     model.step(Batch.of(ids[:33]), cache)
     used = cache.nbytes
-    with pytest.raises(ContextError, match="do not continue a sequence of 33"):
+    with pytest.raises(ContextError, match="does not continue a sequence of 33"):
         model.step(Batch.of([1], position=40), cache)
     with pytest.raises(MemoryLimitError, match="cache of 64 tokens is full"):
         model.step(Batch.of([1] * 40, position=33), cache)
@@ -128,5 +127,5 @@ def test_outputs_none_several_and_hidden(model: Model, goldens: dict[str, dict[s
     assert model.step(Batch.of(ids[:5], outputs=[]), cache).values.shape == (0, model.config.n_vocab)
     some = model.step(Batch.of(ids[5:], position=5, outputs=[4, 1]), cache).values
     np.testing.assert_allclose(some, whole[[9, 6]], rtol=0, atol=2e-5)
-    hidden = Batch(ids, range(10), [0] * 10, [9], want="hidden")
+    hidden = Batch(ids, (Run(0, 0, 10),), [9], want="hidden")
     assert model.step(hidden, model.new_cache(64)).values.shape == (1, model.config.n_embd)

@@ -39,7 +39,7 @@ from sis_core.loading.open import open_model
 from sis_core.loading.weights import file_weights
 from sis_core.quant import F16Format, Weight
 from sis_core.registry import Registry
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 from sis_core.tensors import reordered
 
 FAMILIES = Registry.of(sis_gemma, sis_gpt2, sis_gptneox, sis_llama, sis_phi, sis_qwen)
@@ -97,16 +97,15 @@ def test_token_by_token(golden: Golden) -> None:
 
 
 def test_two_sequences_in_a_batch(golden: Golden) -> None:
-    """The golden's text in two uneven parts, its rows mixed with those of another text."""
+    """The golden's text in two uneven parts, after as many rows of another text."""
     n, split = len(golden.tokens), 7
     cache = golden.model.new_cache(4 * n)
     logits = []
     for start, stop in ((0, split), (split, n)):
         own = np.arange(start, stop)
-        tokens = np.stack([golden.tokens[own], golden.tokens[n - 1 - own]], 1).reshape(-1)
-        sequences = np.tile([5, 2], len(own))
-        rows = range(0, 2 * len(own), 2)
-        batch = Batch(tokens, np.repeat(own, 2), sequences, list(rows))
+        tokens = np.concatenate([golden.tokens[n - 1 - own], golden.tokens[own]])
+        runs = (Run(2, start, len(own)), Run(5, start, len(own)))
+        batch = Batch(tokens, runs, range(len(own), 2 * len(own)))
         logits += list(golden.model.step(batch, cache).values)
     assert golden.error(logits) < TOLERANCE
 

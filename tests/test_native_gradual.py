@@ -18,7 +18,7 @@ from sis_core.backends.native.forward import NativeForward
 from sis_core.errors import GGUFError, MemoryLimitError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 
 F32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -28,7 +28,7 @@ def opened(path: Path, **options: Any) -> Model:
 
 
 def step(model: Model, cache: Cache, token: int = 5) -> F32:
-    return model.step(Batch([token], [cache.length(0)], [0], [0]), cache).values
+    return model.step(Batch([token], (Run(0, cache.length(0), 1),), [0]), cache).values
 
 
 def waits(model: Model) -> bool:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sis_core.cache.pages import PageTable
 from sis_core.errors import ContextError, MemoryLimitError
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 
 N_PAGES, PAGE = 12, 4
 SEQUENCES = st.integers(0, 3)
@@ -32,12 +32,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(sizes=st.dictionaries(SEQUENCES, st.integers(1, 9), min_size=1), fail=st.booleans())
     def extend(self, sizes: dict[int, int], fail: bool) -> None:
-        rows = [(len(self.model.get(s, [])) + i, s) for s, n in sizes.items() for i in range(n)]
-        positions, sequences = np.array(rows).T
-        batch = Batch(np.zeros(len(rows)), positions, sequences, [])
+        runs = tuple(Run(s, len(self.model.get(s, [])), n) for s, n in sizes.items())
+        batch = Batch(np.zeros(sum(sizes.values())), runs, [])
         used = self.table.n_used
-        values = np.arange(self.next, self.next + len(rows))
-        self.next += len(rows)
+        values = np.arange(self.next, self.next + batch.n)
+        self.next += batch.n
         try:
             with self.table.reserve(batch, self.copy_page) as plan:
                 self.store[plan.slots] = values
@@ -46,8 +45,9 @@ class Machine(RuleBasedStateMachine):
         except (MemoryLimitError, StepError):
             assert self.table.n_used == used
             return
-        for (_, sequence), value in zip(rows, values.tolist(), strict=True):
-            self.model.setdefault(sequence, []).append(value)
+        left = iter(values.tolist())
+        for sequence, n in sizes.items():
+            self.model.setdefault(sequence, []).extend(next(left) for _ in range(n))
 
     def copy_page(self, source: int, target: int) -> None:
         self.store[target * PAGE : (target + 1) * PAGE] = self.store[source * PAGE : (source + 1) * PAGE]

@@ -24,7 +24,7 @@ from sis_core.block import KV, Attention, Block, Dense, FeedForward, Norm, Resid
 from sis_core.cache.pages import PageTable
 from sis_core.errors import BackendError
 from sis_core.quant import F16Format, Weight
-from sis_core.step import Batch, Group, Plan
+from sis_core.step import Batch, Group, Plan, Run
 
 Random = np.random.Generator
 
@@ -204,15 +204,14 @@ def fed(bound: BoundAttention, texts: dict[int, F32], chunks: Sequence[int], kv_
     found: dict[int, list[F32]] = {sequence: [] for sequence in texts}
     start = 0
     for size in chunks:
-        rows = [(s, p) for p in range(start, start + size) for s in texts if p < len(texts[s])]
-        if not rows:
+        runs = tuple(Run(s, start, min(size, len(text) - start)) for s, text in texts.items() if start < len(text))
+        if not runs:
             break
-        sequences, positions = (list(part) for part in zip(*rows, strict=True))
-        x = np.stack([texts[s][p] for s, p in rows])
-        with table.reserve(Batch([0] * len(rows), positions, sequences, [])) as plan:
-            y = bound(x, plan, state)
-        for (sequence, _), row in zip(rows, y, strict=True):
-            found[sequence].append(row)
+        x = np.concatenate([texts[s][p : p + n] for s, p, n in runs])
+        with table.reserve(Batch([0] * len(x), runs, [])) as plan:
+            y = iter(bound(x, plan, state))
+        for sequence, _, rows in runs:
+            found[sequence] += [next(y) for _ in range(rows)]
         start += size
     return {sequence: np.array(rows) for sequence, rows in found.items()}
 

@@ -22,7 +22,7 @@ from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimit
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
 from sis_core.registry import Registry
-from sis_core.step import Batch, Output
+from sis_core.step import Batch, Output, Run
 from sis_core.texts.session import CHUNK, Session
 
 
@@ -280,7 +280,7 @@ def test_a_cache_of_another_model_is_refused(random_model: Path) -> None:
 
 def test_adapters_are_refused_where_nobody_knows_them(model: Model) -> None:
     with pytest.raises(BackendError, match="knows no adapters"):
-        model.step(Batch([1], [0], [0], [0], adapters={0: "mine"}), model.new_cache(32))
+        model.step(Batch([1], (Run(0, 0, 1),), [0], adapters={0: "mine"}), model.new_cache(32))
 
 
 def test_a_failed_switch_leaves_the_session_as_it_was(random_model: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from sis_core.backend import Cache
 from sis_core.backends.native import NativeBackend
 from sis_core.registry import Registry
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 from sis_core.texts.language_model import LanguageModel, load
 from speed import course, theirs
 
@@ -50,8 +50,8 @@ class Sis:
             self.model.step(Batch.of(tokens, position=self.cache.length(0), outputs=last), self.cache)
 
     def token(self, n: int) -> None:
-        rows = range(n)
-        self.model.step(Batch(TOKENS[:n], [self.cache.length(s) for s in rows], rows, rows), self.cache)
+        runs = tuple(Run(sequence, self.cache.length(sequence), 1) for sequence in range(n))
+        self.model.step(Batch(TOKENS[:n], runs, range(n)), self.cache)
 
     def rewind(self, length: int) -> None:
         self.cache.truncate(0, length)

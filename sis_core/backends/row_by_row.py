@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Set
+
 import numpy as np
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32
 from sis_core.backend import Cache, Forward
-from sis_core.step import Batch, Output
+from sis_core.step import Batch, Output, Run
 
 
 @frozen(eq=False)
@@ -34,33 +36,44 @@ class RowByRow:
         return self.inner.cache_nbytes(kv_type, max_tokens)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
-        before = {sequence: cache.length(sequence) for sequence in set(batch.sequences.tolist())}
-        wanted = set(batch.outputs.tolist())
-        found: dict[int, F32] = {}
-        width = 0
-        degraded = False
-        try:
-            for row in range(batch.n):
-                output = self.inner.step(_one_row(batch, row, row in wanted), cache)
-                degraded |= output.degraded
-                width = output.values.shape[1]
-                if row in wanted:
-                    found[row] = output.values[0]
-        except BaseException:
-            for sequence, n in before.items():
-                cache.truncate(sequence, min(n, cache.length(sequence)))
-            raise
-        rows = [found[row] for row in batch.outputs.tolist()]
-        return Output(np.stack(rows) if rows else np.empty((0, width), np.float32), degraded)
+        return step_rows(self.inner.step, batch, cache)
 
 
-def _one_row(batch: Batch, row: int, wanted: bool) -> Batch:
-    part = slice(row, row + 1)
-    return evolve(
-        batch,
-        tokens=None if batch.tokens is None else batch.tokens[part],
-        hidden=None if batch.hidden is None else batch.hidden[part],
-        positions=batch.positions[part],
-        sequences=batch.sequences[part],
-        outputs=[0] if wanted else [],
-    )
+def step_rows(step: Callable[[Batch, Cache], Output], batch: Batch, cache: Cache) -> Output:
+    """What `Forward.step` gives for a batch, by one ``step`` for each of its rows; after an exception the cache is as
+    before."""
+    if batch.n == 1:
+        return step(evolve(batch, alone=False), cache)
+    wanted = set(batch.outputs.tolist())
+    found: dict[int, F32] = {}
+    width = 0
+    degraded = False
+    try:
+        for row, one in enumerate(_rows(batch, wanted)):
+            output = step(one, cache)
+            degraded |= output.degraded
+            width = output.values.shape[1]
+            if row in wanted:
+                found[row] = output.values[0]
+    except BaseException:
+        for sequence, start, _ in batch.runs:
+            cache.truncate(sequence, min(start, cache.length(sequence)))
+        raise
+    rows = [found[row] for row in batch.outputs.tolist()]
+    return Output(np.stack(rows) if rows else np.empty((0, width), np.float32), degraded)
+
+
+def _rows(batch: Batch, wanted: Set[int]) -> Iterator[Batch]:
+    row = 0
+    for sequence, start, n in batch.runs:
+        for position in range(start, start + n):
+            part = slice(row, row + 1)
+            yield evolve(
+                batch,
+                tokens=None if batch.tokens is None else batch.tokens[part],
+                hidden=None if batch.hidden is None else batch.hidden[part],
+                runs=(Run(sequence, position, 1),),
+                outputs=[0] if row in wanted else [],
+                alone=False,
+            )
+            row += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 from attrs import define, field, frozen
 
@@ -32,6 +34,9 @@ class StubCache:
     def length(self, sequence: int) -> int:
         return self.table.length(sequence)
 
+    def reach(self, sequence: int, n: int) -> int:
+        return min(n, self.length(sequence))
+
     def truncate(self, sequence: int, n: int) -> None:
         self.table.truncate(sequence, n)
         self.tokens[sequence] = self.tokens.get(sequence, [])[:n]
@@ -40,17 +45,22 @@ class StubCache:
         self.table.fork(source, target, n)
         self.tokens[target] = self.tokens.get(source, [])[:n]
 
+    def mark(self, sequence: int) -> None:
+        """Everything is kept anyway."""
+
     def drop(self, sequence: int) -> None:
         self.table.drop(sequence)
         self.tokens.pop(sequence, None)
 
-    def save(self, sequence: int) -> bytes:
-        return b"sis-stub\n" + np.asarray(self.tokens.get(sequence, []), "<i4").tobytes()
+    def save(self, sequence: int) -> Iterator[bytes]:
+        yield b"sis-stub\n"
+        yield np.asarray(self.tokens.get(sequence, []), "<i4").tobytes()
 
-    def load(self, sequence: int, data: bytes) -> None:
-        if not data.startswith(b"sis-stub\n") or (len(data) - 9) % 4:
+    def load(self, sequence: int, data: Iterable[bytes]) -> None:
+        saved = b"".join(data)
+        if not saved.startswith(b"sis-stub\n") or (len(saved) - 9) % 4:
             raise BackendError("these bytes are not a saved sequence of the stub backend", where="cache")
-        tokens = np.frombuffer(data[9:], "<i4").tolist()
+        tokens = np.frombuffer(saved[9:], "<i4").tolist()
         self.table.replace(sequence, len(tokens))
         self.tokens[sequence] = tokens
 
@@ -85,11 +95,14 @@ class StubForward:
             pass
         wanted = set(batch.outputs.tolist())
         results: dict[int, F32] = {}
-        for row, (token, sequence) in enumerate(zip(batch.tokens.tolist(), batch.sequences.tolist(), strict=True)):
+        tokens, row = batch.tokens.tolist(), 0
+        for sequence, _, n in batch.runs:
             seen = cache.tokens.setdefault(sequence, [])
-            seen.append(token)
-            if row in wanted:
-                results[row] = self._values(seen, batch.want)
+            for token in tokens[row : row + n]:
+                seen.append(token)
+                if row in wanted:
+                    results[row] = self._values(seen, batch.want)
+                row += 1
         width = self.network.n_vocab if batch.want == "logits" else self.network.n_embd
         rows = [results[row] for row in batch.outputs.tolist()]
         return Output(np.stack(rows) if rows else np.empty((0, width), np.float32))

@@ -151,28 +151,22 @@ class PageTable:
         return pages
 
     def _extend(self, step: Reservation) -> Plan:
-        batch = step.batch
-        rows_of: dict[int, list[int]] = {}
-        for row, sequence in enumerate(batch.sequences.tolist()):
-            rows_of.setdefault(sequence, []).append(row)
-        positions = batch.positions.tolist()
-        slots = [0] * len(positions)
-        groups = []
-        for sequence, rows in rows_of.items():
+        size, slots, groups, row = self.page_size, [], [], 0
+        for sequence, start, n in step.batch.runs:
             before = step.before[sequence] = self._sequences.get(sequence, NOTHING)
-            start, stop = before.length, before.length + len(rows)
-            found = [positions[row] for row in rows]
-            if found != list(range(start, stop)):
+            if start != before.length:
                 raise ContextError(
-                    f"positions {found[:4]}… do not continue a sequence of {start} tokens",
+                    f"a run from {start} on does not continue a sequence of {before.length} tokens",
                     where=f"sequence {sequence}",
-                    fix="truncate the sequence first, or give its rows in order and without a gap",
+                    fix="truncate the sequence first, or give what comes next in it",
                 )
+            stop = start + n
             now = self._sequences[sequence] = self._longer(before, stop, step)
-            for row, position in zip(rows, found, strict=True):
-                slots[row] = now.pages[position // self.page_size] * self.page_size + position % self.page_size
-            groups.append(Group(np.array(rows, np.int32), now.array, stop))
-        return Plan(batch.positions, np.array(slots, np.int32), tuple(groups), self.page_size)
+            pages = now.pages
+            slots += [pages[at // size] * size + at % size for at in range(start, stop)]
+            groups.append(Group(np.arange(row, row + n, dtype=np.int32), now.array, stop))
+            row += n
+        return Plan(step.batch.positions, np.array(slots, np.int32), tuple(groups), size)
 
     def _longer(self, old: _Sequence, length: int, step: Reservation) -> _Sequence:
         """A sequence with room for ``length`` tokens, in pages of its own from its end on."""

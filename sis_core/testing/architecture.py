@@ -17,7 +17,7 @@ from sis_core.errors import ModelError
 from sis_core.loading.network import build_network
 from sis_core.metadata import HARMLESS
 from sis_core.quant import Weight
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 
 N_TOKENS = 12
 FEATURES: dict[str, Any] = {
@@ -117,7 +117,8 @@ class _Case:
         cache = forward.new_cache("f32", 8 * N_TOKENS)
         other = [(token + 1) % self.config.n_vocab for token in ids]
         rows = [
-            forward.step(Batch([other[i], token], [i, i], [1, 0], [1]), cache).values[0] for i, token in enumerate(ids)
+            forward.step(Batch([other[i], token], (Run(1, i, 1), Run(0, i, 1)), [1]), cache).values[0]
+            for i, token in enumerate(ids)
         ]
         self._same(np.array(rows), self.logits, "token by token, beside another text")
         cache.fork(0, 2, 5)

@@ -172,7 +172,7 @@ class _Case:
         self._goes_on(cache, 0, 10, wanted, "a sequence that was cut back", cut)
         saved = None
         with suppress(SisError):  # a cache may say that it cannot be saved
-            saved = cache.save(0)
+            saved = list(cache.save(0))
         if saved is not None:
             fresh = self._cache()
             self._ran("loading a saved sequence", lambda: fresh.load(3, saved))

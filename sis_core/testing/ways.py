@@ -9,7 +9,7 @@ from attrs import frozen
 
 from sis_core.arrays import F32
 from sis_core.backend import Cache, Forward
-from sis_core.step import Batch
+from sis_core.step import Batch, Run
 
 CACHE = 320
 
@@ -55,13 +55,13 @@ def _among_others(forward: Forward, kv_type: str, ids: list[int]) -> F32:
     cache, parts = new_cache(forward, kv_type), []
     forward.step(Batch.of(ids[::-1][:20], sequence=9, outputs=[]), cache)
     for i, token in enumerate(ids):
-        batch = Batch([ids[-i], token, 3], [20 + i, i, i], [9, 4, 2], [1])
+        batch = Batch([ids[-i], token, 3], (Run(9, 20 + i, 1), Run(4, i, 1), Run(2, i, 1)), [1])
         parts.append(forward.step(batch, cache).values)
     return np.concatenate(parts)
 
 
 def _hidden(forward: Forward, kv_type: str, ids: list[int]) -> F32:
-    batch = Batch(ids, range(len(ids)), [0] * len(ids), [5, 43, 0], want="hidden")
+    batch = Batch(ids, (Run(0, 0, len(ids)),), [5, 43, 0], want="hidden")
     return forward.step(batch, new_cache(forward, kv_type)).values
 
 

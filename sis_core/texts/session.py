@@ -20,7 +20,7 @@ from sis_core.backend import Cache
 from sis_core.backends.bind import usable
 from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.model import Model
-from sis_core.step import Batch, Output
+from sis_core.step import Batch, Output, Run
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +138,7 @@ class Session:
         """
         self._check_open()
         ids: list[int] = []
-        positions: list[int] = []
-        sequences: list[int] = []
+        runs: list[Run] = []
         parts: dict[int, list[int]] = {}
         wanted: dict[int, range] = {}
         for sequence, given in tokens.items():
@@ -151,13 +150,12 @@ class Session:
             if stop > self.n_ctx:
                 raise self._too_long(stop, sequence)
             ids += part
-            positions += range(start, stop)
-            sequences += [sequence] * len(part)
+            runs.append(Run(sequence, start, len(part)))
             if (asked := outputs[sequence]) != "none":
                 wanted[sequence] = range(first if asked == "all" else len(ids) - 1, len(ids))
         rows = [row for part_rows in wanted.values() for row in part_rows]
         adapters = {sequence: self._adapters[sequence] for sequence in parts if sequence in self._adapters}
-        values = self._run(Batch(ids, positions, sequences, rows, want, adapters=adapters)).values
+        values = self._run(Batch(ids, tuple(runs), rows, want, adapters=adapters)).values
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
         results, at = {}, 0

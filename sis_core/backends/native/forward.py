@@ -105,7 +105,7 @@ class NativeForward:
         with cache.reserve(batch) as plan:
             values = self._runner.run(
                 program, plan, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
-                kv_type=cache.kv_type,
+                kv_type=cache.kv_type, alone=batch.alone,
             )  # fmt: skip
         if waiting:
             waiting.after_step(perf_counter() - started)

@@ -47,12 +47,14 @@ class Runner:
         outputs: I32 | None = None,
         kv: int | None = None,
         kv_type: str = "f32",
+        alone: bool = False,
     ) -> F32:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
         Args:
             outputs: the rows to give out ``(k,)``; None for all.
             kv: the address of a `abi.KV` for each layer with state.
+            alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
         """
         scratch = self._take()
         step = scratch.step
@@ -69,6 +71,7 @@ class Runner:
         step.outputs = None if outputs is None else address(outputs)
         step.positions, step.slots, step.page_size = address(plan.positions), address(plan.slots), plan.page_size
         step.kv, step.kv_type = kv, abi.KV_TYPES[kv_type]
+        step.flags = abi.INVARIANT if alone or self.invariant else 0
         rotations = self.rotations.tables(scratch.place(plan))
         step.rotations = rotations.address
         try:
@@ -89,7 +92,7 @@ class Runner:
             return self._scratch()
 
     def _scratch(self) -> _Scratch:
-        return _Scratch(self.n_threads, abi.INVARIANT if self.invariant else 0, self._cpus)
+        return _Scratch(self.n_threads, self._cpus)
 
     def _give_back(self, scratch: _Scratch) -> None:
         if len(self._idle) < MAX_IDLE:
@@ -99,8 +102,8 @@ class Runner:
 class _Scratch:
     """The record of a step, and the memory that it works in. A step fills in what differs from the last one."""
 
-    def __init__(self, n_threads: int, flags: int, cpus: I32 | None) -> None:
-        self.step = abi.Step(n_threads=n_threads, flags=flags, cpus=None if cpus is None else address(cpus))
+    def __init__(self, n_threads: int, cpus: I32 | None) -> None:
+        self.step = abi.Step(n_threads=n_threads, cpus=None if cpus is None else address(cpus))
         self.address = ctypes.addressof(self.step)
         self._workspace: U8 | None = None
         self._groups = (abi.Group * 0)()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sis_core.arrays import F32, extremes
+from sis_core.arrays import F32
 from sis_core.backends.numpy.ops import BoundNorm
 from sis_core.block import Network
 from sis_core.errors import BackendError
@@ -23,8 +23,7 @@ class BoundEmbedding:
         batch.check_tokens(self.n_vocab)
         if (table := self.record.positions) is None:
             return
-        least, most = extremes(batch.positions)
-        if least < 0 or most >= table.n_rows:
+        if (most := max(run.start + run.n for run in batch.runs) - 1) >= table.n_rows:
             raise BackendError(f"position {most} is past the {table.n_rows} positions of {table.name}", where="step")
 
     def __call__(self, batch: Batch) -> F32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from attrs import define, field, frozen
@@ -13,8 +14,10 @@ from sis_core.backends.numpy.blas import BLAS_THREADS
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops import BoundNorm, softcap
+from sis_core.backends.row_by_row import step_rows
 from sis_core.block import Network
 from sis_core.cache.pages import PAGE_SIZE, PageTable, Reservation, pages_for
+from sis_core.cache.pieces import Pieces
 from sis_core.errors import BackendError
 from sis_core.step import Batch, Output
 
@@ -39,18 +42,24 @@ class PagedCache:
     def nbytes(self) -> int:
         return self.table.n_used * sum(state.page_nbytes for state in self.states if state)
 
+    def length(self, sequence: int) -> int:
+        return self.table.length(sequence)
+
     @property
     def n_free(self) -> int:
         return self.table.n_free
 
-    def length(self, sequence: int) -> int:
-        return self.table.length(sequence)
+    def reach(self, sequence: int, n: int) -> int:
+        return min(n, self.table.length(sequence))
 
     def truncate(self, sequence: int, n: int) -> None:
         self.table.truncate(sequence, n)
 
     def fork(self, source: int, target: int, n: int) -> None:
         self.table.fork(source, target, n)
+
+    def mark(self, sequence: int) -> None:
+        """Everything is kept anyway."""
 
     def drop(self, sequence: int) -> None:
         self.table.drop(sequence)
@@ -72,31 +81,35 @@ class PagedCache:
     def _shape(self) -> list[int]:
         return [state.page_nbytes if state else 0 for state in self.states]
 
-    def save(self, sequence: int) -> bytes:
+    def save(self, sequence: int) -> Iterator[bytes]:
         header = {"length": self.length(sequence), "kv_type": self.kv_type, "page_nbytes": self._shape()}
-        pages = self.table.pages(sequence)
-        body = b"".join(state.save_page(page) for page in pages for state in self.states if state)
-        return MAGIC + json.dumps(header).encode() + b"\n" + body
+        yield MAGIC + json.dumps(header).encode() + b"\n"
+        for page in self.table.pages(sequence):
+            yield b"".join(state.save_page(page) for state in self.states if state)
 
-    def load(self, sequence: int, data: bytes) -> None:
+    def load(self, sequence: int, data: Iterable[bytes]) -> None:
+        saved = Pieces(data)
         wrong = BackendError("these bytes are not a saved sequence of this model and cache type", where="cache")
-        if not data.startswith(MAGIC) or b"\n" not in data[len(MAGIC) : MAX_HEADER]:
-            raise wrong
-        line, body = data[len(MAGIC) :].split(b"\n", 1)
         try:
-            header = json.loads(line)
+            if saved.take(len(MAGIC)) != MAGIC:
+                raise wrong
+            header = json.loads(saved.line(MAX_HEADER))
             length, kv_type, shape = header["length"], header["kv_type"], header["page_nbytes"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise wrong from None
-        n_pages = -(-length // self.table.page_size) if isinstance(length, int) and length >= 0 else -1
-        if kv_type != self.kv_type or shape != self._shape() or len(body) != n_pages * sum(shape):
+        if kv_type != self.kv_type or shape != self._shape() or not isinstance(length, int) or length < 0:
             raise wrong
-        at = 0
-        for page in self.table.replace(sequence, length):
-            for state in self.states:
-                if state:
-                    state.load_page(page, body[at : at + state.page_nbytes])
-                    at += state.page_nbytes
+        pages = self.table.replace(sequence, length)
+        try:
+            for page in pages:
+                for state in self.states:
+                    if state:
+                        state.load_page(page, saved.take(state.page_nbytes))
+            if saved.take(1):
+                raise wrong
+        except BaseException as error:
+            self.drop(sequence)
+            raise wrong if isinstance(error, BackendError) else error from None
 
 
 @frozen(eq=False)
@@ -157,6 +170,8 @@ class SequentialForward:
         cache.check_owner(self.token)
         if batch.adapters:
             raise BackendError("this backend knows no adapters", where="step")
+        if batch.alone:
+            return step_rows(self.step, batch, cache)
         with BLAS_THREADS.limited(self.n_threads), cache.reserve(batch) as plan:
             x = self._embed(batch)
             for layer, state in zip(self.bound, cache.states, strict=True):
