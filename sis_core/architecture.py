@@ -8,13 +8,14 @@ so the file is refused instead of being half run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from attrs import frozen
 
-from sis_core.block import Block, Embedding, Head
+from sis_core.block import Block, Embedding, Head, Rope
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
+from sis_core.parts import output_head, token_embedding
 from sis_core.quant import Weight
 from sis_core.rope import RopeConfig
 from sis_core.tensors import Tensors
@@ -47,6 +48,12 @@ class ModelConfig:
     head_dim: int
     norm_eps: float
     rope: RopeConfig | None = None
+
+    def rotation(self, tensors: Tensors, style: Literal["norm", "neox"]) -> Rope:
+        """How the heads of a layer are rotated; for families that read their config with ``rope=True``."""
+        if self.rope is None:
+            raise ValueError(f"the family {self.architecture} reads its config without rope, and asks for it")
+        return self.rope.rope(tensors, style, self.n_ctx)
 
     @classmethod
     def read(
@@ -128,8 +135,11 @@ def _head_dim(metadata: Metadata, n_embd: int, n_head: tuple[int, ...], n_head_k
     return head_dim
 
 
-class Architecture(ABC):
-    """One model family.
+C = TypeVar("C", bound=ModelConfig)
+
+
+class Architecture(ABC, Generic[C]):
+    """One model family, and the class of its config: ``class Mine(Architecture[ModelConfig])``.
 
     Attributes:
         names: the values of ``general.architecture`` it answers to; GGUF's own name first.
@@ -138,20 +148,22 @@ class Architecture(ABC):
     names: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
+    def config(self, metadata: Metadata, n_vocab: int) -> C:
         """Read every key that matters; ``n_vocab`` is the number of rows of the token embedding."""
 
-    @abstractmethod
-    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding: ...
+    def embedding(self, config: C, tensors: Tensors) -> Embedding:
+        """By default the rows of ``token_embd.weight`` as they are."""
+        return token_embedding(config, tensors)
 
     @abstractmethod
-    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+    def block(self, config: C, i: int, tensors: Tensors) -> Block:
         """Layer ``i``, from 0."""
 
-    @abstractmethod
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head: ...
+    def head(self, config: C, tensors: Tensors) -> Head:
+        """By default an RMS norm, then ``output.weight`` or, where there is none, the token embedding again."""
+        return output_head(config, tensors)
 
-    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: C, role: str, weight: Weight) -> Weight:
         """A tensor laid out as GGUF has it, of a file that names it as Hugging Face does.
 
         Converters reorder rows, transpose, or add 1 to norms; a file that kept the names kept the layout too. A family

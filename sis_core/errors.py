@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 
@@ -71,6 +73,21 @@ class MemoryLimitError(SisError):
 
 class ClosedError(SisError):
     """Use of a model, session or file after it was closed."""
+
+
+@contextmanager
+def blaming(kind: type[SisError], who: str, where: str = "") -> Iterator[None]:
+    """Turn what a stranger's code raises into an error of ``kind`` that names whose code it was; ours pass through."""
+    try:
+        yield
+    except (SisError, MemoryError):
+        raise
+    except Exception as error:
+        raise kind(
+            f"{who} failed: {type(error).__name__}: {error}",
+            where=where,
+            fix="tell its author, or leave its plugin out with SIS_DISABLED_PLUGINS",
+        ) from error
 
 
 def package_for(kind: str, name: str) -> str | None:

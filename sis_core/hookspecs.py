@@ -8,7 +8,7 @@ group ``sis.commands``, so that ``sis --help`` can list them without importing i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -37,7 +37,7 @@ def sis_register_sources() -> Iterable[Source]:  # type: ignore[empty-body]
 
 
 @hookspec
-def sis_register_architectures() -> Iterable[Architecture]:  # type: ignore[empty-body]
+def sis_register_architectures() -> Iterable[Architecture[Any]]:  # type: ignore[empty-body]
     """Return model families. Called when a model is first loaded."""
 
 

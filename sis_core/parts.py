@@ -6,7 +6,8 @@ tensors; what a family decides is an argument.
 
 from __future__ import annotations
 
-from sis_core.architecture import ModelConfig
+from typing import TYPE_CHECKING
+
 from sis_core.block import (
     Activation,
     Attention,
@@ -21,6 +22,9 @@ from sis_core.block import (
     Rope,
 )
 from sis_core.tensors import Tensors
+
+if TYPE_CHECKING:
+    from sis_core.architecture import ModelConfig
 
 
 def token_embedding(config: ModelConfig, tensors: Tensors, *, scale: float = 1.0) -> Embedding:

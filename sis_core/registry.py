@@ -7,26 +7,24 @@ down. Records keep the name of the plugin they came from. A registry is an objec
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pluggy
-from attrs import define, field, frozen
+from attrs import frozen
 
 from sis_core import hookspecs
 from sis_core.architecture import Architecture
 from sis_core.backend import Backend
 from sis_core.chat import ChatFormat
+from sis_core.discovery.guard import Guard
+from sis_core.discovery.plugin import Plugin
 from sis_core.drafter import Drafter
-from sis_core.errors import PluginError, SisError, package_for, suggest
+from sis_core.errors import PluginError, package_for, suggest
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
 from sis_core.source import Source
@@ -72,28 +70,12 @@ def _kinds() -> dict[str, Kind]:
 
 @frozen(eq=False)
 class Entry:
-    """A record and the plugin it came from."""
+    """A record, the plugin it came from, and what it said of itself when it was first asked."""
 
     record: Any
     plugin: str
-
-
-@define(eq=False)
-class Plugin:
-    """A plugin as found.
-
-    Attributes:
-        version: of its distribution, or empty for a single file or an object.
-        origin: the distribution, or the path of a single file.
-        error: why it does not work, or None.
-    """
-
-    name: str
-    module: Any = None
-    version: str = ""
-    origin: str = ""
-    error: str | None = None
-    offers: dict[str, list[str]] = field(factory=dict)
+    names: tuple[str, ...]
+    score: float
 
 
 class Registry:
@@ -139,8 +121,8 @@ class Registry:
             disabled = [name.strip() for name in os.environ.get("SIS_DISABLED_PLUGINS", "").split(",")]
         hidden = set(disabled)
         found = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
-        installed = [_from_entry_point(point) for point in found if point.name not in hidden]
-        named = [_from_file(Path(path)) for path in files]
+        installed = [Plugin.installed(point) for point in found if point.name not in hidden]
+        named = [Plugin.in_file(Path(path)) for path in files]
         return cls([_builtin(), *installed, *named], prefer=prefer, disabled=hidden)
 
     @classmethod
@@ -174,11 +156,10 @@ class Registry:
             for plugin in plugins
             if plugin != wanted
         }
-        names = self._kinds[kind].names
         return [
             entry.record
             for entry in self.entries(kind)
-            if not any((name, entry.plugin) in lost for name in names(entry.record))
+            if not any((name, entry.plugin) in lost for name in entry.names)
         ]
 
     def preferred(self, name: str) -> str | None:
@@ -187,13 +168,11 @@ class Registry:
 
     def names(self, kind: str) -> list[str]:
         """Every name of a kind, sorted."""
-        names = self._kinds[kind].names
-        return sorted({name for entry in self.entries(kind) for name in names(entry.record)})
+        return sorted({name for entry in self.entries(kind) for name in entry.names})
 
     def find(self, kind: str, name: str) -> Any | None:
         """The record that answers to ``name``, or None. PluginError when two plugins claim it and none is preferred."""
-        names = self._kinds[kind].names
-        claims = [entry for entry in self.entries(kind) if name in names(entry.record)]
+        claims = [entry for entry in self.entries(kind) if name in entry.names]
         if len(claims) > 1:
             claims = self._preferred(kind, name, claims)
         return claims[0].record if claims else None
@@ -227,10 +206,9 @@ class Registry:
 
     def clashes(self, kind: str) -> dict[str, list[str]]:
         """Names of a kind that several plugins claim, with the plugins."""
-        names = self._kinds[kind].names
         claims: dict[str, list[str]] = {}
         for entry in self.entries(kind):
-            for name in names(entry.record):
+            for name in entry.names:
                 claims.setdefault(name, []).append(entry.plugin)
         return {name: plugins for name, plugins in claims.items() if len(plugins) > 1}
 
@@ -261,13 +239,11 @@ class Registry:
         if api != hookspecs.SIS_API:
             plugin.error = f"speaks sis_api {api}, but this sis-core speaks {hookspecs.SIS_API}"
             return
-        try:
+        with Guard() as guard:
             self._manager.register(plugin.module, plugin.name)
             self._check_hooks(plugin)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # SystemExit too: a stranger's module must not end the program
-            plugin.error = _reason(error)
+        if guard.reason:
+            plugin.error = guard.reason
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
 
@@ -286,79 +262,35 @@ class Registry:
     def _collect(self, kind: str) -> list[Entry]:
         spec = self._kinds[kind]
         found: list[Entry] = []
-        by_name = {plugin.name: plugin for plugin in self.plugins if plugin.error is None}
+        by_name = {plugin.name: plugin for plugin in self.plugins}
         for implementation in getattr(self._manager.hook, spec.hook).get_hookimpls():
             plugin = by_name[implementation.plugin_name]
-            try:
-                records = _checked(spec, implementation.function())
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                plugin.error = f"{spec.hook} failed: {_reason(error)}"
+            with Guard() as guard:
+                entries = [_entry(spec, record, plugin.name) for record in implementation.function()]
+            if guard.reason:  # what its other hooks bring still works
+                plugin.error = plugin.error or f"{spec.hook} failed: {guard.reason}"
                 continue
-            plugin.offers[kind] = sorted(name for record in records for name in spec.names(record))
-            found += [Entry(record, plugin.name) for record in records]
-        return sorted(found, key=lambda entry: (-getattr(entry.record, "score", 0), entry.plugin))
+            plugin.offers[kind] = sorted(name for entry in entries for name in entry.names)
+            found += entries
+        return sorted(found, key=lambda entry: (-entry.score, entry.plugin))
 
 
-def _checked(kind: Kind, records: Any) -> list[Any]:
-    listed = list(records)
-    for record in listed:
-        fits = (
-            isinstance(record, type) and issubclass(record, kind.base)
-            if kind.classes
-            else isinstance(record, kind.base)
-        )
-        if not fits:
-            what = "a subclass" if kind.classes else "an instance"
-            raise PluginError(f"returned {record!r}, which is not {what} of {kind.base.__name__}")
-        if not isinstance(getattr(record, "score", 0), int | float):
-            raise PluginError(f"returned {record!r}, whose score is not a number")
-        names = list(kind.names(record))
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise PluginError(f"returned {record!r} without a name")
-    return listed
+def _entry(kind: Kind, record: Any, plugin: str) -> Entry:
+    """A record that a hook returned, checked; PluginError when it is not of its kind."""
+    fits = isinstance(record, type) and issubclass(record, kind.base) if kind.classes else isinstance(record, kind.base)
+    if not fits:
+        what = "a subclass" if kind.classes else "an instance"
+        raise PluginError(f"returned {record!r}, which is not {what} of {kind.base.__name__}")
+    score = getattr(record, "score", 0)
+    if not isinstance(score, int | float):
+        raise PluginError(f"returned {record!r}, whose score is not a number")
+    names = tuple(kind.names(record))
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise PluginError(f"returned {record!r} without a name")
+    return Entry(record, plugin, names, score)
 
 
 def _builtin() -> Plugin:
     from sis_core.backends import builtin
 
     return Plugin("core", builtin, version=metadata.version("sis-core"), origin="sis-core")
-
-
-def _from_entry_point(entry_point: metadata.EntryPoint) -> Plugin:
-    dist = entry_point.dist
-    plugin = Plugin(entry_point.name, origin=dist.name if dist else "", version=dist.version if dist else "")
-    try:
-        plugin.module = entry_point.load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever a stranger's module raises must not stop the others
-        plugin.error = f"cannot be imported: {_reason(error)}"
-    return plugin
-
-
-def _from_file(path: Path) -> Plugin:
-    if not path.is_file():
-        raise PluginError("no such file", where=f"--plugin {path}")
-    name = path.stem
-    unique = hashlib.sha1(str(path.resolve()).encode(), usedforsecurity=False).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(f"sis_plugin_{name}_{unique}", path)
-    if spec is None or spec.loader is None:
-        raise PluginError("is not a Python file", where=f"--plugin {path}")
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickles look their module up
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        del sys.modules[spec.name]
-        raise PluginError(f"cannot be imported: {_reason(error)}", where=f"--plugin {path}") from error
-    return Plugin(name, module, origin=str(path))
-
-
-def _reason(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    first = text[0] if text else ""
-    return first if isinstance(error, SisError) else f"{type(error).__name__}: {first}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import ClassVar
 
 from attrs import frozen
 
-from sis_core.errors import SourceError, package_for
+from sis_core.errors import SourceError, blaming, package_for
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called now and then during long work with what is done and what there is in all: bytes, rows or cases."""
@@ -92,18 +95,34 @@ def resolve(reference: str | None, sources: Sequence[Source], progress: Progress
     name, colon, rest = reference.partition(":")
     for source in sources:
         if source.name == name and (colon or source.name == reference):
-            found = source.resolve(rest, progress)
+            found = _ask(source, rest, progress)
             if found is None:
                 raise SourceError(f"the source {name!r} has no model {rest!r}", where=reference)
             return found
     for source in sources:
-        if not isinstance(source, FileSource) and (found := source.resolve(reference, progress)) is not None:
+        if isinstance(source, FileSource):
+            continue
+        try:
+            found = _ask(source, reference, progress)
+        except _FailedError as failed:  # not known to be its business: the others are asked as well
+            log.warning("%s", failed)
+            continue
+        if found is not None:
             return found
     if package := package_for("sources", reference):
         raise SourceError(
             "no such file, and no installed source of that name", where=reference, fix=f"`pip install {package}`"
         )
     return path  # opening it says why it cannot be read
+
+
+class _FailedError(SourceError):
+    """A source whose own code failed."""
+
+
+def _ask(source: Source, reference: str, progress: Progress | None) -> Path | None:
+    with blaming(_FailedError, f"the source {source.name!r}", reference):
+        return source.resolve(reference, progress)
 
 
 def _default(sources: Sequence[Source], progress: Progress | None) -> Path:
@@ -121,7 +140,7 @@ def _default(sources: Sequence[Source], progress: Progress | None) -> Path:
             where="--model",
             fix="name one with -m, or uninstall one of these packages",
         )
-    found = defaults[0].resolve("", progress)
+    found = _ask(defaults[0], "", progress)
     if found is None:
         raise SourceError(f"the source {defaults[0].name!r} gave no default model", where="--model")
     return found

@@ -16,7 +16,8 @@ from sis_core.backend import Backend, BackendOptions, Forward, Layer
 from sis_core.backends.bind import bind
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
 from sis_core.block import Attention, Block, Network
-from sis_core.registry import Plugin, Registry
+from sis_core.discovery.plugin import Plugin
+from sis_core.registry import Registry
 from sis_core.texts.language_model import load
 from sis_core.workbench.profiling import NAME, Recorder, profile_text, profiling, summarise, trace_events
 from sis_core.workbench.profiling.binding import part_name

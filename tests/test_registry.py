@@ -15,11 +15,12 @@ import sis_llama
 from sis_core import hookimpl, hookspecs
 from sis_core.backend import Backend, BackendOptions
 from sis_core.backends.bind import usable
+from sis_core.discovery.plugin import Plugin
 from sis_core.errors import PluginError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
 from sis_core.quant import BlockFormat, QuantFormat
-from sis_core.registry import Plugin, Registry
+from sis_core.registry import Registry
 from sis_core.texts.session import Session
 
 

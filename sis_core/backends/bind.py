@@ -8,6 +8,7 @@ from sis_core.backend import Backend, BackendOptions, Forward, Layer, Linear
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.backends.row_by_row import RowByRow
 from sis_core.block import Block, Network
+from sis_core.errors import BackendError, blaming
 from sis_core.quant import Weight
 
 
@@ -30,12 +31,16 @@ def bind(
 
 def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions, layers: range) -> Forward:
     for backend in backends:
-        if (forward := backend.forward(network, layers, options)) is not None:
+        with blaming(BackendError, f"the backend {backend.name!r}"):
+            forward = backend.forward(network, layers, options)
+        if forward is not None:
             return forward
 
     def linear(weight: Weight) -> Linear:
         for backend in backends:
-            if (bound := backend.linear(weight, options)) is not None:
+            with blaming(BackendError, f"the backend {backend.name!r}", weight.name):
+                bound = backend.linear(weight, options)
+            if bound is not None:
                 linear_owners.add(backend.name)
                 return bound
         return ReferenceLinear(weight)
@@ -57,7 +62,9 @@ def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions
 
 def _bind_layer(block: Block, backends: Sequence[Backend], options: BackendOptions) -> tuple[Layer | None, str]:
     for backend in backends:
-        if (layer := backend.layer(block, options)) is not None:
+        with blaming(BackendError, f"the backend {backend.name!r}"):
+            layer = backend.layer(block, options)
+        if layer is not None:
             return layer, f"{backend.name} layer"
     return None, ""
 

@@ -16,7 +16,7 @@ from sis_core.tensors import Tensors, derived, gguf_names
 
 
 def build_network(
-    architecture: Architecture,
+    architecture: Architecture[Any],
     values: Mapping[str, Any],
     weights: Mapping[str, Weight],
     *,
@@ -25,7 +25,7 @@ def build_network(
     n_ctx: int | None = None,
     degrade: bool = False,
 ) -> tuple[ModelConfig, Network, Tensors]:
-    """Run a family over a file.
+    """Run a family over a file. What its own code raises is an error that names it.
 
     Args:
         architecture: the family that answers to ``name``.
@@ -98,7 +98,7 @@ def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str)
 
 
 def _as_gguf(
-    architecture: Architecture, config: ModelConfig, roles: Mapping[str, Weight], where: str
+    architecture: Architecture[Any], config: ModelConfig, roles: Mapping[str, Weight], where: str
 ) -> dict[str, Weight]:
     """The tensors with those under foreign names laid out as GGUF has them."""
     try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.backend import BackendOptions
 from sis_core.block import Network
-from sis_core.errors import ModelError
+from sis_core.errors import ModelError, blaming
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.choice import choose_backends
 from sis_core.loading.fitting import fit
@@ -56,12 +56,14 @@ def open_model(
                 where=str(path),
                 fix="convert the model again from its original",
             )
-        family: Architecture = registry.get("architectures", name, where=str(path))
+        family: Architecture[Any] = registry.get("architectures", name, where=str(path))
+        owner = registry.owner("architectures", family)
 
         def build(n_ctx: int | None) -> tuple[ModelConfig, Network, Tensors]:
-            return build_network(
-                family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
-            )
+            with blaming(ModelError, f"the family {name} of the plugin {owner}", str(path)):
+                return build_network(
+                    family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
+                )
 
         config, network, tensors = build(n_ctx)
         if config.n_ctx > config.n_ctx_train:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sis_core.errors import SisError, TokenizerError
+from sis_core.errors import SisError, TokenizerError, blaming
 from sis_core.gguf_file import GGUFFile
 from sis_core.registry import Registry
 from sis_core.tokenizer import Tokenizer
@@ -18,8 +18,10 @@ def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
             fix="the file holds no vocabulary: work with token ids in a session",
         )
     factory = registry.get("tokenizers", name, where=str(file.path))
+    who = f"the tokenizer {name!r} of the plugin {registry.owner('tokenizers', factory)}"
     try:
-        tokenizer: Tokenizer = factory.build(file.metadata)
+        with blaming(TokenizerError, who):
+            tokenizer: Tokenizer = factory.build(file.metadata)
     except SisError as error:
         where = f"{file.path}: {error.where}" if error.where else str(file.path)
         raise type(error)(error.what, where=where, fix=error.fix) from error

@@ -39,7 +39,7 @@ FEATURES: dict[str, Any] = {
 
 
 def check_architecture(
-    architecture: Architecture,
+    architecture: Architecture[Any],
     values: Mapping[str, Any],
     weights: Mapping[str, Weight],
     *,
@@ -74,7 +74,7 @@ class _Case:
 
     def __init__(
         self,
-        architecture: Architecture,
+        architecture: Architecture[Any],
         values: dict[str, Any],
         weights: dict[str, Weight],
         name: str,

@@ -43,7 +43,7 @@ class GemmaConfig(ModelConfig):
     logit_softcap: float | None = None
 
 
-class Gemma(Architecture):
+class Gemma(Architecture[GemmaConfig]):
     """Gemma 1, and the blocks of all."""
 
     names = ("gemma",)
@@ -52,11 +52,10 @@ class Gemma(Architecture):
         config = _read(metadata, n_vocab)
         return evolve(config, post_norm=False, scale=config.head_dim**-0.5)
 
-    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
+    def embedding(self, config: GemmaConfig, tensors: Tensors) -> Embedding:
         return token_embedding(config, tensors, scale=math.sqrt(config.n_embd))  # (n_vocab, n_embd)
 
-    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
-        assert isinstance(config, GemmaConfig)
+    def block(self, config: GemmaConfig, i: int, tensors: Tensors) -> Block:
         attention = self_attention(
             config,
             i,
@@ -83,11 +82,10 @@ class Gemma(Architecture):
             attention.state,
         )
 
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        assert isinstance(config, GemmaConfig)
+    def head(self, config: GemmaConfig, tensors: Tensors) -> Head:
         return output_head(config, tensors, softcap=config.logit_softcap)
 
-    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: GemmaConfig, role: str, weight: Weight) -> Weight:
         """The original's norms multiply by ``1 + weight``."""
         return Weight.from_array(weight.name, 1 + weight.dequantize()) if role.endswith("norm.weight") else weight
 

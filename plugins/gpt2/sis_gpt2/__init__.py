@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sis_core import hookimpl
 from sis_core.architecture import Architecture
 from sis_gpt2.gpt2 import GPT2
 
 
 @hookimpl
-def sis_register_architectures() -> list[Architecture]:
+def sis_register_architectures() -> list[Architecture[Any]]:
     return [GPT2()]

@@ -16,7 +16,7 @@ from sis_core.quant import Weight
 from sis_core.tensors import PLAIN, Tensors
 
 
-class GPT2(Architecture):
+class GPT2(Architecture[ModelConfig]):
     names = ("gpt2",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:

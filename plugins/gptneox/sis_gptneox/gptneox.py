@@ -9,9 +9,9 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head
+from sis_core.block import Block, Head
 from sis_core.metadata import Metadata
-from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention, token_embedding
+from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors, reordered
 
@@ -23,7 +23,7 @@ class GPTNeoXConfig(ModelConfig):
     parallel_residual: bool = True
 
 
-class GPTNeoX(Architecture):
+class GPTNeoX(Architecture[GPTNeoXConfig]):
     names = ("gptneox", "gpt_neox")
 
     def config(self, metadata: Metadata, n_vocab: int) -> GPTNeoXConfig:
@@ -34,21 +34,16 @@ class GPTNeoX(Architecture):
             parallel_residual=metadata.flag("use_parallel_residual", True),
         )
 
-    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
-        return token_embedding(config, tensors)  # (n_vocab, n_embd)
-
-    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
-        assert isinstance(config, GPTNeoXConfig)
-        assert config.rope
-        rope = config.rope.rope(tensors, "neox", config.n_ctx)  # (n_rot // 2,)
+    def block(self, config: GPTNeoXConfig, i: int, tensors: Tensors) -> Block:
+        rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, bias=True, fused=True)
         mlp = feed_forward(config, i, tensors, "gelu", bias=True)
         return pre_norm_block(config, i, tensors, attention, mlp, norm="layer", parallel=config.parallel_residual)
 
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
+    def head(self, config: GPTNeoXConfig, tensors: Tensors) -> Head:
         return output_head(config, tensors, norm="layer")
 
-    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: GPTNeoXConfig, role: str, weight: Weight) -> Weight:
         """The original has q, k and v of the first head, then of the second …; GGUF has all of q, then k, then v."""
         if ".attn_qkv." not in role:
             return weight

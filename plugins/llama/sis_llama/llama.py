@@ -9,9 +9,9 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import gated_feed_forward, output_head, pre_norm_block, self_attention, token_embedding
+from sis_core.parts import gated_feed_forward, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors, reordered
 
@@ -23,27 +23,19 @@ class LlamaConfig(ModelConfig):
     window: int | None = None
 
 
-class Llama(Architecture):
+class Llama(Architecture[LlamaConfig]):
     names = ("llama",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> LlamaConfig:
         return LlamaConfig.read(metadata, n_vocab, window=metadata.maybe_integer("attention.sliding_window"))
 
-    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
-        return token_embedding(config, tensors)  # (n_vocab, n_embd)
-
-    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
-        assert isinstance(config, LlamaConfig)
-        assert config.rope
-        rope = config.rope.rope(tensors, "norm", config.n_ctx)  # (n_rot // 2,)
+    def block(self, config: LlamaConfig, i: int, tensors: Tensors) -> Block:
+        rope = config.rotation(tensors, "norm")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, window=config.window)
         mlp = gated_feed_forward(config, i, tensors, "silu")
         return pre_norm_block(config, i, tensors, attention, mlp)
 
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors)
-
-    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: LlamaConfig, role: str, weight: Weight) -> Weight:
         """Hugging Face rotates value ``i`` of a head with ``i + d / 2``; GGUF has the two side by side."""
         heads = {"attn_q": config.n_head, "attn_k": config.n_head_kv}.get(role.split(".")[-2])
         if heads is None or "self_attn" not in weight.name:  # Meta's own names go with Meta's own order, GGUF's

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sis_core import hookimpl
 from sis_core.architecture import Architecture
 from sis_phi.phi3 import Phi3
 
 
 @hookimpl
-def sis_register_architectures() -> list[Architecture]:
+def sis_register_architectures() -> list[Architecture[Any]]:
     return [Phi3()]

@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import gated_feed_forward, output_head, pre_norm_block, self_attention, token_embedding
+from sis_core.parts import gated_feed_forward, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors
 
 log = logging.getLogger(__name__)
 
 
-class Phi3(Architecture):
+class Phi3(Architecture[ModelConfig]):
     names = ("phi3",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
@@ -28,18 +28,11 @@ class Phi3(Architecture):
             log.info("%s: %s.attention.sliding_window is not used", metadata.where, metadata.architecture)
         return config
 
-    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
-        return token_embedding(config, tensors)  # (n_vocab, n_embd)
-
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
-        assert config.rope
-        rope = config.rope.rope(tensors, "neox", config.n_ctx)  # (n_rot // 2,)
+        rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, fused=True)
         mlp = gated_feed_forward(config, i, tensors, "silu", fused=True)
         return pre_norm_block(config, i, tensors, attention, mlp)
-
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors)
 
     def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
         return weight  # the converter changes nothing

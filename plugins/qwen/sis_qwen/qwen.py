@@ -3,37 +3,27 @@
 Source: Yang et al. 2024, "Qwen2 Technical Report" and "Qwen2.5"; Yang et al. 2025, "Qwen3 Technical Report".
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import gated_feed_forward, output_head, pre_norm_block, self_attention, token_embedding
+from sis_core.parts import gated_feed_forward, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors
 
 
-class Qwen2(Architecture):
+class Qwen2(Architecture[ModelConfig]):
     names = ("qwen2",)
     head_norm: ClassVar[bool] = False
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
         return ModelConfig.read(metadata, n_vocab, eps=1e-6)
 
-    def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
-        return token_embedding(config, tensors)  # (n_vocab, n_embd)
-
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
-        assert config.rope
-        rope = config.rope.rope(tensors, "neox", config.n_ctx)  # (n_rot // 2,)
+        rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, head_norm=self.head_norm)
-        mlp = gated_feed_forward(config, i, tensors, "silu")
-        return pre_norm_block(config, i, tensors, attention, mlp)
-
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors)
+        return pre_norm_block(config, i, tensors, attention, gated_feed_forward(config, i, tensors, "silu"))
 
     def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
         return weight  # the converter changes nothing

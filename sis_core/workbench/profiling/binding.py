@@ -12,10 +12,11 @@ from sis_core.arrays import F32, U8
 from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, LayerState, Linear
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.block import Attention, Block, FeedForward, Network, Op, Residual
+from sis_core.discovery.plugin import Plugin
 from sis_core.hookspecs import hookimpl
 from sis_core.loading.choice import choose_backends
 from sis_core.quant import QuantFormat, Weight
-from sis_core.registry import Plugin, Registry
+from sis_core.registry import Registry
 from sis_core.step import Batch, Output, Plan
 from sis_core.workbench.profiling.recorder import Recorder
 

@@ -11,11 +11,12 @@ from attrs import define, field, frozen
 from sis_core.arrays import F32, F64
 from sis_core.backend import Backend, BackendOptions, Linear
 from sis_core.backends.numpy import ReferenceLinear
+from sis_core.discovery.plugin import Plugin
 from sis_core.errors import ContextError
 from sis_core.hookspecs import hookimpl
 from sis_core.loading.model import Model
 from sis_core.quant import Weight
-from sis_core.registry import Plugin, Registry
+from sis_core.registry import Registry
 from sis_core.texts.session import CHUNK, Session
 from sis_core.workbench.quantizer.importance import Importance
 
