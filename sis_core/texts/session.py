@@ -1,7 +1,8 @@
 """A session: sequences of tokens over one cache. Cheap to make, used from one thread at a time.
 
-The session keeps each sequence's token ids, so it can always build its cache again: on another backend, or after the
-text was shifted. What is in the cache is always a prefix of what the session knows.
+The session keeps each sequence's token ids, so it can always build its cache again. The cache may hold less than the
+session knows: after a backend that can only go back so far went back further, after an interrupt between a step and its
+note. The next step of the sequence feeds the difference first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sis_core.backend import Cache
 from sis_core.backends.bind import usable
 from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.model import Model
-from sis_core.step import Batch, Output, Run
+from sis_core.step import Batch, Run
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,12 @@ Want = Literal["logits", "hidden"]
 
 @define
 class SessionStats:
-    """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held."""
+    """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held, ``rows_again`` those of
+    them that the cache had held before."""
 
     steps: int = 0
     rows: int = 0
+    rows_again: int = 0
     degraded: int = 0
     failures_in_row: int = field(default=0)
 
@@ -128,7 +131,10 @@ class Session:
     def advance(
         self, tokens: Mapping[int, Sequence[int]], outputs: Mapping[int, Outputs], *, want: Want = "logits"
     ) -> dict[int, F32]:
-        """Exactly one backend step: append tokens to sequences, and return float32 ``(k, n_vocab)`` or ``(k, n_embd)``.
+        """One backend step: append tokens to sequences, and return float32 ``(k, n_vocab)`` or ``(k, n_embd)``.
+
+        What the cache lacks of these sequences is fed with them, or in steps before where it is much; see `behind`.
+        After an exception every sequence is as it was.
 
         Args:
             tokens: at least one id for each sequence.
@@ -137,31 +143,19 @@ class Session:
             want: logits, or hidden states after the output norm.
         """
         self._check_open()
-        ids: list[int] = []
-        runs: list[Run] = []
         parts: dict[int, list[int]] = {}
-        wanted: dict[int, range] = {}
         for sequence, given in tokens.items():
             part = parts[sequence] = self.valid(given)
             if not part:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
-            start, first = len(self._tokens.get(sequence, ())), len(ids)
-            stop = start + len(part)
-            if stop > self.n_ctx:
-                raise self._too_long(stop, sequence)
-            ids += part
-            runs.append(Run(sequence, start, len(part)))
-            if (asked := outputs[sequence]) != "none":
-                wanted[sequence] = range(first if asked == "all" else len(ids) - 1, len(ids))
-        rows = [row for part_rows in wanted.values() for row in part_rows]
-        adapters = {sequence: self._adapters[sequence] for sequence in parts if sequence in self._adapters}
-        values = self._run(Batch(ids, tuple(runs), rows, want, adapters=adapters)).values
+            self.check_room(len(part), sequence)
+        wanted, values = self._run(parts, outputs, want)
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
         results, at = {}, 0
-        for sequence, part_rows in wanted.items():
-            results[sequence] = values[at : at + len(part_rows)]
-            at += len(part_rows)
+        for sequence, n in wanted.items():
+            results[sequence] = values[at : at + n]
+            at += n
         return results
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
@@ -196,35 +190,53 @@ class Session:
             self._adapters[sequence] = adapter
 
     def reach(self, sequence: int, n: int) -> int:
-        """Length of the longest beginning, of at most ``n`` tokens, that a sequence can go back to."""
-        return min(n, self.length(sequence))
+        """Length of the longest beginning, of at most ``n`` tokens, that a sequence can go back to without being fed
+        again; see `Cache.reach`."""
+        self._check_open()
+        return self._cache.reach(sequence, min(n, self.length(sequence)))
+
+    def behind(self, sequence: int = 0) -> int:
+        """Tokens of the sequence that the cache lacks: so many rows more its next step feeds."""
+        self._check_open()
+        return max(0, self.length(sequence) - self._cache.length(sequence))
 
     def mark(self, sequence: int = 0) -> None:
-        """Keep a way back to what the sequence holds now; a cache of plain keys and values can go back anywhere."""
+        """Keep a way back to what the sequence holds now; see `Cache.mark`."""
         self._check_open()
+        if self._cache.length(sequence) == self.length(sequence):
+            self._cache.mark(sequence)
 
     def truncate(self, sequence: int, n: int) -> None:
-        """Keep the first ``n`` tokens."""
+        """Keep the first ``n`` tokens. Where the cache can only go back further, the next step feeds the difference."""
         self._check_open()
-        self._cache.truncate(sequence, n)
-        self._tokens[sequence] = self._tokens.get(sequence, [])[:n]
+        ids = self._tokens.get(sequence, [])
+        if not 0 <= n <= len(ids):
+            raise ContextError(f"cannot keep {n} tokens of {len(ids)}", where=f"sequence {sequence}")
+        self._tokens[sequence] = ids[:n]  # first: an interrupt leaves a cache that holds more, which a step mends
+        if self._cache.length(sequence) > n:
+            go_back(self._cache, sequence, n)
 
     def fork(self, source: int, target: int, n: int | None = None) -> None:
         """Let ``target`` begin with the first ``n`` tokens of ``source`` (all by default), sharing their memory."""
         self._check_open()
-        n = self.length(source) if n is None else n
-        self._cache.fork(source, target, n)
-        self._tokens[target] = self._tokens.get(source, [])[:n]
-        adapter = self._adapters.get(source)
-        self._adapters.pop(target, None)
-        if adapter is not None:
+        ids = self._tokens.get(source, [])
+        n = len(ids) if n is None else n
+        if not 0 <= n <= len(ids):
+            raise ContextError(f"cannot share {n} tokens of {len(ids)}", where=f"sequence {source}")
+        if source == target:
+            return self.truncate(source, n)
+        self.drop(target)
+        if (adapter := self._adapters.get(source)) is not None:
             self._adapters[target] = adapter
+        self._tokens[target] = ids[:n]
+        self._cache.fork(source, target, self._cache.reach(source, n))
+        return None
 
     def drop(self, sequence: int) -> None:
         """Forget a sequence."""
         self._check_open()
-        self._cache.drop(sequence)
         self._tokens.pop(sequence, None)
+        self._cache.drop(sequence)
         self._adapters.pop(sequence, None)
 
     def rewrite(self, sequence: int, tokens: Sequence[int]) -> None:
@@ -296,11 +308,9 @@ class Session:
             source = max(shared, key=lambda other: shared[other], default=None)
             start = 0 if source is None else shared[source]
             if source is not None and start:
+                start = cache.reach(source, start)
                 cache.fork(source, sequence, start)
-            for at in range(start, len(ids), CHUNK):
-                part = ids[at : at + CHUNK]
-                batch = Batch.of(part, position=at, sequence=sequence, outputs=[])
-                model.step(batch if adapter is None else evolve(batch, adapters={sequence: adapter}), cache)
+            self._feed_again(model, cache, sequence, start)
             done.append(sequence)
 
     def valid(self, tokens: Iterable[int]) -> list[int]:
@@ -318,9 +328,14 @@ class Session:
                 ids[i] = min(max(token, 0), n_vocab - 1)
         return ids
 
-    def _run(self, batch: Batch) -> Output:
+    def _run(
+        self, parts: Mapping[int, list[int]], outputs: Mapping[int, Outputs], want: Want
+    ) -> tuple[dict[int, int], F32]:
+        """The rows that each sequence wants, and all of them; the tokens are not noted yet."""
         while True:
             try:
+                lacking = self._lacking(parts)
+                batch, wanted = self._batch(parts, outputs, want, lacking)
                 output = self.model.step(batch, self._cache)
             except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError):
                 raise
@@ -330,7 +345,61 @@ class Session:
             self.stats.failures_in_row = 0
             self.stats.steps += 1
             self.stats.rows += batch.n
-            return output
+            if lacking:
+                self.stats.rows_again += sum(map(len, lacking.values()))
+            return wanted, output.values
+
+    def _batch(
+        self,
+        parts: Mapping[int, list[int]],
+        outputs: Mapping[int, Outputs],
+        want: Want,
+        lacking: Mapping[int, Sequence[int]],
+    ) -> tuple[Batch, dict[int, int]]:
+        ids: list[int] = []
+        runs: list[Run] = []
+        rows: list[int] = []
+        wanted: dict[int, int] = {}
+        for sequence, part in parts.items():
+            start, first = len(self._tokens.get(sequence, ())), len(ids)
+            if again := lacking.get(sequence):
+                start -= len(again)
+                ids += again
+            ids += part
+            runs.append(Run(sequence, start, len(ids) - first))
+            if (asked := outputs[sequence]) != "none":
+                n = wanted[sequence] = len(part) if asked == "all" else 1
+                rows += range(len(ids) - n, len(ids))
+        adapters = {sequence: self._adapters[sequence] for sequence in parts if sequence in self._adapters}
+        return Batch(ids, tuple(runs), rows, want, adapters=adapters), wanted
+
+    def _lacking(self, sequences: Iterable[int]) -> dict[int, Sequence[int]]:
+        """What the cache lacks of what these sequences are known to hold, at most `CHUNK` rows of it: more is fed here.
+
+        A cache that holds more, since an interrupt kept a step from being noted, goes back.
+        """
+        lacking: dict[int, Sequence[int]] = {}
+        for sequence in sequences:
+            known = self._tokens.get(sequence, ())
+            if (kept := self._cache.length(sequence)) > len(known):
+                kept = go_back(self._cache, sequence, len(known))
+            if kept < len(known):
+                lacking[sequence] = known[kept:]
+        if sum(map(len, lacking.values())) > CHUNK:
+            for sequence, ids in lacking.items():
+                self._feed_again(self.model, self._cache, sequence, len(self._tokens[sequence]) - len(ids))
+            return {}
+        return lacking
+
+    def _feed_again(self, model: Model, cache: Cache, sequence: int, start: int) -> None:
+        """Bring a sequence of which a cache holds ``start`` tokens to what this session knows."""
+        ids, adapter = self._tokens[sequence], self._adapters.get(sequence)
+        for at in range(start, len(ids), CHUNK):
+            batch = Batch.of(ids[at : at + CHUNK], position=at, sequence=sequence, outputs=[])
+            model.step(batch if adapter is None else evolve(batch, adapters={sequence: adapter}), cache)
+            self.stats.steps += 1
+            self.stats.rows += batch.n
+            self.stats.rows_again += batch.n
 
     def _recover(self, error: Exception) -> None:
         """Under ``degrade``: move to the next real backend, or repeat; else raise the error again, as a SisError."""
@@ -354,6 +423,13 @@ class Session:
     def _later_backends(self) -> list[str]:
         names = [backend.name for backend in usable(self.model.registry.records("backends"))]
         return names[names.index(self.model.backend) + 1 :] if self.model.backend in names else names
+
+
+def go_back(cache: Cache, sequence: int, n: int) -> int:
+    """Cut a sequence down to its longest beginning, of at most ``n`` tokens, that can be reached; return its length."""
+    kept = cache.reach(sequence, n)
+    cache.truncate(sequence, kept)
+    return kept
 
 
 def n_common(first: Sequence[int], second: Sequence[int]) -> int:
