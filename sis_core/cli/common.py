@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from sis_core.cli.main import prefer_pairs
+from sis_core.cli.options import load_options, take_load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
@@ -18,39 +19,13 @@ from sis_core.texts.language_model import LanguageModel, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-MODEL_OPTIONS = [
-    click.option("-m", "--model", metavar="FILE", help="A GGUF file or a source's name (default: the built-in model)."),
-    click.option("--backend", metavar="NAME", help="Use this backend instead of the best one."),
-    click.option(
-        "--ctx", "n_ctx", type=click.IntRange(1), help="Tokens of context (default: what the model was trained for)."
-    ),
-    click.option(
-        "--kv-type", default="f16", show_default=True, help="How keys and values are kept: f32, f16, bf16 or q8_0."
-    ),
-    click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
-    click.option(
-        "--pack/--no-pack",
-        default=None,
-        help="Copy weights into the backend's layout at load, or read them in place (default: copy them when memory "
-        "allows, while the first tokens come).",
-    ),
-    click.option("--pin/--no-pin", default=False, help="Keep each thread on a core of its own (Linux)."),
-    click.option("--batch-invariant", is_flag=True, help="Same numbers whatever else shares a step; slower."),
-    click.option(
-        "--on-error",
-        type=click.Choice(["strict", "degrade"]),
-        default="strict",
-        show_default=True,
-        help="Stop at the first error, or go on as well as possible and say so.",
-    ),
-]
-
 
 def model_options(function: F) -> F:
     """Add the options that say which model to load and how."""
-    for option in reversed(MODEL_OPTIONS):
-        function = option(function)
-    return function
+    named = click.option(
+        "-m", "--model", metavar="FILE", help="A GGUF file or a source's name (default: the built-in model)."
+    )
+    return named(load_options()(function))
 
 
 def registry_of(ctx: click.Context) -> Registry:
@@ -66,8 +41,7 @@ def registry_of(ctx: click.Context) -> Registry:
 
 def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     """Load the model that the options of `model_options` describe, taking them out of ``options``."""
-    names = ("backend", "n_ctx", "kv_type", "n_threads", "pack", "pin", "batch_invariant", "on_error")
-    chosen = {name: options.pop(name) for name in names}
+    chosen = take_load_options(options)
     with progress_bar() as update:
         packing = partial(update, "packing")
         return load(options.pop("model"), registry=registry_of(ctx), progress=packing, **chosen)

@@ -9,6 +9,7 @@ import click
 
 from sis_core.cli.common import json_line, registry_of
 from sis_core.cli.measuring import open_for, read_text
+from sis_core.cli.options import load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
 from sis_core.workbench.quantizer.collect import NAME, counting, measure
@@ -20,7 +21,7 @@ from sis_core.workbench.quantizer.collect import NAME, counting, measure
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="A GGUF file.")
 @click.option("--ctx", "n_ctx", type=click.IntRange(2), default=512, show_default=True, help="Tokens in a chunk.")
 @click.option("--chunks", "n_chunks", type=click.IntRange(1), metavar="N", help="Only the first N chunks.")
-@click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic.")
+@load_options(("n_threads",))
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from sis_core.cli.common import registry_of
+from sis_core.cli.options import load_options, take_load_options
 from sis_core.errors import BackendError, SourceError
 from sis_core.machine.cores import default_threads
 from sis_core.registry import Registry
@@ -16,21 +17,10 @@ from sis_core.texts.language_model import LanguageModel, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-RUN_OPTIONS = [
-    click.option("--backend", metavar="NAME", help="Use this backend instead of the best one."),
-    click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads for arithmetic."),
-    click.option(
-        "--kv-type", default="f16", show_default=True, help="How keys and values are kept: f32, f16, bf16 or q8_0."
-    ),
-    click.option("--on-error", type=click.Choice(["strict", "degrade"]), default="strict", hidden=True),
-]
-
 
 def run_options(function: F) -> F:
     """Add the options that say how a model is run; `take` removes them again."""
-    for option in reversed(RUN_OPTIONS):
-        function = option(function)
-    return function
+    return load_options(("backend", "n_threads", "kv_type", "on_error"), on_error={"hidden": True})(function)
 
 
 def take(options: dict[str, Any], command: str) -> dict[str, Any]:
@@ -38,13 +28,13 @@ def take(options: dict[str, Any], command: str) -> dict[str, Any]:
 
     Threads are a number, so that figures say how many, and BLAS is held to it too.
     """
-    if options.pop("on_error") == "degrade":
+    chosen = take_load_options(options)
+    if chosen.pop("on_error") == "degrade":
         raise BackendError(
             "figures of a run that may guess are worth nothing",
             where=f"sis {command} --on-error degrade",
             fix="leave it out",
         )
-    chosen = {name: options.pop(name) for name in ("backend", "n_threads", "kv_type")}
     return chosen | {"n_threads": chosen["n_threads"] or default_threads()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sis_core.cli.common import human_bytes, json_line, registry_of, table
+from sis_core.cli.options import load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.gguf_file import GGUFFile
 from sis_core.source import resolve
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 @click.option("--imatrix", metavar="FILE", help="Importance of columns, from `sis imatrix`.")
 @click.option("--requantize", is_flag=True, help="Accept an input that is quantised already.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("-t", "--threads", "n_threads", type=click.IntRange(1), help="Threads (default: one for each core).")
+@load_options(("n_threads",))
 @click.option("--dry-run", is_flag=True, help="Show what each tensor would become, and write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context

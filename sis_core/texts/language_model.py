@@ -10,16 +10,16 @@ from typing import Any, Literal
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.backend import BackendOptions
 from sis_core.errors import ContextError, SamplerError, SisError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
+from sis_core.loading.options import HALF, LoadOptions, Policy, documented
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.source import Progress, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.generate import ContextPolicy, FinishReason, Piece, Request, run
-from sis_core.texts.session import Policy, Session
+from sis_core.texts.session import Session
 
 Prompt = str | Sequence[int]
 
@@ -166,58 +166,49 @@ def completion(pieces: Sequence[Piece]) -> Completion:
     )
 
 
+@documented
 def load(
     model: str | os.PathLike[str] | None = None,
     *,
     backend: str | None = None,
     n_ctx: int | None = None,
-    kv_type: str = "f16",
+    kv_type: str = HALF,
     n_threads: int | None = None,
     pack: bool | None = None,
     gradual: bool | None = None,
     pin: bool = False,
     batch_invariant: bool = False,
-    progress: Progress | None = None,
     on_error: Policy = "strict",
     memory_limit: int | None = None,
+    progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> LanguageModel:
     """Load a model; use it as a context manager, or `close` it.
 
     Args:
         model: a path or a source's name; None for the built-in model of an installed source.
-        backend: the name of a backend; None for the best that works here.
-        n_ctx: tokens of context; None for what the model was trained for and memory allows.
-        kv_type: how keys and values are kept: ``f32``, ``f16``, ``bf16`` or ``q8_0``.
-        n_threads: threads for arithmetic; None lets the backend decide.
-        pack, gradual, pin, batch_invariant, progress: see `sis_core.backend.BackendOptions`.
-        on_error: ``strict`` raises, ``degrade`` goes on with a warning and marks its results.
-        memory_limit: bytes that may be used; None for what is free.
+        {options}
+        progress: called with bytes done and bytes in all while a model is fetched, and while weights are packed.
         registry: plugins to use; None for all that are installed.
 
     Raises:
         SisError: the model cannot be found, read or run faithfully; the message says why and what to do.
     """
-    _at_least(1, n_ctx=n_ctx, n_threads=n_threads)
+    options = LoadOptions(
+        backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
+        batch_invariant=batch_invariant, on_error=on_error, memory_limit=memory_limit,
+    )  # fmt: skip
     registry = registry or Registry.load()
     path = resolve(None if model is None else os.fspath(model), registry.records("sources"), progress)
     loaded = open_model(
         LanguageModel,
         path,
         registry,
-        backend=backend,
-        n_ctx=n_ctx,
-        options=BackendOptions(
-            n_threads=n_threads,
-            pack=pack,
-            gradual=gradual,
-            pin=pin,
-            batch_invariant=batch_invariant,
-            kv_type=kv_type,
-            progress=progress,
-        ),
-        degrade=on_error == "degrade",
-        memory_limit=memory_limit,
+        backend=options.backend,
+        n_ctx=options.n_ctx,
+        options=options.for_backends(progress),
+        degrade=options.on_error == "degrade",
+        memory_limit=options.memory_limit,
     )
-    loaded.on_error = on_error
+    loaded.on_error = options.on_error
     return loaded

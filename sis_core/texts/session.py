@@ -21,13 +21,13 @@ from sis_core.backend import Cache
 from sis_core.backends.bind import usable
 from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.model import Model
+from sis_core.loading.options import Policy
 from sis_core.step import Batch, Run
 
 log = logging.getLogger(__name__)
 
 CHUNK = 512  # rows of a prefill step: what one Ctrl-C waits for
 MAX_FAILURES = 3
-Policy = Literal["strict", "degrade"]
 Outputs = Literal["none", "last", "all"]
 Want = Literal["logits", "hidden"]
 

@@ -1,0 +1,52 @@
+"""Options of commands, made from the records that define them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import attrs
+import click
+
+from sis_core.loading.options import LoadOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes: Any) -> Callable[[F], F]:
+    """The click option of a field that `sis_core.loading.options.option` made."""
+    about = field.metadata
+    is_flag = field.type in ("bool", "bool | None", bool)
+    spelt = [about["flag"]] if is_flag else about["flag"].split("/")
+    values: dict[str, Any] = {"default": field.default if default is None else default, "help": about["help"]}
+    if is_flag:
+        values["is_flag"] = True
+    elif about["choices"]:
+        values["type"] = click.Choice(about["choices"])
+    elif about["least"] is not None:
+        values["type"] = click.IntRange(about["least"])
+    else:
+        values["metavar"] = about["metavar"]
+    values["show_default"] = not is_flag and values["default"] is not None
+    return click.option(*spelt, field.name, **(values | changes))
+
+
+def load_options(names: Iterable[str] | None = None, **changes: dict[str, Any]) -> Callable[[F], F]:
+    """Add the options that say how a model is loaded: all that have a flag, or those named.
+
+    ``changes`` are arguments of click's for single options.
+    """
+    wanted = None if names is None else set(names)
+    fields = [f for f in attrs.fields(LoadOptions) if f.metadata["flag"] and (wanted is None or f.name in wanted)]
+
+    def add(function: F) -> F:
+        for field in reversed(fields):
+            function = click_option(field, **changes.get(field.name, {}))(function)
+        return function
+
+    return add
+
+
+def take_load_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that say how a model is loaded, taken out."""
+    return {f.name: options.pop(f.name) for f in attrs.fields(LoadOptions) if f.name in options}

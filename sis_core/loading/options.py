@@ -1,0 +1,101 @@
+"""How a model is loaded: each option once, for `load`, for every command, and for their help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import attrs
+from attrs import frozen
+
+from sis_core.backend import BackendOptions
+from sis_core.errors import SisError
+from sis_core.source import Progress
+
+F = TypeVar("F", bound=Callable[..., Any])
+Policy = Literal["strict", "degrade"]
+HALF = "f16"
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    metavar: str | None = None,
+    least: int | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    """An attrs field that is an option.
+
+    Args:
+        flag: how the program spells it, such as ``-t/--threads`` or ``--pin/--no-pin``; None for Python alone.
+        least: the smallest whole number allowed.
+        choices: the only texts allowed.
+    """
+
+    def check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
+        check_option(field.name, value, least=least, choices=choices)
+
+    about = {"help": help, "flag": flag, "metavar": metavar, "least": least, "choices": choices}
+    return attrs.field(default=default, validator=check, metadata=about)
+
+
+def check_option(name: str, value: Any, *, least: int | None = None, choices: tuple[str, ...] | None = None) -> None:
+    """SisError where a value that is not None is below ``least``, no whole number, or none of ``choices``."""
+    if choices is not None and value not in choices:
+        raise SisError(f"is {value!r}, but must be {' or '.join(choices)}", where=name)
+    if least is None or value is None:
+        return
+    if not hasattr(value, "__index__") or isinstance(value, bool):
+        raise SisError(f"is {value!r}, but must be a whole number", where=name)
+    if value.__index__() < least:
+        raise SisError(f"is {value}, but must be at least {least}", where=name)
+
+
+@frozen
+class LoadOptions:
+    """What a user may say of how a model is loaded. `load` documents each field by its ``help``."""
+
+    backend: str | None = option(
+        None, "Use this backend instead of the best one.", flag="--backend", metavar="NAME"
+    )  # fmt: skip
+    n_ctx: int | None = option(
+        None, "Tokens of context (default: what the model was trained for, or less where memory is short).",
+        flag="--ctx", least=1,
+    )  # fmt: skip
+    kv_type: str = option(HALF, "How keys and values are kept: f32, f16, bf16 or q8_0.", flag="--kv-type")
+    n_threads: int | None = option(
+        None, "Threads for arithmetic (default: one for each core).", flag="-t/--threads", least=1
+    )  # fmt: skip
+    pack: bool | None = option(
+        None,
+        "Copy weights into the backend's layout at load, or read them in place (default: copy them when memory allows, "
+        "while the first tokens come).",
+        flag="--pack/--no-pack",
+    )
+    gradual: bool | None = option(
+        None, "Pack between the first steps, or at load (default: at load only where --pack is given)."
+    )  # fmt: skip
+    pin: bool = option(False, "Keep each thread on a core of its own (Linux).", flag="--pin/--no-pin")
+    batch_invariant: bool = option(
+        False, "Same numbers whatever else shares a step; slower.", flag="--batch-invariant"
+    )  # fmt: skip
+    on_error: Literal["strict", "degrade"] = option(
+        "strict", "Stop at the first error, or go on as well as possible and say so.",
+        flag="--on-error", choices=("strict", "degrade"),
+    )  # fmt: skip
+    memory_limit: int | None = option(None, "Bytes that may be used (default: what is free).", least=0)
+
+    def for_backends(self, progress: Progress | None) -> BackendOptions:
+        """The part that backends are asked with."""
+        names = {field.name for field in attrs.fields(BackendOptions)} - {"progress"}
+        own = {name: value for name, value in attrs.asdict(self).items() if name in names}
+        return BackendOptions(**own, progress=progress)
+
+
+def documented(function: F) -> F:
+    """Put each option's help into a function's docstring, where it says ``{options}``."""
+    lines = [f"        {field.name}: {field.metadata['help']}" for field in attrs.fields(LoadOptions)]
+    function.__doc__ = (function.__doc__ or "").replace("        {options}", "\n".join(lines))
+    return function
