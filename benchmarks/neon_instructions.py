@@ -26,7 +26,7 @@ from zig import compile_units, zig  # noqa: E402
 
 HERE = ROOT / "benchmarks" / "arm"
 TRIPLE = "aarch64-linux-musl"  # a static program needs no foreign libraries
-FORMATS = {"F32": 0, "F16": 1, "BF16": 2, "Q8_0": 3, "Q4_0": 4, "Q4_K": 5, "Q6_K": 6}  # as in sis/abi.h
+FORMATS = {"F32": 0, "F16": 1, "BF16": 2, "Q8_0": 3, "Q4_0": 4, "Q4_K": 5, "Q6_K": 6}  # as in sis/program.h
 RUNGS = ("portable", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
 N_ROWS, N_COLS = 256, 2048
 SCALAR = ("-fno-vectorize", "-fno-slp-vectorize")

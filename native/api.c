@@ -1,7 +1,7 @@
 /* The version and the sizes of what the header describes. */
 #include "kernels.h"
 
-uint32_t sis_abi(void) { return SIS_ABI; }
+uint32_t sis_program_version(void) { return SIS_PROGRAM; }
 
 const char *sis_isa(void) { return sis_kernels()->isa; }
 

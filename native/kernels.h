@@ -7,7 +7,7 @@
 #ifndef SIS_KERNELS_H
 #define SIS_KERNELS_H
 
-#include <sis/abi.h>
+#include <sis/program.h>
 
 #define TILE 16      /* rows of weights in a tile */
 #define MAX_GROUP 12 /* the largest max_rows */
@@ -28,7 +28,7 @@ struct q8_block {
     int32_t unused[2];
 };
 
-/* The keys and values of one key head within a page; abi.h has the layout. */
+/* The keys and values of one key head within a page; program.h has the layout. */
 struct kv_layout {
     uint32_t type, page_size, k_dim, v_dim;
     uint32_t v_pad;    /* v_dim in whole vectors */

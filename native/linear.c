@@ -74,7 +74,8 @@ static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit
     uint64_t n = run->n_rows[gathered];
     struct sis_rows x = {at(run, op->src, 0, op->src_at), n, w->n_cols, stride_of(run, op->src)};
     struct sis_rows y = {at(run, op->dst, 0, op->dst_at), n, w->n_rows, stride_of(run, op->dst)};
-    int32_t error = w->linear->run(w->linear->self, &x, &y, unit, w->linear->parts);
+    const void *prepared = w->linear->prepare ? run->prepared[op->count] : NULL;
+    int32_t error = w->linear->run(w->linear->self, &x, prepared, &y, unit, w->linear->parts);
     if (error) atomic_store(&run->error, error);
 }
 

@@ -30,6 +30,13 @@ static void prepare(const struct run *run, const struct sis_op *op, const struct
     }
 }
 
+static void prepare_foreign(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)
+{
+    const struct sis_linear *linear = op->weight->linear;
+    struct sis_rows x = {at(run, op->src, 0, op->src_at), run->n_rows[gathered], op->width, stride_of(run, op->src)};
+    linear->prepare(linear->self, &x, g->first, g->m, run->prepared[op->count]);
+}
+
 static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
 {
     float *dst = at(run, op->dst, row, op->dst_at);
@@ -39,9 +46,12 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
         for (uint32_t i = 0; i < op->count; i++)
             run->kernels->norm(src + i * op->width, dst + i * op->width, op->width, op);
         break;
-    case SIS_OP_COPY: memcpy(dst, src, op->width * sizeof *dst); break;
+    case SIS_OP_COPY:
+        memcpy(dst, src, op->width * sizeof *dst);
+        for (uint32_t i = 0; op->bias && i < op->width; i++) dst[i] += op->bias[i];
+        break;
     case SIS_OP_ADD:
-        for (uint32_t i = 0; i < op->width; i++) dst[i] += src[i];
+        for (uint32_t i = 0; i < op->width; i++) dst[i] += op->bias ? src[i] + op->bias[i] : src[i];
         break;
     case SIS_OP_ACT:
         run->kernels->activate(src, op->flags & SIS_GATED ? at(run, op->src2, row, op->src2_at) : NULL, dst, op->width,
@@ -74,6 +84,7 @@ void do_rows(const struct row_ops *ops, uint32_t unit)
     for (uint32_t i = ops->first; i < ops->last; i++) {
         const struct sis_op *op = &run->program->ops[i];
         if (op->kind == SIS_OP_PREPARE) prepare(run, op, g, ops->gathered);
+        else if (op->kind == SIS_OP_PREPARE_FOREIGN) prepare_foreign(run, op, g, ops->gathered);
         else
             for (uint32_t r = 0; r < g->m; r++) row_op(run, op, g->first + r);
     }

@@ -5,6 +5,7 @@
 
 struct sizes {
     size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts, total;
+    size_t prepared[SIS_PREPARED], all_prepared;
 };
 
 static void raise_to(size_t *most, size_t value)
@@ -35,11 +36,16 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
             size_t decoded = op->weight->format == SIS_DECODED ? TILE * op->weight->n_cols * sizeof(float) : 0;
             raise_to(&s.raw_scratch, tiles + up(decoded));
         }
+        if (op->kind == SIS_OP_PREPARE_FOREIGN) {
+            const struct sis_linear *linear = op->weight->linear;
+            raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
+        }
         if (op->kind == SIS_OP_ATTEND) raise_to(&s.parts, sis_attend_bytes(step, op, sis_kernels()->max_rows));
     }
     s.scratch = s.many_scratch + s.raw_scratch;
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
-    s.total = s.registers + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
+    for (int i = 0; i < SIS_PREPARED; i++) s.all_prepared += s.prepared[i];
+    s.total = s.registers + s.all_prepared + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
               up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
               s.scratch * (step->n_threads < MAX_THREADS ? step->n_threads : MAX_THREADS) + 64;
     return s;
@@ -138,6 +144,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     p += sizes.many_q8;
     run.many_floats = p;
     p += sizes.many_floats;
+    for (int i = 0; i < SIS_PREPARED; p += sizes.prepared[i++]) run.prepared[i] = p;
     run.groups[0] = (struct group_of_rows *)(void *)p;
     p += up(step->n * sizeof(struct group_of_rows));
     run.groups[1] = (struct group_of_rows *)(void *)p;

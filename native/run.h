@@ -25,6 +25,7 @@ struct run {
     uint32_t n_groups[2];
     uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows */
     size_t scratch_bytes, raw_at;
+    uint8_t *prepared[SIS_PREPARED]; /* what foreign linears prepare */
     float *parts; /* what the spans of attention leave until they are joined */
     atomic_int error;
 };

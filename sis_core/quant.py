@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from attrs import evolve, frozen
@@ -18,6 +18,20 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError, SisError
 
 PANEL_VALUES = 1 << 18  # 1 MiB of float32: a decoded panel stays in the second-level cache
+
+
+class FusedLinear(Protocol):
+    """Rung 3: one weight with a kernel of its format's own, kept as long as it is used."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that `bind` will take for the weight; 0 where it reads the weight's raw bytes in place."""
+
+    def bind(self) -> int:
+        """Make it: the address of a ``struct sis_linear``, good as long as this object lives. Called once.
+
+        ``include/sis/abi.h`` has the structure and its rules; FormatError where the weight's bytes cannot be used.
+        """
 
 
 class QuantFormat(ABC):
@@ -47,6 +61,13 @@ class QuantFormat(ABC):
         None where the format has only Python. Rows lie ``row_bytes`` apart, which may be more than they take. The
         function must be thread-safe and write ``n_rows * n_cols`` floats. Whoever returns an address keeps the
         library that owns it alive for as long as the format lives.
+        """
+        return None
+
+    def native_linear(self, weight: Weight) -> FusedLinear | None:
+        """A kernel of the format's own for a matrix, or None, the default, where it has none on this machine.
+
+        Asked when memory is planned and again when the weight is bound, so it must be quick, and read no bytes.
         """
         return None
 

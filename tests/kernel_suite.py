@@ -37,7 +37,7 @@ from sis_core.backends.native.program import Program, Rotations
 from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.weights import Store
 from sis_core.backends.numpy.embedding import BoundEmbedding
-from sis_core.block import Dense, Embedding, FeedForward, Residual
+from sis_core.block import Attention, Dense, Embedding, FeedForward, Network, Residual
 from sis_core.errors import BackendError, FormatError
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
 from sis_core.registry import Registry
@@ -150,6 +150,7 @@ RUN = ctypes.CFUNCTYPE(
     ctypes.c_int32,
     ctypes.c_void_p,
     ctypes.POINTER(abi.Rows),
+    ctypes.c_void_p,
     ctypes.POINTER(abi.Rows),
     ctypes.c_uint32,
     ctypes.c_uint32,
@@ -166,22 +167,81 @@ class Own(Plain):
     """Rung 3: with a linear of its own, in three parts."""
 
     def __init__(self, code: int = 0, version: int = abi.ABI) -> None:
-        self.code, self.version, self.parts_run, self._kept = code, version, set[int](), list[object]()
+        self.code, self.version, self.parts_run = code, version, set[int]()
 
-    def native_linear(self, weight: Weight) -> int:
-        matrix = weight.dequantize()
+    def native_linear(self, weight: Weight) -> OwnLinear:
+        return OwnLinear(self, weight)
 
-        def run(owner: int, x: Any, y: Any, part: int, parts: int) -> int:
+
+class OwnLinear:
+    """A linear of Python's in C's clothes."""
+
+    nbytes = 0
+
+    def __init__(self, format: Own, weight: Weight) -> None:
+        self.format, self.weight = format, weight
+
+    def bind(self) -> int:
+        matrix, format = self.weight.dequantize(), self.format
+
+        def run(owner: int, x: Any, prepared: int, y: Any, part: int, parts: int) -> int:
             cut = [len(matrix) * i // parts for i in range(parts + 1)]
             chosen = slice(cut[part], cut[part + 1])
             rows_of(y[0])[:, chosen] = rows_of(x[0]) @ matrix[chosen].T
-            self.parts_run.add(part)
-            return self.code
+            format.parts_run.add(part)
+            return format.code
 
-        function = RUN(run)
-        record = abi.LinearObject(self.version, 3, None, 0, ctypes.cast(function, ctypes.c_void_p).value)
-        self._kept += [function, record]
-        return ctypes.addressof(record)
+        self.function = RUN(run)
+        self.record = abi.LinearObject(format.version, 3, None, ctypes.cast(self.function, ctypes.c_void_p).value)
+        return ctypes.addressof(self.record)
+
+
+PREPARED_BYTES = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)
+PREPARE = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.POINTER(abi.Rows), ctypes.c_uint64, ctypes.c_uint64, ctypes.c_void_p
+)
+
+
+class Prepared(Own):
+    """Rung 3 with rows that are prepared: doubled, and counted. One `prepare` serves all linears of a format."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = ""  # weights whose names end so want a form of their own
+        self.rows: list[tuple[int, int, int]] = []  # where to, the first, how many; appending is atomic
+        self.bytes = PREPARED_BYTES(lambda owner, n: n * 4096 * 4)
+        self.prepare = PREPARE(self._prepare)
+
+    def _prepare(self, owner: int, x: Any, first: int, n: int, out: int) -> None:
+        rows = rows_of(x[0])
+        width = rows.shape[1]
+        assert out % 64 == 0
+        for row in range(first, first + n):
+            doubled = (rows[row] * 2).astype(np.float32)
+            ctypes.memmove(out + row * width * 4, doubled.ctypes.data, width * 4)
+        self.rows.append((out, first, n))
+
+    def native_linear(self, weight: Weight) -> OwnLinear:
+        return PreparedLinear(self, weight)
+
+
+class PreparedLinear(OwnLinear):
+    def bind(self) -> int:
+        assert isinstance(self.format, Prepared)
+        matrix = self.weight.dequantize()
+
+        def run(owner: int, x: Any, prepared: int, y: Any, part: int, parts: int) -> int:
+            shape = (x[0].n, matrix.shape[1])
+            flat = (ctypes.c_float * (shape[0] * shape[1])).from_address(prepared)
+            chosen = slice(len(matrix) * part // parts, len(matrix) * (part + 1) // parts)
+            rows_of(y[0])[:, chosen] = np.frombuffer(flat, np.float32).reshape(shape) @ matrix[chosen].T / 2
+            return 0
+
+        self.function = RUN(run)
+        calls = [ctypes.cast(f, ctypes.c_void_p).value for f in (self.function, self.format.bytes, self.format.prepare)]
+        form = int(self.weight.name.endswith(self.format.other)) if self.format.other else 0
+        self.record = abi.LinearObject(abi.ABI, 3, None, *calls, form)
+        return ctypes.addressof(self.record)
 
 
 def _with_activation(op: Any, activation: str) -> Any:
@@ -192,6 +252,27 @@ def _with_activation(op: Any, activation: str) -> Any:
         for branch in op.branches
     )
     return evolve(op, branches=chains)
+
+
+def _inputs_of(network: Network, format: QuantFormat, other: str) -> int:
+    """How many inputs linears of a format read in a step, those in two forms counted twice."""
+
+    def groups(op: Any) -> list[list[Dense]]:
+        match op:
+            case Attention():
+                return [[op.q, op.k, op.v], [op.out]]
+            case FeedForward():
+                return [[op.up, *([op.gate] if op.gate else [])], [op.down]]
+            case Dense():
+                return [[op]]
+            case Residual():
+                return [g for branch in op.branches for inner in branch for g in groups(inner)]
+            case _:
+                return []
+
+    listed = [g for block in network.blocks for op in block.ops for g in groups(op)] + [[network.head.dense]]
+    forms = [{bool(other) and d.weight.name.endswith(other) for d in g if d.weight.format is format} for g in listed]
+    return sum(map(len, forms))
 
 
 def taken(library: Library, weight: Weight, rows: I32, table: int | None = None, *, by_position: bool = False) -> F32:
@@ -449,6 +530,26 @@ class KernelSuite:
             found = tested.step(batch, tested.new_cache("f32", 32)).values
             np.testing.assert_allclose(found, wanted.step(batch, wanted.new_cache("f32", 32)).values, rtol=0, atol=2e-2)
 
+    @pytest.mark.parametrize("other", ["", "attn_k"], ids=["one form", "two forms"])
+    def test_rows_are_prepared_once_for_all_that_share_them(self, backend: NativeBackend, other: str) -> None:
+        class Encoded(Prepared):
+            def quantize(self, values: F32) -> U8:
+                return np.clip(np.rint(values * 8), -127, 127).astype(np.int8).view(np.uint8)
+
+        format = Encoded()
+        format.other = other
+        for variant in VARIANTS:
+            format.rows.clear()
+            network = random_network(with_format(variant, format))
+            wanted, tested = bind(network, [], BackendOptions()), bind(network, [backend], BackendOptions(n_threads=2))
+            assert set(tested.grains) == {f"{backend.name} forward"}, variant.name
+            batch = Batch.of(list(range(25)), outputs=range(25))
+            true = wanted.step(batch, wanted.new_cache("f32", 32)).values
+            found = tested.step(batch, tested.new_cache("f32", 32)).values
+            np.testing.assert_allclose(found, true, rtol=0, atol=2e-2, err_msg=variant.name)
+            rows = sum(n for _, _, n in format.rows)
+            assert rows == 25 * _inputs_of(network, format, other), variant.name
+
     def test_a_failing_linear_of_a_stranger(self, backend: NativeBackend) -> None:
         weight = weight_of(Own(code=7), np.ones((8, 4), np.uint8), 4)
         linear = backend.linear(weight, BackendOptions())
@@ -602,7 +703,7 @@ class KernelSuite:
         """Sizes that do not fit would be writes outside of memory: each is refused before an address is given away."""
         from attrs import evolve
 
-        from sis_core.block import KV, Attention, Block, Dense, Network, Residual
+        from sis_core.block import KV, Attention, Block, Dense, Residual
 
         good = random_network(VARIANTS[0])
         block = good.blocks[0]

@@ -19,8 +19,8 @@ from sis_core.backends.native.library import Library
 from sis_core.backends.native.memory import Arena, aligned
 from sis_core.errors import BackendError
 
-HEADER = Path(abi.__file__).parents[2] / "include" / "sis" / "abi.h"
-TEXT = re.sub(r"/\*.*?\*/", "", HEADER.read_text("utf-8"), flags=re.S)
+HEADERS = [Path(abi.__file__).parents[2] / "include" / "sis" / name for name in ("abi.h", "program.h")]
+TEXT = re.sub(r"/\*.*?\*/", "", "".join(header.read_text("utf-8") for header in HEADERS), flags=re.S)
 SIMPLE = {"uint32_t": ctypes.c_uint32, "uint64_t": ctypes.c_uint64, "int32_t": ctypes.c_int32, "float": ctypes.c_float}
 
 
@@ -75,9 +75,11 @@ def test_numbers_are_those_of_the_header() -> None:
     values.update({name: int(value) for name, value in re.findall(r"#define (SIS_\w+) (\d+)", TEXT)})
     ours = {f"SIS_{name}": number for name, number in abi.FORMATS.items()}
     ours |= {"SIS_DECODED": abi.DECODED, "SIS_FOREIGN": abi.FOREIGN, "SIS_ABI": abi.ABI, "SIS_OUT": abi.OUT}
+    ours |= {"SIS_PROGRAM": abi.PROGRAM, "SIS_PREPARED": abi.MAX_PREPARED}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.ACTIVATIONS.items()}
     ours |= {f"SIS_KV_{name.upper()}": number for name, number in abi.KV_TYPES.items()}
-    ops = ("NORM", "COPY", "ACT", "PREPARE", "ROPE", "STORE", "SCALE", "GATHER", "LINEAR", "ATTEND", "TAKE")
+    ops = ("NORM", "COPY", "ACT", "PREPARE", "ROPE", "STORE", "SCALE", "GATHER", "LINEAR", "ATTEND", "TAKE",
+           "PREPARE_FOREIGN")  # fmt: skip
     ours |= {f"SIS_OP_{name}": getattr(abi, name) for name in ops} | {"SIS_OP_ADD": abi.ADD_TO}
     ours |= {
         f"SIS_{name}": getattr(abi, name) for name in ("ADD", "GATED", "LAYER_NORM", "NEOX", "BY_POSITION", "NO_ROOM")
@@ -151,7 +153,7 @@ def test_a_library_of_somebody_else() -> None:
     path = next((p for p in Path("/").glob(f"lib/*/{name}")), None) if name else None
     if path is None:
         pytest.skip("no C library to be found")
-    with pytest.raises(BackendError, match="has no function sis_abi: it is not a kernel library of sis"):
+    with pytest.raises(BackendError, match="has no function sis_program_version: it is not a kernel library of sis"):
         Library(path)
 
 

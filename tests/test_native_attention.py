@@ -167,7 +167,7 @@ def test_few_rows_are_split_along_their_keys(backend: NativeBackend) -> None:
 
 
 def from_page(page: U8, shape: tuple[int, int, int, int], kv_type: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Keys and values of each head of a page, read as abi.h describes it: bytes in the order of their codec."""
+    """Keys and values of each head of a page, read as program.h describes it: bytes in the order of their codec."""
     _, n_head_kv, k_dim, v_dim = shape
     v_pad, at, keys, values = -(-v_dim // 16) * 16, 0, [], []
 

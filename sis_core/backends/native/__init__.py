@@ -1,4 +1,4 @@
-"""Native arithmetic: opens a plugin's library of kernels and runs networks on it. See `include/sis/abi.h`."""
+"""Native arithmetic: opens a plugin's library of kernels and runs networks on it. See `include/sis/program.h`."""
 
 from sis_core.backends.native.backend import NativeBackend
 from sis_core.backends.native.library import Library, info, open_library, read_bandwidth

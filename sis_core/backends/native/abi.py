@@ -1,4 +1,4 @@
-"""The structures of `include/sis/abi.h`, mirrored for ctypes. A test compares the two."""
+"""The structures of `include/sis/abi.h` and `program.h`, mirrored for ctypes. A test compares them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 
 from sis_core.backends.native.border import Structure
 
-ABI = 3
+ABI = 4  # what formats of others are compiled against
+PROGRAM = 1  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
 FORMATS = {"F32": F32, "F16": F16, "BF16": BF16, "Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_K": Q4_K, "Q6_K": Q6_K}
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
-NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE = range(12)
+NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
 INVARIANT = 1
 NO_ROOM = 1000
@@ -26,6 +27,7 @@ TILE = 16
 BLOCK = 32
 MAX_HEAD = 512
 MAX_THREADS = 256
+MAX_PREPARED = 4
 
 
 class Rows(Structure, c_name="sis_rows"):
@@ -38,7 +40,8 @@ class LinearObject(Structure, c_name="sis_linear"):
     """``struct sis_linear``: a weight that knows how to multiply."""
 
     _fields_: ClassVar[Any] = [
-        ("abi", c_uint32), ("parts", c_uint32), ("self", c_void_p), ("bytes", c_uint64), ("run", c_void_p),
+        ("abi", c_uint32), ("parts", c_uint32), ("self", c_void_p), ("run", c_void_p), ("prepared_bytes", c_void_p),
+        ("prepare", c_void_p), ("form", c_uint64),
     ]  # fmt: skip
 
 
@@ -74,7 +77,7 @@ class Program(Structure, c_name="sis_program"):
     """``struct sis_program``: ops over registers, run in one call."""
 
     _fields_: ClassVar[Any] = [
-        ("abi", c_uint32), ("n_ops", c_uint32), ("n_registers", c_uint32), ("n_out_cols", c_uint32),
+        ("version", c_uint32), ("n_ops", c_uint32), ("n_registers", c_uint32), ("n_out_cols", c_uint32),
         ("ops", c_void_p), ("register_cols", c_void_p),
     ]  # fmt: skip
 
@@ -116,7 +119,7 @@ STRUCTURES: tuple[type[Structure], ...] = (Rows, LinearObject, Weight, Op, Progr
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
 # costs twelve times as much.
 PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "sis_abi": (c_uint32, {}),
+    "sis_program_version": (c_uint32, {}),
     "sis_isa": (ctypes.c_char_p, {}),
     "sis_isa_note": (ctypes.c_char_p, {}),
     "sis_struct_size": (c_uint64, {"index": c_uint32}),
@@ -127,4 +130,8 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sis_workspace": (c_uint64, {"program": c_void_p, "step": c_void_p}),
     "sis_run": (ctypes.c_int32, {"program": c_void_p, "step": c_void_p}),
     "sis_read": (c_uint64, {"data": c_void_p, "bytes": c_uint64, "n_threads": c_uint32}),
+    "sis_guard": (c_uint64, {"data": c_void_p, "bytes": c_uint64}),
+    "sis_unguard": (None, {"guard": c_uint64}),
+    "sis_guard_hit": (c_uint32, {"guard": c_uint64}),
+    "sis_guard_hits": (c_uint64, {}),
 }

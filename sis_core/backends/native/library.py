@@ -38,9 +38,9 @@ class Library:
             if function is None:
                 raise BackendError(f"has no function {name}: it is not a kernel library of sis", where=where)
             function.restype, function.argtypes = result, [taken(name, *argument) for argument in arguments.items()]
-            if name == "sis_abi" and function() != abi.ABI:
+            if name == "sis_program_version" and function() != abi.PROGRAM:
                 raise BackendError(
-                    f"speaks ABI {function()}, but this sis-core speaks {abi.ABI}",
+                    f"has programs of version {function()}, but this sis-core has {abi.PROGRAM}",
                     where=where,
                     fix="install versions of the two that belong together",
                 )

@@ -254,26 +254,44 @@ class Program:
                 flags |= abi.FOR_FLOAT if format in abi.FLOAT_FORMATS else abi.FOR_Q8
         # Also where nothing is to be prepared: it ends the phase that may still write these rows.
         self._emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
-        foreign: list[tuple[int, int, int, int, bool]] = []
+        prepared = self._prepare_foreign(src, src_at, [dense.weight for dense, *_ in group])
         for i, (dense, dst, dst_at, add) in enumerate(group):
-            if self._store[dense.weight].format == abi.FOREIGN:  # it only knows how to write, and only whole rows
-                if dense.bias is not None:
-                    raise Unsupported(f"a bias after {dense.weight!r}")
-                n = dense.weight.n_rows
-                place = self._register(f"foreign {i}", n)
-                foreign.append((place, dst, dst_at, n, add))
-                weight = ctypes.addressof(self._store[dense.weight])
-                self._emit(abi.LINEAR, src=src, src_at=src_at, dst=place, weight=weight)
-                continue
             if dense.bias is not None and dense.bias.n_cols != dense.weight.n_rows:
                 raise Unsupported(f"{dense.weight!r} with the bias {dense.bias!r}")
-            self._emit(
-                abi.LINEAR, src=src, src_at=src_at, dst=dst, dst_at=dst_at, flags=abi.ADD if add else 0,
-                bias=self._store.vector(dense.bias) if dense.bias else None,
-                weight=ctypes.addressof(self._store[dense.weight]),
-            )  # fmt: skip
-        for place, dst, dst_at, n, add in foreign:
-            self._emit(abi.ADD_TO if add else abi.COPY, src=place, dst=dst, dst_at=dst_at, width=n)
+            bound = self._store[dense.weight]
+            values: dict[str, Any] = {"src": src, "src_at": src_at}
+            bias = self._store.vector(dense.bias) if dense.bias else None
+            if bound.format == abi.FOREIGN:  # it only knows how to write, and only whole rows: the rest comes after
+                dst = self._register(f"foreign {i}", dense.weight.n_rows)
+                values["count"] = prepared[i]
+            else:
+                values |= {"dst_at": dst_at, "flags": abi.ADD if add else 0, "bias": bias}
+            self._emit(abi.LINEAR, dst=dst, weight=ctypes.addressof(bound), **values)
+        for i, (dense, dst, dst_at, add) in enumerate(group):
+            if self._store[dense.weight].format == abi.FOREIGN:
+                n, bias = dense.weight.n_rows, self._store.vector(dense.bias) if dense.bias else None
+                kind, place = abi.ADD_TO if add else abi.COPY, self._register(f"foreign {i}", n)
+                self._emit(kind, src=place, dst=dst, dst_at=dst_at, width=n, bias=bias)
+
+    def _prepare_foreign(self, src: int, src_at: int, weights: Sequence[Weight]) -> list[int]:
+        """Rows in the forms that foreign linears want, each form once; the place of each weight's form."""
+        forms: dict[tuple[int, int], int] = {}
+        places = []
+        for weight in weights:
+            bound = self._store[weight]
+            linear = abi.LinearObject.from_address(bound.linear) if bound.format == abi.FOREIGN else None
+            if linear is None or not linear.prepare:
+                places.append(0)
+                continue
+            form = (linear.prepare, linear.form)
+            if form not in forms:
+                if len(forms) == abi.MAX_PREPARED:
+                    raise Unsupported(f"{weight!r} beside {len(forms)} forms of prepared rows")
+                forms[form] = len(forms)
+                values = {"src_at": src_at, "width": weight.n_cols, "count": forms[form]}
+                self._emit(abi.PREPARE_FOREIGN, src=src, weight=ctypes.addressof(bound), **values)
+            places.append(forms[form])
+        return places
 
     def _attention(self, op: Attention, src: int, dst: int, add: bool) -> None:
         n_q, n_k, n_v = op.q.weight.n_rows, op.k.weight.n_rows, op.v.weight.n_rows
@@ -371,7 +389,7 @@ class Compiled:
         self.n_out_cols = n_out_cols
         self._programs = [
             abi.Program(
-                abi.ABI, len(ops) - first, len(cols), n_out_cols,
+                abi.PROGRAM, len(ops) - first, len(cols), n_out_cols,
                 ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op), address(self._cols),
             )
             for first in (0, n_embedding)

@@ -31,11 +31,6 @@ def key(weight: quant.Weight) -> Key:
     return (weight.name, weight.first_row, weight.first_col, weight.shape, id(weight.read))
 
 
-def _brings_linear(weight: quant.Weight) -> bool:
-    """Rung 3: the format has ``native_linear(weight) -> int``, the address of a ``struct sis_linear`` that it owns."""
-    return callable(getattr(weight.format, "native_linear", None))
-
-
 def decoder_of(library: Library, format: quant.QuantFormat) -> int | None:
     """The address of a format's C decoder: its own, else the library's."""
     found = format.decoder or library.decoder(format.name.encode())
@@ -63,20 +58,26 @@ class Store:
 
     def format_of(self, weight: quant.Weight) -> int:
         """The kernels' number of a weight's format as it will be bound."""
-        if _brings_linear(weight):
+        if self.fused(weight):
             return abi.FOREIGN
         known = abi.FORMATS.get(weight.format.name)
         if known is not None:
             return known
         return abi.F16 if self.only_python(weight) else abi.DECODED
 
+    def fused(self, weight: quant.Weight) -> quant.FusedLinear | None:
+        """Rung 3: what the format brings for a weight, unless that would copy it and weights are to stay in place."""
+        made = weight.format.native_linear(weight) if len(weight.shape) == 2 else None
+        return made if made is not None and (self.pack or not made.nbytes) else None
+
     def only_python(self, weight: quant.Weight) -> bool:
         """Rung 1: nothing native can decode this weight or multiply by it."""
-        return not (_brings_linear(weight) or _decodes(self.library, weight))
+        return not (_decodes(self.library, weight) or self.fused(weight))
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
-        return self.only_python(weight) or (self.pack and not _brings_linear(weight))
+        fused = self.fused(weight)
+        return fused.nbytes > 0 if fused else self.pack or self.only_python(weight)
 
     def copies(self, table: quant.Weight, head: quant.Weight) -> bool:
         """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
@@ -91,7 +92,12 @@ class Store:
     def nbytes(self, weights: Iterable[quant.Weight]) -> int:
         """Bytes of memory that packing these takes."""
         unique = {key(w): w for w in weights}
-        return sum(self._tile_bytes(w) for w in unique.values() if self.packs(w))
+        fused = sum(made.nbytes for w in unique.values() if (made := self.fused(w)))
+        return fused + sum(self._tile_bytes(w) for w in unique.values() if self._takes_place(w))
+
+    def _takes_place(self, weight: quant.Weight) -> bool:
+        """Whether a weight is packed by us, into a place of ours."""
+        return self.packs(weight) and not self.fused(weight)
 
     def _tile_bytes(self, weight: quant.Weight) -> int:
         if self.format_of(weight) == abi.DECODED:  # copied as it is, so that the file need not stay mapped
@@ -101,7 +107,7 @@ class Store:
     def bind(self, weights: Iterable[quant.Weight], progress: Progress | None) -> None:
         """Bind all of these. What is to be packed has its place in one piece of memory, and waits or goes there now."""
         fresh = {key(w): w for w in weights if key(w) not in self._bound}
-        total = sum(self._tile_bytes(w) for w in fresh.values() if self.packs(w))
+        total = sum(self._tile_bytes(w) for w in fresh.values() if self._takes_place(w))
         arena = Arena(total + 64 * len(fresh)) if total else None
         self._owners.append(arena)
         done = 0
@@ -113,7 +119,7 @@ class Store:
                 progress(done, total)
 
         for name, weight in fresh.items():
-            if not self.packs(weight):
+            if not self._takes_place(weight):
                 self._bound[name] = self._in_place(weight)
                 continue
             assert arena is not None
@@ -158,23 +164,8 @@ class Store:
         return Tiles(self.library, weight, bound, place, weight.format, self.n_threads)
 
     def _in_place(self, weight: quant.Weight) -> abi.Weight:
-        if _brings_linear(weight):
-            return self._foreign(weight)
-        return in_place(self.library, weight)
-
-    def _foreign(self, weight: quant.Weight) -> abi.Weight:
-        made = weight.format.native_linear(weight)  # type: ignore[attr-defined]
-        found = abi.LinearObject.from_address(made)
-        if found.abi != abi.ABI or not 0 < found.parts < 1 << 31 or not found.run:
-            raise FormatError(
-                f"made a linear for ABI {found.abi} in {found.parts} parts; this sis-core speaks ABI {abi.ABI}",
-                where=f"format {weight.format.name}",
-                fix="install versions of the two that belong together",
-            )
-        bound = abi.Weight(abi.FOREIGN, 0, weight.n_rows, weight.n_cols)
-        bound.linear = made
-        bound.owners = (weight, weight.format)
-        return bound
+        fused = self.fused(weight)
+        return in_place(self.library, weight) if fused is None else foreign(weight, fused)
 
     def table(self, weight: quant.Weight) -> int | None:
         """The address of a table whose rows are taken one by one, as of an embedding; None where only Python can.
@@ -211,4 +202,29 @@ def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
     """A weight as it lies in its file; see `record`."""
     bound, raw = record(library, weight), weight.raw
     bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
+    return bound
+
+
+def foreign(weight: quant.Weight, fused: quant.FusedLinear) -> abi.Weight:
+    """A weight that multiplies with its format's own kernel; FormatError where that was made for another ABI."""
+    made = fused.bind()
+    found = abi.LinearObject.from_address(made)
+    if found.abi != abi.ABI or not 0 < found.parts < 1 << 31 or not found.run:
+        raise FormatError(
+            f"made a linear for ABI {found.abi} in {found.parts} parts; this sis-core speaks ABI {abi.ABI}",
+            where=f"format {weight.format.name}",
+            fix="install versions of the two that belong together",
+        )
+    if bool(found.prepare) != bool(found.prepared_bytes):
+        raise FormatError(
+            "made a linear with one of prepare and prepared_bytes, not both",
+            where=f"format {weight.format.name}",
+            fix="report it to the author of the format",
+        )
+    bound = abi.Weight(abi.FOREIGN, 0, weight.n_rows, weight.n_cols)
+    bound.linear, bound.owners = made, (fused, weight.format)
+    if fused.nbytes:
+        weight.release()
+    else:
+        bound.owners += (weight.raw,)
     return bound

@@ -1,0 +1,214 @@
+/* What the Python side of sis-core and its libraries of kernels say to each other. Private: Python and C of one release
+ * belong together, which SIS_PROGRAM and the sizes of the structures make sure of. Others need abi.h only.
+ *
+ * Every structure here has natural alignment and only types of fixed size, so that Python can mirror it; a test
+ * compares the two. Whoever passes an address keeps what lies there alive. No function checks its arguments, but for the
+ * size of a workspace: Python does, before it gives an address away, so that nothing here can fail half way. */
+#ifndef SIS_PROGRAM_H
+#define SIS_PROGRAM_H
+
+#include <sis/abi.h>
+
+#define SIS_PROGRAM 1
+
+#if defined(_WIN32)
+#define SIS_EXPORT __declspec(dllexport)
+#else
+#define SIS_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* Formats that the kernels know. The numbers are ours, not GGUF's. */
+enum sis_format {
+    SIS_F32 = 0,
+    SIS_F16 = 1,
+    SIS_BF16 = 2,
+    SIS_Q8_0 = 3,
+    SIS_Q4_0 = 4,
+    SIS_Q4_K = 5,
+    SIS_Q6_K = 6,
+    SIS_DECODED = 7, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 8, /* rung 3 */
+    SIS_N_FORMATS = 9
+};
+
+/* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
+ * sixteen rows at a time while it is used) is set; for SIS_FOREIGN, `linear`. */
+struct sis_weight {
+    uint32_t format;
+    uint32_t reserved;
+    uint64_t n_rows;
+    uint64_t n_cols;
+    const uint8_t *tiles;
+    const uint8_t *raw;
+    uint64_t row_bytes; /* from one row of raw to the next */
+    sis_decode_fn decode;
+    const struct sis_linear *linear;
+};
+
+/* Operations of a program. "Row" operations work on each row alone and are run together. */
+enum sis_op_kind {
+    SIS_OP_NORM = 0,    /* row: dst = norm(src), in `count` pieces of `width`; SIS_ADD adds it to dst */
+    SIS_OP_COPY = 1,    /* row: dst = src + bias */
+    SIS_OP_ADD = 2,     /* row: dst += src + bias */
+    SIS_OP_ACT = 3,     /* row: dst = activation(src), times src2 with SIS_GATED */
+    SIS_OP_PREPARE = 4, /* row: src in the forms that the linears which follow read (SIS_Q8, SIS_FLOAT) */
+    SIS_OP_ROPE = 5,    /* row: rotate `count` heads of `width` in dst, in place */
+    SIS_OP_STORE = 6,   /* row: write keys (src) and values (src2) to the cache */
+    SIS_OP_SCALE = 7,   /* row: dst = cap * tanh(scale * dst / cap), or scale * dst where cap is 0 */
+    SIS_OP_GATHER = 8,  /* row: dst = the output rows of src; all that follows works on those */
+    SIS_OP_LINEAR = 9,  /* dst = prepared rows @ weight.T + bias; SIS_ADD adds it to dst. SIS_FOREIGN: dst = src @
+                           weight.T and no more, with the prepared rows of place `count` where its linear prepares */
+    SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache */
+    SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
+                           formats F32 to Q6_K, and DECODED from raw bytes */
+    SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
+    SIS_N_OPS = 13
+};
+
+enum sis_op_flag {
+    SIS_ADD = 1,
+    SIS_GATED = 2,
+    SIS_Q8 = 4,
+    SIS_FLOAT = 8,
+    SIS_LAYER_NORM = 16, /* NORM: subtract the mean first */
+    SIS_NEOX = 32,       /* ROPE: rotate halves instead of neighbours */
+    SIS_BY_POSITION = 64 /* TAKE */
+};
+
+enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4 };
+
+/* Registers hold one row of floats for each row of the step: the first `n_registers` are the workspace's; number
+ * SIS_OUT is the caller's output. Columns of a register are addressed by the offsets src_at and dst_at. */
+#define SIS_OUT 255
+
+/* Places for rows that foreign linears prepare: as many kinds as linears can share one input with. */
+#define SIS_PREPARED 4
+
+struct sis_op {
+    uint32_t kind;
+    uint32_t flags;
+    uint32_t src;
+    uint32_t src2;
+    uint32_t dst;
+    uint32_t src_at;
+    uint32_t src2_at;
+    uint32_t dst_at;
+    uint32_t width;
+    uint32_t count;
+    uint32_t activation;
+    uint32_t layer; /* index of the cache */
+    uint32_t rope;  /* index of the rotation table */
+    uint32_t n_rot;
+    uint32_t n_head;
+    uint32_t n_head_kv;
+    uint32_t k_dim;
+    uint32_t v_dim;
+    uint32_t window; /* 0: everything before */
+    float eps;
+    float scale;
+    float cap; /* 0: none */
+    const float *gain;
+    const float *bias;
+    const struct sis_weight *weight;
+};
+
+struct sis_program {
+    uint32_t version; /* SIS_PROGRAM */
+    uint32_t n_ops;
+    uint32_t n_registers;
+    uint32_t n_out_cols;
+    const struct sis_op *ops;
+    const uint32_t *register_cols; /* (n_registers,) */
+};
+
+/* The rows of one sequence within a step; see sis_core.step.Group. */
+struct sis_group {
+    const int32_t *rows;
+    const int32_t *pages;
+    uint32_t n_rows;
+    uint32_t length;
+};
+
+enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 = 3 };
+
+/* The keys and values of one layer. Page p begins at base + p * page_bytes and holds, for each key head, its keys and
+ * then its values. With v_pad = v_dim rounded up to 16, these are
+ *   F32, F16  keys [k_dim][page_size], values [page_size][v_pad]
+ *   BF16      keys [k_dim / 2][page_size][2], values [page_size / 2][v_pad][2]: neighbours side by side, as
+ *             instructions that add the products of two halves read them; an odd k_dim is filled up with zeros
+ *   Q8_0      keys int8 [k_dim][page_size] and their scales F16 [k_dim / 32][page_size], then values int8
+ *             [page_size][v_pad] and theirs F16 [page_size][v_pad / 32]: GGUF's blocks of 32 along a head, the last of
+ *             which may be shorter */
+struct sis_kv {
+    uint8_t *base;
+    uint64_t page_bytes;
+};
+
+/* Cosines and sines: [position][n_rot / 2] each. */
+struct sis_rotation {
+    const float *cos;
+    const float *sin;
+};
+
+/* SIS_INVARIANT: no row's result depends on how many rows share the step. Without it, instruction sets that multiply many
+ * rows at once do so from a number of rows on, with other sums. */
+enum sis_step_flag { SIS_INVARIANT = 1 };
+
+struct sis_step {
+    uint32_t n;
+    uint32_t n_out;
+    uint32_t n_groups;
+    uint32_t page_size;
+    uint32_t kv_type;
+    uint32_t n_threads;
+    uint32_t flags;
+    uint32_t reserved;
+    const int32_t *tokens; /* NULL for a program that takes no rows by them */
+    const float *hidden;   /* (n, width of register 0): what register 0 holds at the start; NULL: nothing yet */
+    float *out;          /* (n_out or n, n_out_cols) */
+    const int32_t *positions;
+    const int32_t *slots;
+    const int32_t *outputs;
+    const struct sis_group *groups;
+    const struct sis_kv *kv;
+    const struct sis_rotation *rotations;
+    uint8_t *workspace; /* aligned to 64 */
+    uint64_t workspace_bytes;
+    const int32_t *cpus; /* (n_threads,): the processor that each thread keeps to; NULL: wherever the system likes */
+};
+
+/* The version of this header that the library was built with. */
+SIS_EXPORT uint32_t sis_program_version(void);
+/* The instruction set in use, a word such as avx2; and why no better one is used, or an empty text. */
+SIS_EXPORT const char *sis_isa(void);
+SIS_EXPORT const char *sis_isa_note(void);
+/* Sizes of the structures above in order, for a comparison with the mirror in Python; 0 past the last. */
+SIS_EXPORT uint64_t sis_struct_size(uint32_t index);
+/* The library's own decoder of a format that it has no tiles for, by GGUF's name, or NULL. */
+SIS_EXPORT sis_decode_fn sis_decoder(const char *format);
+/* Bytes of n_rows rows of n_cols values as tiles; 0 for a format without tiles, or a row that is not whole blocks. */
+SIS_EXPORT uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols);
+/* Pack the weight's raw rows into `tiles` on up to n_threads threads. */
+SIS_EXPORT void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads);
+/* Make `weight` what `by` is, while no step is running. */
+SIS_EXPORT void sis_replace(struct sis_weight *weight, const struct sis_weight *by);
+/* Bytes of workspace that a step takes; its own is not looked at. */
+SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step);
+/* What sis_run returns when there is less workspace than the step takes. Nothing was run. */
+#define SIS_NO_ROOM 1000
+/* Run a step. Returns 0, SIS_NO_ROOM, or what a foreign linear returned. */
+SIS_EXPORT int32_t sis_run(const struct sis_program *program, const struct sis_step *step);
+/* Read `bytes` bytes on n_threads threads and return the time in nanoseconds. */
+SIS_EXPORT uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads);
+
+/* Files that are read in place may be cut meanwhile, and their bytes be gone: POSIX kills whoever reads on. Where bytes
+ * are guarded, zeros are read instead, from there on, and the guard is marked as hit: what was computed is worth nothing.
+ * Signals that are about other memory go to the handler that was there before. Bytes stay guarded until sis_unguard,
+ * which comes before they are unmapped. 0 where there is nothing to guard against, or no memory for it. */
+SIS_EXPORT uint64_t sis_guard(const uint8_t *data, uint64_t bytes);
+SIS_EXPORT void sis_unguard(uint64_t guard);
+SIS_EXPORT uint32_t sis_guard_hit(uint64_t guard);
+/* How often any guard was hit so far. */
+SIS_EXPORT uint64_t sis_guard_hits(void);
+
+#endif
