@@ -1,0 +1,92 @@
+"""Whole texts of the built-in model, from Python and from the program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+from pydantic import BaseModel, Field
+
+import sis_core
+from sis_core.errors import SamplerError
+
+Model = sis_core.LanguageModel
+
+
+class Keeper(BaseModel, extra="forbid"):
+    """A keeper of hens."""
+
+    name: str = Field(max_length=20)
+    hens: int = Field(ge=0, le=99)
+    married: bool | None = None
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    with sis_core.load("tiny", n_ctx=256) as loaded:
+        yield loaded
+
+
+@pytest.mark.parametrize("options", [{}, {"sampler": "greedy"}, {"temperature": 3.0}, {"repeat_penalty": 1.3}])
+def test_a_model_of_pydantic(options: dict[str, object], model: Model) -> None:
+    for seed in range(2):
+        text = "".join(
+            model.generate("The keeper: ", schema=Keeper, compact_json=True, seed=seed, max_tokens=200, **options)
+        )
+        Keeper.model_validate_json(text)
+
+
+def test_a_batch_with_a_grammar_each_text_alone(model: Model) -> None:
+    prompts = ["Once", "The keeper of the lighthouse"]
+    options = {"regex": "[A-Z][a-z]{2,8} (and|or) [a-z]{2,8}[.]", "seed": 4, "max_tokens": 60}
+    alone = ["".join(model.generate(prompt, **options)) for prompt in prompts]
+    done = model.generate_batch(prompts, **options)
+    assert [one.text for one in done] == alone
+    assert {one.finish_reason for one in done} == {"end"}
+
+
+def test_going_on_after_the_end_gives_nothing_more(model: Model) -> None:
+    (done,) = model.generate_batch(["Once"], regex="hens", ignore_end=True, max_tokens=12)
+    assert done.text == "hens"
+    assert done.finish_reason == "length"
+
+
+def test_a_bias_against_the_only_token_is_an_error(model: Model) -> None:
+    (end,) = model.tokenizer.end_tokens
+    with pytest.raises(SamplerError, match="sampler grammar: every token is forbidden"):
+        list(model.generate("Once", regex="hens", logit_bias={end: -float("inf")}))
+
+
+def sis(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "sis_core",
+        "generate",
+        "--no-echo",
+        "--seed",
+        "1",
+        *map(str, args),
+        "The keeper: ",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_program(tmp_path: Path) -> None:
+    schema, file = Keeper.model_json_schema(), tmp_path / "keeper.json"
+    file.write_text(json.dumps(schema), "utf-8")
+    for options in (["--schema", file], ["--samplers", f"grammar:schema={file},compact_json=yes;temperature=2"]):
+        done = sis(*options)
+        assert done.returncode == 0, done.stderr
+        jsonschema.validate(json.loads(done.stdout), schema)
+
+
+def test_the_program_refuses_by_name() -> None:
+    done = sis("--schema", '{"uniqueItems": true}')
+    assert done.returncode == 1
+    assert "sampler grammar: schema cannot be enforced: uniqueItems at #" in done.stderr
