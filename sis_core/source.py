@@ -109,7 +109,7 @@ def resolve(reference: str | None, sources: Sequence[Source], progress: Progress
             continue
         if found is not None:
             return found
-    if package := package_for("sources", reference):
+    if package := package_for("sources", name):
         raise SourceError(
             "no such file, and no installed source of that name", where=reference, fix=f"`pip install {package}`"
         )

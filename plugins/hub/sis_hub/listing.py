@@ -1,0 +1,28 @@
+"""A model that is here, with the hashes that its files must have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from attrs import field, frozen
+
+from sis_core.source import Listing
+
+
+@frozen
+class HashedListing(Listing):
+    """A `Listing` that can be verified.
+
+    Attributes:
+        hashes: what is known of each of its files, which may be nothing (""): a SHA-256 in hexadecimal, or ``git:``
+            and the SHA-1 of a git blob.
+    """
+
+    hashes: Mapping[Path, str] = field(factory=dict, kw_only=True)
+
+
+def listed(name: str, files: Sequence[Path], licence: str, hashes: Mapping[Path, str]) -> HashedListing:
+    """The listing of a model with these files, the first to be opened first."""
+    n_bytes = sum(path.stat().st_size for path in files if path.exists())
+    return HashedListing(name, files[0], n_bytes, licence, hashes={path: hashes.get(path, "") for path in files})
