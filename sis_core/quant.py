@@ -248,6 +248,9 @@ class Weight:
         file_shape: the shape of the tensor in the file, of which this may be a slice.
         first_row, first_col: where in the tensor this slice begins, counted in rows and values.
         release: tells the system that the tensor's pages are not needed any more; called after packing.
+        copy: returns bytes ``start:stop`` of the tensor, copied, so that a file that is cut meanwhile is an error and
+            not the end of the process; None where ``read`` is memory.
+        check: raises GGUFError when the file that ``read`` maps has changed; equal for tensors of one file.
     """
 
     name: str
@@ -258,6 +261,8 @@ class Weight:
     first_row: int = 0
     first_col: int = 0
     release: Callable[[], None] = lambda: None
+    copy: Callable[[int, int], U8] | None = None
+    check: Callable[[], None] = lambda: None
 
     @classmethod
     def of(cls, name: str, format: QuantFormat, shape: tuple[int, ...], read: Callable[[], U8]) -> Weight:
@@ -289,10 +294,23 @@ class Weight:
 
     @property
     def raw(self) -> U8:
-        """The bytes of this view ``(n_rows, row_bytes)``: read-only, strided when columns were cut, never copied."""
+        """The bytes of this view ``(n_rows, row_bytes)``: read-only, strided when columns were cut, never copied.
+
+        A view into a mapped file ends the process when it is read after somebody cut the file; `raw_rows` does not.
+        """
         row_bytes = self.format.row_bytes(self.file_shape[-1])
+        return self._columns(self.read().reshape(-1, row_bytes)[self.first_row : self.first_row + self.n_rows])
+
+    def raw_rows(self, start: int, stop: int) -> U8:
+        """Rows ``start:stop`` of `raw`, read from the file; GGUFError when it has changed."""
+        if self.copy is None:
+            return self.raw[start:stop]
+        row_bytes, first = self.format.row_bytes(self.file_shape[-1]), self.first_row
+        rows = self.copy((first + start) * row_bytes, (first + min(stop, self.n_rows)) * row_bytes)
+        return self._columns(rows.reshape(-1, row_bytes))
+
+    def _columns(self, rows: U8) -> U8:
         start = self.format.row_bytes(self.first_col) if self.first_col else 0
-        rows = self.read().reshape(-1, row_bytes)[self.first_row : self.first_row + self.n_rows]
         view = rows[:, start : start + self.format.row_bytes(self.n_cols)]
         view.flags.writeable = False  # of this view alone: a codec that writes to its input is found out
         return view
@@ -323,18 +341,20 @@ class Weight:
 
     def take(self, indices: np.ndarray) -> F32:
         """Decode the rows ``indices`` ``(k,)`` to float32 ``(k, n_cols)``."""
-        return self.decode(self.raw[indices])
+        if self.copy is None:
+            return self.decode(self.raw[indices])
+        rows = [self.raw_rows(i, i + 1) for i in indices.tolist()]
+        return self.decode(np.concatenate(rows) if rows else self.raw_rows(0, 0))
 
     def panels(self) -> Iterator[tuple[int, F32]]:
         """Decode the matrix panel by panel: pairs of the first row and float32 ``(n, n_cols)``."""
-        raw = self.raw
         step = max(1, PANEL_VALUES // self.n_cols)
         for start in range(0, self.n_rows, step):
-            yield start, self.decode(raw[start : start + step])
+            yield start, self.decode(self.raw_rows(start, start + step))
 
     def dequantize(self) -> F32:
         """Decode everything to float32 of ``shape``; for vectors and small tables."""
-        return self.decode(self.raw).reshape(self.shape)
+        return self.decode(self.raw_rows(0, self.n_rows)).reshape(self.shape)
 
     def decode(self, rows: U8) -> F32:
         """Decode raw rows of this weight; FormatError when the codec fails or returns a wrong shape or type."""

@@ -92,6 +92,23 @@ class GGUFFile:
         with self._lock:
             return np.frombuffer(self._open_part(info).map(), np.uint8, info.n_bytes, info.offset)
 
+    def copy(self, name: str, start: int, stop: int) -> NDArray[uint8]:
+        """A copy of bytes `start:stop` of a tensor: safe to read whatever becomes of the file meanwhile.
+
+        Raises what `raw` does.
+        """
+        info = self.tensors[name]
+        with self._lock:
+            part = self._open_part(info)
+        return part.copy(info.offset + start, stop - start)
+
+    def checker(self, name: str) -> Callable[[], None]:
+        """What says whether the file of a tensor is still what it was: equal for tensors of one file, and quick.
+
+        It raises what `raw` does.
+        """
+        return self._parts[self.tensors[name].shard].check_unchanged
+
     def release(self, name: str) -> None:
         """Tells the system that a tensor's pages are not needed for now. Views stay valid and read them again.
 
@@ -159,6 +176,8 @@ class _Part:
         return seen.st_size, seen.st_mtime_ns
 
     def check_unchanged(self) -> None:
+        if not self._close_fd.alive:
+            raise ClosedError("its weights were asked for after close()", where=str(self.path))
         now = self._look()
         if now == self._seen:
             return
@@ -181,6 +200,26 @@ class _Part:
                 raise SourceError(what, where=str(self.path), fix="check the disk and free memory") from error
             self.mapped = ref(mapped)
         return mapped
+
+    def copy(self, offset: int, n_bytes: int) -> NDArray[uint8]:
+        """Bytes read, not mapped, where the system can; else the mapping is one that nobody can cut."""
+        import numpy as np
+
+        if not hasattr(os, "preadv"):
+            return np.frombuffer(self.map(), np.uint8, n_bytes, offset).copy()
+        self.check_unchanged()
+        buffer = np.empty(n_bytes, np.uint8)
+        done = 0
+        while done < n_bytes:
+            try:
+                n = os.preadv(self._fd, [buffer.data[done:]], offset + done)
+            except OSError as error:
+                raise SourceError(f"cannot be read: {error}", where=str(self.path), fix="check the disk") from error
+            if n == 0:
+                self.check_unchanged()
+                raise GGUFError("ends before its tensors do", where=str(self.path), fix="open the model again")
+            done += n
+        return buffer
 
     def close(self) -> None:
         self._close_fd()

@@ -25,8 +25,9 @@ def file_weight(file: GGUFFile, registry: Registry, info: TensorInfo) -> Weight:
     where = f"{file.path}: tensor {info.name}"
     format = _format(info, registry, where)
     weight = Weight(
-        info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name)
-    )
+        info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name),
+        copy=_copier(file, info.name), check=file.checker(info.name),
+    )  # fmt: skip
     # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
     wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
     if wrong:
@@ -74,6 +75,10 @@ def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
 
 def _reader(file: GGUFFile, name: str) -> Any:
     return lambda: file.raw(name)
+
+
+def _copier(file: GGUFFile, name: str) -> Any:
+    return lambda start, stop: file.copy(name, start, stop)
 
 
 def _releaser(file: GGUFFile, name: str) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_float, c_uint32, c_uint64, c_void_p
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sis_core.backends.native.border import Structure
+
+if TYPE_CHECKING:
+    from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
 PROGRAM = 1  # what this release and its libraries of kernels agree on
@@ -50,9 +53,11 @@ class Weight(Structure, c_name="sis_weight"):
 
     Attributes:
         owners: what keeps alive whatever the addresses lead to.
+        guard: of rows that are read in place from a file.
     """
 
     owners: tuple[object, ...] = ()
+    guard: Guard | None = None
 
     _fields_: ClassVar[Any] = [
         ("format", c_uint32), ("reserved", c_uint32), ("n_rows", c_uint64), ("n_cols", c_uint64), ("tiles", c_void_p),

@@ -91,6 +91,7 @@ class NativeForward:
         waiting = self._store.waiting
         if waiting:
             waiting.before_step()
+            self._store.in_place.changed()
         tokens = hidden = None
         if batch.tokens is None or not self._starts:
             hidden = self._given(batch)

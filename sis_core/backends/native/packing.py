@@ -15,6 +15,7 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import U8
 from sis_core.backends.native import abi
+from sis_core.backends.native.guard import Guard
 from sis_core.backends.native.library import Library, address
 
 PIECE_BYTES = 16 << 20
@@ -41,11 +42,18 @@ class Packing(ABC):
     def advance(self) -> int:
         """Move one more piece; the bytes that it takes in its new place."""
         stop = min(self._row + self._piece_rows, self.weight.n_rows)
-        size = self._move(self.weight.raw[self._row : stop], self._row)
+        size = self._move_guarded(stop)
         self.weight.release()
         if stop == self.weight.n_rows:
             stop = self._finish(stop)
         self._row = stop
+        return size
+
+    def _move_guarded(self, stop: int) -> int:
+        rows = self.weight.raw[self._row : stop]
+        guard = Guard(self._library, self.weight, rows)
+        size = self._move(rows, self._row)
+        guard.check_hit()
         return size
 
     @abstractmethod
@@ -60,7 +68,7 @@ class Packing(ABC):
         """Let programs read from the new place, once no step is running; the row to go on from."""
         new = self._arrived()
         self._library.replace(ctypes.addressof(self.bound), ctypes.addressof(new))
-        self.bound.owners = new.owners  # the old place may be unmapped from here on
+        self.bound.owners, self.bound.guard = new.owners, None  # the old place may be unmapped from here on
         return stop
 
 

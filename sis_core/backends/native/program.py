@@ -377,13 +377,14 @@ class Compiled:
 
     Attributes:
         address: of the whole program.
+        in_place: what of it lies in files.
         after_embedding: of the program for hidden states: the same ops, less those of the embedding.
     """
 
     def __init__(
         self, store: Store, ops: Sequence[abi.Op], cols: Sequence[int], n_out_cols: int, n_embedding: int
     ) -> None:
-        self._store = store
+        self._store, self.in_place = store, store.in_place
         self._ops = (abi.Op * len(ops))(*ops)
         self._cols = np.asarray(cols, np.uint32)
         self.n_out_cols = n_out_cols

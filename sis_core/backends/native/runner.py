@@ -56,6 +56,7 @@ class Runner:
             kv: the address of a `abi.KV` for each layer with state.
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
         """
+        seen = program.in_place.before_step()
         scratch = self._take()
         step = scratch.step
         if tokens is not None:
@@ -81,6 +82,7 @@ class Runner:
                 code = self.library.run(entry, scratch.address)
         finally:
             self._give_back(scratch)
+        program.in_place.after_step(seen)
         if code:
             raise BackendError(f"a kernel of a format plugin failed with code {code}", where="step")
         return out

@@ -17,6 +17,7 @@ from sis_core import quant
 from sis_core.arrays import F32
 from sis_core.backends.native import abi
 from sis_core.backends.native.gradual import Waiting
+from sis_core.backends.native.guard import Guard, InPlace
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.packing import Copy, DecodedTiles, Packing, Tiles
@@ -47,11 +48,12 @@ class Store:
 
     Attributes:
         waiting: weights that are read in place until they are packed, between steps.
+        in_place: all weights that are read in place.
     """
 
     def __init__(self, library: Library, n_threads: int, pack: bool, *, gradual: bool = False) -> None:
         self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
-        self.waiting = Waiting()
+        self.waiting, self.in_place = Waiting(), InPlace(library)
         self._bound: dict[Key, abi.Weight] = {}
         self._vectors: dict[Key, int] = {}
         self._owners: list[object] = []
@@ -146,7 +148,7 @@ class Store:
     ) -> abi.Weight:
         """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
         waits = self.gradual and not self.only_python(weight)
-        bound = in_place(self.library, weight) if waits else record(self.library, weight)
+        bound = self._read_in_place(weight) if waits else record(self.library, weight)
         packing = way(bound)
         if waits:
             self.waiting.add(packing)
@@ -165,7 +167,16 @@ class Store:
 
     def _in_place(self, weight: quant.Weight) -> abi.Weight:
         fused = self.fused(weight)
-        return in_place(self.library, weight) if fused is None else foreign(weight, fused)
+        if fused is None:
+            return self._read_in_place(weight)
+        bound = foreign(self.library, weight, fused)
+        self.in_place.add(bound)
+        return bound
+
+    def _read_in_place(self, weight: quant.Weight) -> abi.Weight:
+        bound = in_place(self.library, weight)
+        self.in_place.add(bound)
+        return bound
 
     def table(self, weight: quant.Weight) -> int | None:
         """The address of a table whose rows are taken one by one, as of an embedding; None where only Python can.
@@ -185,7 +196,7 @@ class Store:
                 weight, lambda old: Copy(self.library, weight, old, address(memory)), lambda n_bytes: None
             )
         else:
-            bound = in_place(self.library, weight)
+            bound = self._read_in_place(weight)
         self._owners.append(bound)
         return ctypes.addressof(bound)
 
@@ -202,12 +213,15 @@ def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
     """A weight as it lies in its file; see `record`."""
     bound, raw = record(library, weight), weight.raw
     bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
+    bound.guard = Guard(library, weight, raw)
     return bound
 
 
-def foreign(weight: quant.Weight, fused: quant.FusedLinear) -> abi.Weight:
+def foreign(library: Library, weight: quant.Weight, fused: quant.FusedLinear) -> abi.Weight:
     """A weight that multiplies with its format's own kernel; FormatError where that was made for another ABI."""
+    guard = Guard(library, weight, weight.raw)
     made = fused.bind()
+    guard.check_hit()
     found = abi.LinearObject.from_address(made)
     if found.abi != abi.ABI or not 0 < found.parts < 1 << 31 or not found.run:
         raise FormatError(
@@ -226,5 +240,5 @@ def foreign(weight: quant.Weight, fused: quant.FusedLinear) -> abi.Weight:
     if fused.nbytes:
         weight.release()
     else:
-        bound.owners += (weight.raw,)
+        bound.guard = guard
     return bound
