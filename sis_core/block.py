@@ -8,7 +8,7 @@ next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -17,12 +17,27 @@ from attrs import frozen
 from sis_core.arrays import F32, F64
 from sis_core.quant import Weight
 
+T = TypeVar("T")
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 NormKind = Literal["rms", "layer"]
 
 
+class Op:
+    """Any record of a block. Its arithmetic is one file in each backend; a plugin's own op is a `CustomOp`."""
+
+    __slots__ = ()
+
+    def reads(self) -> tuple[Weight, ...]:
+        """The matrices that multiply what comes in."""
+        return ()
+
+    def n_out(self, n_in: int) -> int:
+        """Values of a row that come out where ``n_in`` come in."""
+        return n_in
+
+
 @frozen(eq=False)
-class Norm:
+class Norm(Op):
     """Root-mean-square or layer normalisation of each row, times ``weight`` plus ``bias`` (each optional)."""
 
     kind: NormKind
@@ -32,11 +47,19 @@ class Norm:
 
 
 @frozen(eq=False)
-class Dense:
+class Dense(Op):
     """``y = x @ weight.T + bias``: weight ``(n_out, n_in)``, bias ``(n_out,)``."""
 
     weight: Weight
     bias: Weight | None = None
+
+    def reads(self) -> tuple[Weight, ...]:
+        """Its one matrix."""
+        return (self.weight,)
+
+    def n_out(self, n_in: int) -> int:
+        """The rows of the matrix."""
+        return self.weight.n_rows
 
 
 @frozen(eq=False)
@@ -62,7 +85,7 @@ class Rope:
 
 
 @frozen(eq=False)
-class Attention:
+class Attention(Op):
     """Causal self-attention with grouped key and value heads; reads and extends the block's `KV` state.
 
     In order: project; ``q_norm`` and ``k_norm`` over each head; rope; ``softmax(softcap(scale * q @ k.T)) @ v``; out.
@@ -92,9 +115,17 @@ class Attention:
         """What a layer with this attention keeps."""
         return KV(self.n_head_kv, self.head_dim, self.head_dim, self.window)
 
+    def reads(self) -> tuple[Weight, ...]:
+        """Those of queries, keys and values."""
+        return self.q.weight, self.k.weight, self.v.weight
+
+    def n_out(self, n_in: int) -> int:
+        """The rows of the output matrix."""
+        return self.out.weight.n_rows
+
 
 @frozen(eq=False)
-class FeedForward:
+class FeedForward(Op):
     """``down(activation(gate(x)) * up(x))``, or ``down(activation(up(x)))`` where there is no gate."""
 
     up: Dense
@@ -102,9 +133,13 @@ class FeedForward:
     activation: Activation
     gate: Dense | None = None
 
+    def reads(self) -> tuple[Weight, ...]:
+        """Those of the gate, where there is one, and up."""
+        return (self.gate.weight, self.up.weight) if self.gate else (self.up.weight,)
 
-class Op(Protocol):
-    """Any record of a block. A plugin's own record brings its arithmetic: see `CustomOp`."""
+    def n_out(self, n_in: int) -> int:
+        """The rows of the down matrix."""
+        return self.down.weight.n_rows
 
 
 class CustomOp(Protocol):
@@ -115,7 +150,7 @@ class CustomOp(Protocol):
 
 
 @frozen(eq=False)
-class Residual:
+class Residual(Op):
     """``x + sum(branch(x))``; each branch is a chain of ops. Two branches are GPT-NeoX's parallel residual."""
 
     branches: tuple[tuple[Op, ...], ...]
@@ -140,6 +175,11 @@ class Block:
 
     ops: tuple[Op, ...]
     state: KV | None = None
+
+    def flat(self) -> tuple[Op, ...]:
+        """Its ops, with those of a residual's branches in its place."""
+        residuals = (op.branches if isinstance(op, Residual) else ((op,),) for op in self.ops)
+        return tuple(op for branches in residuals for branch in branches for op in branch)
 
 
 @frozen(eq=False)
@@ -184,15 +224,23 @@ class Network:
 
 def find_weights(record: object) -> Iterator[Weight]:
     """Every `Weight` inside a record or a nested tuple of records."""
-    kind = type(record)
-    if isinstance(record, Weight):
+    return find(record, Weight)
+
+
+def find(record: object, kind: type[T]) -> Iterator[T]:
+    """Every record of a kind inside a record or a nested tuple of records; a weight counts as a whole."""
+    if isinstance(record, kind):
         yield record
-    elif isinstance(record, tuple):
-        for part in record:
-            yield from find_weights(part)
-    elif attrs.has(kind):
-        for field in attrs.fields(kind):
-            yield from find_weights(getattr(record, field.name))
+    for part in record if isinstance(record, tuple) else fields_of(record).values():
+        yield from find(part, kind)
+
+
+def fields_of(record: object) -> dict[str, Any]:
+    """What a record holds, by field; nothing for a weight, and for what is no record."""
+    kind: Any = type(record)
+    if not attrs.has(kind) or isinstance(record, Weight):
+        return {}
+    return {field.name: getattr(record, field.name) for field in attrs.fields(kind)}
 
 
 def rope_frequencies(

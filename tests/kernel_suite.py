@@ -33,7 +33,8 @@ from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
 from sis_core.backends.native import Library, NativeBackend, abi, info, read_bandwidth
 from sis_core.backends.native.memory import aligned
-from sis_core.backends.native.program import Program, Rotations
+from sis_core.backends.native.program import Program
+from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.weights import Store
 from sis_core.backends.numpy.embedding import BoundEmbedding

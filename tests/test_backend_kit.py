@@ -16,8 +16,8 @@ from sis_core.arrays import F32
 from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, Linear
 from sis_core.backends.bind import bind
 from sis_core.backends.numpy import NumpyBackend, PagedCache, ReferenceLayer, ReferenceLinear, SequentialForward
-from sis_core.backends.numpy.attention import BoundAttention
 from sis_core.backends.numpy.linear import BoundDense
+from sis_core.backends.numpy.ops.attention import BoundAttention
 from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
 from sis_core.cache.pages import PageTable, Reservation
 from sis_core.quant import Weight

@@ -20,7 +20,7 @@ from sis_core.backends.native import NativeBackend, abi
 from sis_core.backends.native.cache import NativeKV
 from sis_core.backends.native.library import address
 from sis_core.backends.native.memory import aligned
-from sis_core.backends.numpy.attention import KVState
+from sis_core.backends.numpy.ops.attention import KVState
 from sis_core.block import KV
 from sis_core.cache.kv_types import KV_TYPES
 from sis_core.errors import BackendError

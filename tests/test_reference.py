@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from sis_core.arrays import F32
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
-from sis_core.backends.numpy import attention as attention_module
-from sis_core.backends.numpy.attention import BoundAttention, KVState
+from sis_core.backends.numpy.activations import ACTIVATIONS, erf, softcap
 from sis_core.backends.numpy.linear import BoundDense
-from sis_core.backends.numpy.ops import ACTIVATIONS, BoundNorm, Rotation, erf, softcap
+from sis_core.backends.numpy.ops import attention as attention_module
+from sis_core.backends.numpy.ops.attention import BoundAttention, KVState
+from sis_core.backends.numpy.ops.norm import BoundNorm
+from sis_core.backends.numpy.rotation import Rotation
 from sis_core.block import KV, Attention, Block, Dense, FeedForward, Norm, Residual, Rope, rope_frequencies
 from sis_core.cache.pages import PageTable
 from sis_core.errors import BackendError

@@ -13,8 +13,10 @@ import numpy as np
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32
+from sis_core.backends.numpy.activations import ACTIVATIONS, softcap
 from sis_core.backends.numpy.linear import BoundDense, ReferenceLinear
-from sis_core.backends.numpy.ops import ACTIVATIONS, BoundNorm, Rotation, softcap
+from sis_core.backends.numpy.ops.norm import BoundNorm
+from sis_core.backends.numpy.rotation import Rotation
 from sis_core.block import (
     Attention,
     Block,

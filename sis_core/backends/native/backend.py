@@ -9,10 +9,12 @@ from sis_core.backend import Backend, BackendOptions, views_nbytes
 from sis_core.backends.native import abi
 from sis_core.backends.native.forward import NativeForward, NativeLayer, NativeLinear
 from sis_core.backends.native.library import Library, huge_pages, open_library, read_bandwidth
-from sis_core.backends.native.program import Rotations, Unsupported, dense_weights
+from sis_core.backends.native.program import dense_weights
+from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.runner import Runner
+from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Store, key
-from sis_core.block import Attention, Block, FeedForward, Network, Norm, Residual
+from sis_core.block import Block, Network, Norm
 from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads, describe_threads, pinned_cpus
 from sis_core.quant import Weight
@@ -133,26 +135,13 @@ class NativeBackend(Backend):
             raise Unsupported(f"{head.dense.weight!r} for {network.n_vocab} tokens")
 
 
-def _flat(block: Block) -> list[object]:
-    found: list[object] = []
-    for op in block.ops:
-        if isinstance(op, Residual):
-            found += [inner for branch in op.branches for inner in branch]
-        else:
-            found.append(op)
-    return found
-
-
 def _width(block: Block) -> int:
     """The width of the rows that a block works on."""
-    for op in _flat(block):
-        match op:
-            case FeedForward():
-                return op.up.weight.n_cols
-            case Attention():
-                return op.q.weight.n_cols
-            case Norm(weight=Weight() as weight):
-                return weight.n_cols
+    for op in block.flat():
+        if read := op.reads():
+            return read[0].n_cols
+        if isinstance(op, Norm) and op.weight:
+            return op.weight.n_cols
     raise Unsupported("a block without a matrix")
 
 

@@ -12,7 +12,8 @@ from attrs import frozen
 from sis_core.arrays import F32
 from sis_core.backend import Cache
 from sis_core.backends.native.cache import NativeCache, NativeKV, page_nbytes
-from sis_core.backends.native.program import Compiled, Program
+from sis_core.backends.native.compiled import Compiled
+from sis_core.backends.native.program import Program
 from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.weights import Store
 from sis_core.backends.numpy.embedding import BoundEmbedding

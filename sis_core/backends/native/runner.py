@@ -9,9 +9,10 @@ import numpy as np
 
 from sis_core.arrays import F32, I32, U8
 from sis_core.backends.native import abi
+from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import aligned
-from sis_core.backends.native.program import Compiled, Rotations
+from sis_core.backends.native.rotations import Rotations
 from sis_core.errors import BackendError
 from sis_core.step import Plan
 

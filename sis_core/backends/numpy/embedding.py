@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32
-from sis_core.backends.numpy.ops import BoundNorm
+from sis_core.backends.numpy.ops.norm import BoundNorm
 from sis_core.block import Network
 from sis_core.errors import BackendError
 from sis_core.step import Batch

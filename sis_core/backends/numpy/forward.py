@@ -10,10 +10,11 @@ from attrs import define, field, frozen
 
 from sis_core.arrays import F32
 from sis_core.backend import Cache, Layer, LayerState, Linear
+from sis_core.backends.numpy.activations import softcap
 from sis_core.backends.numpy.blas import BLAS_THREADS
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.backends.numpy.linear import BoundDense
-from sis_core.backends.numpy.ops import BoundNorm, softcap
+from sis_core.backends.numpy.ops.norm import BoundNorm
 from sis_core.backends.row_by_row import step_rows
 from sis_core.block import Network
 from sis_core.cache.pages import PAGE_SIZE, PageTable, Reservation, pages_for

@@ -7,16 +7,25 @@ from collections.abc import Iterator
 import numpy as np
 
 from sis_core.arrays import F32
+from sis_core.backends.numpy.activations import softcap
+from sis_core.backends.numpy.bound import Binder, Run
 from sis_core.backends.numpy.linear import BoundDense
-from sis_core.backends.numpy.ops import BoundNorm, Rotation, softcap
+from sis_core.backends.numpy.ops.norm import BoundNorm
+from sis_core.backends.numpy.rotation import Rotation
 from sis_core.block import KV, Attention
 from sis_core.cache.kv_types import kv_type_of
 from sis_core.errors import BackendError
 from sis_core.step import Group, Plan
 
+OP = Attention
 KEYS = 1024  # keys that are in float32 at once, a multiple of every page size
 SCORES = 1 << 22  # scores that are held at once: 16 MiB
 UNSEEN = np.float32(-1e30)  # finite, so that a row that sees nothing of a block stays a number; its exp is 0 later
+
+
+def bind(op: Attention, binder: Binder) -> Run:
+    """Attention over what the layer keeps."""
+    return BoundAttention(op, *(binder.dense(part) for part in (op.q, op.k, op.v, op.out)))
 
 
 class KVState:

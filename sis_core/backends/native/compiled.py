@@ -1,0 +1,38 @@
+"""A list of operations in native memory."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import numpy as np
+
+from sis_core.backends.native import abi
+from sis_core.backends.native.library import address
+from sis_core.backends.native.weights import Store
+
+
+class Compiled:
+    """A program in native memory, with everything that it points to.
+
+    Attributes:
+        address: of the whole program.
+        in_place: what of it lies in files.
+        after_embedding: of the program for hidden states: the same ops, less those of the embedding.
+    """
+
+    def __init__(
+        self, store: Store, ops: Sequence[abi.Op], cols: Sequence[int], n_out_cols: int, n_embedding: int
+    ) -> None:
+        self._store, self.in_place = store, store.in_place
+        self._ops = (abi.Op * len(ops))(*ops)
+        self._cols = np.asarray(cols, np.uint32)
+        self.n_out_cols = n_out_cols
+        self._programs = [
+            abi.Program(
+                abi.PROGRAM, len(ops) - first, len(cols), n_out_cols,
+                ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op), address(self._cols),
+            )
+            for first in (0, n_embedding)
+        ]  # fmt: skip
+        self.address, self.after_embedding = map(ctypes.addressof, self._programs)

@@ -1,0 +1,1 @@
+"""One file for each op: ``OP`` is its record, ``bind`` makes of one what `ReferenceLayer` runs."""

@@ -1,0 +1,25 @@
+"""Branches that add to what went into them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sis_core.arrays import F32
+from sis_core.backends.numpy.bound import Binder, Run
+from sis_core.block import Residual
+from sis_core.step import Plan
+
+OP = Residual
+
+
+def bind(op: Residual, binder: Binder) -> Run:
+    """``x + sum(branch(x))``."""
+    branches = [binder.chain(branch) for branch in op.branches]
+
+    def run(x: F32, plan: Plan, state: Any) -> F32:
+        y = x
+        for branch in branches:
+            y = y + branch(x, plan, state)
+        return y
+
+    return run
