@@ -239,7 +239,7 @@ def attending(kind: type[BoundAttention]) -> Backend:
         name = "spoiled"
 
         def layer(self, block: Block, options: BackendOptions) -> Layer:
-            with mock.patch("sis_core.backends.numpy.layer.BoundAttention", kind):
+            with mock.patch("sis_core.backends.numpy.ops.attention.BoundAttention", kind):
                 return ReferenceLayer.of(block, ReferenceLinear)
 
     return Spoiled()
