@@ -14,10 +14,26 @@ from pathlib import Path
 
 CORE = Path(__file__).parents[1] / "sis_core"
 PAGE = Path(__file__).with_name("contract.md")
-ORDER = (  # as a reader meets them; every flat module is here, or `modules` says so
-    "errors hookspecs registry source quant tensors metadata rope block parts architecture tokenizer sampler drafter chat "
-    "step backend arrays"
-).split()
+ORDER = [
+    "errors",
+    "hookspecs",
+    "registry",
+    "source",
+    "quant",
+    "tensors",
+    "metadata",
+    "rope",
+    "block",
+    "parts",
+    "architecture",
+    "tokenizer",
+    "sampler",
+    "drafter",
+    "chat",
+    "step",
+    "backend",
+    "arrays",
+]
 INTRO = """\
 # The contract
 

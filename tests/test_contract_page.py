@@ -15,14 +15,16 @@ FLAT = {
     "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "drafter",
 }  # fmt: skip
 FOLDERS = {
-    "gguf_file", "cache", "backends", "discovery", "machine", "loading", "texts", "workbench", "testing", "cli", "include",
+    "gguf_file", "cache", "backends", "discovery", "machine", "loading", "texts", "workbench", "testing", "cli",
+    "include",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
     spec = importlib.util.spec_from_file_location("make_contract", ROOT / "docs" / "make_contract.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
