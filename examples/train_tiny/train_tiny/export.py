@@ -37,8 +37,12 @@ def write_gguf(
     author: str,
     licence: str,
     description: str,
+    template: str = "",
 ) -> None:
-    """Write model and vocabulary to one file. Matrices are stored as `kind`, norms always as F32."""
+    """Write model and vocabulary to one file. Matrices are stored as `kind`, norms always as F32.
+
+    `template`, if any, is the Jinja template that turns messages into text.
+    """
     if kind not in FILE_TYPES:
         raise ValueError(f"cannot write {kind}; choose one of {', '.join(FILE_TYPES)}")
     writer = gguf.GGUFWriter(path, "llama")
@@ -55,6 +59,8 @@ def write_gguf(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_shape(writer, model.shape)
     _add_vocabulary(writer, vocabulary)
+    if template:
+        writer.add_chat_template(template)
     for tensor_name, parameter in model.named_parameters():
         values = parameter.detach().float().cpu().numpy()
         stored = GType.F32 if values.ndim == 1 else GType[kind]
@@ -80,7 +86,7 @@ def _add_shape(writer: gguf.GGUFWriter, shape: Shape) -> None:
 
 def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
     tokens, merges = vocabulary.tokens(), vocabulary.merges()
-    control = {vocabulary.bos, vocabulary.eos}
+    control = vocabulary.control()
     types = [gguf.TokenType.CONTROL if i in control else gguf.TokenType.NORMAL for i in range(len(tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
@@ -123,7 +129,8 @@ def read_gguf(path: Path) -> tuple[TinyLlama, Vocabulary]:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     bos, eos = value("tokenizer.ggml.bos_token_id"), value("tokenizer.ggml.eos_token_id")
-    tokenizer.add_special_tokens([tokenizer.id_to_token(bos), tokenizer.id_to_token(eos)])
+    types = value("tokenizer.ggml.token_type")
+    tokenizer.add_special_tokens([token for token, i in ids.items() if types[i] == gguf.TokenType.CONTROL])
     return model, Vocabulary(tokenizer, bos, eos)
 
 

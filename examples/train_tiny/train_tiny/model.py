@@ -4,11 +4,13 @@ Letters used for tensor shapes: B rows in a batch, T tokens in a row, C = n_embd
 of one head.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from train_tiny.head_loss import head_loss
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,14 @@ class TinyLlama(nn.Module):
             elif "blocks" in name and weight.ndim == 2:
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
 
+    def with_vocabulary(self, size: int, like: int) -> "TinyLlama":
+        """A copy whose vocabulary is longer; each new token's channels begin close to those of token `like`."""
+        copy, old = TinyLlama(replace(self.shape, n_vocab=size)), self.token_embd.weight
+        with torch.no_grad():
+            noise = 0.02 * torch.randn(size - len(old), self.shape.n_embd)
+            copy.load_state_dict(self.state_dict() | {"token_embd.weight": torch.cat([old, old[like] + noise])})
+        return copy
+
     def hidden(self, tokens: Tensor) -> Tensor:
         """Token ids (B, T) to the last normalised channels (B, T, C)."""
         x = self.token_embd(tokens)
@@ -168,6 +178,6 @@ class TinyLlama(nn.Module):
         """Token ids (B, T) to logits (B, T, n_vocab)."""
         return F.linear(self.hidden(tokens), self.token_embd.weight)
 
-    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Mean negative log-likelihood in nats per token of targets (B, T) after tokens (B, T)."""
-        return F.cross_entropy(self(tokens).flatten(0, 1).float(), targets.flatten())
+    def loss(self, tokens: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean negative log-likelihood in nats per token of targets (B, T) after tokens (B, T), by weights (B, T)."""
+        return head_loss(self.hidden(tokens), self.token_embd.weight, targets, weights)

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,15 +103,17 @@ class Run:
         self.model.train()
         return nats / len(self.held_out) / math.log(2) * self.tokens_per_byte
 
-    def take_step(
-        self, loss_of: Callable[[Tensor, Tensor], Tensor], rate: float, batch: tuple[Tensor, Tensor]
-    ) -> float:
+    def batches(self, length: int) -> Iterator[tuple[Tensor, ...]]:
+        """Endless batches from the next step on, as the arguments of the model's loss."""
+        return batches(self.train_ids, length, self.plan.rows, self.plan.seed, self.step)
+
+    def take_step(self, loss_of: Callable[..., Tensor], rate: float, batch: tuple[Tensor, ...]) -> float:
         """One step of all optimisers at a share `rate` of their peak rates; the loss in nats per token."""
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak_lr"] * rate
         with self.autocast():
-            loss = loss_of(batch[0].to(self.device), batch[1].to(self.device))
+            loss = loss_of(*(part.to(self.device) for part in batch))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         for optimiser in self.optimisers:
@@ -136,7 +138,7 @@ class Run:
         saved = measured = self.seconds
         recent: list[float] = []
         bar = tqdm(total=1.0, initial=self.done(), bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}")
-        for batch in batches(self.train_ids, length, plan.rows, plan.seed, self.step):
+        for batch in self.batches(length):
             rate = schedule(self.done())
             recent.append(self.take_step(loss_of, rate, batch))
             self.step += 1

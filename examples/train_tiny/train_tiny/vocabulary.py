@@ -30,7 +30,22 @@ class Vocabulary:
 
     def tokens(self) -> list[str]:
         """Every token in the order of its id, bytes written as GPT-2's printable letters."""
-        return [self.tokenizer.id_to_token(i) for i in range(self.tokenizer.get_vocab_size())]
+        return [self.tokenizer.id_to_token(i) for i in range(self.size)]
+
+    @property
+    def size(self) -> int:
+        """How many tokens there are."""
+        return self.tokenizer.get_vocab_size()
+
+    def control(self) -> set[int]:
+        """The ids of the control tokens: they are never the reading of a text that spells them."""
+        return {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
+
+    def with_control(self, names: list[str]) -> "Vocabulary":
+        """The same vocabulary with more control tokens behind its last, unless it has them."""
+        longer = Tokenizer.from_str(self.tokenizer.to_str())
+        longer.add_special_tokens(names)
+        return Vocabulary(longer, self.bos, self.eos)
 
     def merges(self) -> list[str]:
         """The merges in the order they were learnt, each as its two parts with a space between."""
