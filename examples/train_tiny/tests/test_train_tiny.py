@@ -17,12 +17,16 @@ import torch  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 
 from train_tiny.__main__ import main  # noqa: E402
+from train_tiny.answers import Sampling, answer, prompt_of  # noqa: E402
 from train_tiny.batches import rows_of  # noqa: E402
+from train_tiny.chat import ASSISTANT, TEMPLATE, USER  # noqa: E402
 from train_tiny.evaluate import bits_per_byte, story_bits, verbatim_share  # noqa: E402
 from train_tiny.export import read_gguf, requantised  # noqa: E402
+from train_tiny.held_out import main as draw_held_out  # noqa: E402
 from train_tiny.model import Shape, TinyLlama  # noqa: E402
 from train_tiny.optimise import orthogonalise, schedule  # noqa: E402
 from train_tiny.sample import Stepper, draw_stories  # noqa: E402
+from train_tiny.talk_run import packed_rows  # noqa: E402
 from train_tiny.text import read_stories  # noqa: E402
 from train_tiny.vocabulary import train_vocabulary  # noqa: E402
 
@@ -45,9 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def train(folder: Path, out: Path, steps: int = 20, kind: str = "F32") -> None:
+def train(folder: Path, out: Path, steps: int = 20, kind: str = "F32", more: str = "--context 64") -> None:
     """Run the command line on a folder."""
-    options = f"--steps {steps} --vocab 320 --layers 2 --context 64 --no-compile --f32 --type {kind}"
+    options = f"--steps {steps} --vocab 320 --layers 2 --no-compile --f32 --type {kind} {more}"
     result = CliRunner().invoke(main, [str(folder), str(out), *options.split()], catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
@@ -79,6 +83,86 @@ def test_a_run_goes_on_from_its_checkpoint(folder: Path, tmp_path: Path) -> None
     assert torch.load(tmp_path / "story.run" / "checkpoint.pt", weights_only=True)["step"] == 5
     train(folder, out, steps=5, kind="Q8_0")
     assert torch.load(tmp_path / "story.run" / "checkpoint.pt", weights_only=True)["step"] == 5
+
+
+def test_training_goes_on_from_a_file(trained: Path, folder: Path, tmp_path: Path) -> None:
+    """The first step knows what the file knew, in a longer context, and the vocabulary is the file's."""
+    train(folder, tmp_path / "more.gguf", steps=1, more=f"--context 96 --from {trained}")
+    (old, vocabulary), (new, same) = read_gguf(trained), read_gguf(tmp_path / "more.gguf")
+    assert new.shape.n_ctx == 96 and same.tokens() == vocabulary.tokens() and same.merges() == vocabulary.merges()
+    held_out = read_stories(folder).held_out
+    assert bits_per_byte(new, same, held_out) < 1.1 * bits_per_byte(old, vocabulary, held_out)
+
+
+@pytest.fixture(scope="module")
+def talking(trained: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that went on from the trained one with talks beside the stories."""
+    path = tmp_path_factory.mktemp("talks")
+    requests = path / "requests.tsv"
+    result = CliRunner().invoke(draw_held_out, [str(requests), "--count", "4"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    train(folder, path / "talks.gguf", steps=2, more=f"--context 512 --rows 4 --from {trained} --talks {requests}")
+    return path / "talks.gguf"
+
+
+def test_a_model_that_talks_has_control_tokens_and_a_template(trained: Path, talking: Path) -> None:
+    """Two more tokens, both control; the template; everything else as before."""
+    fields = gguf.GGUFReader(talking).fields
+    assert fields["tokenizer.chat_template"].contents() == TEMPLATE
+    (_, before), (model, after) = read_gguf(trained), read_gguf(talking)
+    assert after.tokens() == [*before.tokens(), USER, ASSISTANT] and model.shape.n_vocab == after.size
+    assert after.control() == {after.bos, after.eos, before.size, before.size + 1}
+    assert prompt_of(["Hi"], after)[:2] == [after.bos, before.size] and prompt_of(["Hi"], after)[-1] == after.size - 1
+    assert prompt_of(["Hi", "Ho", "Hi"], after).count(after.eos) == 1
+
+
+def test_answers_follow_the_seed_and_know_whether_they_ended(talking: Path) -> None:
+    """Rows of different lengths run together; a row alone that is greedy says the same."""
+    model, vocabulary = read_gguf(talking)
+    model = model.with_context(640)
+    talks = [["Tell me a story."], ["Tell me a story about a fox and a ring, please.", "Once.", "Go on."]]
+    greedy = Sampling(top_k=1)
+    both = answer(model, vocabulary, talks, greedy)
+    assert both == [answer(model, vocabulary, [talk], greedy)[0] for talk in talks]
+    assert answer(model, vocabulary, talks, Sampling(seed=4)) == answer(model, vocabulary, talks, Sampling(seed=4))
+    assert all(reply.ended or reply.text for reply in both)
+
+
+def test_talks_want_a_model_that_tells_stories(folder: Path, tmp_path: Path) -> None:
+    """Without --from the command says what is missing."""
+    options = [str(folder), str(tmp_path / "x.gguf"), "--talks", str(folder / "tales.txt")]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 2 and "name its file with --from" in result.output
+
+
+def test_packed_rows_begin_with_a_talk_and_are_full() -> None:
+    """Talks stay whole, in order; stories fill the rest; a talk that fits no row is left out."""
+    talks = [(np.full(n, n, dtype=np.int32), np.full(n, 0.5, dtype=np.float32)) for n in (6, 5, 4, 20)]
+    ids, weights = packed_rows(talks, [np.arange(100, 103, dtype=np.int32)], 10, np.random.default_rng(0))
+    assert ids.tolist() == [[6] * 6 + [5] * 5, [4] * 4 + [100, 101, 102, 100, 101, 102, 100]]
+    assert weights.tolist() == [[0.5] * 11, [0.5] * 4 + [1.0] * 7]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_in_parts_is_the_loss(weighted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and gradients are those of the plain formula over all logits at once."""
+    monkeypatch.setattr("train_tiny.head_loss.ROWS", 7)
+    torch.manual_seed(0)
+    model = TinyLlama(Shape(n_vocab=300, n_layer=1, n_ctx=16))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    ids = torch.randint(0, 300, (3, 13))
+    weights = torch.rand(3, 12).mul(2).sub(0.6).clamp(0) if weighted else None
+    loss = model.loss(ids[:, :-1], ids[:, 1:], weights)
+    loss.backward()
+    found = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    each = torch.nn.functional.cross_entropy(model(ids[:, :-1]).mT, ids[:, 1:], reduction="none")
+    shares = torch.ones_like(each) if weights is None else weights
+    expected = (each * shares).sum() / shares.sum()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(found, [parameter.grad for parameter in model.parameters()])
 
 
 def numpy_logits(path: Path, ids: list[int]) -> np.ndarray:

@@ -113,7 +113,7 @@ def main(file: Path, requests: Path, temperature: float, seed: int, show: int) -
         kept = [keeps(a.text, words) for a, words in zip(second[request], who, strict=True) if words]
         click.echo(
             f"{request!r}: of {len(kept)} first replies with persons, {sum(k > 0 for k in kept)} replies keep one, "
-            f"{sum(k == 1 for k in kept)} all; {sum(a.ended for a in second[request])} of {len(items)} ended by themselves"
+            f"{sum(k == 1 for k in kept)} all; {sum(a.ended for a in second[request])} ended by themselves"
         )
     for item, a, b in list(zip(items, first, second["Go on."], strict=True))[:show]:
         click.echo(f"\n> **{item.request}**\n\n{a.text}\n\n> **Go on.**\n\n{b.text}")

@@ -156,6 +156,12 @@ class TinyLlama(nn.Module):
             elif "blocks" in name and weight.ndim == 2:
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
 
+    def with_context(self, n_ctx: int) -> "TinyLlama":
+        """A copy that can see n_ctx tokens at once."""
+        copy = TinyLlama(replace(self.shape, n_ctx=n_ctx))
+        copy.load_state_dict(self.state_dict())
+        return copy
+
     def with_vocabulary(self, size: int, like: int) -> "TinyLlama":
         """A copy whose vocabulary is longer; each new token's channels begin close to those of token `like`."""
         copy, old = TinyLlama(replace(self.shape, n_vocab=size)), self.token_embd.weight
