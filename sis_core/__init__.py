@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from sis_core.hookspecs import hookimpl as hookimpl
     from sis_core.registry import Registry as Registry
     from sis_core.sampler import Filter as Filter
-    from sis_core.texts.language_model import Completion as Completion
     from sis_core.texts.language_model import LanguageModel as LanguageModel
     from sis_core.texts.language_model import load as load
+    from sis_core.texts.request import Completion as Completion
+    from sis_core.texts.request import Request as Request
+    from sis_core.texts.scheduler import Scheduler as Scheduler
     from sis_core.texts.session import Session as Session
 
 # Looked up on first use: `sis --help` imports this package and must not import numpy.
@@ -26,7 +28,9 @@ _HOMES = {
     "SisError": "errors",
     "SIS_API": "hookspecs",
     "hookimpl": "hookspecs",
-    "Completion": "texts.language_model",
+    "Completion": "texts.request",
+    "Request": "texts.request",
+    "Scheduler": "texts.scheduler",
     "LanguageModel": "texts.language_model",
     "load": "texts.language_model",
     "Registry": "registry",

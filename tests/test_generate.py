@@ -15,8 +15,9 @@ from tiny_models import BOS, EOS, metadata, tensors, write_model
 import sis_core
 from sis_core.errors import ContextError, SamplerError, SisError
 from sis_core.registry import Registry
-from sis_core.texts.generate import Piece, run, shifted
 from sis_core.texts.language_model import LanguageModel, load
+from sis_core.texts.request import Piece
+from sis_core.texts.running import shifted
 
 PARTS = (sis_llama, sis_samplers, sis_tokenizers)
 PROMPTS = ["Once", "The cat sat on the", "x", "A longer prompt than the others, by far."]
@@ -67,23 +68,18 @@ def test_without_a_seed_texts_differ(stub: LanguageModel) -> None:
 
 def test_a_batch_is_one_step_for_all(stub: LanguageModel) -> None:
     requests = [stub.request(prompt, max_tokens=25, seed=1, ignore_end=True) for prompt in PROMPTS]
-    with stub.session(max_tokens=1024) as session:
-        list(run(session, requests))
-        assert session.stats.steps == 25
-        assert session.stats.rows == sum(len(r.prompt) for r in requests) + 24 * len(requests)
+    with stub.scheduler(max_tokens=1024) as scheduler:
+        for request in requests:
+            scheduler.add(request)
+        assert len(list(scheduler.run())) == 25 * len(requests)
+        stats = scheduler.session.stats
+        assert stats.steps == 25
+        assert stats.rows == sum(len(r.prompt) for r in requests) + 24 * len(requests)
 
 
 def test_real_batches_equal_real_singles(real: LanguageModel) -> None:
     alone = [text(real.generate(prompt, sampler="greedy", max_tokens=16)) for prompt in PROMPTS]
     assert [done.text for done in real.generate_batch(PROMPTS, sampler="greedy", max_tokens=16)] == alone
-
-
-def test_long_prompts_do_not_hold_up_short_ones(stub: LanguageModel, tmp_path: Path, registry: Registry) -> None:
-    path = write_model(tmp_path / "long.gguf", metadata(llama__context_length=4096))
-    with load(path, backend="stub", registry=registry) as model, model.session(max_tokens=8192) as session:
-        requests = [model.request("x" * 2000, max_tokens=2, seed=1), model.request("y", max_tokens=3, seed=1)]
-        order = [piece.sequence for piece in run(session, requests)]
-    assert order == [1, 1, 1, 0, 0]
 
 
 def test_stop_strings_end_a_text_and_are_not_part_of_it(stub: LanguageModel) -> None:
@@ -169,15 +165,6 @@ def test_numbers_out_of_range_are_named(stub: LanguageModel) -> None:
         stub.logits([1] * 129)
 
 
-def test_a_session_goes_on_and_shifts(stub: LanguageModel) -> None:
-    with stub.session(n_ctx=32) as session:
-        session.feed(range(30))
-        request = stub.request([1, 2, 3, 4, 5], max_tokens=3, seed=1, context="shift", ignore_end=True)
-        assert len(list(run(session, [request]))) == 3
-        assert session.tokens()[:4] == [0, 1, 2, 3]
-        assert session.tokens()[11:16] == [1, 2, 3, 4, 5]
-
-
 def test_leaving_early_frees_the_session(stub: LanguageModel) -> None:
     stream = stub.generate("Once", max_tokens=50)
     next(stream)
@@ -192,3 +179,16 @@ def test_ids_are_clamped_before_anybody_sees_them(random_model: Path, registry: 
         other = model.with_backend("numpy")
         assert other.on_error == "degrade"
         other.close()
+
+
+def test_one_failing_prompt_of_a_batch_is_its_own(stub: LanguageModel) -> None:
+    options = {"seed": 3, "max_tokens": 6, "ignore_end": True}
+    fine, long, empty = stub.generate_batch(["Once", "a" * 200, []], **options)
+    assert (fine.text, fine.error) == (text(stub.generate("Once", **options)), None)
+    assert (long.text, long.finish_reason, type(long.error)) == ("", "error", ContextError)
+    assert str(empty.error).startswith("prompt: the prompt has no tokens")
+
+
+def test_nothing_is_kept_between_calls(stub: LanguageModel) -> None:
+    for _ in range(2):
+        assert [piece.n_cached for piece in stub.generate("The cat sat on the mat. " * 4, max_tokens=2)] == [0, 0]

@@ -384,9 +384,12 @@ class Adapting(Backend):
         return [self]
 
 
-def test_an_adapter_goes_with_its_sequence(random_model: Path) -> None:
+def test_an_adapter_goes_with_its_sequence(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "adapters", frozenset({"poet"}))
     with opened(random_model, "adapting", Adapting()) as model, Session(model, max_tokens=256) as session:
         Adapting.asked.clear()
+        with pytest.raises(BackendError, match="sequence 1: the model has no adapter 'painter'"):
+            session.adapt(1, "painter")
         session.adapt(1, "poet")
         session.step({0: [256, 7], 1: [256, 7]})
         session.fork(1, 2)

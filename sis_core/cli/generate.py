@@ -13,8 +13,8 @@ import click
 from sis_core.cli.common import json_line, load_model, model_options, read_input, registry_of
 from sis_core.errors import SourceError
 from sis_core.texts.chain_text import sampler_options
-from sis_core.texts.generate import Piece
 from sis_core.texts.language_model import LanguageModel
+from sis_core.texts.request import Piece
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +84,8 @@ def command(
             for text, done in zip(texts, answers, strict=True):
                 click.echo(f"{text if echo else ''}{done.text}\n")
             _warn_of_guesses(any(done.degraded for done in answers))
+            for error in filter(None, (done.error for done in answers)):
+                raise error
 
 
 def _read(file: str | None) -> str:

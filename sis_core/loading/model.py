@@ -80,6 +80,11 @@ class Model:
                 self._tokenizer = build_tokenizer(self.file, self.registry)
             return self._tokenizer
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Names of the LoRA adapters that sequences may run through; no backend computes any yet."""
+        return frozenset()
+
     def new_cache(self, max_tokens: int) -> Cache:
         """An empty cache for ``max_tokens`` tokens; MemoryLimitError with the sum when it cannot fit."""
         with self._gate:

@@ -26,7 +26,7 @@ class Chain(SamplerState):
         for sampler in samplers:
             try:
                 states.append((sampler.name, sampler.start(context)))
-            except SisError:
+            except (SisError, MemoryError):
                 raise
             except Exception as error:
                 raise _blamed(sampler.name, error) from error
@@ -55,7 +55,7 @@ class Chain(SamplerState):
                     elif values is logits:
                         values = logits.copy()
                     state.apply(values)
-            except SisError:
+            except (SisError, MemoryError):
                 raise
             except Exception as error:
                 raise _blamed(name, error) from error
@@ -72,7 +72,7 @@ class Chain(SamplerState):
         for name, state in self._states:
             try:
                 state.accept(token)
-            except SisError:
+            except (SisError, MemoryError):
                 raise
             except Exception as error:
                 raise _blamed(name, error) from error

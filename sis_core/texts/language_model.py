@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
-
-from attrs import frozen
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
 
 from sis_core.arrays import F32
-from sis_core.errors import ContextError, SamplerError, SisError
+from sis_core.cache.pages import PAGE_SIZE
+from sis_core.errors import SamplerError, SisError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
 from sis_core.loading.options import HALF, LoadOptions, Policy, documented
@@ -18,21 +18,11 @@ from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.source import Progress, resolve
 from sis_core.texts.chain_text import make_chain
-from sis_core.texts.generate import ContextPolicy, FinishReason, Piece, Request, run
+from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
+from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import Session
 
 Prompt = str | Sequence[int]
-
-
-@frozen
-class Completion:
-    """The whole answer to one prompt. ``logprobs`` is empty unless asked for."""
-
-    text: str
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finish_reason: FinishReason
-    degraded: bool
 
 
 class LanguageModel(Model):
@@ -59,24 +49,38 @@ class LanguageModel(Model):
         cache holds over all sequences."""
         return Session(self, n_ctx=n_ctx, max_tokens=max_tokens, on_error=self.on_error)
 
-    def generate(self, prompt: Prompt, **options: Any) -> Iterator[Piece]:
-        """Continue ``prompt`` (text or token ids), piece by piece.
+    def scheduler(self, *, max_tokens: int | None = None, reuse: bool = True, stall: float | None = None) -> Scheduler:
+        """A `Scheduler` for many texts that come and go; a context manager.
 
-        Options are those of `request`, and the options of any sampler (``temperature=0.8``).
+        Args:
+            max_tokens: what its cache holds over all texts, and at most one of them; by default one text of ``n_ctx``.
+            reuse: keep what is known of texts that ended, for others that begin alike.
+            stall: seconds that texts may wait for the prompts of others in one step.
+        """
+        _at_least(1, max_tokens=max_tokens)
+        n_ctx = self.config.n_ctx if max_tokens is None else min(self.config.n_ctx, max_tokens)
+        return Scheduler(self.session(n_ctx=n_ctx, max_tokens=max_tokens), reuse=reuse, stall=stall)
+
+    def generate(self, prompt: Prompt, **options: Any) -> Iterator[Piece]:
+        """Continue ``prompt`` (text or token ids), piece by piece; what goes wrong is raised.
+
+        Options are those of `request`, and the options of any sampler (``temperature=0.8``). Nothing is kept for the
+        next call: for that there is `scheduler`.
         """
         request = self.request(prompt, **options)
         return self.stream([request])
 
     def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> list[Completion]:
-        """Continue several prompts together: each step of the model serves all of them."""
-        pieces: list[list[Piece]] = [[] for _ in prompts]
+        """Continue several prompts together: each step of the model serves all of them.
+
+        What goes wrong with one of them is its completion's ``error``, and the others go on.
+        """
         if isinstance(prompts, str):
             raise SisError("is one text, not several", where="prompts", fix="give a list of texts")
-        if not prompts:
-            return []
-        for piece in self.stream([self.request(prompt, **options) for prompt in prompts]):
+        pieces: list[list[Piece]] = [[] for _ in prompts]
+        for piece in self._together([self.request(prompt, **options) for prompt in prompts]):
             pieces[piece.sequence].append(piece)
-        return [completion(part) for part in pieces]
+        return [Completion.of(part) for part in pieces]
 
     def request(
         self,
@@ -88,16 +92,21 @@ class LanguageModel(Model):
         stop: Sequence[str] | str = (),
         seed: int | None = None,
         logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+        want: Wanted = "text",
         context: ContextPolicy = "error",
         n_keep: int = 4,
         ignore_end: bool = False,
+        adapter: str | None = None,
+        priority: int = 0,
+        salt: str = "",
         add_special: bool = True,
         parse_special: bool = False,
         **options: Any,
     ) -> Request:
         """A `Request` from what a person would write. Without ``seed`` every call draws anew."""
         _at_least(1, max_tokens=max_tokens)
-        _at_least(0, n_keep=n_keep, logprobs=logprobs)
+        _at_least(0, n_keep=n_keep, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
         tokens = (
             self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
             if isinstance(prompt, str)
@@ -110,9 +119,14 @@ class LanguageModel(Model):
             stop=_checked_stops((stop,) if isinstance(stop, str) else tuple(stop)),
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed),
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+            want=want,
             context=context,
             n_keep=n_keep,
             ignore_end=ignore_end,
+            adapter=adapter,
+            priority=priority,
+            salt=salt,
         )
 
     def logits(self, prompt: Prompt) -> F32:
@@ -123,21 +137,36 @@ class LanguageModel(Model):
         """Hidden states after the output norm, for every token of ``prompt``: float32 ``(n, n_embd)``."""
         return self._once(prompt, "hidden")
 
-    def _once(self, prompt: Prompt, want: Literal["logits", "hidden"]) -> F32:
+    def _once(self, prompt: Prompt, want: Wanted) -> F32:
         tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
-        if not tokens:
-            raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
-        with self.session(max_tokens=len(tokens)) as session:
-            return session.hidden(tokens) if want == "hidden" else session.feed(tokens, every=True)
+        (piece,) = self.stream([Request(tokens, want=want)])
+        assert piece.rows is not None
+        return piece.rows
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
+        """Continue requests together, each the ``sequence`` of its place; the first error of any is raised."""
+        with closing(self._together(requests)) as pieces:
+            for piece in pieces:
+                if piece.error is not None:
+                    raise piece.error
+                yield piece
+
+    def _together(self, requests: Sequence[Request]) -> Generator[Piece]:
+        """The pieces of a scheduler of their own, with room for all."""
+        if not requests:
+            return
         needed = [self._room(request) for request in requests]
-        with self.session(
-            n_ctx=min(self.config.n_ctx, max(needed)), max_tokens=sum(needed) + 32 * len(needed)
-        ) as session:
-            yield from run(session, requests)
+        n_ctx = min(self.config.n_ctx, max(needed))
+        session = self.session(n_ctx=n_ctx, max_tokens=sum(needed) + PAGE_SIZE * len(needed))
+        with Scheduler(session, reuse=False) as scheduler:
+            for request in requests:
+                scheduler.add(request)
+            yield from scheduler.run()
 
     def _room(self, request: Request) -> int:
+        """Tokens that a request may come to."""
+        if request.want != "text":
+            return max(1, min(self.config.n_ctx, len(request.prompt)))
         if request.max_tokens is None:
             return self.config.n_ctx
         return min(self.config.n_ctx, len(request.prompt) + request.max_tokens)
@@ -153,17 +182,6 @@ def _at_least(least: int, **values: int | None) -> None:
     for name, value in values.items():
         if value is not None and operator.index(value) < least:
             raise SisError(f"is {value}, but must be at least {least}", where=name)
-
-
-def completion(pieces: Sequence[Piece]) -> Completion:
-    """Join the pieces of one request."""
-    return Completion(
-        "".join(pieces),
-        tuple(p.token for p in pieces if p.token is not None),
-        tuple(p.logprob for p in pieces if p.logprob is not None),
-        pieces[-1].finish_reason or "length",
-        pieces[-1].degraded,
-    )
 
 
 @documented

@@ -181,8 +181,13 @@ class Session:
         )
 
     def adapt(self, sequence: int, adapter: str | None) -> None:
-        """Run a sequence through a LoRA adapter from now on, or through the plain model; it must be empty."""
+        """Run a sequence through a LoRA adapter from now on, or through the plain model; it must be empty.
+
+        BackendError when the model has no such adapter.
+        """
         self._check_open()
+        if adapter is not None and adapter not in self.model.adapters:
+            raise BackendError(f"the model has no adapter {adapter!r}", where=f"sequence {sequence}")
         if self._tokens.get(sequence):
             raise BackendError("holds tokens that another adapter computed", where=f"sequence {sequence}")
         self._adapters.pop(sequence, None)

@@ -7,8 +7,9 @@ from typing import Any
 
 from sis_core.arrays import F32
 from sis_core.texts.chain_text import make_chain
-from sis_core.texts.generate import run
 from sis_core.texts.language_model import LanguageModel
+from sis_core.texts.request import Piece
+from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import Outputs, Session, Want
 from sis_core.workbench.profiling.recorder import Recorder
 from sis_core.workbench.profiling.sampling import timed_samplers
@@ -47,9 +48,11 @@ def profile_text(
         request = model.request(tokens, sampler=chain, max_tokens=n_tokens, seed=0, ignore_end=True)
         session = TimedSession(model, n_ctx=min(model.config.n_ctx, len(tokens) + n_tokens))
         session.recorder = recorder
-        pieces = run(session, [request])
-        text = [next(pieces)]
-    with session:
+        scheduler = Scheduler(session, reuse=False)
+        scheduler.add(request)
+        pieces = scheduler.run()
+        text = [_sound(next(pieces))]
+    with scheduler:
         while True:
             recorder.token += 1
             span = recorder.begin("token")
@@ -57,10 +60,17 @@ def profile_text(
             if piece is None:
                 break  # the span of a token that did not come is dropped
             recorder.end(span)
-            text.append(piece)
+            text.append(_sound(piece))
             if progress:
                 progress("tokens", len(text), n_tokens)
     return "".join(text)
+
+
+def _sound(piece: Piece) -> Piece:
+    """The piece, or the error that it carries."""
+    if piece.error is not None:
+        raise piece.error
+    return piece
 
 
 def _tokenizer_owner(model: LanguageModel) -> str:

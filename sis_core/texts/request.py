@@ -1,0 +1,159 @@
+"""What is asked of a model and what comes back: a request, the pieces of its text, and the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from attrs import frozen
+
+from sis_core.arrays import F32
+from sis_core.errors import SisError
+from sis_core.sampler import Sampler
+
+FinishReason = Literal["length", "stop", "end", "context", "error"]
+ContextPolicy = Literal["error", "shift"]
+Wanted = Literal["text", "logits", "hidden"]
+
+
+@frozen
+class TokenLogprob:
+    """A token and the natural logarithm of its probability under the raw logits."""
+
+    token: int
+    logprob: float
+
+
+@frozen
+class PromptLogprob:
+    """A token of a prompt, the logarithm of its probability after those before it, and what was likeliest there."""
+
+    token: int
+    logprob: float
+    top: tuple[TokenLogprob, ...]
+
+
+@frozen
+class Request:
+    """One prompt and how to continue it.
+
+    Attributes:
+        prompt: token ids, at least one.
+        samplers: the chain, in order.
+        max_tokens: tokens to generate at most; None until the model ends or the context is full.
+        stop: strings that end the text; they are not part of it.
+        logprobs: how many of the most likely tokens to report with each piece; None for no logprobs at all.
+        prompt_logprobs: the same for the tokens of the prompt, all but the first; they come with the first piece.
+        want: ``text`` continues the prompt; ``logits`` and ``hidden`` end after it, with a row for each of its tokens.
+        context: what to do when ``n_ctx`` is reached: ``error`` refuses a longer prompt and ends a text there,
+            ``shift`` keeps the first ``n_keep`` tokens and the newer half of the rest.
+        ignore_end: go on after the model's end token.
+        adapter: a LoRA adapter of the model, by name.
+        priority: those with more are let in first and give way last; among equals the order of arrival counts.
+        salt: texts share what is known of their beginnings only with those of the same salt.
+    """
+
+    prompt: Sequence[int]
+    samplers: Sequence[Sampler] = ()
+    max_tokens: int | None = 128
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    want: Wanted = "text"
+    context: ContextPolicy = "error"
+    n_keep: int = 4
+    ignore_end: bool = False
+    adapter: str | None = None
+    priority: int = 0
+    salt: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if self.want == "hidden" and self.prompt_logprobs is not None:
+            raise SisError(
+                "hidden states have no probabilities",
+                where="prompt_logprobs",
+                fix='ask for want="logits", or in two requests',
+            )
+
+    @property
+    def reads_prompt(self) -> bool:
+        """Whether a result is wanted for every token of the prompt: nothing of it may be known already."""
+        return self.want != "text" or self.prompt_logprobs is not None
+
+
+class Piece(str):
+    """A piece of generated text, with what is known of it. It is a str: print it, join it.
+
+    Attributes:
+        token: the id behind it, or None for the end of a text that has no more tokens.
+        sequence: which text it belongs to: the number that `Scheduler.add` gave, the place in a batch.
+        logprob: of the token under the raw logits, when logprobs were asked for.
+        top: the most likely tokens at this place, when asked for.
+        prompt_logprobs: of the prompt's second and later tokens, on the first piece, when asked for.
+        finish_reason: set on the last piece: ``length`` (max_tokens), ``stop`` (a stop string), ``end`` (the model's
+            own end token), ``context`` (n_ctx is full) or ``error``.
+        n_cached: tokens of the prompt that were known from an earlier text, and not computed again.
+        rows: what a request for logits or hidden states wanted, float32 ``(n_prompt, n_vocab)`` or
+            ``(n_prompt, n_embd)``, on its one piece.
+        error: why the text ended, where the reason is ``error``.
+        degraded: whether anything was guessed or repeated on the way.
+    """
+
+    token: int | None
+    sequence: int
+    logprob: float | None
+    top: tuple[TokenLogprob, ...]
+    prompt_logprobs: tuple[PromptLogprob, ...]
+    finish_reason: FinishReason | None
+    n_cached: int
+    rows: F32 | None
+    error: SisError | None
+    degraded: bool
+
+    @classmethod
+    def of(
+        cls,
+        text: str = "",
+        *,
+        token: int | None = None,
+        sequence: int = 0,
+        logprob: float | None = None,
+        top: tuple[TokenLogprob, ...] = (),
+        prompt_logprobs: tuple[PromptLogprob, ...] = (),
+        finish_reason: FinishReason | None = None,
+        n_cached: int = 0,
+        rows: F32 | None = None,
+        error: SisError | None = None,
+        degraded: bool = False,
+    ) -> Piece:
+        piece = cls(text)
+        piece.token, piece.sequence, piece.logprob, piece.top = token, sequence, logprob, top
+        piece.prompt_logprobs, piece.finish_reason, piece.n_cached = prompt_logprobs, finish_reason, n_cached
+        piece.rows, piece.error, piece.degraded = rows, error, degraded
+        return piece
+
+
+@frozen
+class Completion:
+    """The whole answer to one prompt. ``logprobs`` is empty unless asked for; ``error`` says why a text broke off."""
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    degraded: bool
+    error: SisError | None = None
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> Completion:
+        """Join the pieces of one text."""
+        last = pieces[-1]
+        return cls(
+            "".join(pieces),
+            tuple(p.token for p in pieces if p.token is not None),
+            tuple(p.logprob for p in pieces if p.logprob is not None),
+            last.finish_reason or "length",
+            last.degraded,
+            last.error,
+        )

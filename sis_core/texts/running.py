@@ -1,0 +1,163 @@
+"""A text on its way: its tokens, and what is made of the rows that the model answers with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sis_core.arrays import F32, F64
+from sis_core.errors import SisError
+from sis_core.sampler import log_softmax
+from sis_core.texts.prefixes import Scope
+from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
+from sis_core.texts.session import Outputs, Want, n_common
+from sis_core.texts.writer import Writer
+
+
+class Text:
+    """A request and how far it has come. Which of its tokens are in the cache is the session's to know.
+
+    Attributes:
+        number: its sequence in the session, and its place in the order of arrival.
+        ids: its tokens: the prompt, and what was chosen since; the last one chosen is still to be fed.
+        n_prompt: tokens of the prompt.
+        n_known: tokens that it shares since it was let in the last time.
+        n_cached: the same for the first time; None before that.
+        degraded: whether anything was guessed or repeated on the way.
+    """
+
+    def __init__(
+        self, number: int, request: Request, ids: list[int], writer: Writer | None, n_ctx: int, *, degraded: bool
+    ) -> None:
+        self.number, self.request, self.ids, self.degraded = number, request, ids, degraded
+        self.n_prompt, self.n_known = len(ids), 0
+        self.n_cached: int | None = None
+        self._writer, self._n_ctx = writer, n_ctx
+        self._n_written = 0
+        self._n_read = 0  # tokens of the prompt whose rows have been taken
+        self._rows: list[F32] = []
+        self._prompt_logprobs: list[PromptLogprob] = []
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Who comes first: the one with more priority, then the older."""
+        return -self.request.priority, self.number
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.request.salt, self.request.adapter)
+
+    @property
+    def want(self) -> Want:
+        """What a step must return for it."""
+        return "hidden" if self.request.want == "hidden" else "logits"
+
+    @property
+    def reading(self) -> bool:
+        """Whether results are still wanted for tokens of the prompt, so that all of them must be fed."""
+        return self.request.reads_prompt and self._n_read < self.n_prompt
+
+    def n_soon(self, ahead: int) -> int:
+        """Tokens that it will have fed after all it has, and at most ``ahead`` of those that it may still get."""
+        if self._writer is None:
+            return len(self.ids)
+        if self.request.max_tokens is not None:
+            ahead = min(ahead, self.request.max_tokens - self._n_written - 1)
+        return min(len(self.ids) + ahead, self._n_ctx)
+
+    def outputs(self, start: int, n: int) -> Outputs:
+        """Which results are wanted of a step that feeds ``n`` tokens from place ``start`` on."""
+        if self.reading:
+            return "all"
+        return "last" if start + n == len(self.ids) else "none"
+
+    def take(self, rows: F32, end: int) -> Piece | None:
+        """Make use of the results ``(k, n)`` of a step that fed the tokens up to place ``end``; they are the last rows.
+
+        The piece that they complete, or None when there is more to feed first. Raises what samplers raise.
+        """
+        if self.reading:
+            self._read(rows[max(self._n_read - end + len(rows), 0) :])
+        if end < len(self.ids):
+            return None
+        if self._writer is None:
+            return self._piece(finish_reason="length", rows=np.concatenate(self._rows))
+        full = len(self.ids) >= self._n_ctx and (self.request.context == "error" or self._n_ctx == 1)
+        token, text, reason = self._writer.write(rows[-1], full=full)
+        self.ids.append(token)
+        self._n_written += 1
+        logprob: float | None = None
+        top: tuple[TokenLogprob, ...] = ()
+        if self.request.logprobs is not None:
+            values = log_softmax(rows[-1])
+            logprob, top = float(values[token]), likeliest(values, self.request.logprobs)
+        return self._piece(text, token=token, logprob=logprob, top=top, finish_reason=reason)
+
+    def fail(self, error: SisError) -> Piece:
+        """The piece that ends it."""
+        return self._piece(finish_reason="error", error=error)
+
+    @property
+    def overflows(self) -> bool:
+        """Whether the last token, still to be fed, has no place in the context."""
+        return len(self.ids) > self._n_ctx
+
+    def shift(self) -> int:
+        """Let the oldest tokens of a full context fall out; how many at the beginning stay where they were."""
+        old, self.ids = self.ids, [*shifted(self.ids[:-1], self._n_ctx, self.request.n_keep), self.ids[-1]]
+        return min(n_common(old, self.ids), len(self.ids) - 1)
+
+    def _read(self, rows: F32) -> None:
+        """What is wanted of the prompt itself, from its first row that was not taken yet."""
+        if self.request.want != "text":
+            self._rows.append(rows)
+        if (n := self.request.prompt_logprobs) is not None:
+            following = self.ids[self._n_read + 1 : self._n_read + 1 + len(rows)]
+            for row, token in zip(rows, following, strict=False):  # what follows the last row is still to be chosen
+                values = log_softmax(row)
+                self._prompt_logprobs.append(PromptLogprob(token, float(values[token]), likeliest(values, n)))
+        self._n_read += len(rows)
+
+    def _piece(
+        self,
+        text: str = "",
+        *,
+        token: int | None = None,
+        logprob: float | None = None,
+        top: tuple[TokenLogprob, ...] = (),
+        finish_reason: FinishReason | None = None,
+        rows: F32 | None = None,
+        error: SisError | None = None,
+    ) -> Piece:
+        prompt, self._prompt_logprobs = self._prompt_logprobs, []
+        return Piece.of(
+            text,
+            token=token,
+            sequence=self.number,
+            logprob=logprob,
+            top=top,
+            prompt_logprobs=tuple(prompt),
+            finish_reason=finish_reason,
+            n_cached=self.n_cached or 0,
+            rows=rows,
+            error=error,
+            degraded=self.degraded,
+        )
+
+
+def likeliest(logprobs: F64, n: int) -> tuple[TokenLogprob, ...]:
+    """The ``n`` most likely tokens, the likeliest first; of equals the smaller id."""
+    near = np.argpartition(-logprobs, n)[:n] if n < len(logprobs) else np.arange(len(logprobs))
+    best = sorted(near.tolist(), key=lambda i: (-logprobs[i], i))
+    return tuple(TokenLogprob(i, float(logprobs[i])) for i in best)
+
+
+def shifted(tokens: Sequence[int], n_ctx: int, n_keep: int) -> list[int]:
+    """The first ``n_keep`` tokens and the newest that fill the context to a half.
+
+    They are computed again at their new places, which is right for every family, unlike rotating old keys.
+    """
+    n_keep = min(n_keep, n_ctx // 4)
+    n_tail = max(1, n_ctx // 2 - n_keep)
+    return [*tokens[:n_keep], *tokens[len(tokens) - n_tail :]]

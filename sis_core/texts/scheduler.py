@@ -1,0 +1,295 @@
+"""Many texts over one session: who is let in, what each step holds, and what happens when the cache is full.
+
+Texts join and leave at any step and fail alone. Steps of mixed prompts and decoding texts are those of Sarathi (Agrawal
+et al. 2023); to take pages away from the newest text and compute them again later is what vLLM does (Kwon et al. 2023).
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from bisect import insort
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from sis_core.arrays import F32
+from sis_core.cache.pages import PAGE_SIZE, pages_for
+from sis_core.errors import ContextError, MemoryLimitError, SisError
+from sis_core.texts.budget import Budget
+from sis_core.texts.prefixes import Prefixes
+from sis_core.texts.request import Piece, Request
+from sis_core.texts.running import Text, shifted
+from sis_core.texts.session import CHUNK, Session, Want
+from sis_core.texts.writer import Writer
+
+log = logging.getLogger(__name__)
+
+MARK_EVERY = 2048  # rows between two ways back that a cache is asked to keep
+
+
+class Scheduler:
+    """Continues any number of texts together; used from one thread. It owns the session, and closes it.
+
+    Args:
+        session: a fresh one; its sequences are the scheduler's own numbers.
+        reuse: keep texts that ended, as long as nobody else needs their pages, for those that begin alike.
+        stall: seconds that texts which are decoding may wait for prompts in one step; None for a whole step of rows.
+        clock: what measures them.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        reuse: bool = True,
+        stall: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.session = session
+        self._reuse, self._clock = reuse, clock
+        self._budget = Budget(CHUNK, stall)
+        self._prefixes = Prefixes()
+        self._numbers = itertools.count()
+        self._waiting: list[Text] = []  # by rank, as those that run
+        self._running: list[Text] = []
+        self._pieces: list[Piece] = []
+        self._want: Want = "logits"
+
+    @property
+    def busy(self) -> bool:
+        """Whether another `step` would do anything."""
+        return bool(self._running or self._waiting or self._pieces)
+
+    @property
+    def n_running(self) -> int:
+        """Texts that were let in."""
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """Texts that wait for room, those that had to give way among them."""
+        return len(self._waiting)
+
+    @property
+    def n_kept(self) -> int:
+        """Texts that ended and are kept for others that begin alike."""
+        return len(self._prefixes)
+
+    def add(self, request: Request) -> int:
+        """Let a text wait for its turn, at any time; the number that its pieces will carry as their ``sequence``.
+
+        What is wrong with the request comes as its only piece.
+        """
+        number, degraded = next(self._numbers), self.session.stats.degraded
+        try:
+            text = self._text(number, request)
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._pieces.append(Piece.of(sequence=number, finish_reason="error", error=_ours(error, number)))
+        else:
+            text.degraded |= self.session.stats.degraded > degraded
+            insort(self._waiting, text, key=_rank)
+        return number
+
+    def cancel(self, text: int) -> None:
+        """End a text without another piece and free its pages; one that has ended is no error."""
+        for texts in (self._running, self._waiting):
+            for found in texts:
+                if found.number == text:
+                    texts.remove(found)
+                    return self.session.drop(text)
+        self._pieces = [piece for piece in self._pieces if piece.sequence != text]
+        return None
+
+    def step(self) -> list[Piece]:
+        """Run one step of the model and return what it completed; each text's last piece has a ``finish_reason``.
+
+        What goes wrong with one text is its last piece. What ends all is raised: a failing backend, an interrupt, no
+        memory. All texts are gone then, and others may be added.
+        """
+        try:
+            self._admit()
+            while self._running and not self._advance():
+                pass
+        except BaseException:
+            self._drop_all()
+            raise
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def run(self) -> Iterator[Piece]:
+        """Pieces as they come, until no text is left."""
+        while self.busy:
+            yield from self.step()
+
+    def close(self) -> None:
+        """Free the cache. Closing twice is no error."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _text(self, number: int, request: Request) -> Text:
+        """A text that can start; SisError when it cannot."""
+        session = self.session
+        model, n_ctx = session.model, session.n_ctx
+        ids = session.valid(request.prompt)
+        if not ids:
+            raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
+        if request.context == "shift" and len(ids) > n_ctx:
+            ids = shifted(ids, n_ctx, request.n_keep)
+        session.check_room(len(ids), number)
+        writer = Writer(request, ids, model.config.n_vocab, model.tokenizer) if request.want == "text" else None
+        session.adapt(number, request.adapter)
+        return Text(number, request, ids, writer, n_ctx, degraded=model.degraded > 0)
+
+    def _admit(self) -> None:
+        """Let in whom there is room for, strictly by rank: who is passed over once might wait for ever."""
+        while self._waiting and len(self._running) < self._budget.most_texts:
+            text = self._waiting[0]
+            text.n_known = self._share(text)
+            if not self._make_room_for(text):
+                return self.session.truncate(text.number, 0)
+            del self._waiting[0]
+            insort(self._running, text, key=_rank)
+            if text.n_cached is None:
+                text.n_cached = text.n_known
+        return None
+
+    def _share(self, text: Text) -> int:
+        """Let a text begin with what a kept one has in common with it; how many tokens need not be fed."""
+        if text.reading:
+            return 0
+        source, n = self._prefixes.find(text.scope, text.ids)
+        if source is None:
+            return 0
+        n = self.session.reach(source, min(n, len(text.ids) - 1))  # the last one is fed for its logits
+        if n:
+            self.session.fork(source, text.number, n)
+            self._prefixes.use(source)
+        return n
+
+    def _make_room_for(self, text: Text) -> bool:
+        """Whether what a text has to feed fits beside what others have, with a page more for each.
+
+        Kept texts make room for it, and so do running ones of less priority.
+        """
+        while self._running:  # else nobody will make more room than there is
+            if sum(map(self._pages_to_come, [*self._running, text])) * PAGE_SIZE <= self.session.n_free:
+                break
+            if (kept := self._prefixes.pop()) is not None:
+                self.session.drop(kept)
+            elif self._running[-1].request.priority < text.request.priority:
+                self._give_way(self._running[-1])
+            else:
+                return False
+        return True
+
+    def _pages_to_come(self, text: Text) -> int:
+        """Pages that a text will take for the tokens that it has, and a page more if it may grow by that."""
+        n = self.session.length(text.number)
+        own = pages_for(n) if n > text.n_known else n // PAGE_SIZE  # one that is shared in part will be copied
+        return pages_for(text.n_soon(PAGE_SIZE)) - own
+
+    def _advance(self) -> bool:
+        """One step of the backend; False when there was no room for it and somebody had to give way."""
+        self._want = self._turn()
+        texts = {text.number: text for text in self._running if text.want == self._want}
+        starts = {number: self.session.length(number) for number in texts}
+        shares = self._budget.share({number: len(texts[number].ids) - start for number, start in starts.items()})
+        tokens = {number: texts[number].ids[starts[number] : starts[number] + n] for number, n in shares.items()}
+        outputs = {number: texts[number].outputs(starts[number], n) for number, n in shares.items()}
+        degraded, began = self.session.stats.degraded, self._clock()
+        try:
+            results = self.session.advance(tokens, outputs, want=self._want)
+        except MemoryLimitError as error:
+            self._make_room(error)
+            return False
+        self._budget.measure(shares, self._clock() - began)
+        guessed = self.session.stats.degraded > degraded
+        for number, n in shares.items():
+            text, end = texts[number], starts[number] + n
+            text.degraded |= guessed
+            if end // MARK_EVERY > starts[number] // MARK_EVERY or (n > 1 and end == len(text.ids)):
+                self.session.mark(number)
+            if number in results:
+                self._take(text, results[number], end)
+        return True
+
+    def _turn(self) -> Want:
+        """What this step returns: when some texts want logits and others hidden states, they take turns."""
+        wants = {text.want for text in self._running}
+        if len(wants) > 1:
+            wants.remove(self._want)
+        return wants.pop()
+
+    def _take(self, text: Text, rows: F32, end: int) -> None:
+        """Hand a text its rows; whatever fails in it ends it alone."""
+        try:
+            piece = text.take(rows, end)
+        except MemoryError:
+            raise
+        except Exception as error:
+            piece = text.fail(_ours(error, text.number))
+        if piece is None:
+            return
+        self._pieces.append(piece)
+        if piece.finish_reason:
+            self._end(text, keep=self._reuse and piece.error is None)
+        elif text.overflows:
+            self.session.truncate(text.number, self.session.reach(text.number, text.shift()))
+
+    def _end(self, text: Text, *, keep: bool) -> None:
+        self._running.remove(text)
+        gone: int | None = text.number
+        if keep:
+            gone = self._prefixes.add(text.scope, text.number, self.session.tokens(text.number))
+        if gone is not None:
+            self.session.drop(gone)
+
+    def _make_room(self, error: MemoryLimitError) -> None:
+        """The cache is full: a kept text goes, or the last in rank gives way; a text that is alone cannot go on."""
+        if (kept := self._prefixes.pop()) is not None:
+            self.session.drop(kept)
+        elif len(self._running) > 1:
+            self._give_way(self._running[-1])
+        else:
+            text = self._running[0]
+            self._pieces.append(text.fail(error))
+            self._end(text, keep=False)
+
+    def _give_way(self, text: Text) -> None:
+        """Take a text's pages away; it is fed again, as far as it had come, when its turn comes."""
+        n = self.session.length(text.number)
+        log.info("the cache is full: text %d gives way; %d tokens are computed again later", text.number, n)
+        self.session.truncate(text.number, 0)
+        self._running.remove(text)
+        insort(self._waiting, text, key=_rank)
+
+    def _drop_all(self) -> None:
+        for text in self._running + self._waiting:
+            with suppress(SisError):  # closed, perhaps
+                self.session.drop(text.number)
+        self._running, self._waiting, self._pieces = [], [], []
+
+
+def _rank(text: Text) -> tuple[int, int]:
+    return text.rank
+
+
+def _ours(error: Exception, number: int) -> SisError:
+    """The error, told as one of ours."""
+    if isinstance(error, SisError):
+        return error
+    ours = SisError(f"failed: {type(error).__name__}: {error}", where=f"sequence {number}")
+    ours.__cause__ = error
+    return ours

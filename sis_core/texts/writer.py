@@ -1,0 +1,61 @@
+"""The writing of one text: the one place where a row of logits is turned into a token, and tokens into pieces."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sis_core.arrays import F32
+from sis_core.sampler import SamplerContext
+from sis_core.texts.chain import Chain
+from sis_core.texts.request import FinishReason, Request
+from sis_core.texts.stops import StopFilter
+from sis_core.tokenizer import TextStream, Tokenizer
+
+
+class Written(NamedTuple):
+    """A token, the text that it completes, and why it is the last, if it is."""
+
+    token: int
+    text: str
+    reason: FinishReason | None
+
+
+class Writer:
+    """What follows the tokens of one text: its chain, its characters, its ends. SisError when a sampler cannot start.
+
+    Args:
+        prompt: its token ids, as they will be fed.
+    """
+
+    def __init__(self, request: Request, prompt: list[int], n_vocab: int, tokenizer: Tokenizer) -> None:
+        self._max_tokens = request.max_tokens
+        self._chain = Chain.start(request.samplers, SamplerContext(n_vocab, prompt, tokenizer, request.seed))
+        at_start = not tokenizer.decode(prompt[:8])  # nothing but control tokens: the text begins here
+        self._stream = TextStream(tokenizer, at_start=at_start)
+        self._stops = StopFilter(request.stop)
+        self._end_tokens = frozenset() if request.ignore_end else tokenizer.end_tokens
+        self._n_written = 0
+
+    def write(self, logits: F32, *, full: bool) -> Written:
+        """Choose the next token from its raw ``logits`` ``(n_vocab,)``; ``full`` says that the context ends with it.
+
+        The draw depends on nothing but the seed and the number of tokens written before.
+        """
+        token = self._chain.choose(logits, self._n_written)
+        self._chain.accept(token)
+        self._n_written += 1
+        reason: FinishReason | None = None
+        if token in self._end_tokens:
+            reason, text = "end", ""
+        else:
+            text = self._stops.push(self._stream.push(token))
+            if self._stops.found:
+                reason = "stop"
+            elif self._n_written == self._max_tokens:
+                reason = "length"
+            elif full:
+                reason = "context"
+        if reason not in (None, "stop"):
+            text += self._stops.flush(self._stream.flush())
+            reason = "stop" if self._stops.found else reason
+        return Written(token, text, reason)
