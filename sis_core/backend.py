@@ -182,6 +182,21 @@ class Backend:
         """One weight, or None when this backend does not know its format."""
         return None
 
+    def knows(self, record: Network | Block | Weight, options: BackendOptions) -> bool:
+        """Whether `forward` (of all layers), `layer` or `linear`, whichever takes the record, would bind it.
+
+        By default these are asked, which may cost time and memory: what they answer is dropped. A backend that copies
+        weights does better to answer without.
+        """
+        match record:
+            case Network():
+                offered = type(self).forward is not Backend.forward
+                return offered and self.forward(record, range(record.n_layer), options) is not None
+            case Block():
+                return type(self).layer is not Backend.layer and self.layer(record, options) is not None
+            case _:
+                return type(self).linear is not Backend.linear and self.linear(record, options) is not None
+
     def memory(self, network: Network, options: BackendOptions) -> int:
         """Bytes of anonymous memory that binding ``network`` will take for weights, beside the file and the cache."""
         return 0

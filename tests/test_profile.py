@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
+from kernel_suite import kind_of_this_machine
 from workbench import interrupted, refused, sis
 
 from sis_core import hookimpl
 from sis_core.backend import Backend, BackendOptions, Forward, Layer
 from sis_core.backends.bind import bind
-from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
+from sis_core.backends.native.memory import Arena
+from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.block import Attention, Block, Network
 from sis_core.discovery.plugin import Plugin
 from sis_core.registry import Registry
@@ -102,6 +104,35 @@ class WholeBackend(LayerBackend):
 
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
         return bind(network, [], options)
+
+
+@pytest.mark.skipif(kind_of_this_machine() is None, reason="no native backend for this machine")
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_more_bytes_are_bound_than_planned(random_model: Path, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    class Counted(Arena):
+        def take(self, n_bytes: int) -> int:
+            taken.append(n_bytes)
+            return super().take(n_bytes)
+
+    monkeypatch.setattr("sis_core.backends.native.weights.Arena", Counted)
+    backend = kind_of_this_machine()
+    assert backend is not None
+    wrapped, recorder = profiling(Registry.load(), backend.name, whole=whole)
+    with load(random_model, registry=wrapped, backend=NAME, gradual=False) as model:
+        assert profile_text(model, recorder, PROMPT, n_tokens=3, samplers="greedy")
+        assert ("whole model" in [row.name for row in summarise(recorder.spans).parts]) is whole
+        assert 0 < sum(taken) <= model.fit.plan.packed
+        tables = model.network.embedding.weight.nbytes  # copied beside, or left to Python
+        assert sum(taken) + tables >= model.fit.plan.packed, "the plan is no guess far above"
+
+
+def test_the_reference_keeps_to_as_many_threads(random_model: Path) -> None:
+    wrapped, _ = profiling(Registry.load(), "numpy")
+    with load(random_model, registry=wrapped, backend=NAME, n_threads=3) as model:
+        assert isinstance(model.forward, SequentialForward)
+        assert model.forward.n_threads == 3
 
 
 @pytest.mark.parametrize("whole", [False, True])

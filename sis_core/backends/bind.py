@@ -69,6 +69,12 @@ def _bind_layer(block: Block, backends: Sequence[Backend], options: BackendOptio
     return None, ""
 
 
+def knows(backend: Backend, record: Network | Block | Weight, options: BackendOptions) -> bool:
+    """`Backend.knows`, guarded: BackendError naming a backend that fails to answer."""
+    with blaming(BackendError, f"the backend {backend.name!r}"):
+        return backend.knows(record, options)
+
+
 def why_idle(backend: Backend) -> str | None:
     """`Backend.idle_reason`, guarded: a backend that cannot even say why it is idle is idle for that."""
     try:

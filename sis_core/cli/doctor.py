@@ -12,7 +12,9 @@ from typing import Any
 import click
 import numpy as np
 
-from sis_core.backends.bind import why_idle
+from sis_core.backend import Backend
+from sis_core.backends.bind import knows, why_idle
+from sis_core.backends.numpy import NumpyBackend
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
@@ -65,6 +67,18 @@ def _backends(registry: Registry) -> None:
     table(["backend", "score", "state", "about"], rows)
 
 
+def _known(backend: Backend, model: LanguageModel) -> str:
+    """How much of a model a backend would bind, at the best of the three grains."""
+    network, options = model.network, model.options
+    if knows(backend, network, options):
+        return "the whole model"
+    layers = sum(knows(backend, block, options) for block in network.blocks)
+    if layers:
+        return f"{layers} of {network.n_layer} layers"
+    weights = [weight for weight in network.weights() if len(weight.shape) == 2]
+    return f"{sum(knows(backend, weight, options) for weight in weights)} of {len(weights)} matrices"
+
+
 def _model(model: LanguageModel, *, scan: bool) -> None:
     config = model.config
     click.echo()
@@ -78,6 +92,9 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     for grain, layers in groupby(enumerate(model.grains), key=lambda pair: pair[1]):
         numbers = [i for i, _ in layers]
         click.echo(f"layers {numbers[0]} to {numbers[-1]}: {grain}")
+    for backend in model.backends:
+        if backend.name != NumpyBackend.name:  # the reference takes what is left
+            click.echo(f"{backend.name} knows {_known(backend, model)}")
     tokens = model.tokenize(PROBE)
     back = model.detokenize(tokens)
     click.echo(f"tokenizer: {PROBE!r} is {len(tokens)} tokens and comes back as {back!r}")

@@ -9,11 +9,11 @@ from sis_core.backend import Backend, BackendOptions, views_nbytes
 from sis_core.backends.native import abi
 from sis_core.backends.native.forward import NativeForward, NativeLayer, NativeLinear
 from sis_core.backends.native.library import Library, huge_pages, open_library, read_bandwidth
-from sis_core.backends.native.program import dense_weights
+from sis_core.backends.native.program import Program, dense_weights
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.unsupported import Unsupported
-from sis_core.backends.native.weights import Store, key
+from sis_core.backends.native.weights import Sketch, Store, key
 from sis_core.block import Block, Network, Norm
 from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads, describe_threads, pinned_cpus
@@ -55,43 +55,62 @@ class NativeBackend(Backend):
         """Bytes per second that can be read from memory here: the limit of decoding."""
         return read_bandwidth(self.library(), n_threads)
 
+    def knows(self, record: Network | Block | Weight, options: BackendOptions) -> bool:
+        return self._refusal(record, options) is None
+
     def forward(self, network: Network, layers: range, options: BackendOptions) -> NativeForward | None:
-        if options.kv_type not in abi.KV_TYPES:
-            return None
-        ends = layers.stop == network.n_layer
-        try:
-            weights = list(dense_weights([network.blocks[i] for i in layers], network.head if ends else None))
-            self._check_ends(network, layers)
-            store, runner = self._store(options, gradual=options.gradual is True), self._runner(options)
-            self._check_decoded(weights, store, options)
-            store.bind(weights, options.progress)
-            return NativeForward(self.name, network, layers, store, runner)
-        except Unsupported as reason:
+        if reason := self._refusal(network, options, layers):
             log.info(
                 "%s does not know %s: layers one by one, and those it does not know by the linear", self.name, reason
             )
             return None
+        ends = layers.stop == network.n_layer
+        store, runner = self._store(options, gradual=options.gradual is True), self._runner(options)
+        weights = dense_weights([network.blocks[i] for i in layers], network.head if ends else None)
+        store.bind(weights, options.progress)
+        return NativeForward(self.name, network, layers, store, runner)
 
     def layer(self, block: Block, options: BackendOptions) -> NativeLayer | None:
-        if options.kv_type not in abi.KV_TYPES:
-            return None
-        try:
-            weights = list(dense_weights([block], None))
-            n_embd = _width(block)
-            store, runner = self._store(options), self._runner(options)
-            self._check_decoded(weights, store, options)
-            store.bind(weights, options.progress)
-            return NativeLayer(block, n_embd, store, runner)
-        except Unsupported as reason:
+        if reason := self._refusal(block, options):
             log.debug("%s does not know %s: linear by linear", self.name, reason)
             return None
+        store, runner = self._store(options), self._runner(options)
+        store.bind(dense_weights([block], None), options.progress)
+        return NativeLayer(block, _width(block), store, runner)
 
     def linear(self, weight: Weight, options: BackendOptions) -> NativeLinear | None:
-        store, runner = self._store(options), self._runner(options)
-        if len(weight.shape) != 2 or (options.decode is False and store.only_python(weight)):
+        if self._refusal(weight, options):
             return None
+        store, runner = self._store(options), self._runner(options)
         store.bind([weight], options.progress)
         return NativeLinear.of(weight, store, runner)
+
+    def _refusal(
+        self, record: Network | Block | Weight, options: BackendOptions, layers: range | None = None
+    ) -> str | None:
+        """What of a record the kernels do not know, or None: its program is made, and no weight bound for it."""
+        n_threads = options.n_threads or default_threads()
+        sketch = Sketch(self.library(), n_threads, options.pack is not False)
+        if isinstance(record, Weight):
+            known = len(record.shape) == 2 and self._decoded([record], sketch, options)
+            return None if known else repr(record)
+        if options.kv_type not in abi.KV_TYPES:
+            return f"the cache type {options.kv_type}"
+        try:
+            if isinstance(record, Block):
+                weights = list(dense_weights([record], None))
+                Program(sketch, Rotations(), _width(record)).blocks([record])
+            else:
+                chosen = range(record.n_layer) if layers is None else layers
+                self._check_ends(record, chosen)
+                ends, tables = chosen.stop == record.n_layer, (0, 0) if chosen.start == 0 else None
+                weights = list(dense_weights([record.blocks[i] for i in chosen], record.head if ends else None))
+                Program(sketch, Rotations(), record.n_embd).network(record, chosen, tables, logits=ends)
+        except Unsupported as reason:
+            return str(reason)
+        if not self._decoded(weights, sketch, options):
+            return "a format that only Python decodes without decoding it at load, which memory does not allow"
+        return None
 
     def memory(self, network: Network, options: BackendOptions) -> int:
         if self.idle_reason():
@@ -117,10 +136,9 @@ class NativeBackend(Backend):
         return Runner(self.library(), Rotations(), n_threads, cpus, invariant=options.batch_invariant)
 
     @staticmethod
-    def _check_decoded(weights: list[Weight], store: Store, options: BackendOptions) -> None:
-        for weight in weights:
-            if options.decode is False and store.only_python(weight):
-                raise Unsupported(f"{weight.format.name} without decoding it at load, which memory does not allow")
+    def _decoded(weights: list[Weight], store: Store, options: BackendOptions) -> bool:
+        """Whether native code can read all of these, decoded at load or not."""
+        return options.decode is not False or not any(map(store.only_python, weights))
 
     @staticmethod
     def _check_ends(network: Network, layers: range) -> None:

@@ -60,19 +60,8 @@ class NativeForward:
         return rows, positions
 
     def _compile(self, *, logits: bool) -> Compiled:
-        head, n_embd = self.network.head, self.network.n_embd
-        program = Program(self._store, self._runner.rotations, n_embd)
-        if self._tables:
-            program.embedding(self.network.embedding, *self._tables)
-        program.blocks([self.network.blocks[i] for i in self.layers])
-        program.outputs_only()
-        if self._ends and head.norm:
-            program.norm_in_place(head.norm)
-        if not logits:
-            program.rows_out()
-            return program.finish(n_embd)
-        program.head(head)
-        return program.finish(self.network.n_vocab)
+        program = Program(self._store, self._runner.rotations, self.network.n_embd)
+        return program.network(self.network, self.layers, self._tables, logits=logits)
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         n_pages = pages_for(max_tokens)

@@ -15,7 +15,7 @@ from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Store
 from sis_core.backends.op_files import by_record
-from sis_core.block import KV, Block, Dense, Embedding, Head, Norm, Op, Residual, find
+from sis_core.block import KV, Block, Dense, Embedding, Head, Network, Norm, Op, Residual, find
 from sis_core.quant import Weight
 
 
@@ -59,6 +59,22 @@ class Program:
         if embedding.norm:
             self.norm_in_place(embedding.norm)
         self._n_embedding = len(self._ops)
+
+    def network(
+        self, network: Network, layers: range, tables: tuple[int, int | None] | None, *, logits: bool
+    ) -> Compiled:
+        """A range of layers, from the tables of the embedding where there are some, and what follows the last."""
+        if tables:
+            self.embedding(network.embedding, *tables)
+        self.blocks([network.blocks[i] for i in layers])
+        self.outputs_only()
+        if layers.stop == network.n_layer and network.head.norm:
+            self.norm_in_place(network.head.norm)
+        if not logits:
+            self.rows_out()
+            return self.finish(network.n_embd)
+        self.head(network.head)
+        return self.finish(network.n_vocab)
 
     def blocks(self, blocks: Sequence[Block]) -> None:
         """Append some blocks."""
@@ -214,7 +230,7 @@ class Program:
         places = []
         for weight in weights:
             bound = self._store[weight]
-            linear = abi.LinearObject.from_address(bound.linear) if bound.format == abi.FOREIGN else None
+            linear = abi.LinearObject.from_address(bound.linear) if bound.linear else None
             if linear is None or not linear.prepare:
                 places.append(0)
                 continue

@@ -201,6 +201,16 @@ class Store:
         return ctypes.addressof(bound)
 
 
+class Sketch(Store):
+    """A store that binds nothing, to find out whether a program can be made. Its addresses lead nowhere."""
+
+    def __getitem__(self, weight: quant.Weight) -> abi.Weight:
+        return abi.Weight(self.format_of(weight), 0, weight.n_rows, weight.n_cols)
+
+    def vector(self, weight: quant.Weight) -> int:
+        return 0
+
+
 def record(library: Library, weight: quant.Weight) -> abi.Weight:
     """A weight that has no place yet; the format is DECODED where kernels do not know it."""
     bound = abi.Weight(abi.FORMATS.get(weight.format.name, abi.DECODED), 0, weight.n_rows, weight.n_cols)

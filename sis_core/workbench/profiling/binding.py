@@ -10,6 +10,7 @@ from attrs import define, evolve, frozen
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, LayerState, Linear
+from sis_core.backends.bind import knows
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.block import Attention, Block, FeedForward, Network, Op, Residual
 from sis_core.discovery.plugin import Plugin
@@ -154,13 +155,14 @@ class ProfilingBackend(Backend):
 
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
         for backend in self.inner:
-            if (forward := backend.forward(network, layers, options)) is None:
+            if not knows(backend, network, options):
                 continue
             owner = self._owner(backend)
-            if not self._whole and all(backend.layer(network.blocks[i], options) is not None for i in layers):
+            if not self._whole and all(knows(backend, network.blocks[i], options) for i in layers):
                 self._recorder.note = f"{owner} runs the whole model in one call; here it is timed part by part"
                 return self._sequence(network, layers, [backend], options)
-            return TimedWhole(forward, owner, self._recorder)
+            if (forward := backend.forward(network, layers, options)) is not None:
+                return TimedWhole(forward, owner, self._recorder)
         return self._sequence(network, layers, self.inner, options)
 
     def _sequence(
@@ -171,20 +173,21 @@ class ProfilingBackend(Backend):
         ends = layers.stop == network.n_layer
         head = self._linear(network.head.dense.weight, backends, options) if ends else None
         embedding = evolve(network.embedding, weight=self._timed(network.embedding.weight))
-        made = TimedSequence.of(evolve(network, embedding=embedding), layers, bound, grains, head)
+        made = TimedSequence.of(evolve(network, embedding=embedding), layers, bound, grains, head, options.n_threads)
         return evolve(cast("TimedSequence", made), recorder=self._recorder)
 
     def _layer(self, index: int, block: Block, backends: Sequence[Backend], options: BackendOptions) -> TimedLayer:
         halves = [Block((op,), block.state if _holds(op, Attention) else None) for op in block.ops]
         for backend in backends:
-            if (whole := backend.layer(block, options)) is None:
+            if not knows(backend, block, options):
                 continue
             owner = self._owner(backend)
-            split = [backend.layer(half, options) for half in halves]
-            bound = [layer for layer in split if layer is not None]
-            if len(bound) == len(halves):
+            if all(knows(backend, half, options) for half in halves):
+                split = [backend.layer(half, options) for half in halves]
+                bound = [layer for layer in split if layer is not None]
                 return TimedLayer(index, self._parts(halves, bound, [owner] * len(bound)), self._recorder)
-            return TimedLayer(index, (Part("layer", owner, whole, block.state is not None),), self._recorder)
+            if (whole := backend.layer(block, options)) is not None:
+                return TimedLayer(index, (Part("layer", owner, whole, block.state is not None),), self._recorder)
 
         def bind(weight: Weight) -> Linear:
             return self._linear(weight, backends, options)
