@@ -1,0 +1,1 @@
+"""Chat templates, replies and tool calls."""
