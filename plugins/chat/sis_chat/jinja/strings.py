@@ -10,7 +10,7 @@ from typing import Any
 from jinja2.exceptions import SecurityError
 
 from sis_chat.jinja.meter import CeilingError, Meter, character_bytes
-from sis_chat.jinja.text import GIVEN, Text, cut, join, like, marks_of, pieces
+from sis_chat.jinja.text import Text, cut, is_given, join, like, pieces
 
 MAX_PIECES = 100_000
 PIECE_BYTES = 160
@@ -107,7 +107,7 @@ def join_all(meter: Meter, separator: str, parts: Iterable[Any]) -> str:
 
 def format_(meter: Meter, text: str, /, *args: Any, **named: Any) -> str:
     """``str.format`` with plain fields only: none that walks attributes or items, no width over `MAX_WIDTH`."""
-    if GIVEN in marks_of(text):
+    if is_given(text):
         raise SecurityError("a format that the user wrote is not obeyed")
     parts, automatic = [], 0
     for literal, name, spec, conversion in string.Formatter().parse(text):

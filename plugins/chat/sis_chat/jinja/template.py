@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import CodeType, TracebackType
 from typing import Any
@@ -13,9 +14,11 @@ from jinja2.exceptions import TemplateSyntaxError
 from sis_chat.errors import MessageError, TemplateError
 from sis_chat.jinja.meter import CeilingError, Ceilings, Meter
 from sis_chat.jinja.sandbox import GivenList, RaisedError, Sandbox
-from sis_chat.jinja.text import given, join
+from sis_chat.jinja.text import GIVEN, given, join
 
 MAX_GIVEN_DEPTH = 64
+FIRST_MESSAGE = ord(GIVEN) + 1
+SPECIAL_TOKENS = frozenset({"bos_token", "eos_token", "unk_token", "pad_token"})
 _REMEDY = "choose another with --chat-template NAME or FILE"
 
 
@@ -100,7 +103,8 @@ def _line(trace: TracebackType | None, template: Template) -> int | None:
 
 
 def enter(values: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Copies of ``values`` in which every string is given text and every list a `GivenList`, and their size.
+    """Copies of ``values`` in which every string is given text, marked by its message, and every list a `GivenList`.
+    The second result is their size.
 
     Roles stay the template's own words: templates put them into control tokens. Who lets roles in checks them.
 
@@ -109,24 +113,41 @@ def enter(values: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """
     size = 0
 
-    def copied(value: Any, depth: int, key: Any = None) -> Any:
+    def copied(value: Any, depth: int, mark: str, key: Any = None) -> Any:
         nonlocal size
         if depth > MAX_GIVEN_DEPTH:
             raise MessageError(f"is nested more than {MAX_GIVEN_DEPTH} deep", where="messages")
         size += 16
         if isinstance(value, str):
             size += len(value)
-            return str(value) if key == "role" else given(value)
+            return str(value) if key == "role" else given(value, mark)
         if isinstance(value, Mapping):
             return {
-                given(name) if isinstance(name, str) else name: copied(item, depth + 1, name)
+                given(name, mark) if isinstance(name, str) else name: copied(item, depth + 1, mark, name)
                 for name, item in value.items()
             }
         if isinstance(value, list):
-            return GivenList(copied(item, depth + 1) for item in value)
+            return GivenList(copied(item, depth + 1, mark) for item in value)
         if isinstance(value, tuple):
-            return tuple(copied(item, depth + 1) for item in value)
+            return tuple(copied(item, depth + 1, mark) for item in value)
         return value
 
-    trusted = {"bos_token", "eos_token", "unk_token", "pad_token"}
-    return {name: value if name in trusted else copied(value, 0) for name, value in values.items()}, size
+    entered: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in SPECIAL_TOKENS:
+            entered[name] = value
+        elif name == "messages":
+            entered[name] = GivenList(copied(item, 1, mark_of(i)) for i, item in enumerate(value))
+        else:
+            entered[name] = copied(value, 0, GIVEN)
+    return entered, size
+
+
+def mark_of(message: int) -> str:
+    """The mark of what the message at that place says."""
+    return chr(min(message + FIRST_MESSAGE, sys.maxunicode))
+
+
+def message_of(mark: str) -> int | None:
+    """The message that a mark stands for, or None where it is another's."""
+    return ord(mark) - FIRST_MESSAGE if ord(mark) >= FIRST_MESSAGE else None

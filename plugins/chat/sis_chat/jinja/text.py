@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-GIVEN = b"\1"
+WRITTEN, GIVEN = "\0", "\1"  # marks: by the template, and by the caller; further ones are for single messages
 
 
 class Text(str):
-    """A string with a mark for each character: 1 where it was given, 0 where the template wrote it.
+    """A string with a mark for each of its characters, in ``marks``: `WRITTEN`, or what `given` was told.
 
     Its own methods return plain strings, so templates are given those of `sis_chat.jinja.strings` instead.
     """
 
     __slots__ = ("marks",)
-    marks: bytes
+    marks: str
 
-    def __new__(cls, text: str, marks: bytes) -> Text:
+    def __new__(cls, text: str, marks: str) -> Text:
         self = super().__new__(cls, text)
         self.marks = marks
         return self
@@ -39,14 +39,19 @@ class SafeText(Text):
     __slots__ = ()
 
 
-def given(text: str) -> Text:
+def given(text: str, mark: str = GIVEN) -> Text:
     """``text`` as a user's."""
-    return Text(text, GIVEN * len(text))
+    return Text(text, mark * len(text))
 
 
-def marks_of(text: str) -> bytes:
-    """A byte for each character."""
-    return text.marks if isinstance(text, Text) else bytes(len(text))
+def marks_of(text: str) -> str:
+    """A mark for each character."""
+    return text.marks if isinstance(text, Text) else WRITTEN * len(text)
+
+
+def is_given(text: str) -> bool:
+    """Whether any of its characters was given."""
+    return isinstance(text, Text) and text.marks.count(WRITTEN) < len(text)
 
 
 def plain(text: str) -> str:
@@ -56,7 +61,7 @@ def plain(text: str) -> str:
 
 def like(text: str, *sources: str) -> str:
     """``text``, made from ``sources`` in a way that loses the places: given if anything in them was."""
-    return given(text) if any(GIVEN in marks_of(source) for source in sources) else text
+    return given(text) if any(map(is_given, sources)) else text
 
 
 def cut(text: str, start: int | None = None, stop: int | None = None, step: int | None = None) -> str:
