@@ -83,6 +83,11 @@ class Forward(Protocol):
     def grains(self) -> tuple[str, ...]:
         """Who runs each layer, one word each, for `sis doctor`."""
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether no row's result depends on the rows beside it, to the bit. Where it does and that was asked for, rows
+        are fed one by one."""
+
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
         """An empty cache for up to ``max_tokens`` tokens over all sequences; ``kv_type`` is one of `KV_TYPES`"""
 

@@ -8,7 +8,7 @@ next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
 import numpy as np
@@ -142,6 +142,7 @@ class FeedForward(Op):
         return self.down.weight.n_rows
 
 
+@runtime_checkable
 class CustomOp(Protocol):
     """An op that core does not know: the reference backend calls it, other backends answer None for it."""
 

@@ -359,7 +359,7 @@ def test_company_changes_nothing_where_that_was_asked(backend: X86Backend, lower
         plain = bind(network, [backend], BackendOptions())
         asked = bind(network, [backend], BackendOptions(batch_invariant=True))
         assert not isinstance(asked, RowByRow)
-        assert (plain.batch_invariant, asked.batch_invariant) == (False, True)  # type: ignore[attr-defined]
+        assert (plain.batch_invariant, asked.batch_invariant) == (False, True)
         found = {}
         for name, forward in {"plain": plain, "asked": asked}.items():
             cache = forward.new_cache("f16", 64)

@@ -258,6 +258,8 @@ def spoiled_plan(spoil: Callable[[Plan], Plan]) -> Backend:
 class _SpoiledForward:
     """A sequential forward whose step or cache is spoiled."""
 
+    batch_invariant = False
+
     def __init__(self, network: Network, layers: range) -> None:
         bound = tuple(ReferenceLayer.of(network.blocks[i], ReferenceLinear) for i in layers)
         head = ReferenceLinear(network.head.dense.weight)

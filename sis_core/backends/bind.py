@@ -24,7 +24,7 @@ def bind(
     """A forward for ``layers`` (all by default), asking ``backends`` in the order given."""
     layers = range(network.n_layer) if layers is None else layers
     forward = _bind(network, backends, options, layers)
-    if options.batch_invariant and not getattr(forward, "batch_invariant", False):
+    if options.batch_invariant and not forward.batch_invariant:
         return RowByRow(forward)
     return forward
 

@@ -29,6 +29,10 @@ class RowByRow:
     def grains(self) -> tuple[str, ...]:
         return tuple(f"{grain}, row by row" for grain in self.inner.grains)
 
+    @property
+    def batch_invariant(self) -> bool:
+        return True
+
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
         return self.inner.new_cache(kv_type, max_tokens)
 

@@ -77,6 +77,10 @@ class StubForward:
     def grains(self) -> tuple[str, ...]:
         return ("stub",) * len(self.layers)
 
+    @property
+    def batch_invariant(self) -> bool:
+        return True
+
     def new_cache(self, kv_type: str, max_tokens: int) -> StubCache:
         return StubCache(PageTable(pages_for(max_tokens)), self.token)
 

@@ -153,6 +153,10 @@ class SequentialForward:
             n_threads,
         )
 
+    @property
+    def batch_invariant(self) -> bool:
+        return False  # BLAS sums in another order for another number of rows
+
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         return sum(
             state.page_nbytes * pages_for(max_tokens)

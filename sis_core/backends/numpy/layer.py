@@ -14,7 +14,7 @@ from sis_core.backends.numpy.bound import Run
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.attention import KVState
 from sis_core.backends.op_files import by_record
-from sis_core.block import KV, Block, Dense, Op
+from sis_core.block import KV, Block, CustomOp, Dense, Op
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
 from sis_core.step import Plan
@@ -67,6 +67,7 @@ class BlockBinder:
         if type(op) in BINDERS:
             bound: Run = BINDERS[type(op)](op, self)
             return bound
-        if callable(compute := getattr(op, "compute", None)):
-            return lambda x, plan, state: compute(x)
+        if isinstance(op, CustomOp):
+            custom = op
+            return lambda x, plan, state: custom.compute(x)
         raise BackendError(f"no backend knows the op {type(op).__name__}", where="block")

@@ -123,6 +123,10 @@ class TimedWhole:
     def grains(self) -> tuple[str, ...]:
         return self.forward.grains
 
+    @property
+    def batch_invariant(self) -> bool:
+        return self.forward.batch_invariant
+
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
         return self.forward.new_cache(kv_type, max_tokens)
 
