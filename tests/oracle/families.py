@@ -131,7 +131,7 @@ _LLAMA = (
         config={"num_key_value_heads": 4},
         architecture="BaichuanForCausalLM",
         settled_with=DEEP | {"num_hidden_layers": 32},
-        note="transformers' LLaMA under Baichuan's names of tensors (the 7B); llama.cpp rotates where there are 32 layers",
+        note="transformers' LLaMA under Baichuan's names of tensors (the 7B); llama.cpp rotates if there are 32 layers",
     ),
 )
 
@@ -372,6 +372,16 @@ _OTHERS = (
             "num_experts_per_tok": 2,
             "attention_bias": True,
             "lm_head_bias": True,
+            "max_position_embeddings": 256,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "original_max_position_embeddings": 128,
+                "short_factor": [1.0, 1.1, 1.2, 1.4, 1.8, 2.0, 2.5, 3.0],
+                "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 9.0],
+                "short_mscale": 1.0690449676496976,
+                "long_mscale": 1.0690449676496976,
+            },
         },
         architecture="PhiMoEForCausalLM",
     ),

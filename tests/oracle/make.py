@@ -87,7 +87,7 @@ def double_model(family: Family) -> Any:
 
 
 def compared(family: Family, folder: Path, llama_cpp: Path) -> tuple[dict[str, Any], str]:
-    """Write the checkpoint and the GGUF file of a family into a new folder; what was computed, and how well it agrees."""
+    """Write a family's checkpoint and GGUF file into a new folder; what was computed, and how well it agrees."""
     shutil.rmtree(folder, ignore_errors=True)
     single = write_checkpoint(family, folder / "checkpoint")
     file = folder / "model.gguf"
