@@ -88,19 +88,20 @@ class ModelConfig:
                 where=metadata.where,
                 fix="choose a model for text generation",
             )
+        rotation = RopeConfig.read(metadata, head_dim, n_ctx) if rope else None
         return cls(
             architecture=metadata.architecture,
             n_layer=n_layer,
             n_embd=n_embd,
             n_vocab=n_vocab,
             n_ctx_train=n_ctx,
-            n_ctx=n_ctx,
+            n_ctx=n_ctx if rotation is None else rotation.n_ctx_default(n_ctx),
             n_head=n_head,
             n_head_kv=n_head_kv,
             n_ff=metadata.per_layer("feed_forward_length", n_layer, 4 * n_embd),
             head_dim=head_dim,
             norm_eps=metadata.number(eps_key, eps),
-            rope=RopeConfig.read(metadata, head_dim, n_ctx) if rope else None,
+            rope=rotation,
             **own,
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sis_core.errors import ModelError
@@ -28,11 +28,13 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "attention.sliding_window": ("sliding_window",),
     "attention.sliding_window_pattern": ("sliding_window_pattern",),
     "attn_logit_softcapping": ("attention.logit_softcapping",),
-    "rope.freq_base": ("rope_theta", "rotary_emb_base"),
+    "rope.freq_base": ("rope_theta", "rotary_emb_base", "rope.global.freq_base"),
     "rope.freq_base_swa": ("rope_local_base_freq", "rope.local.freq_base"),
     "rope.dimension_count": ("rotary_dim", "rope_dim"),
     "rope.dimension_fraction": ("rotary_pct", "partial_rotary_factor"),
     "rope.scaling.factor": ("rope.scale_linear",),
+    "rope.scaling.yarn_beta_fast": ("rope.scaling.beta_fast",),
+    "rope.scaling.yarn_beta_slow": ("rope.scaling.beta_slow",),
     "use_parallel_residual": ("parallel_residual", "gpt_j_residual"),
 }
 """Other spellings of a key, with or without the architecture before them."""
@@ -50,6 +52,41 @@ HARMLESS = (
 )
 """Keys that change no number here, read or not."""
 
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "use_parallel_residual": (True,),  # a converter of early 2024 wrote it for all; who has a choice reads it
+    "logit_scale": (1.0,),
+    "embedding_scale": (1.0,),
+    "residual_scale": (1.0,),
+    "expert_weights_scale": (1.0,),  # of models without experts
+    "rope.scaling.factor": (1.0,),
+    "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.yarn_ext_factor": (1.0,),
+    "rope.scaling.type": ("none",),
+    "rope.freq_scale": (1.0,),  # files of 2023
+    "rope.scale": (1.0,),
+    "attention.causal": (True,),
+    "tensor_parallel_size": (1,),
+    "pipeline_parallel_size": (1,),
+}
+"""Values of a key that ask for nothing: what every family does anyway. Such a key need not be read."""
+
+QUIET = frozenset({
+    "attention.head_count_kv",  # as many as query heads
+    "attention.layer_norm_rms_epsilon",
+    "attention.layer_norm_epsilon",
+    "attention.sliding_window",
+    "attention.sliding_window_pattern",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "feed_forward_length",
+    "rope.dimension_count",  # the whole head
+    "rope.freq_base_swa",
+    "rope.scaling.attn_factor",
+    "use_parallel_residual",
+})  # fmt: skip
+"""Keys that converters leave out where the usual value holds. Using it is no news."""
+LONG_CONTEXT = 8192  # a model trained for more than this seldom rotates with the first LLaMA's base
+
 _REQUIRED: Any = object()
 
 
@@ -60,10 +97,13 @@ class Metadata:
         values: all keys of the file.
         architecture: the prefix of the keys of interest.
         where: the file, for messages.
+        ignored: keys that the user wants passed over where nobody reads them.
     """
 
-    def __init__(self, values: Mapping[str, Any], architecture: str, where: str = "") -> None:
-        self.values, self.architecture, self.where = values, architecture, where
+    def __init__(
+        self, values: Mapping[str, Any], architecture: str, where: str = "", ignored: Collection[str] = ()
+    ) -> None:
+        self.values, self.architecture, self.where, self.ignored = values, architecture, where, frozenset(ignored)
         self._read: set[str] = set()
         self.defaulted: dict[str, Any] = {}
 
@@ -149,8 +189,18 @@ class Metadata:
     def unread(self) -> list[str]:
         """Keys of this architecture that nobody asked for and that may change the result, in file order.
 
-        A value of 0, false or "" is GGUF's way to say that a feature is off.
+        A value of 0, false or "" is GGUF's way to say that a feature is off; see also `NEUTRAL`.
         """
+        return [key for key in self._unread() if not self._is_ignored(key)]
+
+    def passed_over(self) -> list[str]:
+        """Keys that `unread` leaves out because the user said so."""
+        return [key for key in self._unread() if self._is_ignored(key)]
+
+    def _is_ignored(self, key: str) -> bool:
+        return key in self.ignored or key.removeprefix(f"{self.architecture}.") in self.ignored
+
+    def _unread(self) -> list[str]:
         prefix = self.architecture + "."
         return [
             key
@@ -159,6 +209,7 @@ class Metadata:
             and key not in self._read
             and key.removeprefix(prefix) not in HARMLESS
             and not _is_off(value)
+            and not _is_neutral(key.removeprefix(prefix), value)
         ]
 
     def _is_off(self, key: str, default: Any) -> bool:
@@ -202,10 +253,24 @@ class Metadata:
         return default
 
     def report_defaults(self) -> None:
-        """One warning that names every key the file lacks and the value used instead; nothing for a switch left off."""
-        used = [f"{self.architecture}.{key}={_short(value)}" for key, value in self.defaulted.items() if value]
-        if used:
-            log.warning("%s: missing keys, with what is used instead: %s", self.where, ", ".join(used))
+        """Name the keys that the file lacks and the values used instead: a warning where that is suspicious.
+
+        Nothing is said of a switch left off, and only to those who ask (`-v`) of keys that converters leave out.
+        """
+        missing = {key: value for key, value in self.defaulted.items() if value}
+        for level, keys in (
+            (logging.WARNING, [key for key in missing if not self._is_usual(key)]),
+            (logging.INFO, [key for key in missing if self._is_usual(key)]),
+        ):
+            if keys:
+                used = ", ".join(f"{self.architecture}.{key}={_short(missing[key])}" for key in keys)
+                log.log(level, "%s: missing keys, with what is used instead: %s", self.where, used)
+
+    def _is_usual(self, key: str) -> bool:
+        if key == "rope.freq_base":
+            found = self._find("context_length")
+            return found is None or not self.values[found] > LONG_CONTEXT
+        return key in QUIET
 
     def _wrong(self, key: str, what: str) -> ModelError:
         name = self._find(key) or f"{self.architecture}.{key}"
@@ -224,6 +289,10 @@ def _is_integer(value: Any) -> bool:
 
 def _is_off(value: Any) -> bool:
     return isinstance(value, bool | int | float | str) and not value
+
+
+def _is_neutral(key: str, value: Any) -> bool:
+    return any(type(value) is type(usual) and value == usual for usual in NEUTRAL.get(key, ()))
 
 
 def _describe(value: Any) -> str:

@@ -31,6 +31,7 @@ from sis_core.source import Source
 from sis_core.tokenizer import TokenizerFactory
 
 GROUP = "sis"
+FROM_FILES = ("architectures", "tokenizers")  # kinds whose names come from files, not from people
 
 
 @frozen
@@ -183,7 +184,8 @@ class Registry:
         if found is None:
             noun, known = self._kinds[kind].noun, self.names(kind)
             package = package_for(kind, name)
-            hint = "" if package else suggest(name, known)  # a name that some package has is not misspelt
+            spelt = kind not in FROM_FILES and package is None  # a file does not misspell, nor is a known name misspelt
+            hint = suggest(name, known) if spelt else ""
             raise PluginError(
                 f"no installed plugin brings the {noun} {name!r}{hint}", where=where, fix=self._remedy(package, known)
             )

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from attrs import frozen
 
+from sis_core.arrays import F32
 from sis_core.block import Rope, rope_frequencies, yarn_frequencies
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
@@ -57,8 +58,15 @@ class RopeConfig:
             beta_slow=metadata.maybe_number("rope.scaling.yarn_beta_slow") or 1.0,
         )
 
+    def n_ctx_default(self, n_ctx_train: int) -> int:
+        """Tokens of context where nobody asks for a number: with LongRoPE those for which its short factors are."""
+        return min(n_ctx_train, self.n_ctx_original) if self.scaling == "longrope" else n_ctx_train
+
     def rope(self, tensors: Tensors, style: Literal["norm", "neox"], n_ctx: int) -> Rope:
-        """The rotation of one layer. ``n_ctx`` chooses between LongRoPE's two sets of factors, as in llama.cpp."""
+        """The rotation of one layer. ``n_ctx`` chooses between LongRoPE's two sets of factors.
+
+        That is the context that was asked for, never what memory allows: a text must not depend on what else runs.
+        """
         if self.scaling == "yarn":
             frequencies = yarn_frequencies(
                 self.n_rot,
@@ -71,20 +79,25 @@ class RopeConfig:
             return Rope(frequencies, style, self.magnitude)
         factors = None
         if self.scaling == "longrope":
-            long, short = (tensors.vector(name, self.n_rot // 2) for name in (LONG, SHORT))
+            long, short = (_factors(tensors, name, self.n_rot) for name in (LONG, SHORT))
             factors = long if n_ctx > self.n_ctx_original else short
         elif FACTORS in tensors:  # Llama 3: its scaling rule is spelt out by the converter
-            factors = tensors.vector(FACTORS, self.n_rot // 2)
-        values = None if factors is None else factors.dequantize().reshape(-1)
-        if values is not None and not (values > 0).all():
-            raise ModelError(
-                f"tensor {factors.name if factors else FACTORS} must hold numbers above 0",
-                where=tensors.where,
-                fix="convert the model again from its original",
-            )
+            factors = _factors(tensors, FACTORS, self.n_rot)
         return Rope(
-            rope_frequencies(self.n_rot, self.theta, scale=1 / self.factor, factors=values), style, self.magnitude
+            rope_frequencies(self.n_rot, self.theta, scale=1 / self.factor, factors=factors), style, self.magnitude
         )
+
+
+def _factors(tensors: Tensors, name: str, n_rot: int) -> F32:
+    """What divides each frequency, float32 ``(n_rot // 2,)``; ModelError for one that is not above 0."""
+    values = tensors.vector(name, n_rot // 2).dequantize().reshape(-1)
+    if not (values > 0).all():
+        raise ModelError(
+            f"tensor {name} must hold numbers above 0",
+            where=tensors.where,
+            fix="convert the model again from its original",
+        )
+    return values
 
 
 def _rotated(metadata: Metadata, head_dim: int) -> int:
@@ -138,7 +151,8 @@ def _magnitude(metadata: Metadata, scaling: Scaling, factor: float, stretch: flo
             )
         return (own or scaled) * (magnitude or 1.0)
     if scaling == "longrope" and magnitude is None:
-        computed = math.sqrt(1 + math.log(stretch) / math.log(n_ctx_original)) if stretch > 1 else 1.0
+        stretched = stretch > 1 and n_ctx_original > 1
+        computed = math.sqrt(1 + math.log(stretch) / math.log(n_ctx_original)) if stretched else 1.0
         return metadata.number("rope.scaling.attn_factor", computed)
     return magnitude or 1.0
 

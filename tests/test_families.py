@@ -362,12 +362,13 @@ def longrope(n: int = 12) -> dict[str, Weight]:
     return {name: Weight.from_array(name, np.full(n, value, np.float32)) for name, value in names.items()}
 
 
-@pytest.mark.parametrize(("n_ctx", "factor"), [(64, 1.5), (65, 3.0), (None, 3.0)])
+@pytest.mark.parametrize(("n_ctx", "factor"), [(64, 1.5), (65, 3.0), (None, 1.5)])
 def test_phi3_longrope_is_chosen_by_the_context(
     n_ctx: int | None, factor: float, tiny_file: Callable[[str], Path]
 ) -> None:
     change = rebuilt(tiny_file, "phi-3-mini", n_ctx=n_ctx)
-    _, network = change(longrope(), rope__scaling__original_context_length=64)
+    config, network = change(longrope(), rope__scaling__original_context_length=64)
+    assert config.n_ctx == (n_ctx or 64)  # nobody asks: the context before it was stretched, whatever memory allows
     rope = attention(network, 0).rope
     assert rope is not None
     np.testing.assert_allclose(rope.frequencies, rope_frequencies(24, 10000.0) / factor)
@@ -392,7 +393,7 @@ def test_phi3_reads_slices_of_its_fused_tensors(tiny_file: Callable[[str], Path]
     assert [w.name for w in (op.q.weight, op.k.weight, op.v.weight)] == ["blk.1.attn_qkv.weight"] * 3
     assert [w.first_row for w in (op.q.weight, op.k.weight, op.v.weight)] == [0, 96, 192]
     assert network.blocks[0].state is not None
-    assert network.blocks[0].state.window is None  # the key is there and set aside, as in llama.cpp
+    assert network.blocks[0].state.window == 2047
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -498,6 +498,11 @@ def test_split_model(split: Path) -> None:
         assert file.metadata["k"] == 1
 
 
+def test_merged_parts_are_one_file(save: Save) -> None:
+    with GGUFFile.open(save(shard(0, 0, "ab", 2), "merged.gguf")) as file:  # gguf-split --merge leaves a count of 0
+        assert list(file.tensors) == ["a", "b"]
+
+
 def test_foreign_format_in_a_later_part(split: Path, save: Save) -> None:
     keys = (("names", "x"), ("formats", "XQ2"), ("packages", ""), ("shapes", "8"))
     pairs = [strings(f"sis.tensor.{key}", [text]) for key, text in keys]
@@ -539,7 +544,6 @@ SPLIT_REFUSALS = {
     "duplicate tensor": (1, shard(1, 3, "a", 5), "tensor 'a'", "also in m-00001-of-00003.gguf"),
     "tensors missing": (2, shard(2, 3, "d", 5), "'split.tensors.count' is 5", "have 4 tensors"),
     "malformed part": (1, shard(1, 3, "c", 5)[:-9], "m-00002-of-00003.gguf", "tensor 'c'"),
-    "no parts": (0, shard(0, 0, "ab", 5), "'split.count' is 0", "1 to 99999"),
     "count is a bool": (0, gguf([pair("split.count", cases.BOOL, b"\1")]), "'split.count'", "not an integer"),
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sis_core.errors import ModelError
-from sis_core.metadata import ALIASES, HARMLESS, Metadata
+from sis_core.metadata import ALIASES, HARMLESS, NEUTRAL, Metadata
 
 
 def read(**values: Any) -> Metadata:
@@ -27,16 +27,39 @@ def test_values() -> None:
     assert "context_length" not in metadata
 
 
-def test_defaults_are_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    metadata = read()
-    with caplog.at_level(logging.WARNING):
+def test_defaults_are_said_where_they_are_suspicious(caplog: pytest.LogCaptureFixture) -> None:
+    metadata = Metadata({"x.context_length": 131072}, "x", "m.gguf")
+    with caplog.at_level(logging.INFO):
         assert metadata.number("rope.freq_base", 1e4) == metadata.number("rope.freq_base", 1e4) == 1e4
         assert metadata.per_layer("feed_forward_length", 2, (8, 8)) == (8, 8)
         assert not metadata.flag("use_parallel_residual", False)
         metadata.report_defaults()
-    assert caplog.messages == [
-        "m.gguf: missing keys, with what is used instead: x.rope.freq_base=10000.0, x.feed_forward_length=8"
+    missing = "m.gguf: missing keys, with what is used instead: "
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", missing + "x.rope.freq_base=10000.0"),
+        ("INFO", missing + "x.feed_forward_length=8"),
     ]
+
+
+def test_a_short_context_needs_no_base(caplog: pytest.LogCaptureFixture) -> None:
+    metadata = Metadata({"x.context_length": 2048}, "x", "m.gguf")
+    assert metadata.number("rope.freq_base", 1e4) == 1e4
+    metadata.report_defaults()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("key", "values"), NEUTRAL.items())
+def test_a_value_that_asks_for_nothing_need_not_be_read(key: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        assert Metadata({f"x.{key}": value}, "x").unread() == []
+    assert Metadata({f"x.{key}": 0.37}, "x").unread() == [f"x.{key}"]
+
+
+def test_keys_that_the_user_passes_over() -> None:
+    values = {"x.clever": 3, "x.other": 4}
+    for ignored in ("clever", "x.clever"):
+        metadata = Metadata(values, "x", ignored=[ignored])
+        assert (metadata.unread(), metadata.passed_over()) == (["x.other"], ["x.clever"])
 
 
 def test_a_missing_key_is_named() -> None:

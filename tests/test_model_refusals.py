@@ -138,7 +138,11 @@ CASES: dict[str, list[tuple[Callable[[Path], Path], str]]] = {
         (keys(general__architecture=None), r"key general\.architecture is missing or not a string"),
         (keys(general__architecture=7), r"key general\.architecture is missing or not a string"),
         (keys(general__architecture="gemma3"), r"no installed plugin .* architecture 'gemma3'.*`pip install sis-gemma`"),
-        (keys(general__architecture="llamo"), r"architecture 'llamo' \(did you mean 'llama'\?\).*[Ii]nstalled are: gpt2"),
+        (keys(general__architecture="llamo"), r"architecture 'llamo'\. Installed are: gpt2"),
+        (keys(general__type="adapter"), "this file is a LoRA adapter, .*, not a model. Give the model that it was made"),
+        (keys(general__type="imatrix"), "this file is an importance matrix, not a model"),
+        (keys(general__type="mmproj"), "this file is the part of a model that sees or hears, not a model"),
+        (keys(general__architecture="clip"), "this file is the part of a model that sees or hears, not a model"),
     ],
     "block_count 0": [(keys(block_count=0), r"key llama\.block_count is 0, but must be from 1 to 10000")],
     "block_count larger than tensors present": [

@@ -68,7 +68,6 @@ VOCABULARIES = [
     ("merge without two parts", bpe(merges=["h e", "xy"]), "tokenizer.ggml.merges: merge 1 is 'xy', not two tokens"),
     ("merge with three parts", bpe(merges=["t h e"]), "merge 0 is 't h e', not two tokens"),
     ("merges whose spaces add up", bpe(merges=["th", "h e x"]), "merge 0 is 'th', not two tokens"),
-    ("merge of unknown parts", bpe(merges=["h e", "t qz"]), "merge 1, 't qz', has the part 'qz', which is not a token"),
     ("merge that makes no token", bpe(merges=["z q"]), "merge 0, 'z q', makes 'zq', which is not a token"),
     (
         "duplicate tokens",
@@ -81,16 +80,6 @@ VOCABULARIES = [
         f"bos_token_id: the id {N_BPE} is outside the vocabulary of {N_BPE}",
     ),
     ("eos negative", bpe(eos_token_id=-1), "tokenizer.ggml.eos_token_id: the id -1 is outside the vocabulary"),
-    (
-        "unk beyond the vocabulary",
-        spm(unknown_token_id=99999),
-        "tokenizer.ggml.unknown_token_id: the id 99999 is outside",
-    ),
-    (
-        "pad beyond the vocabulary",
-        spm(padding_token_id=99999),
-        "tokenizer.ggml.padding_token_id: the id 99999 is outside",
-    ),
     ("eot beyond the vocabulary", bpe(eot_token_id=99999), "tokenizer.ggml.eot_token_id: the id 99999 is outside"),
     ("an id that is a string", bpe(bos_token_id="<s>"), "tokenizer.ggml.bos_token_id: is '<s>', not a token id"),
     (
@@ -99,21 +88,20 @@ VOCABULARIES = [
         "tokenizer.ggml.add_bos_token: .*bos_token_id is missing",
     ),
     (
-        "add_bos by default without bos",
-        bpe(bos_token_id=None, pre="llama-bpe"),
-        "add_bos_token: .*bos_token_id is missing",
-    ),
-    (
         "add_eos without eos",
         bpe(eos_token_id=None, add_eos_token=True),
         "tokenizer.ggml.add_eos_token: .*eos_token_id is missing",
     ),
     ("add_bos not a bool", bpe(add_bos_token=1), "tokenizer.ggml.add_bos_token: is 1, not true or false"),
-    ("unknown pre", bpe(pre="qwen35"), "tokenizer.ggml.pre: unknown pre-tokenizer 'qwen35' .did you mean 'qwen2'"),
+    (
+        "unknown pre",
+        bpe(pre="qwen0"),
+        "tokenizer.ggml.pre: unknown pre-tokenizer 'qwen0': the text would be cut into other words",
+    ),
     ("pre not a string", bpe(pre=3), "tokenizer.ggml.pre: is 3, not a name"),
     (
-        "SPM without byte tokens",
-        spm(tokens=["<unk>", "<s>", "</s>", "a"], scores=[0.0] * 4, token_type=[2, 3, 3, 1]),
+        "SPM with neither byte tokens nor an unknown one",
+        spm(tokens=["<unk>", "<s>", "</s>", "a"], scores=[0.0] * 4, token_type=[2, 3, 3, 1], unknown_token_id=99999),
         "tokenizer.ggml.tokens: .* 256 are missing, the first is <0x00>",
     ),
     (
@@ -249,3 +237,27 @@ def test_stream_ending_inside_a_character() -> None:
     tokens = tokenizer.encode("🦙", add_special=False)
     assert "".join(map(stream.push, tokens[:-1])) == " "
     assert stream.flush() == "\ufffd"
+
+
+WARNED = [
+    ("pruned merges", bpe(merges=["h e", "t qz"]), "merges: 1 of 2 make or join no token, and are left out"),
+    ("unk beyond", spm(unknown_token_id=99999), "unknown_token_id is 99999, outside the"),
+    ("pad beyond", spm(padding_token_id=99999), "padding_token_id is 99999, outside the"),
+    ("no bos", bpe(bos_token_id=None, pre="llama-bpe"), "bos_token_id is missing: nothing is put before a text"),
+]
+
+
+@pytest.mark.parametrize(("build", "words"), [row[1:] for row in WARNED], ids=[row[0] for row in WARNED])
+def test_what_no_text_needs_is_a_warning(
+    build: Callable[[], Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = build()
+    assert words in caplog.text
+    assert tokenizer.decode(tokenizer.encode("the hen")) == "the hen"
+
+
+def test_without_byte_tokens_unknown_characters_become_the_unknown_token(caplog: pytest.LogCaptureFixture) -> None:
+    tokens = ["<unk>", "<s>", "</s>", "\u2581", "a", "b"]
+    tokenizer: Any = spm(tokens=tokens, scores=[0.0] * 6, token_type=[2, 3, 3, 1, 1, 1])()
+    assert "characters that it lacks become '<unk>'" in caplog.text
+    assert tokenizer.encode("a\U0001f600b", add_special=False) == [3, 4, 0, 5]

@@ -16,6 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes: Any) -> Callable[[F], F]:
     """The click option of a field that `sis_core.loading.options.option` made."""
     about = field.metadata
+    if field.default == ():
+        changes = {"multiple": True} | changes
     is_flag = field.type in ("bool", "bool | None", bool)
     spelt = [about["flag"]] if is_flag else about["flag"].split("/")
     values: dict[str, Any] = {"default": field.default if default is None else default, "help": about["help"]}
@@ -27,7 +29,7 @@ def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes:
         values["type"] = click.IntRange(about["least"])
     else:
         values["metavar"] = about["metavar"]
-    values["show_default"] = not is_flag and values["default"] is not None
+    values["show_default"] = not is_flag and values["default"] not in (None, ())
     return click.option(*spelt, field.name, **(values | changes))
 
 

@@ -32,7 +32,7 @@ def shard_paths(first: Path, metadata: Mapping[str, Value]) -> tuple[Path, ...]:
         SourceError: a part is missing; the message names it.
     """
     count = _int(metadata, COUNT, first) if COUNT in metadata else 1
-    if count == 1:
+    if count in (0, 1):  # gguf-split --merge leaves a 0
         return (first,)
     if not 1 < count <= MAX_SHARDS:
         raise _refuse(first, f"key {COUNT!r} is {count}; it must be 1 to {MAX_SHARDS}")

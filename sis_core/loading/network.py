@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -14,6 +15,8 @@ from sis_core.metadata import Metadata
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors, derived, gguf_names
 
+log = logging.getLogger(__name__)
+
 
 def build_network(
     architecture: Architecture[Any],
@@ -24,6 +27,7 @@ def build_network(
     where: str = "",
     n_ctx: int | None = None,
     degrade: bool = False,
+    ignored: Collection[str] = (),
 ) -> tuple[ModelConfig, Network, Tensors]:
     """Run a family over a file. What its own code raises is an error that names it.
 
@@ -32,21 +36,25 @@ def build_network(
         values: all metadata of the file.
         weights: all tensors of the file under the file's names.
         n_ctx: tokens to set the model up for; by default what it was trained for.
+        ignored: keys to pass over where the family does not read them; each counts as a guess.
 
     Raises:
         ModelError: a key or tensor is missing, contradicts another, or is one that the family does not use.
     """
-    metadata = Metadata(values, name, where)
+    metadata = Metadata(values, name, where, ignored)
     n_layer = metadata.integer("block_count", maximum=MAX_LAYERS)
     roles = gguf_names(weights, architecture.names[0], n_layer, where)
     config = architecture.config(metadata, _n_vocab(roles, values, where))
     _refuse_keys(metadata)
+    if passed_over := metadata.passed_over():
+        log.warning("%s: passed over because you said so: %s", where, _some(passed_over))
     metadata.report_defaults()
     if n_ctx is not None:
         config = evolve(config, n_ctx=n_ctx)
     tensors = Tensors(_as_gguf(architecture, config, roles, where), where, degrade=degrade)
+    tensors.degraded += len(passed_over)
     missing = [i for i in range(config.n_layer) if not tensors.has_layer(i)]
-    if missing and not degrade:
+    if missing and (not degrade or 2 * len(missing) > config.n_layer):  # placeholders for most of a model are no model
         raise ModelError(
             f"the key {name}.block_count is {config.n_layer}, but there are no tensors for layer {missing[0]}",
             where=where,
@@ -117,7 +125,7 @@ def _refuse_keys(metadata: Metadata) -> None:
         raise ModelError(
             f"the family {metadata.architecture} as installed does not implement what the key {_some(keys)} asks for",
             where=metadata.where,
-            fix=NOT_IMPLEMENTED,
+            fix=f"{NOT_IMPLEMENTED}; or go on without it, and not trust the result: --ignore-key {keys[0]}",
         )
 
 

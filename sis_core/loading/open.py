@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
+
+from attrs import evolve
 
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.backend import BackendOptions
 from sis_core.block import Network
 from sis_core.errors import ModelError, blaming
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.cache_type import cache_type
 from sis_core.loading.choice import choose_backends
 from sis_core.loading.fitting import fit
 from sis_core.loading.model import Model, SharedFile
@@ -34,6 +38,7 @@ def open_model(
     options: BackendOptions | None = None,
     degrade: bool = False,
     memory_limit: int | None = None,
+    ignored: Collection[str] = (),
 ) -> M:
     """Open a file as a model of class ``kind``.
 
@@ -41,6 +46,7 @@ def open_model(
         backend: the name of one backend, or None for the best that works here.
         n_ctx: tokens of context; by default what the model was trained for, or less if memory is short.
         memory_limit: bytes that may be used, by default what is free now.
+        ignored: keys of the file to pass over where nobody reads them.
 
     Raises:
         SisError: the file, its model or the machine does not allow it; the message says which and why.
@@ -49,6 +55,7 @@ def open_model(
     file = GGUFFile.open(path)
     try:
         weights = file_weights(file, registry)
+        _check_kind(file)
         name = file.metadata.get("general.architecture")
         if not isinstance(name, str):
             raise ModelError(
@@ -62,12 +69,20 @@ def open_model(
         def build(n_ctx: int | None) -> tuple[ModelConfig, Network, Tensors]:
             with blaming(ModelError, f"the family {name} of the plugin {owner}", str(path)):
                 return build_network(
-                    family, file.metadata, weights, name=name, where=str(path), n_ctx=n_ctx, degrade=degrade
+                    family,
+                    file.metadata,
+                    weights,
+                    name=name,
+                    where=str(path),
+                    n_ctx=n_ctx,
+                    degrade=degrade,
+                    ignored=ignored,
                 )
 
         config, network, tensors = build(n_ctx)
         if config.n_ctx > config.n_ctx_train:
             log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
+        options = evolve(options, kv_type=cache_type(network, options.kv_type, str(path)))
         backends = choose_backends(registry, backend)
         fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path))
         if fitting.n_ctx != config.n_ctx:
@@ -85,3 +100,22 @@ def open_model(
     except BaseException:
         file.close()
         raise
+
+
+OTHER_FILES = {
+    "adapter": ("a LoRA adapter, a small change to another model", "give the model that it was made for"),
+    "imatrix": ("an importance matrix", "give it to `sis quantize --imatrix`, and a model here"),
+    "mmproj": ("the part of a model that sees or hears", "give the file with the language model beside it"),
+    "vocab": ("a vocabulary without a model", "give a whole model"),
+}
+"""What ``general.type`` says of GGUF files that are no models, and what to do with one."""
+
+
+def _check_kind(file: GGUFFile) -> None:
+    """ModelError that says what a file is, where it is no model."""
+    kind = file.metadata.get("general.type")
+    if kind is None and file.metadata.get("general.architecture") == "clip":
+        kind = "mmproj"
+    if isinstance(kind, str) and kind in OTHER_FILES:
+        what, fix = OTHER_FILES[kind]
+        raise ModelError(f"this file is {what}, not a model", where=str(file.path), fix=fix)

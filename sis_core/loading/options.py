@@ -85,6 +85,10 @@ class LoadOptions:
         "strict", "Stop at the first error, or go on as well as possible and say so.",
         flag="--on-error", choices=("strict", "degrade"),
     )  # fmt: skip
+    ignore_keys: tuple[str, ...] = option(
+        (), "Go on although nothing implements what this key of the file asks for; the result is marked degraded.",
+        flag="--ignore-key", metavar="KEY",
+    )  # fmt: skip
     memory_limit: int | None = option(None, "Bytes that may be used (default: what is free).", least=0)
 
     def for_backends(self, progress: Progress | None) -> BackendOptions:

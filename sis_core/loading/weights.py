@@ -24,8 +24,9 @@ def file_weight(file: GGUFFile, registry: Registry, info: TensorInfo) -> Weight:
     """One tensor of a file as a weight; raises what `file_weights` does."""
     where = f"{file.path}: tensor {info.name}"
     format = _format(info, registry, where)
+    shape = info.shape or (1,)  # GGUF allows a scalar
     weight = Weight(
-        info.name, format, info.shape, _reader(file, info.name), info.shape, release=_releaser(file, info.name),
+        info.name, format, shape, _reader(file, info.name), shape, release=_releaser(file, info.name),
         copy=_copier(file, info.name), check=file.checker(info.name),
     )  # fmt: skip
     # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.

@@ -197,6 +197,7 @@ def load(
     pin: bool = False,
     batch_invariant: bool = False,
     on_error: Policy = "strict",
+    ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
@@ -214,7 +215,7 @@ def load(
     """
     options = LoadOptions(
         backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
-        batch_invariant=batch_invariant, on_error=on_error, memory_limit=memory_limit,
+        batch_invariant=batch_invariant, on_error=on_error, ignore_keys=tuple(ignore_keys), memory_limit=memory_limit,
     )  # fmt: skip
     registry = registry or Registry.load()
     path = resolve(None if model is None else os.fspath(model), registry.records("sources"), progress)
@@ -227,6 +228,7 @@ def load(
         options=options.for_backends(progress),
         degrade=options.on_error == "degrade",
         memory_limit=options.memory_limit,
+        ignored=options.ignore_keys,
     )
     loaded.on_error = options.on_error
     return loaded

@@ -5,7 +5,7 @@ Source: Abdin et al. 2024, "Phi-3 Technical Report"; Ding et al. 2024, "LongRoPE
 
 from __future__ import annotations
 
-import logging
+from attrs import frozen
 
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Block
@@ -14,25 +14,25 @@ from sis_core.parts import gated_feed_forward, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors
 
-log = logging.getLogger(__name__)
+
+@frozen
+class Phi3Config(ModelConfig):
+    """``window``: tokens that a layer sees, itself included; None for all before it."""
+
+    window: int | None = None
 
 
-class Phi3(Architecture[ModelConfig]):
+class Phi3(Architecture[Phi3Config]):
     names = ("phi3",)
 
-    def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
-        config = ModelConfig.read(metadata, n_vocab)
-        window = metadata.maybe_integer("attention.sliding_window")
-        if window is not None and window < config.n_ctx_train:
-            # Converters write this key for models that were not trained with it; llama.cpp sets it aside too (#13676).
-            log.info("%s: %s.attention.sliding_window is not used", metadata.where, metadata.architecture)
-        return config
+    def config(self, metadata: Metadata, n_vocab: int) -> Phi3Config:
+        return Phi3Config.read(metadata, n_vocab, window=metadata.maybe_integer("attention.sliding_window"))
 
-    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+    def block(self, config: Phi3Config, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
-        attention = self_attention(config, i, tensors, rope=rope, fused=True)
+        attention = self_attention(config, i, tensors, rope=rope, window=config.window, fused=True)
         mlp = gated_feed_forward(config, i, tensors, "silu", fused=True)
         return pre_norm_block(config, i, tensors, attention, mlp)
 
-    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: Phi3Config, role: str, weight: Weight) -> Weight:
         return weight  # the converter changes nothing

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from attrs import frozen
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-from sis_core.errors import TokenizerError, suggest
+from sis_core.errors import TokenizerError
 from sis_tokenizers.chunks import BOUNDARY, chunks
 from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from sis_tokenizers.special import Defaults, Specials, read_specials
@@ -123,7 +123,11 @@ def _is_text(text: str) -> bool:
 
 
 def read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Merges:
-    """Raises TokenizerError for the first merge that is not two tokens which make a third."""
+    """Raises TokenizerError for the first merge that is not two parts.
+
+    A merge of tokens that the vocabulary lacks can never happen: whoever pruned it left the merge there. It is left
+    out, with a warning, unless none is left.
+    """
     merges, ids = read_texts(metadata, "merges"), vocabulary.ids
     if {merge.count(" ") for merge in merges} <= {1}:
         parts = " ".join(merges).split(" ") if merges else []
@@ -131,6 +135,11 @@ def read_merges(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Merges:
         made = {merge.replace(" ", "") for merge in merges}
         if made <= ids.keys() and all(map(ids.__contains__, parts)):
             return Merges(pairs if len(made) == len(pairs) else list(dict.fromkeys(pairs)), made)
+        kept = [pair for pair in dict.fromkeys(pairs) if "" not in pair and {*pair, "".join(pair)} <= ids.keys()]
+        if kept and all(merge.strip(" ") == merge for merge in merges):
+            left_out = len(merges) - len(kept)
+            log.warning("%smerges: %d of %d make or join no token, and are left out", PREFIX, left_out, len(merges))
+            return Merges(kept, {"".join(pair) for pair in kept})
     raise TokenizerError(_bad_merge(merges, vocabulary), where=PREFIX + "merges")
 
 
@@ -157,9 +166,9 @@ def _pre_tokenizer(metadata: Mapping[str, Any]) -> PreTokenizer:
         raise TokenizerError(f"is {name!r:.60}, not a name", where=PREFIX + "pre")
     if name not in PRE_TOKENIZERS:
         raise TokenizerError(
-            f"unknown pre-tokenizer {name!r}{suggest(name, sorted(PRE_TOKENIZERS))}",
+            f"unknown pre-tokenizer {name!r}: the text would be cut into other words than the model learnt",
             where=PREFIX + "pre",
-            fix=f"known are: {', '.join(sorted(PRE_TOKENIZERS))}",
+            fix="install a newer sis-tokenizers, or give token ids instead of text",
         )
     return PRE_TOKENIZERS[name]
 

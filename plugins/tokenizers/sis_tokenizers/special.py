@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from attrs import frozen
 
 from sis_core.errors import TokenizerError
-from sis_tokenizers.vocabulary import PREFIX, Kind, Vocabulary, read_flag, read_id
+from sis_tokenizers.vocabulary import NO_TOKEN, PREFIX, Kind, Vocabulary, read_flag, read_id
+
+log = logging.getLogger(__name__)
 
 # Names that end a text or a turn wherever they are in a vocabulary. Source: llama.cpp, src/llama-vocab.cpp.
 END_NAMES = (
@@ -83,8 +86,10 @@ def read_specials(
         return found
 
     bos, eos = named("bos_token_id", defaults.bos), named("eos_token_id", defaults.eos)
-    unk = named("unknown_token_id", defaults.unk)
-    named("padding_token_id")
+    unk = _inside(metadata, "unknown_token_id", vocabulary)
+    if unk is None and PREFIX + "unknown_token_id" not in metadata:
+        unk = named("unknown_token_id", defaults.unk)
+    _inside(metadata, "padding_token_id", vocabulary)
     ends = {eos, named("eot_token_id"), named("eom_token_id")} - {None}
     add_bos = _adds(metadata, "bos", bos, defaults.add_bos)
     add_eos = _adds(metadata, "eos", eos, False)
@@ -93,9 +98,22 @@ def read_specials(
     return Specials(bos, eos, unk, add_bos, add_eos, end_tokens, kinds, strips)
 
 
+def _inside(metadata: Mapping[str, Any], key: str, vocabulary: Vocabulary) -> int | None:
+    """An id that no text needs: one outside the vocabulary is only worth a warning."""
+    value = metadata.get(PREFIX + key)
+    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < len(vocabulary):
+        if value not in (NO_TOKEN, -1):
+            log.warning("%s%s is %d, outside the %d tokens; not used", PREFIX, key, value, len(vocabulary))
+        return None
+    return read_id(metadata, key, len(vocabulary))
+
+
 def _adds(metadata: Mapping[str, Any], which: str, token: int | None, default: bool) -> bool:
     key = f"add_{which}_token"
     adds = read_flag(metadata, key, default)
+    if adds and token is None and PREFIX + key not in metadata:
+        log.warning("%s%s_token_id is missing: nothing is put before a text", PREFIX, which)
+        return False
     if adds and token is None:
         raise TokenizerError(
             f"asks for a token before or after every text, but {PREFIX}{which}_token_id is missing", where=PREFIX + key

@@ -6,6 +6,7 @@ of llama.cpp (src/llama-vocab.cpp).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,6 +19,7 @@ from sis_tokenizers.special import Defaults, Specials, read_specials
 from sis_tokenizers.text_tokenizer import TextTokenizer
 from sis_tokenizers.vocabulary import PREFIX, Kind, Vocabulary, read_flag
 
+log = logging.getLogger(__name__)
 SPACE = "▁"  # U+2581, how pieces spell a space
 WORDS = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
 CACHED_WORDS = 16384
@@ -31,7 +33,8 @@ class SPMTokenizer(TextTokenizer):
     def __init__(self, vocabulary: Vocabulary, specials: Specials, *, space_prefix: bool) -> None:
         super().__init__(vocabulary, specials, space_prefix=space_prefix)
         assert vocabulary.scores is not None
-        self._bytes = _byte_tokens(vocabulary)
+        self._bytes = _byte_tokens(vocabulary, specials.unk)
+        self._has_bytes = len(self._bytes) == 256
         joinable = {Kind.UNDEFINED, Kind.NORMAL, Kind.USER_DEFINED}
         self._ids = {text: i for text, i in vocabulary.ids.items() if specials.kinds[i] in joinable}
         self._costs = {text: -vocabulary.scores[i] for text, i in self._ids.items()}
@@ -84,14 +87,17 @@ class SPMTokenizer(TextTokenizer):
             if token is not None:
                 tokens.append(token)
             else:
-                tokens += [self._bytes[byte] for byte in piece.encode()]
+                tokens += [self._bytes[byte] for byte in piece.encode()] if self._has_bytes else self._bytes[:1]
         return tuple(tokens)
 
 
-def _byte_tokens(vocabulary: Vocabulary) -> list[int]:
-    """The ids of <0x00> to <0xFF>, for characters that no piece has."""
+def _byte_tokens(vocabulary: Vocabulary, unk: int | None) -> list[int]:
+    """The ids of <0x00> to <0xFF>, for characters that no piece has; the unknown token alone where there are none."""
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     missing = [name for name in names if name not in vocabulary.ids]
+    if len(missing) == len(names) and unk is not None:
+        log.warning("%stokens has no bytes: characters that it lacks become %r", PREFIX, vocabulary.texts[unk])
+        return [unk]
     if missing:
         raise TokenizerError(
             f"a SentencePiece vocabulary needs a token for each of the 256 bytes; {len(missing)} are missing, "
