@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sis_core.cache.pages import PAGE_SIZE
+from sis_core.errors import SisError
 from sis_core.texts.budget import Budget
 
 
@@ -44,3 +47,9 @@ def test_stall_makes_the_budget_time() -> None:
     for _ in range(9):
         budget.measure({3: 512}, 1e-6)
     assert budget.share(waiting)[3] == 510
+
+
+@pytest.mark.parametrize("stall", [-0.1, float("nan")])
+def test_nobody_waits_for_less_than_no_time(stall: float) -> None:
+    with pytest.raises(SisError, match=r"stall: is .* but must be 0 or more seconds"):
+        Budget(512, stall)

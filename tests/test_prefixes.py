@@ -10,7 +10,7 @@ from sis_core.texts.session import n_common
 
 SCOPES = [Scope("", None), Scope("mine", None), Scope("", "poet")]
 TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=6)
-CALLS = st.lists(st.tuples(st.sampled_from(["add", "find", "use", "pop"]), st.sampled_from(SCOPES), TOKENS))
+CALLS = st.lists(st.tuples(st.sampled_from(["add", "discard", "use", "pop"]), st.sampled_from(SCOPES), TOKENS))
 
 
 @given(CALLS)
@@ -27,10 +27,13 @@ def test_prefixes_are_those_of_a_plain_list(calls: list[tuple[str, Scope, list[i
             prefixes.use(found)
             kept[found] = kept.pop(found)
         elif call == "pop":
-            wanted = next((s for s in kept if s != found), None)
-            assert prefixes.pop(besides=found) == wanted
-            if wanted is not None:
-                del kept[wanted]
+            wanted = next(iter(kept), None)
+            assert prefixes.pop() == wanted
+            kept.pop(-1 if wanted is None else wanted, None)
+        elif call == "discard":
+            prefixes.discard(number)
+            prefixes.discard(-1 if found is None else found)
+            kept.pop(-1 if found is None else found, None)
         elif call == "add":
             gone = prefixes.add(scope, number, tokens)
             if n == len(tokens):  # the beginning of another
@@ -42,7 +45,7 @@ def test_prefixes_are_those_of_a_plain_list(calls: list[tuple[str, Scope, list[i
                 covered = {s for s, n in alike.items() if n == len(kept[s][1])}
                 assert covered == ({gone} if gone is not None else set())
                 kept[number] = scope, tokens
-                kept.pop(gone, None) if gone is not None else None
+                kept.pop(-1 if gone is None else gone, None)
         assert list(prefixes._recent) == list(kept)
         assert len(prefixes) == len(kept)
         assert sum(map(len, prefixes._sorted.values())) == len(kept)

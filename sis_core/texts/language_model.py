@@ -54,7 +54,7 @@ class LanguageModel(Model):
 
         Args:
             max_tokens: what its cache holds over all texts, and at most one of them; by default one text of ``n_ctx``.
-            reuse: keep what is known of texts that ended, for others that begin alike.
+            reuse: texts that begin alike share what is known of the beginning, also with texts that ended.
             stall: seconds that texts may wait for the prompts of others in one step.
         """
         _at_least(1, max_tokens=max_tokens)

@@ -1,4 +1,4 @@
-"""Texts that ended and are kept: found by their beginning, the least recently used given up first.
+"""Texts found by their beginning; of those that are kept for it, the least recently used is given up first.
 
 In the order of their tokens, the texts that share most with any other are its neighbours: a sorted list is all that a
 tree of tokens would be. What texts have in common is in memory once, since the cache shares their pages.
@@ -48,7 +48,7 @@ class Prefixes:
         self._recent[sequence] = self._recent.pop(sequence)
 
     def add(self, scope: Scope, sequence: int, tokens: Sequence[int]) -> int | None:
-        """Keep a sequence, and return one that need not be kept any longer: it is the beginning of the other."""
+        """Note a sequence, and return one that is not noted (any longer), since it is the beginning of another."""
         kept = _Kept(tuple(tokens), sequence)
         texts = self._sorted.setdefault(scope, [])
         at = bisect_left(texts, (kept.tokens,))
@@ -60,18 +60,21 @@ class Prefixes:
         texts.insert(at, kept)
         self._recent[sequence] = scope, kept
         if shorter and shorter.tokens == kept.tokens[: len(shorter.tokens)]:
-            self._remove(shorter.sequence)
+            self.discard(shorter.sequence)
             return shorter.sequence
         return None
 
-    def pop(self, besides: int | None = None) -> int | None:
-        """Give up the least recently used sequence, other than ``besides``; None when there is none."""
-        sequence = next((found for found in self._recent if found != besides), None)
+    def pop(self) -> int | None:
+        """Give up the least recently used sequence; None when there is none."""
+        sequence = next(iter(self._recent), None)
         if sequence is not None:
-            self._remove(sequence)
+            self.discard(sequence)
         return sequence
 
-    def _remove(self, sequence: int) -> None:
+    def discard(self, sequence: int) -> None:
+        """Forget a sequence; one that is not noted is no error."""
+        if sequence not in self._recent:
+            return
         scope, kept = self._recent.pop(sequence)
         texts = self._sorted[scope]
         del texts[bisect_left(texts, kept)]

@@ -35,7 +35,8 @@ class Scheduler:
 
     Args:
         session: a fresh one; its sequences are the scheduler's own numbers.
-        reuse: keep texts that ended, as long as nobody else needs their pages, for those that begin alike.
+        reuse: texts that begin alike share their beginning, also with texts that ended: these stay as long as nobody
+            else needs their pages.
         stall: seconds that texts which are decoding may wait for prompts in one step; None for a whole step of rows.
         clock: what measures them.
     """
@@ -51,7 +52,8 @@ class Scheduler:
         self.session = session
         self._reuse, self._clock = reuse, clock
         self._budget = Budget(CHUNK, stall)
-        self._prefixes = Prefixes()
+        self._kept = Prefixes()  # texts that ended
+        self._read = Prefixes()  # prompts of texts that run
         self._numbers = itertools.count()
         self._waiting: list[Text] = []  # by rank, as those that run
         self._running: list[Text] = []
@@ -76,7 +78,7 @@ class Scheduler:
     @property
     def n_kept(self) -> int:
         """Texts that ended and are kept for others that begin alike."""
-        return len(self._prefixes)
+        return len(self._kept)
 
     def add(self, request: Request) -> int:
         """Let a text wait for its turn, at any time; the number that its pieces will carry as their ``sequence``.
@@ -101,6 +103,7 @@ class Scheduler:
             for found in texts:
                 if found.number == text:
                     texts.remove(found)
+                    self._read.discard(text)
                     return self.session.drop(text)
         self._pieces = [piece for piece in self._pieces if piece.sequence != text]
         return None
@@ -166,16 +169,20 @@ class Scheduler:
         return None
 
     def _share(self, text: Text) -> int:
-        """Let a text begin with what a kept one has in common with it; how many tokens need not be fed."""
+        """Let a text begin with what another has in common with it; how many tokens need not be fed."""
         if text.reading:
             return 0
-        source, n = self._prefixes.find(text.scope, text.ids)
-        if source is None:
+        most = len(text.ids) - 1  # the last one is fed for its logits
+        source, n = self._kept.find(text.scope, text.ids)
+        if source is not None:
+            self._kept.use(source)
+        other, n_other = self._read.find(text.scope, text.ids)
+        n_other = min(n_other, most) // PAGE_SIZE * PAGE_SIZE  # else who goes on writing would have to copy a page
+        if n_other > n:
+            source, n = other, n_other
+        if source is None or not (n := self.session.reach(source, min(n, most))):
             return 0
-        n = self.session.reach(source, min(n, len(text.ids) - 1))  # the last one is fed for its logits
-        if n:
-            self.session.fork(source, text.number, n)
-            self._prefixes.use(source)
+        self.session.fork(source, text.number, n)
         return n
 
     def _make_room_for(self, text: Text) -> bool:
@@ -186,7 +193,7 @@ class Scheduler:
         while self._running:  # else nobody will make more room than there is
             if sum(map(self._pages_to_come, [*self._running, text])) * PAGE_SIZE <= self.session.n_free:
                 break
-            if (kept := self._prefixes.pop()) is not None:
+            if (kept := self._kept.pop()) is not None:
                 self.session.drop(kept)
             elif self._running[-1].request.priority < text.request.priority:
                 self._give_way(self._running[-1])
@@ -219,7 +226,9 @@ class Scheduler:
         for number, n in shares.items():
             text, end = texts[number], starts[number] + n
             text.degraded |= guessed
-            if end // MARK_EVERY > starts[number] // MARK_EVERY or (n > 1 and end == len(text.ids)):
+            if end == text.n_prompt and self._reuse:
+                self._read.add(text.scope, number, text.ids[:end])
+            if end == text.n_prompt or end // MARK_EVERY > starts[number] // MARK_EVERY:
                 self.session.mark(number)
             if number in results:
                 self._take(text, results[number], end)
@@ -246,19 +255,21 @@ class Scheduler:
         if piece.finish_reason:
             self._end(text, keep=self._reuse and piece.error is None)
         elif text.overflows:
+            self._read.discard(text.number)
             self.session.truncate(text.number, self.session.reach(text.number, text.shift()))
 
     def _end(self, text: Text, *, keep: bool) -> None:
         self._running.remove(text)
+        self._read.discard(text.number)
         gone: int | None = text.number
         if keep:
-            gone = self._prefixes.add(text.scope, text.number, self.session.tokens(text.number))
+            gone = self._kept.add(text.scope, text.number, self.session.tokens(text.number))
         if gone is not None:
             self.session.drop(gone)
 
     def _make_room(self, error: MemoryLimitError) -> None:
         """The cache is full: a kept text goes, or the last in rank gives way; a text that is alone cannot go on."""
-        if (kept := self._prefixes.pop()) is not None:
+        if (kept := self._kept.pop()) is not None:
             self.session.drop(kept)
         elif len(self._running) > 1:
             self._give_way(self._running[-1])
@@ -272,6 +283,7 @@ class Scheduler:
         n = self.session.length(text.number)
         log.info("the cache is full: text %d gives way; %d tokens are computed again later", text.number, n)
         self.session.truncate(text.number, 0)
+        self._read.discard(text.number)
         self._running.remove(text)
         insort(self._waiting, text, key=_rank)
 
@@ -279,7 +291,7 @@ class Scheduler:
         for text in self._running + self._waiting:
             with suppress(SisError):  # closed, perhaps
                 self.session.drop(text.number)
-        self._running, self._waiting, self._pieces = [], [], []
+        self._running, self._waiting, self._pieces, self._read = [], [], [], Prefixes()
 
 
 def _rank(text: Text) -> tuple[int, int]:
