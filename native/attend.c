@@ -23,10 +23,11 @@ static struct cut cut_of(const struct sis_group *group, const struct sis_op *op,
 size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op, uint32_t most)
 {
     const struct kv_layout layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim);
+    const struct sis_group *groups = step->tables[op->table].groups;
     size_t parts = 0;
     for (uint32_t g = 0; g < step->n_groups; g++) {
-        struct cut c = cut_of(&step->groups[g], op, most);
-        if (c.n > 1) parts += c.n * step->groups[g].n_rows * op->n_head;
+        struct cut c = cut_of(&groups[g], op, most);
+        if (c.n > 1) parts += c.n * groups[g].n_rows * op->n_head;
     }
     return up(parts * sis_part_floats(&layout) * sizeof(float));
 }
@@ -44,7 +45,7 @@ static uint32_t count(const struct run *run, const struct sis_op *op, int joined
 {
     uint64_t n = 0;
     for (uint32_t g = 0; g < run->step->n_groups; g++) {
-        const struct cut c = cut_of(&run->step->groups[g], op, run->kernels->max_rows);
+        const struct cut c = cut_of(&run->step->tables[op->table].groups[g], op, run->kernels->max_rows);
         n += c.pieces * op->n_head_kv * (joined ? c.n > 1 : c.n);
     }
     return (uint32_t)n;
@@ -58,7 +59,7 @@ static struct unit find(const struct run *run, const struct attention *job, cons
     const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;
     float *parts = run->parts;
     for (uint32_t g = 0;; g++) {
-        const struct sis_group *group = &run->step->groups[g];
+        const struct sis_group *group = &run->step->tables[op->table].groups[g];
         const struct cut c = cut_of(group, op, most);
         const uint64_t spans = joined ? c.n > 1 : c.n, units = c.pieces * op->n_head_kv * spans;
         if (index < units) {

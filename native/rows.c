@@ -7,7 +7,7 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
     const struct sis_step *step = run->step;
     const struct sis_kv *kv = &step->kv[op->layer];
     const struct kv_layout layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim);
-    const uint32_t slot = (uint32_t)step->slots[row];
+    const uint32_t slot = (uint32_t)step->tables[op->table].slots[row];
     uint8_t *page = kv->base + slot / step->page_size * kv->page_bytes;
     for (uint32_t h = 0; h < op->n_head_kv; h++)
         run->kernels->store(&layout, at(run, op->src, row, op->src_at + h * op->k_dim),

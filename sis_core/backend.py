@@ -68,8 +68,8 @@ class Cache(Protocol):
         """Replace a sequence by a saved state, in pieces of any size.
 
         Raises:
-            BackendError: the bytes are not such a state; the sequence is empty then, or as it was.
-            MemoryLimitError: there is no room; the sequence is as it was.
+            BackendError: the bytes are not such a state. After an error the sequence is empty, or as it was.
+            MemoryLimitError: there is no room.
         """
 
 

@@ -16,6 +16,9 @@ from attrs import frozen
 
 from sis_core.arrays import F32, F64
 from sis_core.quant import Weight
+from sis_core.step import Plan
+
+STEP_ROWS = 512
 
 T = TypeVar("T")
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
@@ -86,19 +89,23 @@ class Rope:
 
 @frozen(eq=False)
 class Attention(Op):
-    """Causal self-attention with grouped key and value heads; reads and extends the block's `KV` state.
+    """Self-attention with grouped key and value heads; reads and extends the block's `KV` state.
 
     In order: project; ``q_norm`` and ``k_norm`` over each head; rope; ``softmax(softcap(scale * q @ k.T)) @ v``; out.
 
     Attributes:
+        k, v: None, both, in a block that reads another's state; see `Block.reads_state_of`.
+        head_dim: values of a query and of a key head.
         scale: factor on ``q @ k.T``.
         window: a token sees itself and the ``window - 1`` tokens before it; None for all before it.
         softcap: scores become ``softcap * tanh(score / softcap)``; None for no cap.
+        v_dim: values of a value head; by default ``head_dim``.
+        causal: whether a token sees none of those after it. Where it does, it sees those of its own step.
     """
 
     q: Dense
-    k: Dense
-    v: Dense
+    k: Dense | None
+    v: Dense | None
     out: Dense
     n_head: int
     n_head_kv: int
@@ -109,15 +116,19 @@ class Attention(Op):
     k_norm: Norm | None = None
     window: int | None = None
     softcap: float | None = None
+    v_dim: int | None = None
+    causal: bool = True
 
     @property
-    def state(self) -> KV:
-        """What a layer with this attention keeps."""
-        return KV(self.n_head_kv, self.head_dim, self.head_dim, self.window)
+    def state(self) -> KV | None:
+        """What a layer with this attention keeps; None where it reads what another keeps."""
+        if self.k is None:
+            return None
+        return KV(self.n_head_kv, self.head_dim, self.v_dim or self.head_dim, self.window)
 
     def reads(self) -> tuple[Weight, ...]:
         """Those of queries, keys and values."""
-        return self.q.weight, self.k.weight, self.v.weight
+        return tuple(dense.weight for dense in (self.q, self.k, self.v) if dense)
 
     def n_out(self, n_in: int) -> int:
         """The rows of the output matrix."""
@@ -146,8 +157,13 @@ class FeedForward(Op):
 class CustomOp(Protocol):
     """An op that core does not know: the reference backend calls it, other backends answer None for it."""
 
-    def compute(self, hidden: F32) -> F32:
-        """Return ``(n, n_embd)`` for ``hidden`` ``(n, n_embd)``; row by row, without state."""
+    def compute(self, hidden: F32, plan: Plan, state: Any) -> F32:
+        """Return ``(n, n_embd)`` for ``hidden`` ``(n, n_embd)``, the rows of ``plan``.
+
+        A row's result depends on the rows of its own sequence alone: this one, those before, and what they left in
+        ``state``. That is the block's storage: None without a state, `sis_core.backends.numpy.pages.StatePages` for a
+        state that core does not know. It writes no page but those that ``plan`` says.
+        """
 
 
 @frozen(eq=False)
@@ -155,6 +171,27 @@ class Residual(Op):
     """``x + sum(branch(x))``; each branch is a chain of ops. Two branches are GPT-NeoX's parallel residual."""
 
     branches: tuple[tuple[Op, ...], ...]
+
+
+class State(Protocol):
+    """What a layer keeps of each sequence, in pages of the cache; `KV` is one.
+
+    How far back a layer looks decides what its state can do. One that sees every token can be cut anywhere, one with a
+    window as long as the window before the cut is still kept, one that sums up the text only at a `Cache.mark`. All are
+    shared by forks (a page that two sequences hold is copied, or left alone, by whoever writes) and saved page by page.
+    """
+
+    @property
+    def window(self) -> int | None:
+        """None: a row sees every token before it. ``w``: itself and the ``w - 1`` tokens before it. 0: no token, but
+        what the text before it comes to."""
+
+    def token_nbytes(self, value_bytes: float) -> float:
+        """Bytes that a token takes where a value takes ``value_bytes``; 0 where the window is 0."""
+
+    @property
+    def sequence_nbytes(self) -> int:
+        """Bytes that a sequence takes, however long; 0 where the window is not 0."""
 
 
 @frozen
@@ -166,16 +203,26 @@ class KV:
     v_dim: int
     window: int | None = None
 
-    def nbytes(self, n_tokens: int, value_bytes: float) -> int:
-        return int(n_tokens * self.n_head_kv * (self.k_dim + self.v_dim) * value_bytes)
+    def token_nbytes(self, value_bytes: float) -> float:
+        return self.n_head_kv * (self.k_dim + self.v_dim) * value_bytes
+
+    @property
+    def sequence_nbytes(self) -> int:
+        return 0
 
 
 @frozen(eq=False)
 class Block:
-    """One layer: ops run in order on ``hidden``, and the record of the state that the layer keeps."""
+    """One layer: ops run in order on ``hidden``.
+
+    Attributes:
+        state: the record of the state that the layer keeps, or None.
+        reads_state_of: the layer, before this one, whose state this one reads in place of one of its own, or None.
+    """
 
     ops: tuple[Op, ...]
-    state: KV | None = None
+    state: State | None = None
+    reads_state_of: int | None = None
 
     def flat(self) -> tuple[Op, ...]:
         """Its ops, with those of a residual's branches in its place."""
@@ -205,7 +252,11 @@ class Head:
 
 @frozen(eq=False)
 class Network:
-    """Everything a backend needs to run a model."""
+    """Everything a backend needs to run a model.
+
+    Attributes:
+        step_rows: rows of a text that should share a step: as many as Ctrl-C waits for, unless a family needs more.
+    """
 
     n_embd: int
     n_vocab: int
@@ -213,10 +264,16 @@ class Network:
     embedding: Embedding
     blocks: tuple[Block, ...]
     head: Head
+    step_rows: int = STEP_ROWS
 
     @property
     def n_layer(self) -> int:
         return len(self.blocks)
+
+    @property
+    def causal(self) -> bool:
+        """Whether texts can be fed bit by bit. Where they cannot, each must be whole within one step."""
+        return all(op.causal for op in find(self.blocks, Attention))
 
     def weights(self) -> Iterator[Weight]:
         """Every weight of the network, in order of use; a tied tensor appears once for each use."""

@@ -120,26 +120,39 @@ class Group(NamedTuple):
     """The rows of one sequence within a step.
 
     Attributes:
-        rows: indices ``(m,)`` into the step, in order of position.
-        pages: page numbers ``(p,)`` of the sequence from its start; token ``t`` lies in page ``pages[t // page_size]``.
-        length: tokens of the sequence including this step; row ``rows[j]`` has position ``length - m + j``.
+        first: the first of its rows within the step; they follow one another.
+        n: how many rows.
+        pages: page numbers ``(p,)`` of the sequence from its start, int32; token ``t`` lies in page
+            ``pages[t // page_size]``. −1 for a page that was given back: none of the rows may look at its tokens. For a
+            state that sums up the text these are two: the page to read, −1 where the text begins, and the one to write.
+        length: tokens of the sequence including this step; row ``first + j`` has position ``length - n + j``.
     """
 
-    rows: I32
+    first: int
+    n: int
     pages: I32
     length: int
 
+    @property
+    def rows(self) -> slice:
+        """The group's rows of any array of the step."""
+        return slice(self.first, self.first + self.n)
+
 
 class Plan(NamedTuple):
-    """Where a step's keys and values go and what each row may see: computed once, read by every layer.
+    """Where a step's rows leave their state and what each row may see: computed once for each kind of state, and read
+    by every layer of that kind. The kinds of one step share ``positions`` and ``tokens``.
 
     Attributes:
-        positions: ``(n,)`` as in the batch.
+        positions: ``(n,)`` place of each row in its text, int32.
+        tokens: ``(n,)`` as in the batch: in every layer and stage, or None for hidden states alone.
         slots: ``(n,)`` where each row's key and value are written: ``page * page_size + position % page_size``.
-        groups: one per sequence in the step.
+        groups: one for each run of the batch.
+        page_size: tokens of a page.
     """
 
     positions: I32
+    tokens: I32 | None
     slots: I32
     groups: tuple[Group, ...]
     page_size: int

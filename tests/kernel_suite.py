@@ -284,8 +284,8 @@ def taken(library: Library, weight: Weight, rows: I32, table: int | None = None,
     program = Program(store, Rotations(), weight.n_cols)
     program.embedding(Embedding(weight), table, table if by_position else None)
     program.rows_out()
-    plan = Plan(rows, rows, (), 32)
-    return Runner(library, Rotations(), 2).run(program.finish(weight.n_cols), plan, tokens=rows)
+    plan = Plan(rows, None, rows, (), 32)
+    return Runner(library, Rotations(), 2).run(program.finish(weight.n_cols), (plan,), tokens=rows)
 
 
 GUARD = 4096  # bytes
@@ -584,7 +584,7 @@ class KernelSuite:
         from attrs import evolve
 
         class Double:
-            def compute(self, hidden: F32) -> F32:
+            def compute(self, hidden: F32, plan: Plan, state: object) -> F32:
                 return hidden * 2
 
         network = random_network(VARIANTS[0])

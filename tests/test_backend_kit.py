@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from unittest import mock
 
@@ -15,11 +15,13 @@ from attrs import evolve, frozen
 from sis_core.arrays import F32
 from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, Linear
 from sis_core.backends.bind import bind
-from sis_core.backends.numpy import NumpyBackend, PagedCache, ReferenceLayer, ReferenceLinear, SequentialForward
+from sis_core.backends.numpy import NumpyBackend, ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.attention import BoundAttention
 from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
-from sis_core.cache.pages import PageTable, Reservation
+from sis_core.cache.paged import PagedCache
+from sis_core.cache.pages import PageTable
+from sis_core.cache.table import Reservation
 from sis_core.quant import Weight
 from sis_core.step import Batch, Output, Plan
 from sis_core.testing import check_backend
@@ -275,6 +277,15 @@ class _SpoiledForward:
     def step(self, batch: Batch, cache: Cache) -> Output:
         return self.inner.step(batch, cache)
 
+    def _with(self, kind: type[PagedCache], kv_type: str, max_tokens: int) -> PagedCache:
+        plain = self.inner.new_cache(kv_type, max_tokens)
+        return kind(plain.layout, plain.states, max_tokens, plain.kv_type, plain.owner)
+
+    def _with_tables(self, kind: type[PageTable], kv_type: str, max_tokens: int) -> PagedCache:
+        plain = self.inner.new_cache(kv_type, max_tokens)
+        plain.tables.all = [kind(table.pool.n_pages) for table in plain.tables.all]
+        return plain
+
 
 def forward_backend(kind: type[_SpoiledForward]) -> Backend:
     class Spoiled(Backend):
@@ -306,7 +317,7 @@ class NotAllOrNothing(_SpoiledForward):
         assert isinstance(cache, PagedCache)
         assert batch.tokens is not None
         if batch.tokens.min() < 0 or batch.tokens.max() >= self.inner.network.n_vocab:
-            with cache.table.reserve(batch):
+            with cache.reserve(batch):
                 pass
         return self.inner.step(batch, cache)
 
@@ -331,18 +342,15 @@ class _CopyingCache(PagedCache):
     def fork(self, source: int, target: int, n: int) -> None:
         if not n:
             return
-        old = self.table.pages(source)
-        fresh = self.table.replace(target, n)
-        for state in self.states:
-            if state:
-                for a, b in zip(old, fresh, strict=False):
-                    state.copy_page(a, b)
+        for table, copy in zip(self.tables.all, self._copies, strict=True):
+            old = table.pages(source)
+            for a, b in zip(old, table.replace(target, n), strict=False):
+                copy(a, b)
 
 
 class CopiesOnFork(_SpoiledForward):
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
-        plain = self.inner.new_cache(kv_type, max_tokens)
-        return _CopyingCache(plain.table, plain.states, plain.kv_type, plain.owner)
+        return self._with(_CopyingCache, kv_type, max_tokens)
 
 
 class _LeakyTable(PageTable):
@@ -352,25 +360,23 @@ class _LeakyTable(PageTable):
 
 class LeaksPages(_SpoiledForward):
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
-        plain = self.inner.new_cache(kv_type, max_tokens)
-        return PagedCache(_LeakyTable(plain.table.n_pages), plain.states, plain.kv_type, plain.owner)
+        return self._with_tables(_LeakyTable, kv_type, max_tokens)
 
 
 class _Sharing(PageTable):
     """Forgets copy on write."""
 
     def _extend(self, step: Reservation) -> Plan:
-        uses, self._uses = self._uses, [min(n, 1) for n in self._uses]
+        uses, self.pool.uses = self.pool.uses, [min(n, 1) for n in self.pool.uses]
         try:
             return super()._extend(step)
         finally:
-            self._uses = [max(a, b) for a, b in zip(uses, self._uses, strict=True)]
+            self.pool.uses = [max(a, b) for a, b in zip(uses, self.pool.uses, strict=True)]
 
 
 class ForgetsCopyOnWrite(_SpoiledForward):
     def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
-        plain = self.inner.new_cache(kv_type, max_tokens)
-        return PagedCache(_Sharing(plain.table.n_pages), plain.states, plain.kv_type, plain.owner)
+        return self._with_tables(_Sharing, kv_type, max_tokens)
 
 
 class _DeafCache(PagedCache):
@@ -383,19 +389,18 @@ class _DeafCache(PagedCache):
 class _ForgetfulCache(PagedCache):
     """Saves the keys of the first layer only."""
 
-    def load(self, sequence: int, data: bytes) -> None:
+    def load(self, sequence: int, data: Iterable[bytes]) -> None:
         super().load(sequence, data)
         last = self.states[-1]
         assert last is not None
-        for page in self.table.pages(sequence):
+        for page in self.tables.all[self.layout.table_of[-1]].pages(sequence):
             last.load_page(page, bytes(last.page_nbytes))
 
 
 def caching(kind: type[PagedCache]) -> Backend:
     class Caching(_SpoiledForward):
         def new_cache(self, kv_type: str, max_tokens: int) -> Cache:
-            plain = self.inner.new_cache(kv_type, max_tokens)
-            return kind(plain.table, plain.states, plain.kv_type, plain.owner)
+            return self._with(kind, kv_type, max_tokens)
 
     return forward_backend(Caching)
 
@@ -408,8 +413,8 @@ class WritesBeforeItRefuses(_SpoiledForward):
             return self.inner.step(batch, cache)
         except Exception:
             assert isinstance(cache, PagedCache)
-            for state in cache.states:
-                for page in cache.table.pages(0):
+            for state, table in zip(cache.states, cache.layout.table_of, strict=True):
+                for page in cache.tables.all[table].pages(0):
                     assert state is not None
                     state.load_page(page, bytes(state.page_nbytes))
             raise

@@ -56,7 +56,7 @@ def test_yarn_keeps_fast_and_divides_slow_dimensions() -> None:
 
 def test_state_of_an_attention() -> None:
     assert attention(window=7).state == KV(2, 2, 2, 7)
-    assert KV(2, 4, 4).nbytes(10, 2.0) == 320
+    assert KV(2, 4, 4).token_nbytes(2.0) == 32
 
 
 def test_every_weight_is_found_once_for_each_use() -> None:

@@ -72,16 +72,17 @@ class Layer:
             abi.Op(kind=abi.ATTEND, dst=abi.OUT, window=window, scale=self.k_dim**-0.5, cap=cap, **heads),
         )
         cols = np.array([hidden.shape[1]], np.uint32)
-        program = abi.Program(abi.ABI, 2, 1, n_out, ctypes.addressof(ops), address(cols))
+        program = abi.Program(abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), address(cols))
         positions = np.arange(position, position + n, dtype=np.int32)
         slots = self.order[positions // PAGE] * PAGE + positions % PAGE
         rows, out = np.arange(n, dtype=np.int32), np.full((n, n_out), np.nan, np.float32)
-        group = (abi.Group * 1)(abi.Group(address(rows), address(self.order), n, position + n))
+        group = abi.Group(address(self.order), 0, n, position + n)
+        table = abi.Table(address(slots), ctypes.addressof(group))
         record = (abi.KV * 1)(self.state.record)
         step = abi.Step(
             n=n, n_groups=1, page_size=PAGE, kv_type=abi.KV_TYPES[self.kv_type], n_threads=n_threads,
-            hidden=address(hidden), out=address(out), positions=address(positions), slots=address(slots),
-            outputs=address(rows), groups=ctypes.addressof(group), kv=ctypes.addressof(record),
+            hidden=address(hidden), out=address(out), positions=address(positions),
+            outputs=address(rows), tables=ctypes.addressof(table), kv=ctypes.addressof(record),
         )  # fmt: skip
         self.workspace = aligned(self.library.workspace(ctypes.addressof(program), ctypes.addressof(step)))
         self.workspace.fill(0xFF)
@@ -329,7 +330,7 @@ def test_sizes(backend: NativeBackend) -> None:
     sizes = {name: NativeKV(kv, name, 2, PAGE).page_nbytes for name in TYPES}
     assert sizes == {"f32": 65536, "f16": 32768, "bf16": 32768, "q8_0": 17408}
     assert {name: KVState(kv, name, 2, PAGE).page_nbytes for name in TYPES} == sizes
-    assert {name: int(kv.nbytes(PAGE, KV_TYPES[name].value_bytes)) for name in TYPES} == sizes
+    assert {name: int(PAGE * kv.token_nbytes(KV_TYPES[name].value_bytes)) for name in TYPES} == sizes
     forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())  # two layers of two heads of 16
     for name, per_token in (("f32", 512), ("f16", 256), ("bf16", 256), ("q8_0", 144)):
         assert forward.cache_nbytes(name, 64) == 64 * per_token

@@ -38,7 +38,7 @@ def random() -> Random:
 
 def plan_of(positions: Sequence[int]) -> Plan:
     at = np.asarray(positions, np.int32)
-    return Plan(at, at, (Group(np.arange(len(at), dtype=np.int32), np.arange(8, dtype=np.int32), len(at)),), 32)
+    return Plan(at, None, at, (Group(0, len(at), np.arange(8, dtype=np.int32), len(at)),), 32)
 
 
 # --- Ops -------------------------------------------------------------------------------------------------------------
@@ -274,11 +274,11 @@ def test_head_norms_come_before_the_rotation(random: Random) -> None:
 
 def test_a_float32_cache_in_one_piece_is_read_in_place(random: Random) -> None:
     state = KVState(KV(2, 4, 4), "f32", 4, 32)
-    group = Group(np.arange(1, dtype=np.int32), np.array([1, 2], np.int32), 40)
+    group = Group(0, 1, np.array([1, 2], np.int32), 40)
     ((start, keys, values),) = state.blocks(group, 0)
     assert (start, keys.shape, values.shape) == (0, (2, 40, 4), (2, 40, 4))
     assert np.shares_memory(keys, state.keys)
-    scattered = Group(np.arange(1, dtype=np.int32), np.array([2, 1], np.int32), 40)
+    scattered = Group(0, 1, np.array([2, 1], np.int32), 40)
     ((_, keys, _),) = state.blocks(scattered, 0)
     assert not np.shares_memory(keys, state.keys)
 
@@ -289,7 +289,7 @@ def test_memory_of_prefill_is_bounded(random: Random) -> None:
     length, m = 8512, 512
     state = KVState(KV(HEADS_KV, DIM, DIM), "f16", length // 32, 32)
     state.keys[...] = random.standard_normal(state.keys.shape)
-    group = Group(np.arange(m, dtype=np.int32), np.arange(length // 32, dtype=np.int32), length)
+    group = Group(0, m, np.arange(length // 32, dtype=np.int32), length)
     q = random.standard_normal((m, HEADS, DIM)).astype(np.float32)
     tracemalloc.start()
     bound._attend(q, group, state)
@@ -337,7 +337,7 @@ def test_feed_forward_without_a_gate(random: Random) -> None:
 
 def test_an_op_that_brings_its_own_arithmetic() -> None:
     class Negate:
-        def compute(self, hidden: F32) -> F32:
+        def compute(self, hidden: F32, plan: Plan, state: object) -> F32:
             return -hidden
 
     x = np.ones((2, 4), np.float32)

@@ -47,9 +47,12 @@ def _bind(network: Network, backends: Sequence[Backend], options: BackendOptions
 
     bound_layers: list[Layer] = []
     grains: list[str] = []
+    sharing = {i for reader in layers if (i := network.blocks[reader].reads_state_of) is not None}
+    sharing |= {i for i in layers if network.blocks[i].reads_state_of is not None}
     for i in layers:
         linear_owners: set[str] = set()
-        bound, grain = _bind_layer(network.blocks[i], backends, options)
+        # Layers that read one storage must be of one backend.
+        bound, grain = (None, "") if i in sharing else _bind_layer(network.blocks[i], backends, options)
         if bound is None:
             bound = ReferenceLayer.of(network.blocks[i], linear)
             grain = " + ".join(["numpy layer", *(f"{name} linear" for name in sorted(linear_owners))])

@@ -49,6 +49,8 @@ def step_rows(step: Callable[[Batch, Cache], Output], batch: Batch, cache: Cache
     if batch.n == 1:
         return step(evolve(batch, alone=False), cache)
     wanted = set(batch.outputs.tolist())
+    for run in batch.runs:
+        cache.mark(run.sequence)  # the way back, should a later row fail
     found: dict[int, F32] = {}
     width = 0
     degraded = False

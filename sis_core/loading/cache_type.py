@@ -31,6 +31,6 @@ def _largest_bias(network: Network) -> float:
     sizes = [0.0]
     for op in find(network.blocks, Attention):
         for dense, factor in ((op.k, math.sqrt(2) * (op.rope.magnitude if op.rope else 1)), (op.v, 1.0)):
-            if dense.bias is not None and not (dense is op.k and op.k_norm):
+            if dense and dense.bias is not None and not (dense is op.k and op.k_norm):
                 sizes.append(float(np.abs(dense.bias.dequantize()).max()) * factor)
     return max(sizes)

@@ -8,20 +8,21 @@ not fit beside what must be in memory, go on with a warning, since it is slow an
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
 from sis_core.architecture import ModelConfig
 from sis_core.backend import Backend, BackendOptions
-from sis_core.block import Network
+from sis_core.block import STEP_ROWS, Network
 from sis_core.cache.kv_types import KV_TYPES
+from sis_core.cache.tables import text_nbytes
 from sis_core.machine.memory import MIB, MemoryPlan
 
 log = logging.getLogger(__name__)
 
 MIN_CTX = 256  # below this a context is not worth having: say what is missing instead
-STEP_ROWS = 512
 
 
 @frozen
@@ -85,12 +86,16 @@ def fit(
         MemoryLimitError: what cannot be dropped does not fit; the message has the sum.
     """
     known = KV_TYPES.get(options.kv_type)  # a plugin may have types of its own
-    per_token = sum(b.state.nbytes(1, known.value_bytes if known else 4) for b in network.blocks if b.state)
+    value_bytes = known.value_bytes if known else 4
+    states = [block.state for block in network.blocks if block.state]
     working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
+
+    def cache(n_tokens: int) -> int:
+        return int(sum(text_nbytes(state, value_bytes, n_tokens) for state in states))
 
     def plan(choice: BackendOptions) -> MemoryPlan:
         packed, in_place = max((_weights(backend, network, choice) for backend in backends), default=(0, 0))
-        return MemoryPlan(in_place, packed, least * per_token, working)
+        return MemoryPlan(in_place, packed, cache(least), working)
 
     least = min(MIN_CTX, config.n_ctx) if wanted is None else wanted
     gradual = options.pack is None if options.gradual is None else options.gradual
@@ -113,8 +118,8 @@ def fit(
     n_ctx = least
     if wanted is None:
         room = limit - evolve(plans[at], cache=0).total
-        n_ctx = config.n_ctx if per_token == 0 else max(least, min(config.n_ctx, room // per_token))
-    fitted = evolve(plans[at], cache=n_ctx * per_token)
+        n_ctx = max(least, bisect_right(range(config.n_ctx + 1), room, key=cache) - 1)
+    fitted = evolve(plans[at], cache=cache(n_ctx))
     return Fit(n_ctx, choices[at], fitted, limit, plans[0] if at else None, options.pack is not None)
 
 

@@ -12,7 +12,7 @@ from sis_core.architecture import Architecture, ModelConfig
 from sis_core.arrays import F32
 from sis_core.backend import BackendOptions, Forward
 from sis_core.backends.bind import bind
-from sis_core.block import Network
+from sis_core.block import KV, Network
 from sis_core.errors import ModelError
 from sis_core.loading.network import build_network
 from sis_core.metadata import HARMLESS
@@ -105,7 +105,7 @@ class _Case:
         ):
             assert found == wanted, f"{self.name}: {what} is {found}, not {wanted}"
         for i, block in enumerate(network.blocks):
-            if block.state is not None:
+            if isinstance(block.state, KV):
                 heads = block.state.n_head_kv
                 assert heads == config.n_head_kv[i], f"{self.name}: layer {i} keeps {heads} heads of n_head_kv"
 

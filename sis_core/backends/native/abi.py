@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 1  # what this release and its libraries of kernels agree on
+PROGRAM = 2  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
@@ -71,9 +71,9 @@ class Op(Structure, c_name="sis_op"):
     _fields_: ClassVar[Any] = [
         *((name, c_uint32) for name in (
             "kind", "flags", "src", "src2", "dst", "src_at", "src2_at", "dst_at", "width", "count", "activation",
-            "layer", "rope", "n_rot", "n_head", "n_head_kv", "k_dim", "v_dim", "window",
+            "layer", "table", "rope", "n_rot", "n_head", "n_head_kv", "k_dim", "v_dim", "window",
         )),
-        ("eps", c_float), ("scale", c_float), ("cap", c_float),
+        ("eps", c_float), ("scale", c_float), ("cap", c_float), ("reserved", c_uint32),
         ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p),
     ]  # fmt: skip
 
@@ -90,7 +90,15 @@ class Program(Structure, c_name="sis_program"):
 class Group(Structure, c_name="sis_group"):
     """The rows of one sequence within a step."""
 
-    _fields_: ClassVar[Any] = [("rows", c_void_p), ("pages", c_void_p), ("n_rows", c_uint32), ("length", c_uint32)]
+    _fields_: ClassVar[Any] = [
+        ("pages", c_void_p), ("first", c_uint32), ("n_rows", c_uint32), ("length", c_uint32), ("reserved", c_uint32),
+    ]  # fmt: skip
+
+
+class Table(Structure, c_name="sis_table"):
+    """Where one kind of state lies in a step."""
+
+    _fields_: ClassVar[Any] = [("slots", c_void_p), ("groups", c_void_p)]
 
 
 class KV(Structure, c_name="sis_kv"):
@@ -113,13 +121,13 @@ class Step(Structure, c_name="sis_step"):
             "n", "n_out", "n_groups", "page_size", "kv_type", "n_threads", "flags", "reserved",
         )),
         *((name, c_void_p) for name in (
-            "tokens", "hidden", "out", "positions", "slots", "outputs", "groups", "kv", "rotations", "workspace",
+            "tokens", "hidden", "out", "positions", "outputs", "tables", "kv", "rotations", "workspace",
         )),
         ("workspace_bytes", c_uint64), ("cpus", c_void_p),
     ]  # fmt: skip
 
 
-STRUCTURES: tuple[type[Structure], ...] = (Rows, LinearObject, Weight, Op, Program, Group, KV, Rotation, Step)
+STRUCTURES: tuple[type[Structure], ...] = (Rows, LinearObject, Weight, Op, Program, Group, Table, KV, Rotation, Step)
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
 # costs twelve times as much.

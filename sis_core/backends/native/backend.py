@@ -15,6 +15,7 @@ from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Sketch, Store, key
 from sis_core.block import Block, Network, Norm
+from sis_core.cache.paged import Layout
 from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads, describe_threads, pinned_cpus
 from sis_core.quant import Weight
@@ -99,13 +100,14 @@ class NativeBackend(Backend):
         try:
             if isinstance(record, Block):
                 weights = list(dense_weights([record], None))
-                Program(sketch, Rotations(), _width(record)).blocks([record])
+                Program(sketch, Rotations(), _width(record)).block(record)
             else:
                 chosen = range(record.n_layer) if layers is None else layers
                 self._check_ends(record, chosen)
+                layout = Layout(record.blocks, chosen)
                 ends, tables = chosen.stop == record.n_layer, (0, 0) if chosen.start == 0 else None
                 weights = list(dense_weights([record.blocks[i] for i in chosen], record.head if ends else None))
-                Program(sketch, Rotations(), record.n_embd).network(record, chosen, tables, logits=ends)
+                Program(sketch, Rotations(), record.n_embd).network(record, layout, tables, logits=ends)
         except Unsupported as reason:
             return str(reason)
         if not self._decoded(weights, sketch, options):

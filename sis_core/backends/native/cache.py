@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
 from sis_core.arrays import U8
-from sis_core.backend import LayerState
 from sis_core.backends.native import abi
 from sis_core.backends.native.library import address
 from sis_core.backends.native.memory import HUGE, Arena
-from sis_core.backends.numpy import PagedCache
 from sis_core.block import KV
 from sis_core.cache.kv_types import kv_type_of
-from sis_core.cache.pages import PageTable
+from sis_core.cache.paged import Layout, PagedCache
 from sis_core.errors import BackendError
 
 
@@ -64,8 +63,10 @@ class NativeKV:
 class NativeCache(PagedCache):
     """A paged cache all of whose layers are native."""
 
-    def __init__(self, table: PageTable, states: list[NativeKV], kv_type: str, owner: object) -> None:
-        layers: list[LayerState | None] = list(states)
-        super().__init__(table, layers, kv_type, owner)
-        self._records = (abi.KV * max(len(states), 1))(*(state.record for state in states))
+    def __init__(
+        self, layout: Layout, states: Sequence[NativeKV | None], max_tokens: int, kv_type: str, owner: object
+    ) -> None:
+        super().__init__(layout, states, max_tokens, kv_type, owner)
+        records = (state.record if state else abi.KV() for state in self.read)
+        self._records = (abi.KV * max(len(states), 1))(*records)
         self.address = ctypes.addressof(self._records)

@@ -18,12 +18,14 @@ from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.weights import Store
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.block import KV, Block, Dense, Network
-from sis_core.cache.pages import PAGE_SIZE, PageTable, pages_for
+from sis_core.cache.paged import Layout
+from sis_core.cache.pages import PAGE_SIZE
+from sis_core.cache.tables import state_nbytes
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
 from sis_core.step import Batch, Output, Plan
 
-NO_PLAN = Plan(np.zeros(1, np.int32), np.zeros(1, np.int32), (), PAGE_SIZE)
+NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), PAGE_SIZE)
 
 
 class NativeForward:
@@ -39,7 +41,8 @@ class NativeForward:
         self._store, self._runner = store, runner
         self.batch_invariant = runner.invariant
         self._token = object()  # what caches keep of their maker, without keeping its weights alive
-        self._kv = [kv for i in layers if (kv := network.blocks[i].state) is not None]
+        self._layout = Layout(network.blocks, layers)
+        self._kv = [kv if isinstance(kv, KV) else None for kv in self._layout.states]  # a program knows no others
         self._starts, self._ends = layers.start == 0, layers.stop == network.n_layer
         self._tables = self._embedding_tables() if self._starts else None
         self._embedding = BoundEmbedding(network)
@@ -61,16 +64,18 @@ class NativeForward:
 
     def _compile(self, *, logits: bool) -> Compiled:
         program = Program(self._store, self._runner.rotations, self.network.n_embd)
-        return program.network(self.network, self.layers, self._tables, logits=logits)
+        return program.network(self.network, self._layout, self._tables, logits=logits)
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
-        n_pages = pages_for(max_tokens)
-        return n_pages * sum(page_nbytes(kv, kv_type, PAGE_SIZE) for kv in self._kv)
+        sizes = (state_nbytes(kv, page_nbytes(kv, kv_type, PAGE_SIZE), max_tokens) for kv in self._kv if kv)
+        return sum(sizes)
 
     def new_cache(self, kv_type: str, max_tokens: int) -> NativeCache:
-        n_pages = pages_for(max_tokens)
-        states = [NativeKV(kv, kv_type, n_pages, PAGE_SIZE) for kv in self._kv]
-        return NativeCache(PageTable(n_pages), states, kv_type, self._token)
+        states = [
+            NativeKV(kv, kv_type, self._layout.n_pages(i, max_tokens), PAGE_SIZE) if kv else None
+            for i, kv in enumerate(self._kv)
+        ]
+        return NativeCache(self._layout, states, max_tokens, kv_type, self._token)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
         if not isinstance(cache, NativeCache):
@@ -83,7 +88,7 @@ class NativeForward:
             waiting.before_step()
             self._store.in_place.changed()
         tokens = hidden = None
-        if batch.tokens is None or not self._starts:
+        if batch.hidden is not None or not self._starts:
             hidden = self._given(batch)
         else:
             self._embedding.check(batch)
@@ -93,9 +98,9 @@ class NativeForward:
                 hidden = self._embedding(batch)
         program = self._logits if batch.want == "logits" else self._hidden
         started = perf_counter()
-        with cache.reserve(batch) as plan:
+        with cache.reserve(batch) as plans:
             values = self._runner.run(
-                program, plan, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
+                program, plans, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
                 kv_type=cache.kv_type, alone=batch.alone,
             )  # fmt: skip
         if waiting:
@@ -113,11 +118,11 @@ class NativeLayer:
     """One block, one call."""
 
     def __init__(self, block: Block, n_embd: int, store: Store, runner: Runner) -> None:
-        self._kv: KV | None = block.state
+        self._kv = block.state if isinstance(block.state, KV) else None
         self._runner = runner
         self._n_embd = n_embd
         program = Program(store, runner.rotations, n_embd)
-        program.blocks([block])
+        program.block(block)
         program.rows_out()
         self._program = program.finish(n_embd)
 
@@ -128,9 +133,9 @@ class NativeLayer:
         if hidden.ndim != 2 or hidden.shape[1] != self._n_embd:
             raise BackendError(f"hidden has shape {hidden.shape}, not (n, {self._n_embd})", where="step")
         if state is None:
-            return self._runner.run(self._program, plan, hidden=hidden)
+            return self._runner.run(self._program, (plan,), hidden=hidden)
         kv = ctypes.addressof(state.record)
-        return self._runner.run(self._program, plan, hidden=hidden, kv=kv, kv_type=state.kv_type)
+        return self._runner.run(self._program, (plan,), hidden=hidden, kv=kv, kv_type=state.kv_type)
 
 
 @frozen(eq=False)
@@ -152,4 +157,4 @@ class NativeLinear:
             raise BackendError(f"rows have shape {x.shape}, not (n, {self.n_in})", where="linear")
         if not len(x):
             return np.empty((0, self.program.n_out_cols), np.float32)
-        return self.runner.run(self.program, NO_PLAN, hidden=x)
+        return self.runner.run(self.program, (NO_PLAN,), hidden=x)

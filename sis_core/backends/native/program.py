@@ -15,7 +15,8 @@ from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Store
 from sis_core.backends.op_files import by_record
-from sis_core.block import KV, Block, Dense, Embedding, Head, Network, Norm, Op, Residual, find
+from sis_core.block import Block, Dense, Embedding, Head, Network, Norm, Op, Residual, State, find
+from sis_core.cache.paged import Layout
 from sis_core.quant import Weight
 
 
@@ -42,8 +43,8 @@ class Program:
         self._registers: dict[str, int] = {"x": 0}
         self._cols = [n_embd]
         self.x, self._spare = 0, -1
-        self.layer = 0
-        self._state: KV | None = None  # of the block at hand, until its attention takes it
+        self.layer = self.table = 0  # where the state of the block at hand lies
+        self._state: State | None = None  # that state, until an op takes it
         self._ops: list[abi.Op] = []
         self._n_embedding = 0  # ops that come before what a step of hidden states begins with
 
@@ -61,14 +62,14 @@ class Program:
         self._n_embedding = len(self._ops)
 
     def network(
-        self, network: Network, layers: range, tables: tuple[int, int | None] | None, *, logits: bool
+        self, network: Network, layout: Layout, tables: tuple[int, int | None] | None, *, logits: bool
     ) -> Compiled:
-        """A range of layers, from the tables of the embedding where there are some, and what follows the last."""
+        """The layers of ``layout``, from the tables of the embedding where there are some, and what comes after."""
         if tables:
             self.embedding(network.embedding, *tables)
-        self.blocks([network.blocks[i] for i in layers])
+        self.blocks([network.blocks[i] for i in layout.layers], layout)
         self.outputs_only()
-        if layers.stop == network.n_layer and network.head.norm:
+        if layout.layers.stop == network.n_layer and network.head.norm:
             self.norm_in_place(network.head.norm)
         if not logits:
             self.rows_out()
@@ -76,19 +77,24 @@ class Program:
         self.head(network.head)
         return self.finish(network.n_vocab)
 
-    def blocks(self, blocks: Sequence[Block]) -> None:
-        """Append some blocks."""
-        for block in blocks:
-            self._state = block.state
+    def blocks(self, blocks: Sequence[Block], layout: Layout) -> None:
+        """Append some blocks, those of ``layout``."""
+        for at, block in enumerate(blocks):
+            self.layer, self.table = layout.storage_of[at], layout.table_of[at]
+            self._state = layout.states[self.layer]
             for op in block.ops:
                 if isinstance(op, Residual):
                     self.residual(op)
                 else:
                     self.emit(abi.COPY, src=self.chain((op,), None), dst=self.x, width=self.n_embd)
-            if block.state is not None:
-                if self._state is not None:
-                    raise Unsupported("a state without an attention")
-                self.layer += 1
+            if self._state is not None:
+                raise Unsupported("a state that no op of its block knows")
+
+    def block(self, block: Block) -> None:
+        """Append one block on its own."""
+        if block.reads_state_of is not None:
+            raise Unsupported("the state of another layer in a layer on its own")
+        self.blocks([block], Layout([block], range(1)))
 
     def rows_out(self) -> None:
         """Give out all rows as they are."""
@@ -188,7 +194,7 @@ class Program:
             bias=self._store.vector(norm.bias) if norm.bias else None,
         )  # fmt: skip
 
-    def take_state(self) -> KV | None:
+    def take_state(self) -> State | None:
         """What the block at hand keeps, for the one op that uses it; None when there is none, or it was taken."""
         state, self._state = self._state, None
         return state

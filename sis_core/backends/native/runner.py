@@ -41,7 +41,7 @@ class Runner:
     def run(
         self,
         program: Compiled,
-        plan: Plan,
+        plans: Sequence[Plan],
         *,
         tokens: I32 | None = None,
         hidden: F32 | None = None,
@@ -53,8 +53,9 @@ class Runner:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
         Args:
+            plans: for each table that the program names.
             outputs: the rows to give out ``(k,)``; None for all.
-            kv: the address of a `abi.KV` for each layer with state.
+            kv: the address of a `abi.KV` for each layer.
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
         """
         seen = program.in_place.before_step()
@@ -71,10 +72,10 @@ class Runner:
         out = np.empty((n if outputs is None else len(outputs), program.n_out_cols), np.float32)
         step.n, step.n_out, step.out = n, 0 if outputs is None else len(outputs), address(out)
         step.outputs = None if outputs is None else address(outputs)
-        step.positions, step.slots, step.page_size = address(plan.positions), address(plan.slots), plan.page_size
+        step.positions, step.page_size = address(plans[0].positions), plans[0].page_size
         step.kv, step.kv_type = kv, abi.KV_TYPES[kv_type]
         step.flags = abi.INVARIANT if alone or self.invariant else 0
-        rotations = self.rotations.tables(scratch.place(plan))
+        rotations = self.rotations.tables(scratch.place(plans))
         step.rotations = rotations.address
         try:
             code = self.library.run(entry, scratch.address)
@@ -109,19 +110,25 @@ class _Scratch:
         self.step = abi.Step(n_threads=n_threads, cpus=None if cpus is None else address(cpus))
         self.address = ctypes.addressof(self.step)
         self._workspace: U8 | None = None
-        self._groups = (abi.Group * 0)()
+        self._tables = (abi.Table * 0)()
+        self._groups: list[ctypes.Array[abi.Group]] = []
+        self._room = -1
 
-    def place(self, plan: Plan) -> int:
-        """Fill in the groups; the length of the longest sequence, 1 where there is none."""
-        n = len(plan.groups)
-        if n > len(self._groups):
-            self._groups = (abi.Group * n)()
-            self.step.groups = ctypes.addressof(self._groups)
+    def place(self, plans: Sequence[Plan]) -> int:
+        """Fill in tables and groups; the length of the longest sequence, 1 where there is none."""
+        n = len(plans[0].groups)
+        if n > self._room or len(plans) > len(self._groups):
+            self._room = max(n, self._room)
+            self._groups = [(abi.Group * self._room)() for _ in plans]
+            tables = (abi.Table(groups=ctypes.addressof(groups)) for groups in self._groups)
+            self._tables = (abi.Table * len(plans))(*tables)
+            self.step.tables = ctypes.addressof(self._tables)
         longest = 1
-        for record, group in zip(self._groups, plan.groups, strict=False):
-            record.rows, record.pages = address(group.rows), address(group.pages)
-            record.n_rows, record.length = len(group.rows), group.length
-            longest = max(longest, group.length)
+        for table, records, plan in zip(self._tables, self._groups, plans, strict=False):
+            table.slots = address(plan.slots)
+            for record, (first, n_rows, pages, length) in zip(records, plan.groups, strict=False):
+                record.pages, record.first, record.n_rows, record.length = address(pages), first, n_rows, length
+                longest = max(longest, length)
         self.step.n_groups = n
         return longest
 

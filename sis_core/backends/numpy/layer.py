@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.backend import Linear
+from sis_core.backend import LayerState, Linear
 from sis_core.backends.numpy import ops as folder
 from sis_core.backends.numpy.bound import Run
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.attention import KVState
+from sis_core.backends.numpy.pages import StatePages
 from sis_core.backends.op_files import by_record
-from sis_core.block import KV, Block, CustomOp, Dense, Op
+from sis_core.block import KV, Block, CustomOp, Dense, Op, State
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
 from sis_core.step import Plan
@@ -27,17 +28,23 @@ BINDERS = by_record(folder, "bind")
 class ReferenceLayer:
     """Runs any `Block`; ops it does not know must bring ``compute`` (see `sis_core.block.CustomOp`)."""
 
-    kv: KV | None
+    state: State | None
     run: Run
 
     @classmethod
     def of(cls, block: Block, bind: Bind) -> ReferenceLayer:
         return cls(block.state, BlockBinder(bind).chain(block.ops))
 
-    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> KVState | None:
-        return KVState(self.kv, kv_type, n_pages, page_size) if self.kv else None
+    def new_state(self, kv_type: str, n_pages: int, page_size: int) -> LayerState | None:
+        match self.state:
+            case None:
+                return None
+            case KV():
+                return KVState(self.state, kv_type, n_pages, page_size)
+            case _:
+                return StatePages(self.state, kv_type, n_pages, page_size)
 
-    def __call__(self, hidden: F32, plan: Plan, state: KVState | None) -> F32:
+    def __call__(self, hidden: F32, plan: Plan, state: Any) -> F32:
         return self.run(hidden, plan, state)
 
 
@@ -68,6 +75,5 @@ class BlockBinder:
             bound: Run = BINDERS[type(op)](op, self)
             return bound
         if isinstance(op, CustomOp):
-            custom = op
-            return lambda x, plan, state: custom.compute(x)
+            return op.compute
         raise BackendError(f"no backend knows the op {type(op).__name__}", where="block")

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 1
+#define SIS_PROGRAM 2
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -97,6 +97,7 @@ struct sis_op {
     uint32_t count;
     uint32_t activation;
     uint32_t layer; /* index of the cache */
+    uint32_t table; /* index of the table of its kind of state */
     uint32_t rope;  /* index of the rotation table */
     uint32_t n_rot;
     uint32_t n_head;
@@ -107,6 +108,7 @@ struct sis_op {
     float eps;
     float scale;
     float cap; /* 0: none */
+    uint32_t reserved;
     const float *gain;
     const float *bias;
     const struct sis_weight *weight;
@@ -121,12 +123,20 @@ struct sis_program {
     const uint32_t *register_cols; /* (n_registers,) */
 };
 
-/* The rows of one sequence within a step; see sis_core.step.Group. */
+/* The rows of one sequence within a step; see sis_core.step.Group. A page that was given back is -1: none of the rows
+ * sees its tokens. */
 struct sis_group {
-    const int32_t *rows;
     const int32_t *pages;
+    uint32_t first;
     uint32_t n_rows;
     uint32_t length;
+    uint32_t reserved;
+};
+
+/* Where one kind of state lies: the slot that each row is written to, and the groups of the step. */
+struct sis_table {
+    const int32_t *slots;
+    const struct sis_group *groups;
 };
 
 enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 = 3 };
@@ -167,9 +177,8 @@ struct sis_step {
     const float *hidden;   /* (n, width of register 0): what register 0 holds at the start; NULL: nothing yet */
     float *out;          /* (n_out or n, n_out_cols) */
     const int32_t *positions;
-    const int32_t *slots;
     const int32_t *outputs;
-    const struct sis_group *groups;
+    const struct sis_table *tables;
     const struct sis_kv *kv;
     const struct sis_rotation *rotations;
     uint8_t *workspace; /* aligned to 64 */

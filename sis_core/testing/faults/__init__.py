@@ -12,8 +12,8 @@ from pkgutil import iter_modules
 
 from attrs import evolve
 
-from sis_core.block import Network
-from sis_core.testing.faults.change import Fault
+from sis_core.block import KV, Network
+from sis_core.testing.faults.change import Fault, change
 
 __all__ = ["FAULTS", "Fault", "faults"]
 
@@ -28,6 +28,11 @@ def faults(network: Network, whole_text: bool) -> Iterator[tuple[str, Network]]:
             continue
         spoilt = fault.spoil(network)
         if spoilt is not network:
-            yield fault.words, spoilt
+            yield fault.words, spoilt if spoilt.blocks is network.blocks else _keeping_all(spoilt)
         if spoilt.blocks is not network.blocks and (spoilt.head, spoilt.embedding) != (network.head, network.embedding):
-            yield f"{fault.words}, in its layers", evolve(network, blocks=spoilt.blocks)
+            yield f"{fault.words}, in its layers", evolve(network, blocks=_keeping_all(spoilt).blocks)
+
+
+def _keeping_all(network: Network) -> Network:
+    """The same network; its attention finds all tokens, however far it wrongly looks back."""
+    return change(network, KV, lambda kv: evolve(kv, window=None) if kv.window else kv)

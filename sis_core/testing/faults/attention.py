@@ -42,9 +42,10 @@ def _strided_heads(op: Attention) -> Attention:
 
 
 def _no_bias_in_attention(op: Attention) -> Attention:
-    if op.q.bias is None and op.k.bias is None and op.v.bias is None and op.out.bias is None:
+    if all(dense is None or dense.bias is None for dense in (op.q, op.k, op.v, op.out)):
         return op
-    q, k, v, out = (evolve(dense, bias=None) for dense in (op.q, op.k, op.v, op.out))
+    k, v = (evolve(dense, bias=None) if dense else None for dense in (op.k, op.v))
+    q, out = evolve(op.q, bias=None), evolve(op.out, bias=None)
     return evolve(op, q=q, k=k, v=v, out=out)
 
 

@@ -27,10 +27,11 @@ class WholeText(Op):
     causal: bool = True
     norm_first: bool = True
 
-    def compute(self, hidden: F32) -> F32:
+    def compute(self, hidden: F32, plan: Plan, state: object) -> F32:
         """``(n, n_embd)`` of a text from its beginning to ``(n, n_embd)``."""
         op, n = self.op, len(hidden)
-        plan = Plan(np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32), (), n)
+        assert op.k is not None
+        assert op.v is not None
         q = self._heads(op.q, op.q_norm, op.n_head, self.rotates_q, hidden, plan)
         k = self._heads(op.k, op.k_norm, op.n_head_kv, self.rotates_k, hidden, plan)
         v = self._heads(op.v, None, op.n_head_kv, False, hidden, plan)

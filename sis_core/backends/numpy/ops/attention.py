@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, I32
 from sis_core.backends.numpy.activations import softcap
 from sis_core.backends.numpy.bound import Binder, Run
 from sis_core.backends.numpy.linear import BoundDense
@@ -25,7 +25,8 @@ UNSEEN = np.float32(-1e30)  # finite, so that a row that sees nothing of a block
 
 def bind(op: Attention, binder: Binder) -> Run:
     """Attention over what the layer keeps."""
-    return BoundAttention(op, *(binder.dense(part) for part in (op.q, op.k, op.v, op.out)))
+    k, v = (binder.dense(part) if part else None for part in (op.k, op.v))
+    return BoundAttention(op, binder.dense(op.q), k, v, binder.dense(op.out))
 
 
 class KVState:
@@ -66,31 +67,49 @@ class KVState:
         self.values[:, slots] = self.type.encode(v.swapaxes(0, 1))
 
     def blocks(self, group: Group, first: int) -> Iterator[tuple[int, F32, F32]]:
-        """The group's keys and values from token ``first`` on, in blocks that begin at multiples of `KEYS`.
+        """The group's keys and values from token ``first`` on, in blocks of at most `KEYS`.
 
-        Each is the block's first token, and float32 ``(n_head_kv, m, k_dim)`` and ``(n_head_kv, m, v_dim)``: views
-        where the pages lie in a row and the cache is float32, copies otherwise.
+        Pages that were given back are left out. Each is the block's first token, and float32
+        ``(n_head_kv, m, k_dim)`` and ``(n_head_kv, m, v_dim)``: views where the pages lie in a row and the cache is
+        float32, copies otherwise.
         """
         for start in range(first // KEYS * KEYS, group.length, KEYS):
             stop = min(start + KEYS, group.length)
-            pages = group.pages[start // self.page_size : -(-stop // self.page_size)]
-            slots: slice | np.ndarray
-            if int(pages[-1]) - int(pages[0]) == len(pages) - 1 and bool((np.diff(pages) == 1).all()):
-                begin = int(pages[0]) * self.page_size
-                slots = slice(begin, begin + stop - start)
-            else:
-                slots = (pages[:, None] * self.page_size + np.arange(self.page_size)).reshape(-1)[: stop - start]
-            yield (
-                start,
-                self.type.decode(self.keys[:, slots], self.k_dim),
-                self.type.decode(self.values[:, slots], self.v_dim),
-            )
+            for begin, end in _kept(group.pages[start // self.page_size : -(-stop // self.page_size)]):
+                at = start + begin * self.page_size
+                pages, n = group.pages[at // self.page_size :][: end - begin], (end - begin) * self.page_size
+                slots = self._slots(pages, min(n, stop - at))
+                yield (
+                    at,
+                    self.type.decode(self.keys[:, slots], self.k_dim),
+                    self.type.decode(self.values[:, slots], self.v_dim),
+                )
+
+    def _slots(self, pages: I32, n: int) -> slice | np.ndarray:
+        """The first ``n`` slots of some pages."""
+        if int(pages[-1]) - int(pages[0]) == len(pages) - 1 and bool((np.diff(pages) == 1).all()):
+            begin = int(pages[0]) * self.page_size
+            return slice(begin, begin + n)
+        return (pages[:, None] * self.page_size + np.arange(self.page_size)).reshape(-1)[:n]
+
+
+def _kept(pages: I32) -> list[tuple[int, int]]:
+    """Stretches ``[begin, end)`` of pages that were not given back."""
+    kept = pages >= 0
+    if kept.all():
+        return [(0, len(pages))]
+    edges: list[int] = np.flatnonzero(np.diff(np.concatenate(([False], kept, [False])))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 class BoundAttention:
     """An `Attention` with its four projections bound."""
 
-    def __init__(self, op: Attention, q: BoundDense, k: BoundDense, v: BoundDense, out: BoundDense) -> None:
+    def __init__(
+        self, op: Attention, q: BoundDense, k: BoundDense | None, v: BoundDense | None, out: BoundDense
+    ) -> None:
+        if not op.causal and op.window is not None:
+            raise BackendError("no backend knows a window over tokens on both sides", where="block")
         self.op, self.q, self.k, self.v, self.out = op, q, k, v, out
         self.q_norm = BoundNorm(op.q_norm) if op.q_norm else None
         self.k_norm = BoundNorm(op.k_norm) if op.k_norm else None
@@ -99,18 +118,20 @@ class BoundAttention:
     def __call__(self, x: F32, plan: Plan, state: KVState) -> F32:
         op, n = self.op, len(x)
         q = self.q(x).reshape(n, op.n_head, -1)
-        k = self.k(x).reshape(n, op.n_head_kv, -1)
-        v = self.v(x).reshape(n, op.n_head_kv, -1)
         if self.q_norm:
             q = self.q_norm(q)
-        if self.k_norm:
-            k = self.k_norm(k)
         if self.rotation:
-            q, k = self.rotation(q, plan), self.rotation(k, plan)
-        state.write(plan.slots, k, v)
+            q = self.rotation(q, plan)
+        if self.k is not None and self.v is not None:
+            k = self.k(x).reshape(n, op.n_head_kv, -1)
+            if self.k_norm:
+                k = self.k_norm(k)
+            if self.rotation:
+                k = self.rotation(k, plan)
+            state.write(plan.slots, k, self.v(x).reshape(n, op.n_head_kv, -1))
         if len(plan.groups) == 1:  # its rows are all rows, in order
             return self.out(self._attend(q, plan.groups[0], state))
-        mixed = np.empty((n, op.n_head * v.shape[-1]), np.float32)
+        mixed = np.empty((n, op.n_head * state.v_dim), np.float32)
         for group in plan.groups:
             mixed[group.rows] = self._attend(q[group.rows], group, state)
         return self.out(mixed)
@@ -132,7 +153,7 @@ class BoundAttention:
         step = max(1, SCORES // (op.n_head * KEYS))
         for start, keys, values in state.blocks(group, first):
             stop = start + keys.shape[1]
-            from_row = max(0, start - int(position[0]))  # rows before the block see nothing of it
+            from_row = max(0, start - int(position[0])) if op.causal else 0  # rows before the block see nothing of it
             to_row = m if op.window is None else min(m, stop + op.window - 1 - int(position[0]))
             for row in range(from_row, to_row, step):
                 rows = slice(row, min(row + step, to_row))
@@ -156,7 +177,7 @@ class BoundAttention:
         if op.softcap is not None:
             softcap(scores, op.softcap)
         stop = start + keys.shape[1]
-        whole = stop - 1 <= position[0] and (op.window is None or start > position[-1] - op.window)
+        whole = (stop - 1 <= position[0] or not op.causal) and (op.window is None or start > position[-1] - op.window)
         if not whole:
             seen = np.arange(start, stop)
             hidden = seen > position[:, None]
