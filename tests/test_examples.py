@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "nf4", "codebook4", "hqq", "ternary", "c_decoder"}
+EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "nf4", "codebook4", "hqq", "ternary", "c_decoder",
+            "fused_kernel"}  # fmt: skip
 
 
 FORMATS = ("nf4/sis_nf4.py", "codebook4/sis_codebook4.py", "hqq/sis_hqq.py", "ternary/sis_ternary.py",
@@ -25,6 +26,11 @@ def test_a_format_is_forty_lines(path: str) -> None:
     """What the README says: at most, with docstrings and comments, without empty lines."""
     lines = (ROOT / "examples" / path).read_text("utf-8").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 40
+
+
+def test_the_header_that_an_example_copied_is_ours() -> None:
+    ours = ROOT / "sis_core" / "include" / "sis" / "abi.h"
+    assert (ROOT / "examples" / "fused_kernel" / "csrc" / "sis" / "abi.h").read_bytes() == ours.read_bytes()
 
 
 def installer() -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
+from sis_core.testing.fused_linear import check_fused_linear
 
 N_ROWS = 7  # odd: a native decoder that works in pairs of rows has one left over
 ORDINARY = 6e4  # magnitudes up to here must stay finite: they fit even into binary16
@@ -42,6 +43,7 @@ def check_quant_format(format: QuantFormat, /, *, max_error: float | None = None
     else:
         check.refuses_to_encode()
     check.native_decoder()
+    check_fused_linear(format, check.rows, check.fail)
 
 
 class _Check:
