@@ -94,9 +94,9 @@ def _check_min_properties(at: Pointer, schema: dict[str, Any]) -> None:
         return
     if least - (len(set(map(str, required))) if isinstance(required, list) else 0) >= 2:
         raise SamplerError(
-            f"the keyword minProperties cannot be enforced at {pointer(at)}: a name that is not required could be "
+            f"schema cannot be enforced: minProperties at {pointer(at)}: a name that is not required could be "
             "written twice",
-            where=f"{WHERE}, schema",
+            where=WHERE,
             fix="require the properties by name",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
@@ -10,6 +11,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from sis_core.errors import SamplerError
 from sis_grammar.caps import check_grammar
+from sis_grammar.exclusive import with_exclusive_any_of
 from sis_grammar.given import GBNF
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def of_schema(schema: str, *, compact: bool) -> Definition:
         options["whitespace_flexible"] = False
     else:
         options["whitespace_pattern"] = WHITE_SPACE
-    return Definition("schema", schema, LLMatcher.grammar_from_json_schema(schema, overrides=options))
+    text = json.dumps(with_exclusive_any_of(json.loads(schema)), ensure_ascii=False)
+    return Definition("schema", schema, LLMatcher.grammar_from_json_schema(text, overrides=options))
 
 
 def of_regex(regex: str) -> Definition:

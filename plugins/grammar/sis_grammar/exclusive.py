@@ -1,0 +1,174 @@
+"""``oneOf`` as ``anyOf`` where no value can satisfy two of its branches.
+
+llguidance decides this for branches that stand there in full. This looks through ``$ref`` as well, so that a value or
+null, and unions told apart by a property (what pydantic calls discriminated), can be enforced. It only ever proves that
+two schemas exclude each other from keywords that both must satisfy; where it finds no proof, ``oneOf`` stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from attrs import define, field
+
+from sis_grammar.caps import walk
+
+Schema: TypeAlias = dict[str, Any]
+TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})  # an integer is a number
+DATA = frozenset({"const", "enum", "default", "examples"})  # what these hold is no schema
+MAX_DEPTH = 12
+MAX_COMPARED = 5_000  # pairs of schemas in one document
+
+
+def with_exclusive_any_of(schema: Schema) -> Schema:
+    """A copy of ``schema`` in which each ``oneOf`` whose branches exclude each other is an ``anyOf``."""
+    known = _Definitions(schema)
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, list):
+            return [copied(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        branches = value.get("oneOf")
+        exclusive = isinstance(branches, list) and "anyOf" not in value and known.all_apart(branches)
+        return {
+            "anyOf" if exclusive and key == "oneOf" else key: inner if key in DATA else copied(inner)
+            for key, inner in value.items()
+        }
+
+    copy: Schema = copied(schema)
+    return copy
+
+
+@define
+class _Facts:
+    """What every value that satisfies a schema must be.
+
+    Attributes:
+        types: of these types.
+        values: one of these scalars, as `_scalar` writes them; None where they are not listed.
+        required: an object has these names, if it is one.
+        properties: by name, schemas that its value satisfies, if it is there.
+        names: sets of names of which each object's names are a part.
+    """
+
+    types: frozenset[str] = TYPES
+    values: frozenset[tuple[str, Any]] | None = None
+    required: set[str] = field(factory=set)
+    properties: dict[str, list[Any]] = field(factory=dict)
+    names: list[frozenset[str]] = field(factory=list)
+
+
+class _Definitions:
+    """A schema document, in which references are followed."""
+
+    def __init__(self, document: Schema) -> None:
+        self._document, self._n_compared = document, 0
+        # Where a part has an identity of its own, a reference in it starts there: none are followed then.
+        self._plain = not any(
+            at and isinstance(value, dict) and any(isinstance(value.get(key), str) for key in ("$id", "id"))
+            for at, value in walk(document)
+        )
+
+    def all_apart(self, branches: list[Any]) -> bool:
+        """Whether no value satisfies two of the branches."""
+        pairs = ((a, b) for i, a in enumerate(branches) for b in branches[:i])
+        return all(self._apart(a, b, MAX_DEPTH) for a, b in pairs)
+
+    def _apart(self, one: Any, other: Any, depth: int) -> bool:
+        self._n_compared += 1
+        if depth == 0 or self._n_compared > MAX_COMPARED:
+            return False
+        if self._facts_apart(self._facts(one), self._facts(other), depth):
+            return True
+        for a, b in ((one, other), (other, one)):
+            for part in self._parts(a):
+                for key in ("anyOf", "oneOf"):
+                    choices = part.get(key)
+                    if isinstance(choices, list) and all(self._apart(choice, b, depth - 1) for choice in choices):
+                        return True
+        return False
+
+    def _facts_apart(self, one: _Facts, other: _Facts, depth: int) -> bool:
+        common = one.types & other.types
+        if not common:
+            return True
+        if one.values is not None and other.values is not None:
+            return one.values.isdisjoint(other.values)
+        if common != {"object"}:
+            return False
+        for a, b in ((one, other), (other, one)):
+            if any(not a.required <= names for names in b.names):
+                return True
+        return any(
+            self._apart(a, b, depth - 1)
+            for name in one.required & other.required
+            for a in one.properties.get(name, ())
+            for b in other.properties.get(name, ())
+        )
+
+    def _facts(self, schema: Any) -> _Facts:
+        facts = _Facts()
+        for part in self._parts(schema):
+            if (types := _types(part)) is not None:
+                facts.types &= types
+            if (values := _values(part)) is not None:
+                facts.values = values if facts.values is None else facts.values & values
+                facts.types &= {kind for kind, _ in values}
+            if isinstance(required := part.get("required"), list):
+                facts.required |= {name for name in required if isinstance(name, str)}
+            properties = part.get("properties", {})
+            if isinstance(properties, dict):
+                for name, inner in properties.items():
+                    facts.properties.setdefault(name, []).append(inner)
+                if part.get("additionalProperties") is False and "patternProperties" not in part:
+                    facts.names.append(frozenset(properties))
+        return facts
+
+    def _parts(self, schema: Any) -> Iterator[Schema]:
+        """The schemas that a value must satisfy all of to satisfy ``schema``."""
+        waiting, n_seen = [schema], 0
+        while waiting and (n_seen := n_seen + 1) <= 64:
+            part = waiting.pop()
+            if not isinstance(part, dict):
+                continue
+            if "$ref" in part:  # what stands beside it counts in some drafts only
+                waiting.append(self._target(part["$ref"]))
+                continue
+            yield part
+            if isinstance(inner := part.get("allOf"), list):
+                waiting += inner
+
+    def _target(self, reference: Any) -> Any:
+        if not self._plain or not isinstance(reference, str) or not reference.startswith("#/") or "%" in reference:
+            return None
+        found: Any = self._document
+        for key in reference[2:].split("/"):
+            found = found.get(key.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        return found
+
+
+def _types(schema: Schema) -> frozenset[str] | None:
+    given = schema.get("type")
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list):
+        return None
+    found = frozenset("number" if name == "integer" else name for name in names if isinstance(name, str))
+    return found if len(found) and found <= TYPES else None
+
+
+def _values(schema: Schema) -> frozenset[tuple[str, Any]] | None:
+    """The scalars that ``const`` or ``enum`` list; None where there is no list, or other values in it."""
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    if not isinstance(listed, list) or any(isinstance(value, dict | list) for value in listed):
+        return None
+    return frozenset(map(_scalar, listed))
+
+
+def _scalar(value: Any) -> tuple[str, Any]:
+    if value is None:
+        return ("null", None)
+    if isinstance(value, bool):
+        return ("boolean", value)
+    return ("string", value) if isinstance(value, str) else ("number", value)
