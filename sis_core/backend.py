@@ -202,14 +202,15 @@ class Backend:
             case _:
                 return type(self).linear is not Backend.linear and self.linear(record, options) is not None
 
-    def memory(self, network: Network, options: BackendOptions) -> int:
-        """Bytes of anonymous memory that binding ``network`` will take for weights, beside the file and the cache."""
+    def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
+        """Bytes of anonymous memory that binding these layers of ``network`` will take for weights, beside the file and
+        the cache: with the embedding before the first and the head after the last, as `Network.weights` lists them."""
         return 0
 
-    def in_place(self, network: Network, options: BackendOptions) -> int:
+    def in_place(self, network: Network, layers: range, options: BackendOptions) -> int:
         """Bytes of weights that `memory` does not count: steps read them from the file. All of them, or by default none
         where `memory` counts some."""
-        return 0 if self.memory(network, options) else views_nbytes(network.weights())
+        return 0 if self.memory(network, layers, options) else views_nbytes(network.weights(layers))
 
 
 def views_nbytes(weights: Iterable[Weight]) -> int:

@@ -275,9 +275,15 @@ class Network:
         """Whether texts can be fed bit by bit. Where they cannot, each must be whole within one step."""
         return all(op.causal for op in find(self.blocks, Attention))
 
-    def weights(self) -> Iterator[Weight]:
-        """Every weight of the network, in order of use; a tied tensor appears once for each use."""
-        yield from find_weights((self.embedding, self.blocks, self.head))
+    def weights(self, layers: range | None = None) -> Iterator[Weight]:
+        """Every weight of a range of layers (all by default), in order of use: with the embedding before the first and
+        the head after the last. A tied tensor appears once for each use."""
+        layers = range(self.n_layer) if layers is None else layers
+        if layers.start == 0:
+            yield from find_weights(self.embedding)
+        yield from find_weights(self.blocks[layers.start : layers.stop])
+        if layers.stop == self.n_layer:
+            yield from find_weights(self.head)
 
 
 def find_weights(record: object) -> Iterator[Weight]:

@@ -609,10 +609,10 @@ class KernelSuite:
 
     def test_memory_and_in_place(self, backend: NativeBackend) -> None:
         network = random_network(with_format(VARIANTS[0], F16Format()))
-        packed = backend.memory(network, BackendOptions())
+        packed = backend.memory(network, range(2), BackendOptions())
         matrices = {w.name: w.nbytes for w in network.weights() if len(w.shape) == 2}
         assert sum(matrices.values()) <= packed <= 1.1 * sum(matrices.values())
-        assert backend.memory(network, BackendOptions(pack=False)) == 0
+        assert backend.memory(network, range(2), BackendOptions(pack=False)) == 0
         batch = Batch.of(list(range(9)))
         found = []
         for pack in (True, False):

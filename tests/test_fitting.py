@@ -24,10 +24,10 @@ class Hungry(Backend):
 
     name, score = "hungry", 50
 
-    def memory(self, network: Network, options: BackendOptions) -> int:
+    def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
         return (40 * (options.pack is not False) + 60 * (options.decode is not False)) * MIB
 
-    def in_place(self, network: Network, options: BackendOptions) -> int:
+    def in_place(self, network: Network, layers: range, options: BackendOptions) -> int:
         return (40 * (options.pack is False) + 15 * (options.decode is False)) * MIB
 
 
@@ -71,7 +71,7 @@ def test_the_rule(spare: float, options: dict[str, bool], pack: bool | None, dec
     with opened(random_model, spare, **options) as model:
         assert (model.options.pack, model.options.decode) == (pack, decode)
         assert model.fit.plan.anonymous <= model.fit.limit
-        assert model.fit.plan.packed == Hungry().memory(model.network, model.options)
+        assert model.fit.plan.packed == Hungry().memory(model.network, model.layers, model.options)
 
 
 def test_what_is_said(random_model: Path, caplog: pytest.LogCaptureFixture) -> None:

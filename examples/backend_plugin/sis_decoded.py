@@ -20,8 +20,8 @@ class Decoded(Backend):
         columns = np.asfortranarray(weight.dequantize().T)  # (n_in, n_out)
         return lambda x: x @ columns  # (n, n_in) -> (n, n_out)
 
-    def memory(self, network: Network, options: BackendOptions) -> int:
-        return sum(4 * weight.n_rows * weight.n_cols for weight in network.weights())
+    def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
+        return sum(4 * weight.n_rows * weight.n_cols for weight in network.weights(layers))
 
 
 @hookimpl

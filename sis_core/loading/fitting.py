@@ -79,22 +79,25 @@ def fit(
     backends: Sequence[Backend],
     limit: int,
     where: str,
+    layers: range,
 ) -> Fit:
     """Decide what the user left open: exactly ``wanted`` tokens, or the longest context up to the trained length.
+
+    What counts is what binding ``layers`` takes.
 
     Raises:
         MemoryLimitError: what cannot be dropped does not fit; the message has the sum.
     """
     known = KV_TYPES.get(options.kv_type)  # a plugin may have types of its own
     value_bytes = known.value_bytes if known else 4
-    states = [block.state for block in network.blocks if block.state]
+    states = [block.state for block in network.blocks[layers.start : layers.stop] if block.state]
     working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
 
     def cache(n_tokens: int) -> int:
         return int(sum(text_nbytes(state, value_bytes, n_tokens) for state in states))
 
     def plan(choice: BackendOptions) -> MemoryPlan:
-        packed, in_place = max((_weights(backend, network, choice) for backend in backends), default=(0, 0))
+        packed, in_place = max((_weights(backend, network, layers, choice) for backend in backends), default=(0, 0))
         return MemoryPlan(in_place, packed, cache(least), working)
 
     least = min(MIN_CTX, config.n_ctx) if wanted is None else wanted
@@ -123,5 +126,5 @@ def fit(
     return Fit(n_ctx, choices[at], fitted, limit, plans[0] if at else None, options.pack is not None)
 
 
-def _weights(backend: Backend, network: Network, options: BackendOptions) -> tuple[int, int]:
-    return backend.memory(network, options), backend.in_place(network, options)
+def _weights(backend: Backend, network: Network, layers: range, options: BackendOptions) -> tuple[int, int]:
+    return backend.memory(network, layers, options), backend.in_place(network, layers, options)

@@ -29,7 +29,9 @@ class Model:
     Attributes:
         path: the file.
         config: sizes and parameters.
-        network: the records that backends read.
+        network: the records that backends read: of all layers.
+        layers: those that are bound, and whose weights are read. Where they begin after the first, steps take hidden
+            states; where they end before the last, steps give them.
         forward: the bound network.
         fit: how weights are kept and what memory that takes; its options are `options`.
         backend: the name the user asked for, or that of the best backend used.
@@ -47,19 +49,21 @@ class Model:
         asked: BackendOptions,
         fit: Fit,
         shared: SharedFile,
+        layers: range,
         degraded: int = 0,
         memory_limit: int | None = None,
     ) -> None:
         self.file, self.registry, self.config, self.network = file, registry, config, network
         self.options, self.fit, self.degraded, self.memory_limit = fit.options, fit, degraded, memory_limit
         self.path: Path = file.path
+        self.layers = layers
         self._asked, self._shared = asked, shared
         self._gate = Gate(str(file.path))
         self._lock = threading.Lock()
         self._tokenizer: Tokenizer | None = None
         self.backends = backends
         self.backend = self.backends[0].name
-        self.forward: Forward = bind(network, self.backends, self.options)
+        self.forward: Forward = bind(network, self.backends, self.options, layers)
         shared.add()
 
     @property
@@ -103,11 +107,12 @@ class Model:
         with self._gate:
             backends, where = choose_backends(self.registry, backend), str(self.path)
             limit = memory_limit_or_free(self.memory_limit)
-            fitting = fit(self.config, self.network, None, self._asked, backends, limit, where)
+            fitting = fit(self.config, self.network, None, self._asked, backends, limit, where, self.layers)
             fitting.tell(where)
             other = type(self)(
                 self.file, self.registry, self.config, self.network,
-                backends=backends, asked=self._asked, fit=fitting, shared=self._shared, degraded=self.degraded,
+                backends=backends, asked=self._asked, fit=fitting, shared=self._shared, layers=self.layers,
+                degraded=self.degraded,
                 memory_limit=self.memory_limit,
             )  # fmt: skip
             other._tokenizer = self._tokenizer

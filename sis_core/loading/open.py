@@ -39,6 +39,7 @@ def open_model(
     degrade: bool = False,
     memory_limit: int | None = None,
     ignored: Collection[str] = (),
+    layers: range | None = None,
 ) -> M:
     """Open a file as a model of class ``kind``.
 
@@ -47,6 +48,7 @@ def open_model(
         n_ctx: tokens of context; by default what the model was trained for, or less if memory is short.
         memory_limit: bytes that may be used, by default what is free now.
         ignored: keys of the file to pass over where nobody reads them.
+        layers: the layers to bind, by default all; see `Model`.
 
     Raises:
         SisError: the file, its model or the machine does not allow it; the message says which and why.
@@ -80,11 +82,12 @@ def open_model(
                 )
 
         config, network, tensors = build(n_ctx)
+        layers = _chosen(layers, network, str(path))
         if config.n_ctx > config.n_ctx_train:
             log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
         options = evolve(options, kv_type=cache_type(network, options.kv_type, str(path)))
         backends = choose_backends(registry, backend)
-        fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path))
+        fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path), layers)
         if fitting.n_ctx != config.n_ctx:
             log.warning(
                 "%s: context cut from %d to %d tokens to fit %d MiB of memory",
@@ -94,12 +97,25 @@ def open_model(
         fitting.tell(str(path))
         return kind(
             file, registry, config, network,
-            backends=backends, asked=options, fit=fitting, shared=SharedFile(file), degraded=tensors.degraded,
+            backends=backends, asked=options, fit=fitting, shared=SharedFile(file), layers=layers,
+            degraded=tensors.degraded,
             memory_limit=memory_limit,
         )  # fmt: skip
     except BaseException:
         file.close()
         raise
+
+
+def _chosen(layers: range | None, network: Network, where: str) -> range:
+    """The layers asked for; ModelError unless the network has them."""
+    whole = range(network.n_layer)
+    if layers is None:
+        return whole
+    if not layers or layers.step != 1 or layers[0] not in whole or layers[-1] not in whole:
+        raise ModelError(
+            f"it has layers 0 to {whole[-1]}, not {layers}", where=where, fix="ask for layers that follow one another"
+        )
+    return layers
 
 
 OTHER_FILES = {

@@ -199,6 +199,7 @@ def load(
     on_error: Policy = "strict",
     ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
+    layers: range | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> LanguageModel:
@@ -207,6 +208,8 @@ def load(
     Args:
         model: a path or a source's name; None for the built-in model of an installed source.
         {options}
+        layers: the layers to bind and read, by default all; others give `Model.step` and `Model.new_cache` their part:
+            see `Model`.
         progress: called with bytes done and bytes in all while a model is fetched, and while weights are packed.
         registry: plugins to use; None for all that are installed.
 
@@ -229,6 +232,7 @@ def load(
         degrade=options.on_error == "degrade",
         memory_limit=options.memory_limit,
         ignored=options.ignore_keys,
+        layers=layers,
     )
     loaded.on_error = options.on_error
     return loaded

@@ -114,19 +114,21 @@ class NativeBackend(Backend):
             return "a format that only Python decodes without decoding it at load, which memory does not allow"
         return None
 
-    def memory(self, network: Network, options: BackendOptions) -> int:
+    def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
         if self.idle_reason():
             return 0
         store = self._store(options)
-        tables = _copied_tables(network, store)
-        return store.nbytes(_copied(network, store, options)) + sum(table.nbytes for table in tables)
+        tables = _copied_tables(network, layers, store)
+        return store.nbytes(_copied(network, layers, store, options)) + sum(table.nbytes for table in tables)
 
-    def in_place(self, network: Network, options: BackendOptions) -> int:
+    def in_place(self, network: Network, layers: range, options: BackendOptions) -> int:
         if self.idle_reason():
-            return super().in_place(network, options)
+            return super().in_place(network, layers, options)
         store = self._store(options)
-        copied = {key(weight) for weight in _copied(network, store, options) + _copied_tables(network, store)}
-        return views_nbytes(weight for weight in network.weights() if key(weight) not in copied)
+        copied = {
+            key(weight) for weight in _copied(network, layers, store, options) + _copied_tables(network, layers, store)
+        }
+        return views_nbytes(weight for weight in network.weights(layers) if key(weight) not in copied)
 
     def _store(self, options: BackendOptions, *, gradual: bool = False) -> Store:
         n_threads = options.n_threads or default_threads()
@@ -165,17 +167,20 @@ def _width(block: Block) -> int:
     raise Unsupported("a block without a matrix")
 
 
-def _copied_tables(network: Network, store: Store) -> list[Weight]:
-    """The tables of the embedding that binding a network copies as they are."""
-    embedding, head = network.embedding, network.head.dense.weight
+def _copied_tables(network: Network, layers: range, store: Store) -> list[Weight]:
+    """The tables of the embedding that binding these layers copies as they are."""
+    if layers.start:
+        return []
+    embedding = network.embedding
+    head = network.head.dense.weight if layers.stop == network.n_layer else None
     tables = [embedding.weight] + ([embedding.positions] if embedding.positions else [])
     return [table for table in tables if store.copies(table, head)]
 
 
-def _copied(network: Network, store: Store, options: BackendOptions) -> list[Weight]:
-    """The matrices that binding a network copies."""
-    found = [network.head.dense.weight]
-    for block in network.blocks:
+def _copied(network: Network, layers: range, store: Store, options: BackendOptions) -> list[Weight]:
+    """The matrices that binding these layers copies."""
+    found = [network.head.dense.weight] if layers.stop == network.n_layer else []
+    for block in network.blocks[layers.start : layers.stop]:
         try:
             found += dense_weights([block], None)
         except Unsupported:

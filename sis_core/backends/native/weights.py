@@ -81,9 +81,9 @@ class Store:
         fused = self.fused(weight)
         return fused.nbytes > 0 if fused else self.pack or self.only_python(weight)
 
-    def copies(self, table: quant.Weight, head: quant.Weight) -> bool:
+    def copies(self, table: quant.Weight, head: quant.Weight | None) -> bool:
         """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
-        if key(table) == key(head) and self._has_tiles(head):
+        if head and key(table) == key(head) and self._has_tiles(head):
             return False
         return self.pack and _decodes(self.library, table)
 

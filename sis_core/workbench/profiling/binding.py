@@ -151,11 +151,11 @@ class ProfilingBackend(Backend):
     def __init__(self, inner: Sequence[Backend], registry: Registry, recorder: Recorder, *, whole: bool) -> None:
         self.inner, self._registry, self._recorder, self._whole = list(inner), registry, recorder, whole
 
-    def memory(self, network: Network, options: BackendOptions) -> int:
-        return max((backend.memory(network, options) for backend in self.inner), default=0)
+    def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
+        return max((backend.memory(network, layers, options) for backend in self.inner), default=0)
 
-    def in_place(self, network: Network, options: BackendOptions) -> int:
-        return max((backend.in_place(network, options) for backend in self.inner), default=0)
+    def in_place(self, network: Network, layers: range, options: BackendOptions) -> int:
+        return max((backend.in_place(network, layers, options) for backend in self.inner), default=0)
 
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward:
         for backend in self.inner:
