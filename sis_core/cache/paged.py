@@ -46,8 +46,8 @@ class Layout:
                         fix="keep layers that share a state in one range",
                     )
             state = self.states[source]
+            kept = state.window if state else None
             for op in find(blocks[i], Attention):
-                kept = getattr(state, "window", 0)
                 if kept is not None and (op.window is None or op.window > kept):
                     raise BackendError(
                         f"its attention looks back further than the {kept} tokens that its state keeps",
