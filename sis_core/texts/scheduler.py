@@ -253,16 +253,16 @@ class Scheduler:
             return
         self._pieces.append(piece)
         if piece.finish_reason:
-            self._end(text, keep=self._reuse and piece.error is None)
+            self._end(text)
         elif text.overflows:
             self._read.discard(text.number)
             self.session.truncate(text.number, self.session.reach(text.number, text.shift()))
 
-    def _end(self, text: Text, *, keep: bool) -> None:
+    def _end(self, text: Text) -> None:
         self._running.remove(text)
         self._read.discard(text.number)
         gone: int | None = text.number
-        if keep:
+        if self._reuse:
             gone = self._kept.add(text.scope, text.number, self.session.tokens(text.number))
         if gone is not None:
             self.session.drop(gone)
@@ -276,7 +276,7 @@ class Scheduler:
         else:
             text = self._running[0]
             self._pieces.append(text.fail(error))
-            self._end(text, keep=False)
+            self._end(text)
 
     def _give_way(self, text: Text) -> None:
         """Take a text's pages away; it is fed again, as far as it had come, when its turn comes."""
