@@ -22,7 +22,7 @@ from sis_core.texts.budget import Budget
 from sis_core.texts.prefixes import Prefixes
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.running import Text, shifted
-from sis_core.texts.session import CHUNK, Session, Want
+from sis_core.texts.session import Session, Want
 from sis_core.texts.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Scheduler:
     ) -> None:
         self.session = session
         self._reuse, self._clock = reuse, clock
-        self._budget = Budget(CHUNK, stall)
+        self._budget = Budget(session.model.network.step_rows, stall)
         self._kept = Prefixes()  # texts that ended
         self._read = Prefixes()  # prompts of texts that run
         self._numbers = itertools.count()
@@ -173,16 +173,15 @@ class Scheduler:
         if text.reading:
             return 0
         most = len(text.ids) - 1  # the last one is fed for its logits
-        source, n = self._kept.find(text.scope, text.ids)
-        if source is not None:
-            self._kept.use(source)
-        other, n_other = self._read.find(text.scope, text.ids)
-        n_other = min(n_other, most) // PAGE_SIZE * PAGE_SIZE  # else who goes on writing would have to copy a page
-        if n_other > n:
-            source, n = other, n_other
-        if source is None or not (n := self.session.reach(source, min(n, most))):
-            return 0
-        self.session.fork(source, text.number, n)
+        ways: list[tuple[int, int]] = []
+        for texts, whole in (self._kept, 1), (self._read, PAGE_SIZE):  # who goes on writing shares no page in part
+            source, n = texts.find(text.scope, text.ids)
+            if source is not None:
+                texts.use(source)
+                ways.append((self.session.reach(source, min(n, most) // whole * whole), source))
+        n, source = max(ways, default=(0, None))
+        if source is not None and n:
+            self.session.fork(source, text.number, n)
         return n
 
     def _make_room_for(self, text: Text) -> bool:
