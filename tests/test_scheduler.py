@@ -12,9 +12,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+import random_model
 import sis_llama
 import sis_samplers
 import sis_tokenizers
+from shapes import SHAPES
 from tiny_models import metadata, write_model
 
 from sis_core.arrays import F32
@@ -642,6 +644,37 @@ def test_a_thousand_operations_against_a_plain_model(model: LanguageModel, seed:
         else:
             assert tokens == whole.tokens[: len(tokens)]
     assert n_cached > 100
+
+
+def test_windows_change_no_text(tmp_path: Path) -> None:
+    """Layers that keep a window share what they can go back to, and no row is fed behind the scheduler's back."""
+    shape = SHAPES["gemma-3-1b"].scaled_down()
+    random_model.write_model(shape, tmp_path / "model.gguf", file_type="F32", seed=3)
+    chance = random.Random(5)
+    begin = [chance.randrange(shape.n_vocab) for _ in range(90)]
+    asked = [
+        Request([*begin[: 30 * i], i, i], max_tokens=12, seed=i, ignore_end=True) for i in (3, 1, 3, 2, 3, 3, 1, 2)
+    ]
+    with load(tmp_path / "model.gguf", backend="numpy", kv_type="f32", n_threads=1) as model:
+        wanted = [alone(model, request) for request in asked]
+        with model.scheduler(max_tokens=384) as scheduler:
+            found: list[Piece] = []
+            for request in asked:
+                scheduler.add(request)
+                found += scheduler.step() + scheduler.step()
+            found += scheduler.run()
+            assert scheduler.session.stats.rows_again == 0
+    texts = completions(found)
+    assert [texts[i] for i in range(len(asked))] == wanted
+    assert sum(pieces[0].n_cached for pieces in by_text(found).values()) >= 90
+
+
+def test_a_family_may_ask_for_longer_steps(long: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long, "network", attrs.evolve(long.network, step_rows=1500))
+    with long.scheduler() as scheduler:
+        scheduler.add(Request([1] * 2000, max_tokens=1))
+        list(scheduler.run())
+        assert scheduler.session.stats.steps == 2
 
 
 def test_request_errors_of_options_are_raised(long: LanguageModel) -> None:

@@ -86,6 +86,16 @@ def test_long_prompts_run_in_chunks(tmp_path: Path) -> None:
         assert (session.stats.steps, session.stats.rows) == (-(-1100 // CHUNK), 1100)
 
 
+def test_a_family_may_ask_for_longer_steps(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "long.gguf", metadata(llama__context_length=2000))
+    with opened(path, "stub") as model:
+        model.network = evolve(model.network, step_rows=1000)
+        with Session(model) as session:
+            session.feed([1] * 1100)
+            session.hidden([1] * 400)
+            assert (session.stats.steps, session.stats.rows) == (3, 1500)
+
+
 def test_several_sequences_share_a_step(model: Model) -> None:
     texts = {0: [256, 5, 6], 7: [256, 9], 3: [256, 70, 80, 90, 100]}
     with Session(model, max_tokens=256) as together, Session(model, max_tokens=256) as apart:

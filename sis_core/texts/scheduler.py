@@ -51,7 +51,7 @@ class Scheduler:
     ) -> None:
         self.session = session
         self._reuse, self._clock = reuse, clock
-        self._budget = Budget(session.model.network.step_rows, stall)
+        self._budget = Budget(session.step_rows, stall)
         self._kept = Prefixes()  # texts that ended
         self._read = Prefixes()  # prompts of texts that run
         self._numbers = itertools.count()

@@ -96,6 +96,11 @@ class Session:
         self._check_open()
         return self._cache.n_free
 
+    @property
+    def step_rows(self) -> int:
+        """Rows of a step at most: 512 unless the family asks for more."""
+        return self.model.network.step_rows
+
     def tokens(self, sequence: int = 0) -> list[int]:
         """A copy of the sequence's token ids."""
         return list(self._tokens.get(sequence, ()))
@@ -111,7 +116,7 @@ class Session:
     def step(self, tokens: Mapping[int, Sequence[int]], *, every: bool = False) -> dict[int, F32]:
         """Append tokens to several sequences at once and return each one's logits ``(k, n_vocab)``.
 
-        One backend step when all fit into a chunk of 512 rows, else as many as needed; ``every`` asks for the logits
+        One backend step when all fit into `step_rows`, else as many as needed; ``every`` asks for the logits
         of every row instead of the last. After an exception every sequence is as it was before the failing chunk.
 
         Raises:
@@ -122,7 +127,7 @@ class Session:
             self.check_room(len(ids), sequence)
         results: dict[int, list[F32]] = {sequence: [] for sequence in pending}
         while pending:
-            chosen, pending = take_chunk(pending)
+            chosen, pending = take_chunk(pending, self.step_rows)
             outputs: dict[int, Outputs] = {s: "all" if every else "none" if s in pending else "last" for s in chosen}
             for sequence, values in self.advance(chosen, outputs).items():
                 results[sequence].append(values)
@@ -164,7 +169,7 @@ class Session:
         self.check_room(len(pending[sequence]), sequence)
         parts = []
         while pending:
-            chosen, pending = take_chunk(pending)
+            chosen, pending = take_chunk(pending, self.step_rows)
             parts.append(self.advance(chosen, {sequence: "all"}, want="hidden")[sequence])
         return np.concatenate(parts)
 
@@ -443,17 +448,19 @@ def n_common(first: Sequence[int], second: Sequence[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def take_chunk(pending: Mapping[int, Sequence[int]]) -> tuple[Mapping[int, Sequence[int]], dict[int, Sequence[int]]]:
-    """Split what sequences wait for into one step of at most `CHUNK` rows, and what is left after it.
+def take_chunk(
+    pending: Mapping[int, Sequence[int]], rows: int
+) -> tuple[Mapping[int, Sequence[int]], dict[int, Sequence[int]]]:
+    """Split what sequences wait for into one step of at most ``rows`` rows, and what is left after it.
 
     Where not all of it fits, those with the least to feed go first, so that a long prompt never holds up a text that is
     decoding.
     """
-    if sum(map(len, pending.values())) <= CHUNK:
+    if sum(map(len, pending.values())) <= rows:
         return pending, {}
     chosen: dict[int, Sequence[int]] = {}
     rest: dict[int, Sequence[int]] = {}
-    room = CHUNK
+    room = rows
     for sequence, ids in sorted(pending.items(), key=lambda item: len(item[1])):
         part = ids[:room]
         room -= len(part)
