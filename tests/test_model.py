@@ -194,10 +194,10 @@ def test_an_interrupted_close_can_be_repeated() -> None:
 
     gate = Gate("thing")
     with gate:
-        gate._changed.wait_for = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+        gate._lock.wait_for = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             gate.close()
-        del gate._changed.wait_for
+        del gate._lock.wait_for
     assert gate.close()
     assert not gate.close()
 

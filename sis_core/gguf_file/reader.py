@@ -6,7 +6,6 @@ import io
 import mmap
 import os
 import stat
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -19,6 +18,7 @@ from sis_core.gguf_file.arrays import Value
 from sis_core.gguf_file.cursor import show
 from sis_core.gguf_file.header import Header, read_header
 from sis_core.gguf_file.tensors import TensorInfo
+from sis_core.machine.lock import Lock
 
 if TYPE_CHECKING:
     from numpy import uint8
@@ -55,7 +55,7 @@ class GGUFFile:
         self.metadata_types: Mapping[str, str] = MappingProxyType(dict(first.metadata_types))
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(dict(tensors))
         self._parts = parts
-        self._lock = threading.Lock()  # close() in one thread, raw() in another
+        self._lock = Lock()  # close() in one thread, raw() in another
         self._closed = False
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ from sis_core.loading.choice import choose_backends
 from sis_core.loading.fitting import Fit, fit
 from sis_core.loading.gate import Gate
 from sis_core.loading.vocabulary import build_tokenizer
+from sis_core.machine.lock import Lock
 from sis_core.machine.memory import MemoryPlan, available_memory, memory_limit_or_free
 from sis_core.registry import Registry
 from sis_core.step import Batch, Output
@@ -59,7 +59,7 @@ class Model:
         self.layers = layers
         self._asked, self._shared = asked, shared
         self._gate = Gate(str(file.path))
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._tokenizer: Tokenizer | None = None
         self.backends = backends
         self.backend = self.backends[0].name
@@ -145,7 +145,7 @@ class SharedFile:
     """A file that several models read; the last one to close closes it."""
 
     def __init__(self, file: GGUFFile) -> None:
-        self._file, self._users, self._lock = file, 0, threading.Lock()
+        self._file, self._users, self._lock = file, 0, Lock()
 
     def add(self) -> None:
         with self._lock:

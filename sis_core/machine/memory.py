@@ -46,9 +46,19 @@ class MemoryPlan:
 
 
 def available_memory() -> int:
-    """Bytes that can be used without swapping, within the limit of this process's control group if it has one."""
-    available, allowed = int(psutil.virtual_memory().available), free_memory()
-    return available if allowed is None else min(available, allowed)
+    """Bytes that can be used without swapping, within the limits of this process and of its control group."""
+    limits = (int(psutil.virtual_memory().available), free_memory(), _free_addresses())
+    return min(limit for limit in limits if limit is not None)
+
+
+def _free_addresses() -> int | None:
+    """Bytes of address space that this process may still take, or None where nothing limits it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - int(psutil.Process().memory_info().vms))
 
 
 def memory_limit_or_free(memory_limit: int | None) -> int:

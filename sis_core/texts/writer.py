@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sis_core.arrays import F32
+from sis_core.errors import SamplerError
 from sis_core.sampler import SamplerContext
 from sis_core.texts.chain import Chain
 from sis_core.texts.request import FinishReason, Request
@@ -41,6 +44,7 @@ class Writer:
 
         The draw depends on nothing but the seed and the number of tokens written before.
         """
+        check_finite(logits)
         token = self._chain.choose(logits, self._n_written)
         self._chain.accept(token)
         self._n_written += 1
@@ -59,3 +63,13 @@ class Writer:
             text += self._stops.flush(self._stream.flush())
             reason = "stop" if self._stops.found else reason
         return Written(token, text, reason)
+
+
+def check_finite(logits: F32) -> None:
+    """SamplerError where a model gave a logit that is infinite; a chain says so of NaN itself."""
+    if float(logits[logits.argmax()]) == np.inf or float(logits[logits.argmin()]) == -np.inf:
+        raise SamplerError(
+            "the model gave a logit that is infinite",
+            where="sampling",
+            fix="check the file with `sis doctor -m FILE --check-tensors`",
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import threading
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sis_core.backends.native import abi
 from sis_core.backends.native.border import taken
 from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads
+from sis_core.machine.lock import Lock
 
 SUFFIX = {"Darwin": ".dylib", "Windows": ".dll"}.get(platform.system(), ".so")
 
@@ -64,7 +64,7 @@ class Library:
 
 
 _opened: dict[str, Library | BackendError] = {}
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def open_library(package: str) -> Library:

@@ -8,6 +8,8 @@ import mmap
 import numpy as np
 
 from sis_core.arrays import U8
+from sis_core.errors import MemoryLimitError
+from sis_core.machine.memory import MIB
 
 HUGE = 2 << 20
 
@@ -17,10 +19,17 @@ class Arena:
 
     def __init__(self, n_bytes: int) -> None:
         size = max(n_bytes, 1) + HUGE
-        if hasattr(mmap, "MAP_PRIVATE"):  # shared memory, the default, gets no huge pages on most systems
-            self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        else:
-            self._map = mmap.mmap(-1, size)
+        try:
+            if hasattr(mmap, "MAP_PRIVATE"):  # shared memory, the default, gets no huge pages on most systems
+                self._map = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            else:
+                self._map = mmap.mmap(-1, size)
+        except (OSError, MemoryError, OverflowError) as error:
+            raise MemoryLimitError(
+                f"the system does not give {n_bytes / MIB:,.0f} MiB: {error}",
+                where="memory",
+                fix="ask for a shorter context (--ctx), read weights in place (--no-pack), or raise `ulimit -v`",
+            ) from None
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without huge pages
                 self._map.madvise(mmap.MADV_HUGEPAGE)
