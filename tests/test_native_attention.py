@@ -61,9 +61,21 @@ class Layer:
         self.at = (self.n_head * self.k_dim, (self.n_head + self.n_head_kv) * self.k_dim)
 
     def step(
-        self, q: F32, k: F32, v: F32, position: int, *, window: int = 0, cap: float = 0.0, n_threads: int = 1
+        self,
+        q: F32,
+        k: F32,
+        v: F32,
+        position: int,
+        *,
+        window: int = 0,
+        cap: float = 0.0,
+        n_threads: int = 1,
+        gone: Sequence[int] = (),
     ) -> F32:
-        """Store keys and values ``(n, n_head_kv, dim)`` from ``position`` on; attend with ``(n, n_head, k_dim)``."""
+        """Store keys and values ``(n, n_head_kv, dim)`` from ``position`` on; attend with ``(n, n_head, k_dim)``.
+
+        ``gone`` are pages that were given back.
+        """
         n, n_out = len(q), self.n_head * self.v_dim
         hidden = np.concatenate([q.reshape(n, -1), k.reshape(n, -1), v.reshape(n, -1)], 1)
         heads = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "k_dim": self.k_dim, "v_dim": self.v_dim}
@@ -76,7 +88,9 @@ class Layer:
         positions = np.arange(position, position + n, dtype=np.int32)
         slots = self.order[positions // PAGE] * PAGE + positions % PAGE
         rows, out = np.arange(n, dtype=np.int32), np.full((n, n_out), np.nan, np.float32)
-        group = abi.Group(address(self.order), 0, n, position + n)
+        pages = self.order.copy()
+        pages[list(gone)] = -1
+        group = abi.Group(address(pages), 0, n, position + n)
         table = abi.Table(address(slots), ctypes.addressof(group))
         record = (abi.KV * 1)(self.state.record)
         step = abi.Step(
@@ -102,13 +116,16 @@ def vectors(shape: tuple[int, int, int, int], n: int, seed: int = 0) -> tuple[F3
     )
 
 
-def oracle(q: F32, k: F32, v: F32, rows: Sequence[int], kv_type: str, window: int, cap: float) -> F64:
-    """Attention of some rows in float64, over what the codec leaves of keys and values."""
+def oracle(
+    q: F32, k: F32, v: F32, rows: Sequence[int], kv_type: str, window: int, cap: float, gone: Sequence[int] = ()
+) -> F64:
+    """Attention of some rows in float64, over what the codec leaves of keys and values in pages that are not gone."""
     codec, shared = KV_TYPES[kv_type], q.shape[1] // k.shape[1]
     k, v = (codec.decode(codec.encode(x), x.shape[-1]) for x in (k, v))
     found = np.empty((len(rows), q.shape[1], v.shape[-1]))
     for i, row in enumerate(rows):
-        seen = slice(max(0, row + 1 - window) if window else 0, row + 1)
+        first = max(0, row + 1 - window) if window else 0
+        seen = [t for t in range(first, row + 1) if t // PAGE not in gone]
         for head in range(q.shape[1]):
             scores = k[seen, head // shared].astype(np.float64) @ q[row, head] * q.shape[-1] ** -0.5
             if cap:
@@ -274,6 +291,29 @@ def test_storing_writes_its_own_place_only(backend: NativeBackend, kv_type: str)
     assert 0 < changed <= layer.state.page_nbytes // PAGE
     layer.step(q[5:6], k[5:6], v[5:6], 5)
     assert np.array_equal(layer.state.pages, before)
+
+
+GONE = {
+    "behind": range(9),
+    "sinks": range(1, 30),  # a whole span and more, behind a page that stays
+    "scattered": (0, 1, 2, 3, 5, 8, 9, 10, 11, 16, 33),
+}
+
+
+@pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
+@pytest.mark.parametrize("kv_type", TYPES)
+def test_pages_that_were_given_back(backend: NativeBackend, kv_type: str, gone: Sequence[int]) -> None:
+    """They are never read: here they hold NaN. What is left is attended as if nothing else had been there."""
+    products = kv_type == "bf16" and backend.library().isa_name == "avx512_bf16"
+    shape, n = (8, 2, 64, 48), 2 * SPAN + 90
+    q, k, v = vectors(shape, n)
+    for rows, cap in ((1, 0.0), (6, 2.0), (34, 0.0)):
+        layer, last = Layer(backend, shape, kv_type, n), slice(n - rows, n)
+        layer.step(q[: n - rows], k[: n - rows], v[: n - rows], 0)
+        layer.state.pages[layer.order[list(gone)]] = 0xFF
+        found = layer.step(q[last], k[last], v[last], n - rows, cap=cap, n_threads=2, gone=gone)
+        wanted = oracle(q, k, v, range(n - rows, n), kv_type, 0, cap, gone)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=4e-2 if products else 2e-4)
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
