@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sis_core.cache.pages import PageTable
+from sis_core.cache.table import MARKS
 from sis_core.errors import ContextError, MemoryLimitError
 from sis_core.step import Batch, Run
 
@@ -88,8 +89,72 @@ class Machine(RuleBasedStateMachine):
         assert self.table.n_free == (N_PAGES - len(used)) * PAGE
 
 
+WINDOW = 6
+
+
+class WindowMachine(Machine):
+    """Tokens that the next row may see are where they belong; what the table says it can go back to, it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = PageTable(N_PAGES, PAGE, WINDOW)
+
+    @rule(sequence=SEQUENCES, share=st.floats(0, 1))
+    def truncate(self, sequence: int, share: float) -> None:
+        self.cut(sequence, self.table.reach(sequence, int(len(self.model.get(sequence, [])) * share)))
+
+    @rule(sequence=SEQUENCES, rows=st.integers(0, PAGE))
+    def take_back_a_few(self, sequence: int, rows: int) -> None:
+        n = len(self.model.get(sequence, [])) - rows
+        if n >= 0:
+            assert self.table.reach(sequence, n) == n
+            self.cut(sequence, n)
+
+    def cut(self, sequence: int, n: int) -> None:
+        self.table.truncate(sequence, n)
+        self.model[sequence] = self.model.get(sequence, [])[:n]
+
+    @rule(source=SEQUENCES, copy=SEQUENCES, share=st.floats(0, 1))
+    def fork(self, source: int, copy: int, share: float) -> None:
+        n = self.table.reach(source, int(len(self.model.get(source, [])) * share))
+        self.table.fork(source, copy, n)
+        self.model[copy] = self.model.get(source, [])[:n]
+
+    @rule(sequence=SEQUENCES)
+    def mark(self, sequence: int) -> None:
+        self.table.mark(sequence)
+        assert len([owner for owner, _ in self.table._marks if owner == sequence]) <= MARKS
+
+    @invariant()
+    def tokens_are_where_they_belong(self) -> None:
+        for sequence, expected in self.model.items():
+            assert self.table.length(sequence) == len(expected)
+            pages = self.table.pages(sequence)
+            for at in range(max(0, len(expected) - WINDOW + 1), len(expected)):
+                assert self.store[pages[at // PAGE] * PAGE + at % PAGE] == expected[at]
+        for sequence, held in self.table._marks:
+            kept = self.model[sequence][: held.length]
+            for at in range(max(0, held.length - WINDOW + 1), held.length):
+                assert self.store[held.pages[at // PAGE] * PAGE + at % PAGE] == kept[at]
+
+    @invariant()
+    def no_page_is_lost(self) -> None:
+        held = [self.table.pages(sequence) for sequence in self.model] + [mark.pages for _, mark in self.table._marks]
+        used = [page for pages in held for page in pages if page >= 0]
+        assert len(set(used)) == self.table.n_used
+        assert [used.count(page) for page in range(N_PAGES)] == self.table.pool.uses
+
+    @invariant()
+    def little_is_kept(self) -> None:
+        for sequence in self.model:
+            kept = [page for page in self.table.pages(sequence) if page >= 0]
+            assert len(kept) <= -(-WINDOW // PAGE) + 2
+
+
 TestPageTable = Machine.TestCase
 TestPageTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWindowTable = WindowMachine.TestCase
+TestWindowTable.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_truncating_past_the_end_is_refused() -> None:
