@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from train_tiny.chat import ASSISTANT, LONGEST, TEMPLATE, USER, WORD_WEIGHT, encode_talk  # noqa: E402
 from train_tiny.held_out import draw, read_held_out  # noqa: E402
 from train_tiny.nouns import CLASS_OF, NOUNS, names, places_of, plural, swap  # noqa: E402
+from train_tiny.openings import opening_for  # noqa: E402
 from train_tiny.passages import LIMIT, ending, is_whole, passage, pieces_of, stands_alone, text_of  # noqa: E402
 from train_tiny.talks import Talk, TalkMaker, Turn, people_of  # noqa: E402
 from train_tiny.vocabulary import train_vocabulary  # noqa: E402
@@ -87,6 +88,15 @@ def test_talks_follow_the_seed_and_keep_what_was_asked_for() -> None:
         assert all(names(talk.turns[0].reply, noun) for noun in nouns)
         assert all(is_whole(turn.reply) for turn in talk.turns)
     assert asked > len(talks)
+
+
+def test_an_opening_names_what_was_asked_for() -> None:
+    """Whatever the nouns and however they are ordered, once each, as a whole sentence."""
+    pick = random.Random(0)
+    for _ in range(3000):
+        nouns = pick.sample(NOUNS, pick.choice((1, 2, 3)))
+        text = opening_for(nouns, pick)
+        assert is_whole(text) and all(names(text, noun) for noun in nouns), text
 
 
 def test_no_talk_names_a_held_out_pair() -> None:

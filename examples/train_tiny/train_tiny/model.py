@@ -89,7 +89,10 @@ class Attention(nn.Module):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
         """Queries, keys and values as `project` gives them to channels (B, T, C)."""
-        group = self.shape.n_head // self.shape.n_head_kv
+        s, group = self.shape, self.shape.n_head // self.shape.n_head_kv
+        if q.shape[2] == 1:  # one token: a group's heads as rows, so that the past need not be copied for each head
+            mixed = F.scaled_dot_product_attention(q.reshape(-1, s.n_head_kv, group, s.head_dim), k, v)
+            return self.output(mixed.reshape(-1, 1, s.n_head * s.head_dim))
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
         return self.output(mixed.transpose(1, 2).flatten(-2))

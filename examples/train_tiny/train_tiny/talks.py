@@ -1,7 +1,8 @@
 """Talks: requests, made by rules, for which parts of the stories are the replies.
 
-A request names nouns that stand in its reply. Half of the named nouns are put in the place of another of their class
-("a fox and a ring" for "a wolf and a crown"), in the whole talk: so the request, not the habit of the stories, decides.
+A request names nouns that stand in its reply; an opening brings them in. Half of them are put in the place of another
+noun of their class ("a fox and a ring" for "a wolf and a crown"), in the whole talk: so the request, not the habit of
+the stories, decides.
 """
 
 import random
@@ -10,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from train_tiny.nouns import ALSO_VERBS, CLASS_OF, CLASSES, NOUNS, article, places_of, plural, swap
+from train_tiny.openings import opening_for
 from train_tiny.passages import HAPPY, LIMIT, Piece, ending, is_whole, passage, pieces_of, stands_alone, text_of
 
 FOR_NONE = ("Tell me a story.", "A fairy tale, please.", "I want to hear a tale.", "Can you tell me a fairy tale?")
@@ -62,6 +64,7 @@ SYSTEM = (
 NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b")
 NO_NAMES = {"God", "Heaven", "Lord", "Majesty", "Highness", "Sir", "Madam", "Lady", "Christmas", "Sunday"}
 SHARE_SWAPPED = 0.55
+EARLY = 120  # characters: where the nouns stand there already, a passage needs no other opening
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class TalkMaker:
         """One talk about story `number`; None where the cuts that were picked do not work out."""
         story, pieces = self.stories[number], self.pieces[number]
         if len(story) <= LIMIT:
-            return self._finish([story], [], pick, complete=True) if is_whole(story) else None
+            return self._finish([pieces], [], pick, complete=True)
         kind = pick.random()
         if kind < 0.4:
             return self._brief(pieces, pick)
@@ -137,63 +140,71 @@ class TalkMaker:
         stop = passage(pieces, 0, pick)
         if stop is None:
             return None
-        first = text_of(pieces[:stop])
-        start = ending(pieces[stop:], LIMIT - len(first))
+        start = ending(pieces[stop:], LIMIT - len(text_of(pieces[:stop])))
         if start is None:
             return None
-        return self._finish([f"{first}\n\n{text_of(pieces[stop + start :])}"], [], pick, complete=True)
+        return self._finish([pieces[:stop] + pieces[stop + start :]], [], pick, complete=True)
 
     def _parts(self, pieces: list[Piece], pick: random.Random, serial: bool) -> Talk | None:
         """A beginning or a scene; in a series followed by what comes next, and perhaps by the ending."""
         starts = [i for i, piece in enumerate(pieces) if stands_alone(piece)]
         start = 0 if pick.random() < 0.5 or not starts else pick.choice(starts)
-        replies, requests = [], []
+        begin, replies = start, []
         for _ in range(pick.choice((2, 2, 3)) if serial else 1):
             stop = passage(pieces, start, pick)
             if stop is None:
                 break
-            replies.append(text_of(pieces[start:stop]))
+            replies.append(pieces[start:stop])
             start = stop
         requests = [pick.choice(GO_ON) for _ in replies[1:]]
         last = ending(pieces[start:], LIMIT) if serial and replies and pick.random() < 0.5 else None
         if last is not None:
-            replies.append(text_of(pieces[start + last :]))
-            happy = HAPPY.search(replies[-1]) is not None
+            replies.append(pieces[start + last :])
+            happy = HAPPY.search(text_of(replies[-1])) is not None
             requests.append(pick.choice(LET_IT_END_WELL if happy and pick.random() < 0.7 else LET_IT_END))
-        return self._finish(replies, requests, pick) if replies else None
+        return self._finish(replies, requests, pick, scene=begin > 0) if replies else None
 
-    def _finish(self, replies: list[str], requests: list[str], pick: random.Random, complete: bool = False) -> Talk:
-        """Pick nouns of the first reply, swap some, and write the first request."""
+    def _finish(
+        self,
+        parts: list[list[Piece]],
+        requests: list[str],
+        pick: random.Random,
+        complete: bool = False,
+        scene: bool = False,
+    ) -> Talk | None:
+        """Pick nouns of the first reply, swap some, open the reply with them, and write the first request."""
+        replies = [text_of(part) for part in parts]
         people = people_of(replies[0])
-        if people and pick.random() < 0.25:
-            name = pick.choice(people)
-            first, words = pick.choice(FOR_NOUNS_SHORT if complete else FOR_NOUNS).format(name), [name]
+        early = [name for name in people if name in replies[0][:EARLY]]
+        if early and pick.random() < 0.3:
+            words = [pick.choice(early)]
+            first = pick.choice(FOR_NOUNS_SHORT if complete else FOR_NOUNS).format(words[0])
         else:
-            words = self._nouns(replies[0], pick)
+            rest = text_of(parts[0][1:])
+            words = self._nouns(rest or replies[0], pick, least=int(scene))
             for i, old in enumerate(words):
                 if pick.random() < SHARE_SWAPPED:
                     new = pick.choice(CLASSES[CLASS_OF[old]].split())
-                    if not any(places_of(reply, [new]) for reply in replies):
-                        replies = [swap(reply, old, new) for reply in replies]
+                    if not any(places_of(text, [new]) for text in replies):
+                        replies = [swap(text, old, new) for text in replies]
+                        rest = swap(rest, old, new)
                         words[i] = new
-            if frozenset(words) in self.held_out:
-                words.pop()
-            elif len(words) > 2:
-                words = [word for word in words if not self._forbidden(words, word)]
+            if len(words) > 1 and any(pair <= set(words) for pair in self.held_out):
+                words = words[:1]
+            if rest and words and len(places_of(replies[0][:EARLY], words)) < len(words):
+                replies[0] = f"{opening_for(words, pick)} {rest}"
             first = request_for(words, complete, pick)
+        if not is_whole(replies[0]):
+            return None
         asked = [roughened(request, pick) for request in (first, *requests)]
         if pick.random() < 0.08:
             asked[0] = f"{pick.choice(SYSTEM)}\n\n{asked[0]}"
         return Talk(tuple(Turn(*turn) for turn in zip(asked, replies, strict=True)), (*words, *people[:2]))
 
-    def _forbidden(self, words: list[str], word: str) -> bool:
-        return any(frozenset((word, other)) in self.held_out for other in words if other != word)
-
-    def _nouns(self, reply: str, pick: random.Random) -> list[str]:
-        """None to three nouns of a reply's first two thirds, the rarer ones more often."""
-        found = [noun for noun, at in places_of(reply, NOUNS).items() if at < 0.67 * len(reply)]
-        found = [noun for noun in found if noun not in ALSO_VERBS]
-        wanted = pick.choices((0, 1, 2, 3), (0.06, 0.2, 0.66, 0.08))[0]
+    def _nouns(self, reply: str, pick: random.Random, least: int) -> list[str]:
+        """Up to three nouns that a reply has, the rarer ones more often; at least so many, if it has them."""
+        found = [noun for noun in places_of(reply, NOUNS) if noun not in ALSO_VERBS]
+        wanted = max(least, pick.choices((0, 1, 2, 3), (0.1, 0.2, 0.62, 0.08))[0])
         keys = {noun: pick.random() ** (1 / self.rarity[noun]) for noun in found}
         chosen = sorted(found, key=lambda noun: -keys[noun])[:wanted]
         pick.shuffle(chosen)

@@ -19,6 +19,7 @@ from train_tiny.optimise import optimisers, schedule
 from train_tiny.text import Stories
 from train_tiny.vocabulary import Vocabulary
 
+HELD_OUT_TOKENS = 65536  # that a running training measures; `evaluate` takes all
 LOG_FIELDS = ["step", "tokens", "minutes", "rate", "train_nats", "held_out_bits_per_byte"]
 
 
@@ -36,7 +37,7 @@ class Plan:
     clip: float = 1.0
     seed: int = 1
     save_minutes: float = 3.0
-    held_out_minutes: float = 4.0
+    held_out_minutes: float = 8.0
     bf16: bool = True
     compile: bool = True
 
@@ -54,7 +55,9 @@ class Run:
         self.train_ids = [np.array(vocabulary.encode(story), dtype=np.int32) for story in stories.train]
         held_out_ids = [np.array(vocabulary.encode(story), dtype=np.int32) for story in stories.held_out]
         length = min(shape.n_ctx, sum(map(len, held_out_ids)) - 1)
-        self.held_out = torch.from_numpy(rows_of(held_out_ids, length)[:128].astype(np.int64))
+        self.held_out = torch.from_numpy(
+            rows_of(held_out_ids, length)[: -(-HELD_OUT_TOKENS // length)].astype(np.int64)
+        )
         held_out_bytes = sum(len(story.encode("utf-8")) for story in stories.held_out)
         self.tokens_per_byte = sum(map(len, held_out_ids)) / held_out_bytes
 
