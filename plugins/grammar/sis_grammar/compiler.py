@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -13,7 +12,7 @@ from sis_grammar.definition import Definition
 from sis_grammar.place import Place, look
 from sis_grammar.refusal import refusal
 
-SECONDS = 10.0
+SECONDS = 5.0
 AT_ONCE = 2
 STACK_BYTES = 64 * 1024 * 1024  # a chain of 6,000 definitions takes less; only what is touched is memory
 
@@ -27,7 +26,12 @@ class Compiler:
 
     def __init__(self, engine: LLTokenizer) -> None:
         self._engine = engine
-        self._limits = LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
+        self._limits = LLParserLimits(
+            max_items_in_row=5_000,  # an object of 1,000 optional properties has 4,007
+            step_lexer_fuel=2_000_000,  # long bounded strings beside others spend more than the default in one mask
+            max_lexer_states=50_000,
+            verbose_errors=False,
+        )
         self._slots = threading.Semaphore(AT_ONCE)
 
     def __call__(self, definition: Definition) -> Place:
@@ -45,7 +49,7 @@ class Compiler:
         _start(threading.Thread(target=self._work, args=(definition, done), name="sis-grammar-compile", daemon=True))
         try:
             return done.result(SECONDS)
-        except FutureTimeout:
+        except TimeoutError:
             raise SamplerError(
                 f"{definition.option} takes longer than {SECONDS:g} s to compile",
                 where="sampler grammar",

@@ -14,6 +14,10 @@ from sis_core.tokenizer import Tokenizer
 from sis_grammar.place import Place, after
 from sis_grammar.vocabulary import Vocabulary
 
+SECONDS = (
+    10.0  # for one mask, most of which take microseconds; a text that must repeat something a million times is longer
+)
+
 
 class _Node:
     """A place that is there or on its way, and whether several states stand on it."""
@@ -72,7 +76,12 @@ class GrammarState(SamplerState):
         return other
 
     def _place(self) -> Place:
-        return self._node.place.result()
+        try:
+            return self._node.place.result(SECONDS)
+        except TimeoutError:
+            raise SamplerError(
+                f"what comes next is not known after {SECONDS:g} s", where="sampler grammar", fix="simplify the grammar"
+            ) from None
 
     def _after(self, place: Place, token: int, shared: bool) -> Place:
         """On the worker. Being a method it holds the tokenizer, which llguidance calls."""

@@ -6,7 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import sis_grammar
 import small_vocabularies
 from attrs import evolve
 from llguidance import LLMatcher
+from sis_grammar import state as state_module
 from sis_grammar import vocabulary as vocabulary_module
 from sis_grammar.sampler import Grammar
 from sis_tokenizers.bpe import build_bpe
@@ -188,6 +189,27 @@ def test_a_grammar_that_becomes_too_complex_is_an_error(
     fresh = start(regex="[a-z]{3}")  # what failed is not kept
     fresh.accept(allowed[0])
     assert mask(fresh, tokenizer)
+
+
+def test_a_mask_that_takes_too_long_is_an_error(
+    tokenizer: Tokenizer, start: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end, real = Event(), state_module.after
+
+    def slow(*given: Any, **named: Any) -> Any:
+        may_end.wait(60)
+        return real(*given, **named)
+
+    state = start(regex="[a-z]{3}")
+    token = mask(state, tokenizer)[0]
+    monkeypatch.setattr(state_module, "after", slow)
+    state.accept(token)
+    monkeypatch.setattr(state_module, "SECONDS", 0.05)
+    with pytest.raises(SamplerError, match=r"what comes next is not known after 0\.05 s"):
+        mask(state, tokenizer)
+    may_end.set()
+    monkeypatch.setattr(state_module, "SECONDS", 60)
+    assert mask(state, tokenizer)
 
 
 def test_texts_on_several_threads(sampler: type[Grammar], tokenizer: Tokenizer, follow: Follow, start: Started) -> None:
