@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
@@ -12,7 +13,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
-from sis_core.errors import ClosedError, GGUFError, SourceError
+from sis_core.errors import ClosedError, GGUFError, MemoryLimitError, SourceError
 from sis_core.gguf_file import foreign, shards
 from sis_core.gguf_file.arrays import Value
 from sis_core.gguf_file.cursor import show
@@ -197,6 +198,10 @@ class _Part:
                 mapped = mmap.mmap(self._fd, self._seen[0], access=mmap.ACCESS_READ)
             except OSError as error:
                 what = f"cannot be mapped: {error}"
+                if error.errno == errno.ENOMEM:
+                    raise MemoryLimitError(
+                        what, where=str(self.path), fix="raise `ulimit -v`, or use a smaller file"
+                    ) from None
                 raise SourceError(what, where=str(self.path), fix="check the disk and free memory") from error
             self.mapped = ref(mapped)
         return mapped
