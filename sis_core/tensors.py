@@ -136,7 +136,7 @@ class Tensors:
 
 def derived(name: str) -> bool:
     """Whether a tensor of this name only repeats what the metadata say: causal masks, rope frequencies."""
-    return name.removesuffix(".weight").endswith(DERIVED)
+    return f".{name.removesuffix('.weight')}".endswith(tuple(f".{end}" for end in DERIVED))
 
 
 def gguf_names(weights: Mapping[str, Weight], architecture: str, n_layer: int, where: str = "") -> dict[str, Weight]:
