@@ -82,14 +82,15 @@ class FileSource(Source):
 def resolve(reference: str | None, sources: Sequence[Source], progress: Progress | None = None) -> Path:
     """The local file for what the user typed; None or empty for the default model.
 
-    A path that exists always wins over a source of the same name. SourceError when nobody knows the reference.
+    A path that exists always wins over a source of the same name; one that is not called ``.gguf`` is offered to the
+    sources as an absolute path first. SourceError when nobody knows the reference.
     """
     if not reference:
         return _default(sources, progress)
     try:
         path = Path(reference).expanduser()
         if path.exists():
-            return path
+            return path if path.suffix.lower() == ".gguf" else _made_of(path, sources, progress) or path
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a NUL
         raise SourceError(f"is not a usable path: {error}", where=reference[:80]) from None
     name, colon, rest = reference.partition(":")
@@ -123,6 +124,14 @@ class _FailedError(SourceError):
 def _ask(source: Source, reference: str, progress: Progress | None) -> Path | None:
     with blaming(_FailedError, f"the source {source.name!r}", reference):
         return source.resolve(reference, progress)
+
+
+def _made_of(path: Path, sources: Sequence[Source], progress: Progress | None) -> Path | None:
+    """What a source makes of a file or folder that may be a model of another kind; None when none knows it."""
+    for source in sources:
+        if not isinstance(source, FileSource) and (found := source.resolve(str(path.absolute()), progress)) is not None:
+            return found
+    return None
 
 
 def _default(sources: Sequence[Source], progress: Progress | None) -> Path:

@@ -185,3 +185,23 @@ def reordered(weight: Weight, order: I32) -> Weight:
         weight.release()
 
     return evolve(Weight.of(weight.name, weight.format, weight.shape, read), release=release)
+
+
+def transposed(weight: Weight) -> Weight:
+    """A matrix ``(n_in, n_out)`` of a plain format as ``(n_out, n_in)``.
+
+    A copy of the bytes in memory, made when first read and freed on release.
+    """
+    n_in, n_out = weight.shape
+    item = weight.format.row_bytes(1)
+
+    @cache
+    def read() -> U8:
+        values = np.ascontiguousarray(weight.raw).view(f"V{item}").reshape(n_in, n_out)
+        return np.ascontiguousarray(values.T).reshape(-1).view(np.uint8)
+
+    def release() -> None:
+        read.cache_clear()
+        weight.release()
+
+    return evolve(Weight.of(weight.name, weight.format, (n_out, n_in), read), release=release)

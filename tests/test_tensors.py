@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sis_core.errors import ModelError
-from sis_core.quant import F16Format, QuantFormat, Weight
-from sis_core.tensors import Tensors, derived, gguf_names, reordered
+from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
+from sis_core.tensors import Tensors, derived, gguf_names, reordered, transposed
 
 
 def weight(name: str, *shape: int, format: QuantFormat | None = None) -> Weight:
@@ -87,7 +87,9 @@ def test_what_nobody_takes() -> None:
     found.ignore("d")
     assert found.unread() == ["b.weight"]
     assert derived("blk.0.attn_rot_embd.weight")
+    assert derived("h.0.attn.bias")
     assert not derived("blk.0.attn_q.bias")
+    assert not derived("h.0.attn.c_attn.bias")
 
 
 def test_layers() -> None:
@@ -122,3 +124,12 @@ def test_reordered_rows() -> None:
     assert (rows.name, rows.shape, rows.dequantize().tolist()) == ("m", (3, 2), [[4, 5], [0, 1], [2, 3]])
     assert reordered(weight("v", 3), np.array([1, 2, 0], np.int32)).dequantize().tolist() == [1, 2, 0]
     assert rows.read() is rows.read()  # one copy, made when first asked for
+
+
+@pytest.mark.parametrize("format", [F32Format(), F16Format(), BF16Format()])
+def test_a_matrix_by_columns(format: QuantFormat) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    turned = transposed(Weight.from_array("m", values, format))
+    assert (turned.name, turned.format.name, turned.shape) == ("m", format.name, (3, 2))
+    np.testing.assert_array_equal(turned.dequantize(), values.T)
+    assert turned.read() is turned.read()

@@ -13,7 +13,7 @@ from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention, token_embedding
 from sis_core.quant import Weight
-from sis_core.tensors import PLAIN, Tensors
+from sis_core.tensors import PLAIN, Tensors, transposed
 
 
 class GPT2(Architecture[ModelConfig]):
@@ -49,4 +49,4 @@ class GPT2(Architecture[ModelConfig]):
                 f"tensor {weight.name} is stored by columns in the block format {weight.format.name}",
                 fix="convert the model with a tool that writes GGUF's tensor names",
             )
-        return Weight.from_array(weight.name, weight.dequantize().T)
+        return transposed(weight)

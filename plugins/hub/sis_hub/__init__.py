@@ -18,11 +18,13 @@ def sis_register_sources() -> list[Source]:
     from sis_hub.hub import HubSource
     from sis_hub.ollama import OllamaSource
     from sis_hub.packages import PackageSource
+    from sis_hub.safetensors_source import SafetensorsSource
     from sis_hub.web import WebSource
     from sis_hub.zoo import ZooSource
 
     hub = HubSource()
-    return [hub, WebSource(hub), ZooSource(hub), PackageSource(), OllamaSource(), FileSystemSource()]
+    others = [WebSource(hub), ZooSource(hub), SafetensorsSource(), PackageSource(), OllamaSource(), FileSystemSource()]
+    return [hub, *others]
 
 
 @hookimpl

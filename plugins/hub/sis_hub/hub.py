@@ -6,15 +6,21 @@ import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from attrs import evolve
+
 from sis_core.errors import SourceError
+from sis_core.registry import Registry
 from sis_core.source import Progress, Source
-from sis_hub.hub_cache import HubCache, RepoCache, default_cache
+from sis_hub.conversions import Conversions
+from sis_hub.hub_cache import HubCache, default_cache
+from sis_hub.hub_checkpoint import checkpoint_files
+from sis_hub.hub_listing import is_named, listings
 from sis_hub.licences import notice
-from sis_hub.listing import HashedListing, listed
+from sis_hub.listing import HashedListing
 from sis_hub.quant_choice import Candidate, best, candidates, named
-from sis_hub.reference import MAIN, HubReference, parse_hub_reference
+from sis_hub.reference import HubReference, parse_hub_reference
 from sis_hub.remote import Remote
-from sis_hub.repository import CARD, Hub, UnreachableError
+from sis_hub.repository import Hub, Repository, UnreachableError
 from sis_hub.transfer import read_range
 
 log = logging.getLogger(__name__)
@@ -29,12 +35,20 @@ class HubSource(Source):
         hub: the service; by default the one that HF_ENDPOINT names, or the public one.
         cache: by default the one that huggingface_hub uses.
         memory: bytes that a model may take; None for what is free when it is chosen.
+        conversions: of repositories that have safetensors only.
     """
 
     name = "hf"
 
-    def __init__(self, hub: Hub | None = None, cache: HubCache | None = None, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub | None = None,
+        cache: HubCache | None = None,
+        memory: int | None = None,
+        conversions: Conversions | None = None,
+    ) -> None:
         self._hub, self._cache, self._memory = hub or Hub(), cache, memory
+        self._conversions = conversions or Conversions()
         self._remotes: dict[HubReference, Remote] = {}  # found once for the many reads of one header
 
     def resolve(self, reference: str, progress: Progress | None = None) -> Path | None:
@@ -55,23 +69,71 @@ class HubSource(Source):
         parsed = parse_hub_reference(reference)
         return None if parsed is None else self._pull(parsed, progress)
 
+    def convert(
+        self, reference: str, to: str, registry: Registry | None = None, progress: Progress | None = None
+    ) -> Path | None:
+        """A repository's safetensors as a GGUF file with the matrices in the format or recipe ``to``.
+
+        Raises:
+            SisError: it has GGUF files only, or its model cannot be converted.
+        """
+        parsed = parse_hub_reference(reference)
+        if parsed is None:
+            return None
+        repository = self._look_up(evolve(parsed, choice=""))
+        return self._checkpoint(repository, to, registry, progress)
+
     def _pull(self, reference: HubReference, progress: Progress | None) -> Path:
         cache = self.cache.repo(reference.repo)
-        before = cache.commit(reference.revision)
         try:
-            repository = self._hub.look_up(reference)
+            repository = self._look_up(reference)
         except UnreachableError as error:
             if found := self._cached(reference):
-                log.warning("%s. Using the copy of commit %.7s", error, before)
+                log.warning("%s. Using the copy of commit %.7s", error, cache.commit(reference.revision))
                 return found
             raise
+        known = candidates(repository.sizes)
+        if not known and not reference.file:
+            return self._checkpoint(repository, reference.choice, None, progress)
+        chosen = self._choose(reference, known)
+        self._fetch(repository, chosen.files, progress)
+        return cache.snapshot(repository.commit).joinpath(chosen.files[0]).absolute()
+
+    def _look_up(self, reference: HubReference) -> Repository:
+        before = self.cache.repo(reference.repo).commit(reference.revision)
+        repository = self._hub.look_up(reference)
         if before and before != repository.commit:
             log.warning("%s: %s moved from %.7s to %.7s", reference, reference.revision, before, repository.commit)
-        chosen = self._choose(reference, candidates(repository.sizes))
+        return repository
+
+    def _fetch(self, repository: Repository, paths: Sequence[str], progress: Progress | None) -> None:
+        reference = repository.reference
         if text := notice(repository.licence, gated=repository.gated, terms=repository.terms):
             log.warning("%s: %s", reference, text)
-        self._hub.fetch(repository, chosen.files, cache, progress)
-        return cache.snapshot(repository.commit).joinpath(chosen.files[0]).absolute()
+        self._hub.fetch(repository, paths, self.cache.repo(reference.repo), progress)
+
+    def _checkpoint(
+        self, repository: Repository, to: str, registry: Registry | None, progress: Progress | None
+    ) -> Path:
+        """A repository's safetensors, downloaded and converted."""
+        reference = repository.reference
+        paths = checkpoint_files(repository.files)
+        if not paths:
+            raise SourceError(
+                "holds neither a GGUF file nor a model in safetensors",
+                where=str(reference),
+                fix="look for a repository with GGUF in its name, made from this one",
+            )
+        self._fetch(repository, paths, progress)
+        return self._conversions.of(
+            self.cache.repo(reference.repo).snapshot(repository.commit),
+            str(evolve(reference, choice=to)),
+            key=f"{reference.repo}@{repository.commit}",
+            name=reference.repo.partition("/")[2],
+            to=to,
+            registry=registry,
+            progress=progress,
+        )
 
     def read(self, reference: str, start: int, n: int) -> bytes | None:
         """``n`` bytes of the model's file from ``start`` on, or fewer at its end, without downloading the rest.
@@ -96,7 +158,7 @@ class HubSource(Source):
         """The models in the cache, also those that other programs put there, each once however many commits have it."""
         for repo in self.cache.repos():
             seen: set[Path] = set()
-            for listing in _listings(repo):
+            for listing in listings(repo):
                 blobs = {file.resolve() for file in listing.hashes}
                 if not blobs <= seen:
                     seen |= blobs
@@ -108,9 +170,13 @@ class HubSource(Source):
         if parsed is None:
             return False
         repo = self.cache.repo(parsed.repo)
-        gone = [listing for listing in _listings(repo) if _is_named(listing, parsed)]
-        repo.remove(path for listing in gone for path in listing.hashes)
-        return bool(gone)
+        gone = [path for listing in listings(repo) if is_named(listing, parsed) for path in listing.hashes]
+        if converted := self._conversions.remove(str(parsed)):
+            gone += [
+                folder / path for commit, folder in repo.snapshots() for path in checkpoint_files(repo.files(commit))
+            ]
+        repo.remove(gone)
+        return bool(gone) or converted
 
     @property
     def cache(self) -> HubCache:
@@ -125,7 +191,9 @@ class HubSource(Source):
         commit = cache.commit(reference.revision)
         known = candidates(cache.files(commit)) if commit else []
         if not known:
-            return None
+            name = reference.repo.partition("/")[2]
+            converted = self._conversions.target(f"{reference.repo}@{commit}", name, reference.choice)
+            return converted if converted.exists() else None
         if reference.choice:
             try:
                 chosen = named(reference.choice, known, where=str(reference))
@@ -138,9 +206,7 @@ class HubSource(Source):
     def _choose(self, reference: HubReference, known: Sequence[Candidate]) -> Candidate:
         where = str(reference)
         if not known:
-            raise SourceError(
-                "holds no GGUF file", where=where, fix="look for a repository with GGUF in its name, made from this one"
-            )
+            raise SourceError("holds no GGUF file", where=where, fix="`sis pull` converts a model in safetensors")
         if reference.choice:
             return named(reference.choice, known, where=where)
         if len(known) == 1:
@@ -155,43 +221,3 @@ class HubSource(Source):
         from sis_core.machine.memory import available_memory
 
         return available_memory()
-
-
-def _listings(repo: RepoCache) -> Iterator[HashedListing]:
-    """The models of a repository at every commit that is in the cache, the newest first."""
-    for commit, folder in repo.snapshots():
-        for found in candidates(repo.files(commit)):
-            files = [folder.joinpath(file) for file in found.files]
-            hashes = {file: _hash_of(file.resolve().name) for file in files}
-            yield listed(_name(repo, commit, found), files, _licence_in(folder / CARD), hashes)
-
-
-def _name(repo: RepoCache, commit: str, found: Candidate) -> str:
-    """What to type to get just this model, offline too."""
-    revisions = repo.revisions(commit)
-    revision = MAIN if MAIN in revisions or not revisions else revisions[0]
-    return str(HubReference(repo.repo, found.files[0] if not found.label else found.label, revision))
-
-
-def _is_named(listing: HashedListing, wanted: HubReference) -> bool:
-    found = parse_hub_reference(listing.name)
-    if found is None or found.repo != wanted.repo:
-        return False
-    choice = wanted.choice.casefold()
-    return not choice or choice in (found.choice.casefold(), listing.path.name.casefold())
-
-
-def _hash_of(blob: str) -> str:
-    """A blob's hash, which is its name: a SHA-256, or git's SHA-1 of a small file."""
-    return blob if len(blob) == 64 else f"git:{blob}" if len(blob) == 40 else ""
-
-
-def _licence_in(card: Path) -> str:
-    """The licence that a model card states."""
-    from huggingface_hub import metadata_load
-
-    try:
-        found = (metadata_load(card) or {}).get("license", "")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return " and ".join(map(str, found)) if isinstance(found, list) else str(found or "")

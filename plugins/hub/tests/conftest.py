@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from sis_hub.hub_cache import HubCache
 from sis_hub.remote import Patience
 from sis_hub.repository import Hub
 
+CHECKPOINTS = runpy.run_path(str(Path(__file__).with_name("checkpoints.py")))["CHECKPOINTS"]
 MODEL = (Path(sis_tiny.__file__).parent / "tiny.gguf").read_bytes()
 
 # What a program may reach. Names are looked up before anything is sent, so that is where it stops.
@@ -112,3 +114,16 @@ def start(hub: FakeHub, tmp_path: Path) -> Iterator[Run]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes the tiny checkpoint of a family."""
+
+    def write(name: str) -> Path:
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        CHECKPOINTS[name](folder)
+        return folder
+
+    return write

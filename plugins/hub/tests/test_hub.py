@@ -231,7 +231,7 @@ def test_a_missing_quant(source: HubSource) -> None:
 
 def test_a_repository_without_models(source: HubSource, hub: FakeHub) -> None:
     hub.repos["me/text"] = FakeRepo({"README.md": b"x", "pytorch_model.bin": b"\x80\x02" * 1000})
-    with pytest.raises(SourceError, match=r"hf://me/text: holds no GGUF file"):
+    with pytest.raises(SourceError, match=r"hf://me/text: holds neither a GGUF file nor a model in safetensors"):
         source.resolve("hf://me/text")
     assert hub.downloads == []
 

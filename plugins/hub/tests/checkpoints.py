@@ -1,0 +1,393 @@
+"""Tiny checkpoints as Hugging Face keeps them: every family that can be converted, with the files of its real models.
+
+    python plugins/hub/tests/checkpoints.py FOLDER        # write all of them
+
+Weights are multiples of 1/1024 with eight bits, so they are the same number in F32, F16 and BF16.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Tensors = dict[str, np.ndarray[Any, Any]]
+N_VOCAB, N_EMBD, N_LAYER, N_FF, N_HEAD, N_KV, HEAD = 320, 32, 2, 64, 4, 2, 8
+
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+          r"|\s+(?!\S)|\s+")  # fmt: skip
+QWEN2 = LLAMA3.replace("{1,3}", "")
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def write_safetensors(path: Path, tensors: Tensors, dtype: str = "F32") -> None:
+    """One file; BF16 is made by cutting, which loses nothing here. What is no float keeps its type."""
+    header, blobs, at = {}, [], 0
+    for name, values in tensors.items():
+        if values.dtype == np.float32:
+            kind = dtype
+            blob = values.astype("<f2").tobytes() if dtype == "F16" else values.astype("<f4").tobytes()
+            if dtype == "BF16":
+                blob = values.astype("<f4").view("<u2").reshape(-1, 2)[:, 1].tobytes()
+        else:
+            kind, blob = {"bool": "BOOL", "int64": "I64"}[values.dtype.name], values.tobytes()
+        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [at, at + len(blob)]}
+        blobs.append(blob)
+        at += len(blob)
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def byte_letters() -> list[str]:
+    """The letters that stand for the 256 bytes in byte-level vocabularies, in order of the bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
+
+
+def byte_level_tokenizer(pattern: str | None, added: list[str], *, ignore_merges: bool = False) -> dict[str, Any]:
+    """A tokenizer.json of 256 bytes, some merges, and control tokens at the end of the vocabulary."""
+    letters = sorted(byte_letters())
+    vocab = {letter: i for i, letter in enumerate(letters)}
+    merges = []
+    for left, right in [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("Ġ", "a"), ("e", "r"), ("o", "n")]:
+        merges.append([left, right])
+        vocab[left + right] = len(vocab)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pattern is None}
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    pre = byte_level if pattern is None else {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    return {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": len(vocab) + i, "content": text, "special": not text.startswith("<tool"), "single_word": False,
+             "lstrip": False, "rstrip": False, "normalized": False}
+            for i, text in enumerate(added)
+        ],
+        "normalizer": None,
+        "pre_tokenizer": pre,
+        "post_processor": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False, "byte_fallback": False,
+                  "ignore_merges": ignore_merges, "vocab": vocab, "merges": merges},
+    }  # fmt: skip
+
+
+def sentencepiece_model(first: list[tuple[str, int]], words: list[str]) -> bytes:
+    """A tokenizer.model: the first pieces with their types, 256 bytes, then words with falling scores."""
+    pieces = [(text, 0.0, kind) for text, kind in first]
+    pieces += [(f"<0x{b:02X}>", 0.0, 6) for b in range(256)]
+    pieces += [(word, -float(i), 1) for i, word in enumerate(words)]
+    data = b""
+    for text, score, kind in pieces:
+        body = _bytes(1, text.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, kind)
+        data += _bytes(1, body)
+    trainer = _number(3, 2) + _number(35, 1)  # BPE, with bytes to fall back on
+    return data + _bytes(2, trainer) + _bytes(3, _bytes(1, b"identity") + _number(3, 1))
+
+
+def _varint(n: int) -> bytes:
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128])
+        n >>= 7
+    return out + bytes([n])
+
+
+def _number(field: int, n: int) -> bytes:
+    return _varint(field << 3) + _varint(n)
+
+
+def _bytes(field: int, data: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(data)) + data
+
+
+# --- Weights ---------------------------------------------------------------------------------------------------------
+
+
+class Weights:
+    """Random tensors by name."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+        self.tensors: Tensors = {}
+
+    def add(self, name: str, *shape: int) -> None:
+        self.tensors[name] = self._rng.integers(-128, 128, shape).astype(np.float32) / 1024
+
+    def norm(self, name: str, *, bias: bool = False) -> None:
+        self.tensors[f"{name}.weight"] = self._rng.integers(64, 192, N_EMBD).astype(np.float32) / 128
+        if bias:
+            self.add(f"{name}.bias", N_EMBD)
+
+    def linear(self, name: str, n_out: int, n_in: int, *, bias: bool = False) -> None:
+        self.add(f"{name}.weight", n_out, n_in)
+        if bias:
+            self.add(f"{name}.bias", n_out)
+
+
+LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+def gated(weights: Weights, *, head: int = HEAD, bias: bool = False, head_norm: bool = False,
+          norms: tuple[str, ...] = LLAMA_NORMS, tied: bool = False) -> None:  # fmt: skip
+    """The layers of LLaMA's shape."""
+    weights.add("model.embed_tokens.weight", N_VOCAB, N_EMBD)
+    for i in range(N_LAYER):
+        at = f"model.layers.{i}"
+        for norm in norms:
+            weights.norm(f"{at}.{norm}")
+        weights.linear(f"{at}.self_attn.q_proj", N_HEAD * head, N_EMBD, bias=bias)
+        weights.linear(f"{at}.self_attn.k_proj", N_KV * head, N_EMBD, bias=bias)
+        weights.linear(f"{at}.self_attn.v_proj", N_KV * head, N_EMBD, bias=bias)
+        weights.linear(f"{at}.self_attn.o_proj", N_EMBD, N_HEAD * head)
+        if head_norm:
+            for part in "qk":
+                weights.tensors[f"{at}.self_attn.{part}_norm.weight"] = np.arange(head, dtype=np.float32) / 8
+        weights.linear(f"{at}.mlp.gate_proj", N_FF, N_EMBD)
+        weights.linear(f"{at}.mlp.up_proj", N_FF, N_EMBD)
+        weights.linear(f"{at}.mlp.down_proj", N_EMBD, N_FF)
+    weights.norm("model.norm")
+    if not tied:
+        weights.add("lm_head.weight", N_VOCAB, N_EMBD)
+
+
+def phi3_weights(weights: Weights) -> None:
+    weights.add("model.embed_tokens.weight", N_VOCAB, N_EMBD)
+    for i in range(N_LAYER):
+        at = f"model.layers.{i}"
+        weights.norm(f"{at}.input_layernorm")
+        weights.linear(f"{at}.self_attn.qkv_proj", (N_HEAD + 2 * N_KV) * HEAD, N_EMBD)
+        weights.linear(f"{at}.self_attn.o_proj", N_EMBD, N_HEAD * HEAD)
+        weights.norm(f"{at}.post_attention_layernorm")
+        weights.linear(f"{at}.mlp.gate_up_proj", 2 * N_FF, N_EMBD)
+        weights.linear(f"{at}.mlp.down_proj", N_EMBD, N_FF)
+    weights.norm("model.norm")
+    weights.add("lm_head.weight", N_VOCAB, N_EMBD)
+
+
+def gpt2_weights(weights: Weights) -> None:
+    """As openai-community/gpt2 has them: without a prefix, with causal masks, and matrices by columns."""
+    weights.add("wte.weight", N_VOCAB, N_EMBD)
+    weights.add("wpe.weight", 64, N_EMBD)
+    for i in range(N_LAYER):
+        weights.norm(f"h.{i}.ln_1", bias=True)
+        weights.tensors[f"h.{i}.attn.bias"] = np.tril(np.ones((1, 1, 64, 64), np.float32))
+        for part, n_in, n_out in (("attn.c_attn", N_EMBD, 3 * N_EMBD), ("attn.c_proj", N_EMBD, N_EMBD),
+                                  ("mlp.c_fc", N_EMBD, 4 * N_EMBD), ("mlp.c_proj", 4 * N_EMBD, N_EMBD)):  # fmt: skip
+            weights.add(f"h.{i}.{part}.weight", n_in, n_out)
+            weights.add(f"h.{i}.{part}.bias", n_out)
+        weights.norm(f"h.{i}.ln_2", bias=True)
+    weights.norm("ln_f", bias=True)
+
+
+def gptneox_weights(weights: Weights) -> None:
+    """As EleutherAI/pythia-160m has them, with masks and frequencies."""
+    weights.add("gpt_neox.embed_in.weight", N_VOCAB, N_EMBD)
+    for i in range(N_LAYER):
+        at = f"gpt_neox.layers.{i}"
+        weights.norm(f"{at}.input_layernorm", bias=True)
+        weights.norm(f"{at}.post_attention_layernorm", bias=True)
+        weights.tensors[f"{at}.attention.bias"] = np.tril(np.ones((1, 1, 16, 16), bool))
+        weights.tensors[f"{at}.attention.masked_bias"] = np.array(-1e4, np.float32)
+        weights.tensors[f"{at}.attention.rotary_emb.inv_freq"] = np.ones(1, np.float32)
+        weights.linear(f"{at}.attention.query_key_value", 3 * N_EMBD, N_EMBD, bias=True)
+        weights.linear(f"{at}.attention.dense", N_EMBD, N_EMBD, bias=True)
+        weights.linear(f"{at}.mlp.dense_h_to_4h", N_FF, N_EMBD, bias=True)
+        weights.linear(f"{at}.mlp.dense_4h_to_h", N_EMBD, N_FF, bias=True)
+    weights.norm("gpt_neox.final_layer_norm", bias=True)
+    weights.add("embed_out.weight", N_VOCAB, N_EMBD)
+
+
+# --- Models ----------------------------------------------------------------------------------------------------------
+
+COMMON = {
+    "hidden_size": N_EMBD, "num_hidden_layers": N_LAYER, "intermediate_size": N_FF, "num_attention_heads": N_HEAD,
+    "num_key_value_heads": N_KV, "vocab_size": N_VOCAB, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+GEMMA = {**COMMON, "head_dim": 16, "rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh",
+         "hidden_act": "gelu_pytorch_tanh", "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}  # fmt: skip
+WORDS = ["▁t", "he", "▁the", "in", "▁a", "er", "on", "▁", "t", "h", "e", "i", "n", "a", "r", "o", "s"]
+CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+def write_tokenizer(folder: Path, tokenizer: dict[str, Any], **config: Any) -> None:
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}))
+
+
+def write_pieces(folder: Path, first: list[tuple[str, int]], added: Mapping[str, Any], **config: Any) -> None:
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model(first, WORDS))
+    decoder = {str(i): {"content": text, "special": special} for text, (i, special) in added.items()}
+    config = {"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": decoder, **config}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), "utf-8")
+
+
+def write_config(folder: Path, architecture: str, model_type: str, **config: Any) -> None:
+    values = {"architectures": [architecture], "model_type": model_type, **config}
+    (folder / "config.json").write_text(json.dumps(values, indent=1), "utf-8")
+
+
+LLAMA_PIECES = [("<unk>", 2), ("<s>", 3), ("</s>", 3)]
+GEMMA_PIECES = [("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2), ("<mask>", 4), ("<start_of_turn>", 4)]
+
+
+def llama(folder: Path) -> None:
+    """TinyLlama's kind: SentencePiece, in two files with an index, a card with a licence."""
+    write_config(folder, "LlamaForCausalLM", "llama", **COMMON, hidden_act="silu", rope_theta=10000.0,
+                 tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, torch_dtype="float32")  # fmt: skip
+    write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)},
+                 bos_token="<s>", eos_token="</s>", unk_token="<unk>", add_bos_token=True,
+                 chat_template=CHAT)  # fmt: skip
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [en]\n---\n# Tiny\n")
+    (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.6, "top_p": 0.9}))
+    weights = Weights(1)
+    gated(weights)
+    names = list(weights.tensors)
+    parts = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
+    for file, part in parts.items():
+        write_safetensors(folder / file, {name: weights.tensors[name] for name in part})
+    index = {"metadata": {}, "weight_map": {name: file for file, part in parts.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def llama3(folder: Path) -> None:
+    """Llama 3.2's kind: byte-level BPE, scaled rotation, tied head, BF16."""
+    scaling = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3",
+               "original_max_position_embeddings": 64}  # fmt: skip
+    write_config(folder, "LlamaForCausalLM", "llama", **{**COMMON, "head_dim": HEAD}, hidden_act="silu",
+                 rope_theta=500000.0, rope_scaling=scaling, tie_word_embeddings=True, bos_token_id=263,
+                 eos_token_id=[264, 265], torch_dtype="bfloat16")  # fmt: skip
+    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
+    tokenizer = byte_level_tokenizer(LLAMA3, special, ignore_merges=True)
+    write_tokenizer(folder, tokenizer, bos_token=special[0], eos_token=special[2], chat_template=CHAT)
+    weights = Weights(2)
+    gated(weights, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def qwen2(folder: Path) -> None:
+    """Qwen2.5's kind: biases, tied, F16."""
+    write_config(folder, "Qwen2ForCausalLM", "qwen2", **{**COMMON, "rms_norm_eps": 1e-6}, hidden_act="silu",
+                 rope_theta=1000000.0, use_sliding_window=False, sliding_window=256, max_window_layers=2,
+                 tie_word_embeddings=True, bos_token_id=263, eos_token_id=265, torch_dtype="float16")  # fmt: skip
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>"]
+    write_tokenizer(folder, byte_level_tokenizer(QWEN2, special), add_bos_token=False, bos_token=None,
+                    eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT)  # fmt: skip
+    weights = Weights(3)
+    gated(weights, bias=True, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "F16")
+
+
+def qwen3(folder: Path) -> None:
+    """Qwen3's kind: a head of its own size, normalised queries and keys."""
+    write_config(folder, "Qwen3ForCausalLM", "qwen3", **{**COMMON, "head_dim": 16}, hidden_act="silu",
+                 rope_theta=1000000.0, tie_word_embeddings=False, bos_token_id=263, eos_token_id=265)  # fmt: skip
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    write_tokenizer(folder, byte_level_tokenizer(QWEN2, special), add_bos_token=False, eos_token="<|im_end|>",
+                    pad_token="<|endoftext|>")  # fmt: skip
+    (folder / "chat_template.jinja").write_text(CHAT)
+    weights = Weights(4)
+    gated(weights, head=16, head_norm=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+
+
+def gemma_tokenizer(folder: Path) -> None:
+    write_pieces(folder, GEMMA_PIECES, {"<pad>": (0, True), "<eos>": (1, True), "<bos>": (2, True),
+                                        "<unk>": (3, True), "<mask>": (4, False), "<start_of_turn>": (5, False)},
+                 bos_token="<bos>", eos_token="<eos>", unk_token="<unk>", pad_token="<pad>",
+                 add_bos_token=True, add_eos_token=False)  # fmt: skip
+
+
+def gemma(folder: Path) -> None:
+    write_config(folder, "GemmaForCausalLM", "gemma", **GEMMA, rope_theta=10000.0)
+    gemma_tokenizer(folder)
+    weights = Weights(5)
+    gated(weights, head=16, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+
+
+GEMMA2_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+                "post_feedforward_layernorm")  # fmt: skip
+
+
+def gemma2(folder: Path) -> None:
+    write_config(folder, "Gemma2ForCausalLM", "gemma2", **GEMMA, rope_theta=10000.0, sliding_window=64,
+                 attn_logit_softcapping=50.0, final_logit_softcapping=30.0, query_pre_attn_scalar=16)  # fmt: skip
+    gemma_tokenizer(folder)
+    weights = Weights(6)
+    gated(weights, head=16, norms=GEMMA2_NORMS, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def gemma3(folder: Path) -> None:
+    write_config(folder, "Gemma3ForCausalLM", "gemma3_text", **GEMMA, rope_theta=1000000.0,
+                 rope_local_base_freq=10000.0, sliding_window=64, sliding_window_pattern=6, query_pre_attn_scalar=16,
+                 attn_logit_softcapping=None, final_logit_softcapping=None, rope_scaling=None)  # fmt: skip
+    gemma_tokenizer(folder)
+    weights = Weights(7)
+    gated(weights, head=16, norms=GEMMA2_NORMS, head_norm=True, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def phi3(folder: Path) -> None:
+    """Phi-3's kind with long factors."""
+    scaling = {"type": "longrope", "short_factor": [1.0, 1.25, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    write_config(folder, "Phi3ForCausalLM", "phi3", **COMMON, hidden_act="silu", rope_theta=10000.0,
+                 rope_scaling=scaling, original_max_position_embeddings=64, sliding_window=128, bos_token_id=1,
+                 eos_token_id=2, pad_token_id=2, tie_word_embeddings=False)  # fmt: skip
+    write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, False),
+                                        "<|end|>": (276, True), "<|user|>": (277, True)},
+                 bos_token="<s>", eos_token="</s>", unk_token="<unk>")  # fmt: skip
+    weights = Weights(8)
+    phi3_weights(weights)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def gpt2(folder: Path) -> None:
+    write_config(folder, "GPT2LMHeadModel", "gpt2", n_embd=N_EMBD, n_layer=N_LAYER, n_head=N_HEAD, n_ctx=64,
+                 n_positions=64, layer_norm_epsilon=1e-5, activation_function="gelu_new", vocab_size=N_VOCAB,
+                 bos_token_id=263, eos_token_id=263)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(None, ["<|endoftext|>"]), bos_token="<|endoftext|>",
+                    eos_token="<|endoftext|>", unk_token="<|endoftext|>")  # fmt: skip
+    weights = Weights(9)
+    gpt2_weights(weights)
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+
+
+def gptneox(folder: Path) -> None:
+    write_config(folder, "GPTNeoXForCausalLM", "gpt_neox", hidden_size=N_EMBD, num_hidden_layers=N_LAYER,
+                 num_attention_heads=N_HEAD, intermediate_size=N_FF, max_position_embeddings=256, rotary_pct=0.25,
+                 rotary_emb_base=10000, layer_norm_eps=1e-5, use_parallel_residual=True, vocab_size=N_VOCAB,
+                 hidden_act="gelu", bos_token_id=263, eos_token_id=263, tie_word_embeddings=False)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(None, ["<|endoftext|>", "<|padding|>"]), bos_token="<|endoftext|>",
+                    eos_token="<|endoftext|>", unk_token="<|endoftext|>")  # fmt: skip
+    weights = Weights(10)
+    gptneox_weights(weights)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "F16")
+
+
+CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
+    function.__name__: function
+    for function in (llama, llama3, qwen2, qwen3, gemma, gemma2, gemma3, phi3, gpt2, gptneox)
+}
+#: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
+PRE = {"llama3": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "gptneox": "gpt-2"}
+
+
+def main() -> None:
+    for name, write in CHECKPOINTS.items():
+        folder = Path(sys.argv[1]) / name
+        folder.mkdir(parents=True)
+        write(folder)
+
+
+if __name__ == "__main__":
+    main()
