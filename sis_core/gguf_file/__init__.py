@@ -8,12 +8,13 @@ malformed file ends in one clear error and never in a crash. Names and sizes com
     cursor    bounded reads                          tensors   where each tensor lies
     arrays    lazy metadata arrays                   foreign   formats that GGUF has no id for
     header    bytes -> Header                        shards    part 1 of 3 -> all three
-    reader    GGUFFile
+    reader    GGUFFile                               model_file  what others that look like one must have
 """
 
 from sis_core.gguf_file.arrays import Array, Value
+from sis_core.gguf_file.model_file import ModelFile
 from sis_core.gguf_file.reader import GGUFFile
 from sis_core.gguf_file.tables import REMOVED_TYPES, TENSOR_TYPES, TensorType
 from sis_core.gguf_file.tensors import TensorInfo
 
-__all__ = ["REMOVED_TYPES", "TENSOR_TYPES", "Array", "GGUFFile", "TensorInfo", "TensorType", "Value"]
+__all__ = ["REMOVED_TYPES", "TENSOR_TYPES", "Array", "GGUFFile", "ModelFile", "TensorInfo", "TensorType", "Value"]

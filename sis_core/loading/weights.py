@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sis_core.errors import FormatError, SisError
-from sis_core.gguf_file import GGUFFile, TensorInfo
+from sis_core.gguf_file import ModelFile, TensorInfo
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 
 
-def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
+def file_weights(file: ModelFile, registry: Registry) -> dict[str, Weight]:
     """Every tensor of a file as a weight.
 
     Raises:
@@ -20,7 +20,7 @@ def file_weights(file: GGUFFile, registry: Registry) -> dict[str, Weight]:
     return {name: file_weight(file, registry, info) for name, info in file.tensors.items()}
 
 
-def file_weight(file: GGUFFile, registry: Registry, info: TensorInfo) -> Weight:
+def file_weight(file: ModelFile, registry: Registry, info: TensorInfo) -> Weight:
     """One tensor of a file as a weight; raises what `file_weights` does."""
     where = f"{file.path}: tensor {info.name}"
     format = _format(info, registry, where)
@@ -74,13 +74,13 @@ def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
     raise AssertionError("unreachable: a format cannot appear between two look-ups")
 
 
-def _reader(file: GGUFFile, name: str) -> Any:
+def _reader(file: ModelFile, name: str) -> Any:
     return lambda: file.raw(name)
 
 
-def _copier(file: GGUFFile, name: str) -> Any:
+def _copier(file: ModelFile, name: str) -> Any:
     return lambda start, stop: file.copy(name, start, stop)
 
 
-def _releaser(file: GGUFFile, name: str) -> Any:
+def _releaser(file: ModelFile, name: str) -> Any:
     return lambda: file.release(name)

@@ -9,7 +9,7 @@ from math import prod
 from attrs import frozen
 
 from sis_core.errors import FormatError, PluginError, SisError, package_for, suggest
-from sis_core.gguf_file import TENSOR_TYPES, GGUFFile, TensorInfo
+from sis_core.gguf_file import TENSOR_TYPES, ModelFile, TensorInfo
 from sis_core.loading.weights import file_weight
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
@@ -157,7 +157,7 @@ def may_quantize(info: TensorInfo) -> bool:
 
 
 def make_plan(
-    file: GGUFFile,
+    file: ModelFile,
     registry: Registry,
     target: str,
     *,
@@ -204,7 +204,7 @@ def make_plan(
 
 
 def _plan_one(
-    file: GGUFFile,
+    file: ModelFile,
     info: TensorInfo,
     wanted: QuantFormat | None,
     fallbacks: Sequence[QuantFormat],

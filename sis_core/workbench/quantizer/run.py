@@ -18,7 +18,7 @@ from attrs import frozen
 
 from sis_core.arrays import F32
 from sis_core.errors import SourceError
-from sis_core.gguf_file import GGUFFile
+from sis_core.gguf_file import GGUFFile, ModelFile
 from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.machine.cores import default_threads
 from sis_core.workbench.quantizer.encode import encode
@@ -46,7 +46,7 @@ class Result:
 
 
 def quantize_file(
-    file: GGUFFile,
+    file: ModelFile,
     target: Path,
     plan: Plan,
     *,
@@ -91,7 +91,7 @@ def quantize_file(
     return Result(target, size, len(plan.tensors) - n_resumed, n_resumed, time.perf_counter() - started)
 
 
-def check_target(file: GGUFFile, target: Path, force: bool) -> None:
+def check_target(file: ModelFile, target: Path, force: bool) -> None:
     """SourceError when ``target`` cannot or must not be written."""
     if not target.parent.is_dir():
         raise SourceError(f"the folder {target.parent} does not exist", where=str(target), fix="make it first")
@@ -106,7 +106,7 @@ def check_target(file: GGUFFile, target: Path, force: bool) -> None:
             raise SourceError("exists already", where=str(target), fix="name another file, or add --force")
 
 
-def _key(file: GGUFFile, plan: Plan, importance: Importance | None) -> dict[str, Any]:
+def _key(file: ModelFile, plan: Plan, importance: Importance | None) -> dict[str, Any]:
     """What the bytes of the output depend on."""
     inputs = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in file.paths]
     tensors = [(t.name, t.type_name, t.package, type(t.format).__module__) for t in plan.tensors]
@@ -133,7 +133,7 @@ def _digest(module: str) -> str:
     return digest.hexdigest()
 
 
-def _allocate(file: GGUFFile, path: Path, plan: Plan, importance: Importance | None) -> None:
+def _allocate(file: ModelFile, path: Path, plan: Plan, importance: Importance | None) -> None:
     """Write the header, and zeros for every tensor."""
     values, types = output_metadata(file, plan, importance)
     writer = GGUFWriter(path, values, types=types, alignment=file.alignment)
@@ -149,7 +149,7 @@ def _zeros(n: int) -> Iterator[bytes]:
 
 
 def _fill(
-    file: GGUFFile,
+    file: ModelFile,
     plan: Plan,
     work: WorkFolder,
     finished: dict[str, int],
@@ -182,7 +182,7 @@ def _fill(
 
 
 def _write(
-    file: GGUFFile,
+    file: ModelFile,
     tensor: TensorPlan,
     importance: Importance | None,
     pool: Executor,
@@ -203,7 +203,7 @@ def _write(
 
 
 def _pieces(
-    file: GGUFFile, tensor: TensorPlan, importance: Importance | None, pool: Executor, n_pending: int
+    file: ModelFile, tensor: TensorPlan, importance: Importance | None, pool: Executor, n_pending: int
 ) -> Iterator[Any]:
     if tensor.format is None or tensor.weight is None:
         raw = file.raw(tensor.name)
@@ -216,7 +216,7 @@ def _pieces(
 
 
 def output_metadata(
-    file: GGUFFile, plan: Plan, importance: Importance | None = None
+    file: ModelFile, plan: Plan, importance: Importance | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The metadata of the output and their types: those of the input, and what the quantisation changes."""
     values, types = dict(file.metadata), dict(file.metadata_types)
