@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import cast
 
 from filelock import FileLock
 
-from sis_core.gguf_file import GGUFFile
 from sis_core.registry import Registry
 from sis_core.source import Progress
 from sis_core.workbench.quantizer import Plan, make_plan, quantize_file
@@ -16,8 +14,6 @@ from sis_core.workbench.quantizer.plan import TensorPlan
 from sis_hub.convert.view import CheckpointView
 
 log = logging.getLogger(__name__)
-
-AS_IT_IS = "as it is"
 
 
 def convert(
@@ -47,11 +43,11 @@ def convert(
     with FileLock(target.with_name(f"{target.name}.lock")):
         if target.exists():
             return target
-        view = CheckpointView(folder, registry or Registry.load(), name=name)
-        file = cast("GGUFFile", view)  # all that the quantizer asks of a file, a view answers
-        plan = make_plan(file, registry or Registry.load(), to) if to else as_it_is(view)
+        registry = registry or Registry.load()
+        view = CheckpointView(folder, registry, name=name)
+        plan = make_plan(view, registry, to) if to else as_it_is(view)
         log.warning("%s: converted once to %s, %s", folder, plan.label, target)
-        quantize_file(file, target, plan, progress=None if progress is None else lambda _, n, total: progress(n, total))
+        quantize_file(view, target, plan, progress=None if progress is None else lambda _, n, total: progress(n, total))
     return target
 
 

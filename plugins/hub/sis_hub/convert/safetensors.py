@@ -7,7 +7,6 @@ The format: a little-endian uint64, that many bytes of JSON, then the tensors' b
 from __future__ import annotations
 
 import json
-import mmap
 import os
 from collections.abc import Mapping
 from itertools import pairwise
@@ -47,7 +46,7 @@ class Entry:
 
 
 class SafetensorsFile:
-    """An open file. Immutable; mapped only once its header was found to be sound.
+    """A file whose header was found to be sound. Immutable.
 
     Attributes:
         tensors: by name, in the order of their bytes.
@@ -72,18 +71,34 @@ class SafetensorsFile:
         self.tensors: Mapping[str, Entry] = {entry.name: entry for entry in entries}
 
     def raw(self, name: str) -> U8:
-        """A tensor's bytes ``(n_bytes,)``, a read-only view into the file.
+        """A copy of a tensor's bytes ``(n_bytes,)``. Read, not mapped: a file that shrinks meanwhile ends no program.
 
         Raises:
             SourceError: the file changed since its header was read.
         """
         entry = self.tensors[name]
-        with self.path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if (stat.st_size, stat.st_mtime_ns) != self._seen:
-                self._refuse("changed while it was read", "start again once nothing writes to it")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, np.uint8, entry.n_bytes, entry.start)
+        data = np.empty(entry.n_bytes, np.uint8)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(entry.start)
+                done = 0
+                while done < entry.n_bytes and (n := file.readinto(data.data[done:])):
+                    done += n
+        except OSError as error:
+            raise SourceError(f"cannot be read: {error}", where=str(self.path), fix="check the disk") from None
+        self.check_unchanged()
+        if done < entry.n_bytes:
+            self._refuse("ended while it was read", "start again once nothing writes to it")
+        return data
+
+    def check_unchanged(self) -> None:
+        """SourceError when the file changed since its header was read."""
+        try:
+            stat = self.path.stat()
+        except OSError as error:
+            raise SourceError(f"is gone: {error}", where=str(self.path), fix="start again") from None
+        if (stat.st_size, stat.st_mtime_ns) != self._seen:
+            self._refuse("changed while it was read", "start again once nothing writes to it")
 
     def _header_bytes(self, prefix: bytes, size: int) -> int:
         if len(prefix) < PREFIX:

@@ -19,6 +19,7 @@ from sis_core.architecture import Architecture
 from sis_core.arrays import U8
 from sis_core.errors import ModelError, SourceError
 from sis_core.gguf_file import TensorInfo
+from sis_core.gguf_file.tables import DEFAULT_ALIGNMENT
 from sis_core.metadata import Metadata
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
 from sis_core.registry import Registry
@@ -35,7 +36,7 @@ WHOLE = ("position_embd.weight",)
 
 
 class CheckpointView:
-    """An open checkpoint with the face of a `GGUFFile`. Immutable and thread-safe.
+    """An open checkpoint that is read as a `GGUFFile` is. Immutable and thread-safe.
 
     Attributes:
         path: its folder.
@@ -45,8 +46,7 @@ class CheckpointView:
         label: the format of most of its matrices: F32, F16 or BF16.
     """
 
-    alignment = 32
-    version = 3
+    alignment = DEFAULT_ALIGNMENT
 
     def __init__(self, folder: Path, registry: Registry, *, name: str = "") -> None:
         """Read and check all but the weights.
@@ -58,7 +58,8 @@ class CheckpointView:
             SisError: the folder is incomplete or damaged, or its model cannot be told in GGUF's terms.
         """
         checkpoint = Checkpoint(folder)
-        self.path, self.paths = folder, tuple(file.path for file in checkpoint.files.values())
+        self.path, self.paths = folder, [file.path for file in checkpoint.files.values()]
+        self._files = tuple(checkpoint.files.values())
         self._lock = threading.Lock()
         self._last: tuple[str, U8] | None = None
         family = family_of(checkpoint.architecture, str(folder))
@@ -90,12 +91,24 @@ class CheckpointView:
                 self._last = name, self._made(name)
             return self._last[1]
 
+    def copy(self, name: str, start: int, stop: int) -> U8:
+        """Bytes ``start:stop`` of a tensor; raises what `raw` does."""
+        return self.raw(name)[start:stop].copy()
+
+    def checker(self, name: str) -> Callable[[], None]:
+        """What says whether the files still are what they were; it raises what `raw` does."""
+        return self._check_unchanged
+
     def release(self, name: str) -> None:
         """Forget a tensor's bytes."""
         with self._lock:
             if self._last is not None and self._last[0] == name:
                 self._last = None
         self._weights[name].release()
+
+    def _check_unchanged(self) -> None:
+        for file in self._files:
+            file.check_unchanged()
 
     def _made(self, name: str) -> U8:
         weight = self._weights[name]
