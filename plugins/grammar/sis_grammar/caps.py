@@ -19,8 +19,9 @@ MAX_PROPERTIES = 1000
 MAX_RULES = 1000
 MAX_DEPTH = 100
 WHERE = "sampler grammar"
-RULE = re.compile(r"^[ \t]*[?!]*[A-Za-z_][\w-]*[^\n:\"/|]*:", re.MULTILINE)
-QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"')
+# Possessive, and whole also without its end, so that no text takes more than linear time.
+RULE = re.compile(r"^[ \t]*+[?!]*+[A-Za-z_][\w-]*+(?:\.\d++)?(?:[ \t]*+:|[\[{])", re.MULTILINE)
+QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*+"?')
 Pointer = tuple[str, ...]
 
 

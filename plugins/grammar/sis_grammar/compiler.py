@@ -58,7 +58,7 @@ class Compiler:
 
     def _work(self, definition: Definition, done: Future[Place]) -> None:
         try:
-            matcher = LLMatcher(self._engine, definition.text, log_level=0, limits=self._limits)
+            matcher = LLMatcher(self._engine, definition.for_llguidance(), log_level=0, limits=self._limits)
             if matcher.is_error():
                 raise refusal(definition, matcher.get_error())
             done.set_result(look(matcher))

@@ -30,36 +30,41 @@ JSON_OPTIONS: JsonCompileOptions = {
 
 @frozen
 class Definition:
-    """What is compiled: the ``text`` for llguidance, the ``option`` it comes from, and what was ``given`` for that."""
+    """What a text has to follow: the option of the sampler that says so, and what was given for it.
+
+    Attributes:
+        compact: no white space between the parts of JSON.
+    """
 
     option: Literal["grammar", "schema", "regex"]
     given: str
-    text: str
+    compact: bool = False
+
+    def for_llguidance(self) -> str:
+        """The grammar in llguidance's own form; SamplerError for GBNF that cannot be read."""
+        if self.option == "regex":
+            return LLMatcher.grammar_from_regex(self.given)
+        if self.option == "schema":
+            return _from_schema(self.given, self.compact)
+        return LLMatcher.grammar_from_lark(_from_gbnf(self.given) if GBNF.match(self.given) else self.given)
 
 
-def of_schema(schema: str, *, compact: bool) -> Definition:
-    """A JSON schema, strictly; ``compact`` for no white space between parts."""
+def _from_schema(schema: str, compact: bool) -> str:
     options = JSON_OPTIONS.copy()
     if compact:
         options["whitespace_flexible"] = False
     else:
         options["whitespace_pattern"] = WHITE_SPACE
     text = json.dumps(with_exclusive_any_of(json.loads(schema)), ensure_ascii=False)
-    return Definition("schema", schema, LLMatcher.grammar_from_json_schema(text, overrides=options))
+    return LLMatcher.grammar_from_json_schema(text, overrides=options)
 
 
-def of_regex(regex: str) -> Definition:
-    return Definition("regex", regex, LLMatcher.grammar_from_regex(regex))
-
-
-def of_grammar(grammar: str) -> Definition:
-    """GBNF where it begins with a rule of it, else Lark; SamplerError for GBNF that cannot be read."""
-    if not GBNF.match(grammar):
-        return Definition("grammar", grammar, LLMatcher.grammar_from_lark(grammar))
+def _from_gbnf(grammar: str) -> str:
     try:
-        lark = gbnf_to_lark(grammar)
+        return check_grammar(gbnf_to_lark(grammar))
     except RecursionError:
         raise SamplerError("grammar is nested too deep", where="sampler grammar") from None
+    except SamplerError:
+        raise
     except Exception as error:
         raise SamplerError(f"grammar is not GBNF: {error}", where="sampler grammar") from None
-    return Definition("grammar", grammar, LLMatcher.grammar_from_lark(check_grammar(lark)))

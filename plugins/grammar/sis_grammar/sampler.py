@@ -8,7 +8,7 @@ from attrs import field, frozen
 
 from sis_core.errors import SamplerError
 from sis_core.sampler import Sampler, SamplerContext, SamplerState
-from sis_grammar.definition import Definition, of_grammar, of_regex, of_schema
+from sis_grammar.definition import Definition
 from sis_grammar.given import read_grammar, read_regex, read_schema
 from sis_grammar.state import GrammarState
 from sis_grammar.vocabulary import Vocabularies
@@ -60,10 +60,10 @@ class Grammar(Sampler):
 
     @property
     def definition(self) -> Definition:
-        """What is given, as llguidance reads it; SamplerError for GBNF that cannot be read."""
+        """What is given."""
         if self.schema is not None:
-            return of_schema(self.schema, compact=self.compact_json)
-        return of_regex(self.regex) if self.regex is not None else of_grammar(self.grammar or "")
+            return Definition("schema", self.schema, self.compact_json)
+        return Definition("regex", self.regex) if self.regex is not None else Definition("grammar", self.grammar or "")
 
     def start(self, context: SamplerContext) -> SamplerState:
         """Raises SamplerError for what cannot be enforced, and for a model whose texts have no end token."""

@@ -209,6 +209,12 @@ def chain(n: int) -> dict[str, Any]:
         ({"grammar": "start: r0\n" + "".join(f'r{i}: "a" r{i + 1}\n' for i in range(MAX_RULES))}, "rules"),
         ({"grammar": 'start: "' + "x" * MAX_CONSTANT_BYTES + '"\n'}, "bytes of constants"),
         ({"grammar": "start: /x/ // " + "x" * MAX_TEXT_BYTES}, "more than"),
+        ({"grammar": "start: r0\n" + "".join(f'r{i}[stop=""]: "a" r{i + 1}\n' for i in range(MAX_RULES))}, "rules"),
+        ({"grammar": "start: " + "x" * 200_000}, "grammar cannot be used"),
+        ({"grammar": "x" * 200_000 + "\n"}, "begins neither"),
+        ({"grammar": "\n" * 200_000}, "begins neither"),
+        ({"grammar": "start: A\nA: " + '"\\' * 100_000 + "\n"}, "bytes of constants"),
+        ({"schema": "{" + ",".join(f'"{i}":1' for i in range(20_000)) + ',"0":2}'}, "'0' stands twice"),
     ],
 )
 def test_hostile(options: dict[str, Any], message: str, start: Started) -> None:
