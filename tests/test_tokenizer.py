@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import real_models
 import sis_tokenizers
 import small_vocabularies
 from hypothesis import example, given, settings
@@ -24,7 +24,7 @@ from sis_tokenizers.special import Defaults, Partition, read_specials
 from sis_tokenizers.spm import SPMTokenizer, build_spm
 from sis_tokenizers.vocabulary import Kind, Vocabulary
 
-from sis_core.errors import TokenizerError
+from sis_core.errors import SisError, TokenizerError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.vocabulary import build_tokenizer
 from sis_core.registry import Registry
@@ -35,10 +35,17 @@ DISTINCT = (
     "default", "gpt-2", "llama-bpe", "dbrx", "qwen2", "starcoder", "falcon", "deepseek-llm", "deepseek-coder",
     "deepseek-v3", "tekken", "gpt-4o",
 )  # fmt: skip
-PAIRS = (
-    "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gpt-2", "llama-bpe", "llama-spm", "mpt", "phi-3",
-    "qwen2", "refact", "starcoder",
+VOCABULARIES = (
+    "aquila", "baichuan", "bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2",
+    "gpt-neox", "llama-bpe", "llama-spm", "mpt", "nomic-bert-moe", "phi-3", "qwen2", "qwen35", "refact", "starcoder",
 )  # fmt: skip
+WITHOUT_PAIRS = ("aquila", "baichuan", "gpt-neox", "nomic-bert-moe")
+REFUSED = {
+    "bert-bge": "tokenizer 'bert'",
+    "gemma-4": "tokenizer 'gemma4'",
+    "nomic-bert-moe": "tokenizer 't5'",
+    "qwen35": "pre-tokenizer 'qwen35'",
+}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t'aeirst.,1290é漢▁Ġ"), max_size=60)
 
 
@@ -64,13 +71,6 @@ def split_at(part: str | int, name: str, token: int) -> list[str | int]:
     return [piece for piece in found if piece != ""]
 
 
-def vocabularies() -> Path:
-    folder = os.environ.get("SIS_TEST_VOCABS")
-    if not folder:
-        pytest.skip("SIS_TEST_VOCABS is not set: it names a folder with llama.cpp's ggml-vocab-*.gguf, .inp and .out")
-    return Path(folder)
-
-
 class TestIds:
     @pytest.mark.parametrize("kind", [*DISTINCT, "spm"])
     def test_goldens(self, kind: str) -> None:
@@ -82,24 +82,30 @@ class TestIds:
         goldens = json.loads(GOLDENS.read_text("utf-8"))
         assert len({json.dumps(goldens[kind]) for kind in DISTINCT}) == len(DISTINCT)
 
-    @pytest.mark.parametrize("name", PAIRS)
-    def test_llama_cpp_pairs(self, name: str) -> None:
-        path = vocabularies() / f"ggml-vocab-{name}.gguf"
+    @pytest.mark.full
+    @pytest.mark.parametrize("name", VOCABULARIES)
+    def test_llama_cpp_vocabularies(self, name: str) -> None:
+        path = real_models.real(real_models.VOCABULARIES) / f"ggml-vocab-{name}.gguf"
+        if name in REFUSED:
+            with pytest.raises(SisError, match=REFUSED[name]):
+                opened(path)
+            return
+        tokenizer = opened(path)
+        if name in WITHOUT_PAIRS:
+            text = "Hello, world! 123"
+            assert tokenizer.decode(tokenizer.encode(text, add_special=False)).strip() == text
+            return
         texts = Path(f"{path}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
         wanted = Path(f"{path}.out").read_text().splitlines()
-        tokenizer = opened(path)
         for text, ids in zip(texts, wanted, strict=False):
             assert tokenizer.encode(text, add_special=False) == list(map(int, ids.split())), text
         assert len(wanted) > 40
 
-    @pytest.mark.parametrize(
-        ("name", "reason"),
-        [("bert-bge", "tokenizer 'bert'"), ("gemma-4", "tokenizer 'gemma4'"), ("qwen35", "pre-tokenizer 'qwen35'")],
-    )
-    def test_unknown_ones_are_refused_by_name(self, name: str, reason: str) -> None:
-        path = vocabularies() / f"ggml-vocab-{name}.gguf"
-        with pytest.raises(Exception, match=reason):
-            opened(path)
+    @pytest.mark.full
+    def test_all_of_llama_cpps_vocabularies_are_tried(self) -> None:
+        folder = real_models.real(real_models.VOCABULARIES)
+        assert {path.stem.removeprefix("ggml-vocab-") for path in folder.glob("*.gguf")} == set(VOCABULARIES)
+        assert not [name for name in WITHOUT_PAIRS if (folder / f"ggml-vocab-{name}.gguf.out").exists()]
 
     def test_stories(self, test_data: Path) -> None:
         tokenizer = opened(test_data / "models" / "stories260K.gguf")

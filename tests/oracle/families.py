@@ -384,6 +384,8 @@ _OTHERS = (
             },
         },
         architecture="PhiMoEForCausalLM",
+        note="they disagree: transformers centres in its norms (LayerNorm) and routes by SparseMixer, as Microsoft's "
+        "model does; llama.cpp has RMSNorm and the softmax of the best two",
     ),
     Family(
         name="falcon",

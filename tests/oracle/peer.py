@@ -37,6 +37,38 @@ def _context(path: Path, n_ctx: int) -> Iterator[tuple[Any, int]]:
         llama_cpp.llama_model_free(model)
 
 
+def tokenize(path: Path, text: str) -> list[int]:
+    """The ids of a text, with what the vocabulary puts before it, and with control tokens where it spells them."""
+    options = llama_cpp.llama_model_default_params()
+    options.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
+    vocab, raw = llama_cpp.llama_model_get_vocab(model), text.encode()
+    ids = (llama_cpp.llama_token * (len(raw) + 8))()
+    n = llama_cpp.llama_tokenize(vocab, raw, len(raw), ids, len(ids), True, True)
+    llama_cpp.llama_model_free(model)
+    return ids[:n]
+
+
+def greedy(path: Path, tokens: Sequence[int], n: int) -> tuple[list[int], npt.NDArray[np.float32]]:
+    """``n`` tokens more, each the best, and the logits ``(n, n_vocab)`` that they were chosen by."""
+    ids, rows = list(tokens), []
+    with _context(path, len(tokens) + n) as (context, n_vocab):
+        part = ids
+        for _ in range(n):
+            array = (llama_cpp.llama_token * len(part))(*part)
+            if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(part))):
+                raise RuntimeError(f"llama.cpp fails after {len(ids)} tokens of {path}")
+            rows.append(_row(context, -1, n_vocab))
+            part = [int(rows[-1].argmax())]
+            ids += part
+    return ids[len(tokens) :], np.stack(rows)
+
+
+def _row(context: Any, row: int, n_vocab: int) -> npt.NDArray[np.float32]:
+    pointer = ctypes.cast(llama_cpp.llama_get_logits_ith(context, row), ctypes.POINTER(ctypes.c_float))
+    return np.ctypeslib.as_array(pointer, (n_vocab,)).copy()
+
+
 def logits(path: Path, tokens: Sequence[int], step: int | None = None) -> npt.NDArray[np.float32]:
     """The logits ``(n, n_vocab)`` at every position, ``step`` tokens at a time (all at once unless told)."""
     n = len(tokens)
@@ -52,8 +84,6 @@ def logits(path: Path, tokens: Sequence[int], step: int | None = None) -> npt.ND
                 batch.seq_id[i][0] = 0
             if llama_cpp.llama_decode(context, batch):
                 raise RuntimeError(f"llama.cpp fails on tokens {start} to {start + len(part) - 1} of {path}")
-            for i in range(len(part)):
-                row = llama_cpp.llama_get_logits_ith(context, i)
-                found.append(np.ctypeslib.as_array(ctypes.cast(row, ctypes.POINTER(ctypes.c_float)), (n_vocab,)).copy())
+            found += [_row(context, i, n_vocab) for i in range(len(part))]
         llama_cpp.llama_batch_free(batch)
     return np.stack(found)

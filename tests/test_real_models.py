@@ -1,0 +1,90 @@
+"""Real models against llama.cpp and transformers (goldens/real, made by tests/oracle/real.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real_models
+
+import sis_core
+from sis_core import LanguageModel
+from sis_core.step import Batch
+
+GOLDENS = Path(__file__).parent / "goldens" / "real"
+EXACT = 1e-4
+EXACT_LONG = 1e-3
+"""float32 arithmetic over the same weights as transformers in float64; hundreds of tokens add their errors up."""
+CLOSE = 0.01
+"""Two logits nearer than this share of the largest are equally good to eight bits."""
+
+
+class Golden:
+    """What the peers computed with a text and its continuation by llama.cpp."""
+
+    def __init__(self, case: str) -> None:
+        with np.load(GOLDENS / f"{case}.npz") as golden:
+            self.text, self.scale = str(golden["text"]), float(golden["scale"])
+            self.prompt, self.continued = golden["prompt"].tolist(), golden["continued"].tolist()
+            self.columns, self.llama_cpp, self.transformers = (
+                golden[name] for name in ("columns", "llama_cpp", "transformers")
+            )
+            self.file = next(
+                known
+                for known in real_models.ALL.values()
+                if isinstance(known, real_models.RealFile) and known.name == str(golden["model"])
+            )
+
+    def logits(self, model: LanguageModel) -> Any:
+        """sis' logits ``(n, k)`` for each continued token, at the golden's columns; one token at a time."""
+        cache, at, found = model.new_cache(len(self.prompt) + len(self.continued)), 0, []
+        for part in (self.prompt, *([token] for token in self.continued[:-1])):
+            found.append(model.step(Batch.of(part, position=at), cache).values[0].copy())
+            at += len(part)
+        return np.take_along_axis(np.stack(found), self.columns, axis=1)
+
+    def logits_at_once(self, model: LanguageModel) -> Any:
+        """The same in one step."""
+        ids = self.prompt + self.continued[:-1]
+        batch = Batch.of(ids, outputs=range(len(self.prompt) - 1, len(ids)))
+        return np.take_along_axis(model.step(batch, model.new_cache(len(ids))).values, self.columns, axis=1)
+
+    def error(self, logits: Any) -> float:
+        """The largest difference from transformers, relative to its largest logit."""
+        return float(np.abs(logits.astype(np.float64) - self.transformers).max() / self.scale)
+
+
+@pytest.fixture(
+    params=[
+        "smollm2-chat",
+        *(pytest.param(case, marks=pytest.mark.full) for case in ("smollm2-capital", "gemma3-capital", "gemma3-long")),
+    ]
+)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(request.param)
+
+
+@pytest.fixture
+def model(golden: Golden) -> Iterator[LanguageModel]:
+    with sis_core.load(real_models.real(golden.file), kv_type="f32") as model:
+        yield model
+
+
+def test_text_continues_as_in_llama_cpp(golden: Golden, model: LanguageModel) -> None:
+    assert model.tokenize(golden.text, parse_special=True) == golden.prompt
+    logits = golden.logits(model)
+    assert golden.error(logits) < golden.error(golden.llama_cpp)  # both multiply by activations of eight bits
+    best = np.take_along_axis(golden.columns, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
+    second, first = np.sort(golden.transformers, axis=1)[:, -2:].T
+    sure = first - second > CLOSE * golden.scale
+    assert sure.sum() >= len(sure) / 2
+    np.testing.assert_array_equal(best[sure], np.array(golden.continued)[sure])
+
+
+@pytest.mark.full
+def test_logits_are_those_of_transformers(golden: Golden) -> None:
+    with sis_core.load(real_models.real(golden.file), backend="numpy", kv_type="f32") as model:
+        assert golden.error(golden.logits_at_once(model)) < (EXACT if len(golden.prompt) < 100 else EXACT_LONG)
