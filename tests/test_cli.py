@@ -81,6 +81,14 @@ def test_generate_json(random_model: Path) -> None:
     assert all(len(line["top"]) == 3 and line["logprob"] <= 0 for line in lines)
 
 
+def test_one_prompt_that_fails_leaves_the_others(random_model: Path) -> None:
+    done = sis("generate", "-m", random_model, "-n", 3, "--seed", 1, "--ignore-end", "Once", "a" * 200, "The cat")
+    assert done.returncode == 1
+    alone = [sis("generate", "-m", random_model, "-n", 3, "--seed", 1, "--ignore-end", x) for x in ("Once", "The cat")]
+    assert all(one.stdout in done.stdout for one in alone)
+    assert "sis: sequence 1: a text of 201 tokens does not fit into the context of 128" in done.stderr
+
+
 def test_generate_several_prompts(random_model: Path) -> None:
     done = sis("generate", "-m", random_model, "-n", 3, "--seed", 1, "Once", "The cat")
     assert done.stdout.startswith("Once")

@@ -22,7 +22,7 @@ from tiny_models import metadata, write_model
 from sis_core.arrays import F32
 from sis_core.backends.stub import StubForward
 from sis_core.cache.pages import PAGE_SIZE, pages_for
-from sis_core.errors import BackendError, ContextError, MemoryLimitError, SamplerError, SisError
+from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SamplerError, SisError
 from sis_core.loading.model import Model
 from sis_core.registry import Registry
 from sis_core.sampler import Filter, Sampler, SamplerContext, SamplerState, log_softmax
@@ -675,6 +675,17 @@ def test_a_family_may_ask_for_longer_steps(long: LanguageModel, monkeypatch: pyt
         scheduler.add(Request([1] * 2000, max_tokens=1))
         list(scheduler.run())
         assert scheduler.session.stats.steps == 2
+
+
+def test_a_closed_scheduler_says_so(long: LanguageModel) -> None:
+    scheduler = long.scheduler()
+    scheduler.add(Request([1]))
+    scheduler.close()
+    scheduler.close()
+    with pytest.raises(ClosedError, match="session: is closed"):
+        scheduler.add(Request([1]))
+    with pytest.raises(ClosedError, match="session: is closed"):
+        scheduler.step()
 
 
 def test_request_errors_of_options_are_raised(long: LanguageModel) -> None:

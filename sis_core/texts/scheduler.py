@@ -17,7 +17,7 @@ from typing import Self
 
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE, pages_for
-from sis_core.errors import ContextError, MemoryLimitError, SisError
+from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.texts.budget import Budget
 from sis_core.texts.prefixes import Prefixes
 from sis_core.texts.request import Piece, Request
@@ -83,12 +83,12 @@ class Scheduler:
     def add(self, request: Request) -> int:
         """Let a text wait for its turn, at any time; the number that its pieces will carry as their ``sequence``.
 
-        What is wrong with the request comes as its only piece.
+        What is wrong with the request comes as its only piece. ClosedError after `close`.
         """
         number, degraded = next(self._numbers), self.session.stats.degraded
         try:
             text = self._text(number, request)
-        except MemoryError:
+        except (MemoryError, ClosedError):
             raise
         except Exception as error:
             self._pieces.append(Piece.of(sequence=number, finish_reason="error", error=_ours(error, number)))
