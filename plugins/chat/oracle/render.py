@@ -4,11 +4,12 @@
 
 in an environment with transformers (measured with 5.24) and sis-chat. FOLDER is for instance ``models/templates`` of
 llama.cpp; it can also be named by SIS_CHAT_TEMPLATES. Prints each pair that differs, and counts. A pair where both
-refuse counts as equal.
+refuse counts as equal. With ``--goldens FILE`` it writes what transformers makes instead, for the tests.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -37,8 +38,13 @@ def ours(template: ChatTemplate, conversation: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ["SIS_CHAT_TEMPLATES"])
+    arguments = sys.argv[1:]
+    goldens = arguments.pop(arguments.index("--goldens") + 1) if "--goldens" in arguments else None
+    folder = Path(next((a for a in arguments if a != "--goldens"), os.environ.get("SIS_CHAT_TEMPLATES", ".")))
     files = sorted(folder.glob("*.jinja"))
+    if goldens is not None:
+        Path(goldens).write_text(json.dumps(_goldens(files), ensure_ascii=False, indent=1) + "\n", "utf-8")
+        return 0
     equal = refused = whole = 0
     for file in files:
         source = file.read_text(encoding="utf-8")
@@ -64,6 +70,17 @@ def main() -> int:
         f"{equal} of {pairs} pairs equal ({refused} of them refused by both), {whole} of {len(files)} templates whole"
     )
     return int(equal < pairs)
+
+
+def _goldens(files: list[Path]) -> dict[str, dict[str, str | None]]:
+    """What transformers makes of every conversation with every template, or null where it refuses."""
+    return {
+        file.stem: {
+            name: _try(lambda c=conversation, f=file: theirs(f.read_text("utf-8"), c), Exception)[0]
+            for name, conversation in CONVERSATIONS.items()
+        }
+        for file in files
+    }
 
 
 def _try(function: Any, errors: Any) -> tuple[str | None, str]:

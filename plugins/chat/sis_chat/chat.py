@@ -6,17 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sis_chat.errors import MessageError, ReplyError, TemplateError
-from sis_chat.jinja.template import ChatTemplate
 from sis_chat.jinja.text import cut, plain
 from sis_chat.messages import checked, checked_tools
 from sis_chat.options import checked_options
+from sis_chat.replies.format import ReplyFormat
+from sis_chat.replies.parser import Parser
 from sis_chat.segments import Encoder
+from sis_chat.written import WrittenTemplate
 from sis_core.chat import Message, Rendered, ReplyParser, Tool, ToolChoice
 from sis_core.sampler import Sampler
 from sis_core.tokenizer import Tokenizer
 
-CONTINUED = "\U000f0000to be continued\U000f0001"  # private-use characters stand around what no message says
+CONTINUED = "\U000f0000to be continued\U000f0001"  # between private-use characters, so that no message says it
 TEMPLATE_KEY = "tokenizer.chat_template"
+_NO_CALLS = "leave the tools out, or name a template that has calls with --template"
 
 
 class Opened(Protocol):
@@ -32,33 +35,31 @@ class Opened(Protocol):
 class JinjaChat:
     """A `sis_core.chat.Chat` by a Jinja template. Immutable and thread-safe.
 
+    A file may have a second template, ``tool_use``, for chats with tools.
+
     Args:
         name: of the template, for messages.
         stop: texts that end a reply.
+        format: how replies are written; by default the template is asked.
     """
 
-    def __init__(self, model: Opened, source: str, *, name: str, stop: tuple[str, ...] = ()) -> None:
-        self.name, self._stop = name, stop
-        self._template = ChatTemplate(source, name=name)
-        with_tools = model.metadata.get(f"{TEMPLATE_KEY}.tool_use")
-        self._with_tools = (
-            ChatTemplate(with_tools, name=f"{name} (tool_use)")
-            if isinstance(with_tools, str) and source == model.metadata.get(TEMPLATE_KEY)
-            else self._template
-        )
-        self._encoder = Encoder(model.tokenizer, model.metadata)
-        self._specials = {
-            f"{role}_token": "" if token is None else model.tokenizer.token_text(token)
-            for role, token in (("bos", model.tokenizer.bos), ("eos", model.tokenizer.eos))
+    def __init__(
+        self, model: Opened, source: str, *, name: str, stop: tuple[str, ...] = (), format: ReplyFormat | None = None
+    ) -> None:
+        self._stop, self._given_format = stop, format
+        tokenizer, metadata = model.tokenizer, model.metadata
+        specials = {
+            f"{role}_token": "" if token is None else tokenizer.token_text(token)
+            for role, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos))
         }
+        self._plain = self._with_tools = WrittenTemplate(source, name=name, specials=specials)
+        for_tools = metadata.get(f"{TEMPLATE_KEY}.tool_use")
+        if isinstance(for_tools, str) and source == metadata.get(TEMPLATE_KEY):
+            self._with_tools = WrittenTemplate(for_tools, name=f"{name}.tool_use", specials=specials)
+        self._encoder = Encoder(tokenizer, metadata)
 
     def render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Tool] = (),
-        *,
-        continue_last: bool = False,
-        **options: Any,
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, continue_last: bool = False, **options: Any
     ) -> Rendered:
         """Messages as the model reads them, up to where its reply begins.
 
@@ -68,54 +69,53 @@ class JinjaChat:
 
         Raises:
             MessageError: a message, tool or option that no template may be given.
+            ReplyError: tools are given, and how this model calls them is not known.
             TemplateError: the template refuses them, or fails.
         """
-        values = checked(messages)
         listed = checked_tools(tools)
+        template = self._with_tools if listed else self._plain
+        if listed and self._format(template).calls is None:
+            raise ReplyError("does not say how tools are called", where=template.name, fix=_NO_CALLS)
+        values = template.fitted(checked(messages))
         own = checked_options(options)
         if continue_last:
             _mark_last(values)
-        text = self.text(values, listed, add_generation_prompt=not continue_last, **own)
-        reply = ""
+        text = template.text(values, listed, add_generation_prompt=not continue_last, **own)
         if continue_last:
-            text = _until_mark(text, self.name)
-            reply = plain(values[-1]["content"]).removesuffix(CONTINUED)
+            text = _until_mark(text, template.name)
+        reply = template.begun(plain(text), values[:-1] if continue_last else values, listed, own)
         return Rendered(self._encoder.segments(text), self._stop, tuple(listed), reply)
 
-    def text(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Tool] = (),
-        *,
-        add_generation_prompt: bool = True,
-        **options: Any,
-    ) -> str:
-        """What the template makes of checked messages, as a `sis_chat.jinja.text.Text`."""
-        template = self._with_tools if tools else self._template
-        return template.render(
-            {
-                "documents": None,
-                **options,
-                **self._specials,
-                "messages": messages,
-                "tools": list(tools) or None,
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
-
     def parser(self, rendered: Rendered) -> ReplyParser:
-        """A parser for the reply to a rendered chat."""
-        raise NotImplementedError
+        """A parser for the reply to a rendered chat: its text with control tokens spelt out, for they mark calls."""
+        template = self._with_tools if rendered.tools else self._plain
+        return Parser(self._format(template), rendered.tools, rendered.reply)
 
     def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> Sampler | None:
         """A sampler that holds a reply to the calls that ``choice`` asks for; None where it asks for nothing."""
         if choice in ("auto", "none"):
             return None
-        raise ReplyError(f"how calls are written is not known for {self.name}", where="tools")
+        raise ReplyError("calls cannot be required yet", where=self._with_tools.name)
 
     def describe(self) -> str:
-        """One line for `sis doctor`."""
-        return self.name
+        """One line for `sis doctor`: the template, and how replies are written."""
+        format = self._format(self._with_tools)
+        parts = [self._plain.name, "with a template for tools" if self._with_tools is not self._plain else ""]
+        if format.reasoning is not None:
+            parts.append(f"thinks between {format.reasoning.open.strip()!r} and {format.reasoning.close.strip()!r}")
+        parts.append(f"calls tools as {_spelt(format)!r}" if format.calls is not None else "calls no tools")
+        return "; ".join(filter(None, parts))
+
+    def _format(self, template: WrittenTemplate) -> ReplyFormat:
+        return template.format if self._given_format is None else self._given_format
+
+
+def _spelt(format: ReplyFormat) -> str:
+    """One call, and what is around all."""
+    assert format.calls is not None
+    calls = format.calls
+    inner = calls.call if not calls.argument else calls.call.replace("{arguments}", calls.argument + "…")
+    return "".join(f"{calls.section.open}{inner}{calls.section.close}".split("\n"))
 
 
 def _mark_last(messages: list[dict[str, Any]]) -> None:

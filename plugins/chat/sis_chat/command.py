@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sis_chat.options import checked_options
 from sis_core.chat import ChatFormat, Rendered, Segment
 from sis_core.cli.common import json_line, printable, read_input, registry_of, table
 from sis_core.errors import ChatError
@@ -61,7 +62,7 @@ def command(
     with GGUFFile.open(resolve(model, registry.records("sources"))) as file:
         opened = _Opened(file, registry)
         chat = open_chat(registry, opened, template)
-        own = _options(options) | ({"continue_last": True} if continue_last else {})
+        own = checked_options(_options(options)) | ({"continue_last": True} if continue_last else {})
         rendered = chat.render(listed, called, **own)
         if as_json:
             json_line(_object(rendered))
