@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from sis_core.errors import SamplerError, SisError
+from sis_grammar.caps import WHERE
 from sis_grammar.definition import Definition
 from sis_grammar.place import Place, look
 from sis_grammar.refusal import refusal
@@ -42,17 +43,21 @@ class Compiler:
                 than `SECONDS`, or allows no text at all.
         """
         if not self._slots.acquire(timeout=SECONDS):
-            raise SamplerError(
-                "other grammars are still being compiled", where="sampler grammar", fix="try again later"
-            )
+            raise SamplerError("other grammars are still being compiled", where=WHERE, fix="try again later")
         done: Future[Place] = Future()
-        _start(threading.Thread(target=self._work, args=(definition, done), name="sis-grammar-compile", daemon=True))
+        try:
+            _start(
+                threading.Thread(target=self._work, args=(definition, done), name="sis-grammar-compile", daemon=True)
+            )
+        except BaseException:
+            self._slots.release()
+            raise
         try:
             return done.result(SECONDS)
         except TimeoutError:
             raise SamplerError(
                 f"{definition.option} takes longer than {SECONDS:g} s to compile",
-                where="sampler grammar",
+                where=WHERE,
                 fix="simplify it",
             ) from None
 
@@ -65,7 +70,7 @@ class Compiler:
         except SisError as error:
             done.set_exception(error)
         except BaseException as error:  # a panic of llguidance is no Exception
-            done.set_exception(SamplerError(f"failed: {type(error).__name__}: {error}", where="sampler grammar"))
+            done.set_exception(SamplerError(f"failed: {type(error).__name__}: {error}", where=WHERE))
         finally:
             self._slots.release()
 

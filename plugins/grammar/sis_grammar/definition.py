@@ -10,7 +10,7 @@ from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from sis_core.errors import SamplerError
-from sis_grammar.caps import check_grammar
+from sis_grammar.caps import WHERE, check_grammar
 from sis_grammar.exclusive import with_exclusive_any_of
 from sis_grammar.given import GBNF
 
@@ -63,8 +63,8 @@ def _from_gbnf(grammar: str) -> str:
     try:
         return check_grammar(gbnf_to_lark(grammar))
     except RecursionError:
-        raise SamplerError("grammar is nested too deep", where="sampler grammar") from None
+        raise SamplerError("grammar is nested too deep", where=WHERE) from None
     except SamplerError:
         raise
     except Exception as error:
-        raise SamplerError(f"grammar is not GBNF: {error}", where="sampler grammar") from None
+        raise SamplerError(f"grammar is not GBNF: {error}", where=WHERE) from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sis_core.errors import SamplerError
-from sis_grammar.caps import MAX_TEXT_BYTES, check_grammar, check_regex, check_schema, check_size
+from sis_grammar.caps import MAX_TEXT_BYTES, WHERE, check_grammar, check_regex, check_schema, check_size
 
 # After comments and blank lines: `name ::=` is GBNF; `name:`, `name.1:`, `name[…]:` or a directive is Lark.
 _COMMENTS = r"(?:\s|\#[^\n]*(?:\n|\Z)|//[^\n]*(?:\n|\Z))*"
@@ -49,14 +49,14 @@ def read_schema(given: Any) -> str:
     except RecursionError:
         raise _too_deep() from None
     except (TypeError, ValueError) as error:
-        raise SamplerError(f"schema is not JSON: {error}", where="sampler grammar") from None
+        raise SamplerError(f"schema is not JSON: {error}", where=WHERE) from None
     return check_schema(_parsed(text))
 
 
 def read_regex(given: Any) -> str:
     """A regular expression; SamplerError when it is not text or too long."""
     if not isinstance(given, str):
-        raise SamplerError(f"regex is {given!r:.60}, but must be text", where="sampler grammar")
+        raise SamplerError(f"regex is {given!r:.60}, but must be text", where=WHERE)
     return check_regex(given)
 
 
@@ -67,20 +67,20 @@ def read_grammar(given: Any) -> str:
         given: the text, or the name or ``Path`` of a file.
     """
     if not isinstance(given, str | os.PathLike):
-        raise SamplerError(f"grammar is {given!r:.60}, but must be text or a file", where="sampler grammar")
+        raise SamplerError(f"grammar is {given!r:.60}, but must be text or a file", where=WHERE)
     text = str(given) if isinstance(given, os.PathLike) else given
     if isinstance(given, os.PathLike) or not ("\n" in text or GBNF.match(text) or LARK.match(text)):
         text = _read_file("grammar", text, "a grammar begins with `root ::=` or `start:`")
     if not (GBNF.match(text) or LARK.match(text)):
         raise SamplerError(
             "grammar begins neither with a rule of GBNF (root ::= …) nor with one of Lark (start: …)",
-            where="sampler grammar",
+            where=WHERE,
         )
     return check_grammar(text)
 
 
 def _read_file(option: str, name: str, hint: str) -> str:
-    where = f"sampler grammar, {option}"
+    where = f"{WHERE}, {option}"
     path = Path(name)
     try:
         if not path.is_file():
@@ -101,10 +101,10 @@ def _from_pydantic(given: Any) -> Any:
             except Exception as error:
                 raise SamplerError(
                     f"schema: {method} of {given!r:.60} failed: {type(error).__name__}: {error}",
-                    where="sampler grammar",
+                    where=WHERE,
                 ) from error
     raise SamplerError(
-        f"schema is {given!r:.60}, but must be a dict, JSON text, a file or a pydantic model", where="sampler grammar"
+        f"schema is {given!r:.60}, but must be a dict, JSON text, a file or a pydantic model", where=WHERE
     )
 
 
@@ -115,7 +115,7 @@ def _parsed(text: str) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
-        raise SamplerError(f"schema is not JSON: {error}", where="sampler grammar") from None
+        raise SamplerError(f"schema is not JSON: {error}", where=WHERE) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -136,4 +136,4 @@ def _finite(digits: str) -> float:
 
 
 def _too_deep() -> SamplerError:
-    return SamplerError("schema is nested too deep", where="sampler grammar")
+    return SamplerError("schema is nested too deep", where=WHERE)

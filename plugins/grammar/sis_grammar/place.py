@@ -10,6 +10,7 @@ from llguidance import LLMatcher
 from numpy.typing import NDArray
 
 from sis_core.errors import SamplerError
+from sis_grammar.caps import WHERE
 
 Bools: TypeAlias = NDArray[np.bool_]
 MAX_FORCED = 256  # the place after so many is looked for when they are there
@@ -67,7 +68,7 @@ def check(matcher: LLMatcher) -> None:
         reason = first_lines(matcher.get_error())
         raise SamplerError(
             f"the grammar cannot go on: {'no token fits here' if reason.startswith('NoExtension') else reason}",
-            where="sampler grammar",
+            where=WHERE,
             fix="a simpler grammar, or one for which the vocabulary has tokens",
         )
 

@@ -6,7 +6,7 @@ import json
 import re
 
 from sis_core.errors import SamplerError
-from sis_grammar.caps import pointer, walk
+from sis_grammar.caps import WHERE, pointer, walk
 from sis_grammar.definition import Definition
 from sis_grammar.place import first_lines
 
@@ -35,13 +35,13 @@ def refusal(definition: Definition, message: str) -> SamplerError:
     """The error for a definition that llguidance refused with ``message``."""
     reason = first_lines(message)
     if definition.option != "schema":
-        return SamplerError(f"{definition.option} cannot be used: {reason}", where="sampler grammar")
+        return SamplerError(f"{definition.option} cannot be used: {reason}", where=WHERE)
     keywords = ", ".join(
         f"{keyword} at {where}" for keyword in _keywords(reason) if (where := _places(definition, keyword))
     )
     return SamplerError(
         f"schema cannot be enforced: {f'{keywords}: ' if keywords else ''}{reason}",
-        where="sampler grammar",
+        where=WHERE,
         fix="leave the keyword out, or say the same with others" if keywords else "",
     )
 

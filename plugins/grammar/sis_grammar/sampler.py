@@ -8,12 +8,11 @@ from attrs import field, frozen
 
 from sis_core.errors import SamplerError
 from sis_core.sampler import Sampler, SamplerContext, SamplerState
+from sis_grammar.caps import WHERE
 from sis_grammar.definition import Definition
 from sis_grammar.given import read_grammar, read_regex, read_schema
 from sis_grammar.state import GrammarState
 from sis_grammar.vocabulary import Vocabularies
-
-WHERE = "sampler grammar"
 
 
 def _text_option(read: Any, help: str) -> Any:

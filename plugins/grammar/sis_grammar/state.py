@@ -11,6 +11,7 @@ from sis_core.arrays import F32
 from sis_core.errors import SamplerError, SisError
 from sis_core.sampler import SamplerState, keep
 from sis_core.tokenizer import Tokenizer
+from sis_grammar.caps import WHERE
 from sis_grammar.place import Place, after
 from sis_grammar.vocabulary import Vocabulary
 
@@ -80,7 +81,7 @@ class GrammarState(SamplerState):
             return self._node.place.result(SECONDS)
         except TimeoutError:
             raise SamplerError(
-                f"what comes next is not known after {SECONDS:g} s", where="sampler grammar", fix="simplify the grammar"
+                f"what comes next is not known after {SECONDS:g} s", where=WHERE, fix="simplify the grammar"
             ) from None
 
     def _after(self, place: Place, token: int, shared: bool) -> Place:
@@ -92,12 +93,12 @@ class GrammarState(SamplerState):
             raise
         except BaseException as error:  # a panic of llguidance is no Exception
             self._vocabulary.forget(self._start)
-            raise SamplerError(f"failed: {type(error).__name__}: {error}", where="sampler grammar") from error
+            raise SamplerError(f"failed: {type(error).__name__}: {error}", where=WHERE) from error
 
     def _left(self, token: int) -> SamplerError:
         text = self._tokenizer.token_text(token) if 0 <= token < self._tokenizer.n_vocab else "?"
         return SamplerError(
             f"token {token}, {text!r}, does not go on as the grammar does",
-            where="sampler grammar",
+            where=WHERE,
             fix="put no sampler into the chain that allows what others forbade",
         )

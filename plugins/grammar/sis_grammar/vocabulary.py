@@ -14,13 +14,14 @@ from llguidance import LLTokenizer
 
 from sis_core.errors import SamplerError
 from sis_core.tokenizer import Tokenizer
+from sis_grammar.caps import WHERE
 from sis_grammar.compiler import Compiler
 from sis_grammar.definition import Definition
 from sis_grammar.place import Place
 from sis_grammar.within_text import WithinText
 
 SPECIAL = b"\xff"  # how llguidance marks the name of a token that is no text
-MAX_KEPT = 16
+MAX_KEPT = 8
 
 
 class Vocabularies:
@@ -54,9 +55,7 @@ class Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         if not tokenizer.end_tokens:
-            raise SamplerError(
-                "the vocabulary has no token that ends a text, so a grammar could not end", where="sampler grammar"
-            )
+            raise SamplerError("the vocabulary has no token that ends a text, so a grammar could not end", where=WHERE)
         self._compile = Compiler(_engine(tokenizer))
         self.worker = ThreadPoolExecutor(1, "sis-grammar")
         self._starts: OrderedDict[Definition, Place] = OrderedDict()

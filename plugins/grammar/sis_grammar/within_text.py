@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sis_core.errors import SisError
 from sis_core.tokenizer import Tokenizer
+from sis_grammar.caps import WHERE
 
 MARKERS = ("\n", "\x01")  # what a text is encoded behind; no piece begins with the last and goes on
 
@@ -38,7 +39,7 @@ class WithinText:
             sizes = range(min(most, len(raw) - at), 0, -1)
             size = next((size for size in sizes if raw[at : at + size] in self._longest), None)
             if size is None:
-                raise SisError(f"no token begins with the byte 0x{raw[at]:02X}", where="sampler grammar")
+                raise SisError(f"no token begins with the byte 0x{raw[at]:02X}", where=WHERE)
             tokens.append(self._longest[raw[at : at + size]])
             at += size
         return tokens
