@@ -67,6 +67,7 @@ def build_network(
         embedding=architecture.embedding(config, tensors),
         blocks=tuple(architecture.block(config, i, tensors) for i in range(config.n_layer)),
         head=architecture.head(config, tensors),
+        step_rows=architecture.step_rows,
     )
     _refuse_tensors(tensors, name)
     return config, network, tensors

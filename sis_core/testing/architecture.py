@@ -121,12 +121,15 @@ class _Case:
             for i, token in enumerate(ids)
         ]
         self._same(np.array(rows), self.logits, "token by token, beside another text")
-        cache.fork(0, 2, 5)
-        branch = forward.step(Batch.of(other[5:8], position=5, sequence=2, outputs=range(3)), cache).values
+        at = cache.reach(0, 5)
+        cache.fork(0, 2, at)
+        ends = Batch.of(ids[at:5] + other[5:8], position=at, sequence=2, outputs=range(5 - at, 8 - at))
+        branch = forward.step(ends, cache).values
         wanted = self._logits(self.network, ids[:5] + other[5:8])[5:]
         self._same(branch, wanted, "another end after a fork at token 5")
-        cache.truncate(0, 7)
-        again = forward.step(Batch.of(ids[7:], position=7, outputs=range(N_TOKENS - 7)), cache).values
+        at = cache.reach(0, 7)
+        cache.truncate(0, at)
+        again = forward.step(Batch.of(ids[at:], position=at, outputs=range(7 - at, N_TOKENS - at)), cache).values
         self._same(again, self.logits[7:], "the end again after truncating to token 7")
         changed = self._logits(self.network, [*ids[:-1], other[-1]])
         self._same(changed[:-1], self.logits[:-1], "logits before a changed last token")

@@ -158,27 +158,31 @@ class _Case:
         cache, ids = self._cache(), self.ids
         self.tested.step(Batch.of(ids[:38], outputs=[]), cache)
         used = cache.nbytes
-        cache.fork(0, 1, 35)
+        at = cache.reach(0, 35)
+        cache.fork(0, 1, at)
         assert cache.nbytes == used, (
             f"{self.name}: fork copied the cache ({used} to {cache.nbytes} bytes), not shared it"
         )
-        self.tested.step(Batch.of([1, 2, 3], position=35, sequence=1, outputs=[]), cache)
+        self.tested.step(Batch.of([1, 2, 3], position=at, sequence=1, outputs=[]), cache)
         shared = "its keys and values were overwritten: a page that sequences share must be copied before it is written"
         self._goes_on(cache, 0, 38, wanted, "the source after its fork went another way", shared)
         cut = "tokens that were cut off are still seen, or those that followed went to another place than they are read"
-        cache.truncate(1, 35)
-        self._goes_on(cache, 1, 35, wanted, "a fork that was cut back", cut)
-        cache.truncate(0, 10)
-        self._goes_on(cache, 0, 10, wanted, "a sequence that was cut back", cut)
+        at = cache.reach(1, at)
+        cache.truncate(1, at)
+        self._goes_on(cache, 1, at, wanted, "a fork that was cut back", cut)
+        at = cache.reach(0, 10)
+        cache.truncate(0, at)
+        self._goes_on(cache, 0, at, wanted, "a sequence that was cut back", cut)
         saved = None
         with suppress(SisError):  # a cache may say that it cannot be saved
             saved = list(cache.save(0))
         if saved is not None:
             fresh = self._cache()
             self._ran("loading a saved sequence", lambda: fresh.load(3, saved))
-            fresh.truncate(3, 33)
+            at = fresh.reach(3, 33)
+            fresh.truncate(3, at)
             lost = "save and load do not keep every key and value of every layer"
-            self._goes_on(fresh, 3, 33, wanted, "a saved and loaded sequence", lost)
+            self._goes_on(fresh, 3, at, wanted, "a saved and loaded sequence", lost)
         cache.drop(0)
         cache.drop(1)
         assert cache.nbytes == 0, f"{self.name}: {cache.nbytes} bytes are in use after every sequence was dropped"

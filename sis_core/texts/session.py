@@ -384,7 +384,7 @@ class Session:
         return Batch(ids, tuple(runs), rows, want, adapters=adapters), wanted
 
     def _lacking(self, sequences: Iterable[int]) -> dict[int, Sequence[int]]:
-        """What the cache lacks of what these sequences are known to hold, at most `CHUNK` rows of it: more is fed here.
+        """What the cache lacks of what these sequences are known to hold, at most `step_rows` of it: more is fed here.
 
         A cache that holds more, since an interrupt kept a step from being noted, goes back.
         """
@@ -395,7 +395,7 @@ class Session:
                 kept = go_back(self._cache, sequence, len(known))
             if kept < len(known):
                 lacking[sequence] = known[kept:]
-        if sum(map(len, lacking.values())) > CHUNK:
+        if sum(map(len, lacking.values())) > self.step_rows:
             for sequence, ids in lacking.items():
                 self._feed_again(self.model, self._cache, sequence, len(self._tokens[sequence]) - len(ids))
             return {}
@@ -404,8 +404,8 @@ class Session:
     def _feed_again(self, model: Model, cache: Cache, sequence: int, start: int) -> None:
         """Bring a sequence of which a cache holds ``start`` tokens to what this session knows."""
         ids, adapter = self._tokens[sequence], self._adapters.get(sequence)
-        for at in range(start, len(ids), CHUNK):
-            batch = Batch.of(ids[at : at + CHUNK], position=at, sequence=sequence, outputs=[])
+        for at in range(start, len(ids), self.step_rows):
+            batch = Batch.of(ids[at : at + self.step_rows], position=at, sequence=sequence, outputs=[])
             model.step(batch if adapter is None else evolve(batch, adapters={sequence: adapter}), cache)
             self.stats.steps += 1
             self.stats.rows += batch.n
