@@ -1,12 +1,17 @@
-"""``oneOf`` as ``anyOf`` where no value can satisfy two of its branches.
+"""``oneOf`` as ``anyOf`` where both mean the same.
 
-llguidance decides this for branches that stand there in full. This looks through ``$ref`` as well, so that a value or
-null, and unions told apart by a property (what pydantic calls discriminated), can be enforced. It only ever proves that
-two schemas exclude each other from keywords that both must satisfy; where it finds no proof, ``oneOf`` stays.
+That is so where no value can satisfy two of its branches. llguidance decides this for branches that stand there in
+full. This looks through ``$ref`` as well, so that a value or null, and unions told apart by a property (what pydantic
+calls discriminated), can be enforced. It only ever proves that two schemas exclude each other from keywords that both
+must satisfy; where it finds no proof, ``oneOf`` stays.
+
+Branches that only say which names are required are made to exclude each other: each forbids a name of every other.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -18,6 +23,7 @@ Schema: TypeAlias = dict[str, Any]
 TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})  # an integer is a number
 DATA = frozenset({"const", "enum", "default", "examples"})  # what these hold is no schema
 MAX_DEPTH = 12
+MAX_CHOICES = 64
 MAX_COMPARED = 5_000  # pairs of schemas in one document
 
 
@@ -31,14 +37,39 @@ def with_exclusive_any_of(schema: Schema) -> Schema:
         if not isinstance(value, dict):
             return value
         branches = value.get("oneOf")
-        exclusive = isinstance(branches, list) and "anyOf" not in value and known.all_apart(branches)
+        exclusive = None
+        if isinstance(branches, list) and "anyOf" not in value:
+            exclusive = branches if known.all_apart(branches) else _one_set_of_names(value, branches)
         return {
-            "anyOf" if exclusive and key == "oneOf" else key: inner if key in DATA else copied(inner)
-            for key, inner in value.items()
+            "anyOf" if key == "oneOf" and exclusive else key: inner if key in DATA else copied(inner)
+            for key, inner in (value | ({"oneOf": exclusive} if exclusive else {})).items()
         }
 
     copy: Schema = copied(schema)
     return copy
+
+
+def _one_set_of_names(schema: Schema, branches: list[Any]) -> list[Schema] | None:
+    """Branches for ``anyOf`` that mean the same as ``oneOf`` with branches that only require names, else None."""
+    sets: list[frozenset[str]] = []
+    for branch in branches:
+        if not isinstance(branch, dict) or not branch.keys() <= {"required", "type", "title", "description"}:
+            return None
+        names = branch.get("required")
+        if "object" not in (schema.get("type"), branch.get("type")) or branch.get("type", "object") != "object":
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return None
+        sets.append(frozenset(names))
+    made: list[Schema] = []
+    for i, names in enumerate(sets):
+        others = [sorted(other - names) for other in sets[:i] + sets[i + 1 :]]
+        if math.prod(map(len, others)) > MAX_CHOICES:
+            return None
+        for missing in dict.fromkeys(frozenset(choice) for choice in itertools.product(*others)):
+            forbidden: Schema = dict.fromkeys(sorted(missing), False)
+            made.append({"type": "object", "required": sorted(names), "properties": forbidden})
+    return made or None
 
 
 @define

@@ -113,6 +113,42 @@ def test_many_nested_choices_are_given_up() -> None:
     assert with_exclusive_any_of(schema) == schema
 
 
+AREA = {
+    "type": "object",
+    "properties": {name: {"type": "integer", "minimum": 0, "maximum": 9} for name in ("radius", "length", "width")},
+    "additionalProperties": False,
+    "oneOf": [{"required": ["radius"]}, {"required": ["length", "width"]}],
+}
+
+
+@pytest.mark.parametrize(
+    "sets", [["a", "b"], ["a", "bc"], ["ab", "bc", "ac"], ["a", "ab"], ["a", "b", "c", "abc"], ["", "a"], ["a", "a"]]
+)
+def test_one_set_of_names_means_the_same(sets: list[str]) -> None:
+    schema = {"type": "object", "oneOf": [{"required": list(names)} for names in sets]}
+    made = with_exclusive_any_of(schema)
+    before, after = map(jsonschema.Draft202012Validator, (schema, made))
+    chance = random.Random(3)
+    values = [random_value(chance) for _ in range(300)]
+    assert [before.is_valid(value) for value in values] == [after.is_valid(value) for value in values]
+    assert ("oneOf" in made) == (not any(before.is_valid(value) for value in values))
+
+
+def test_one_set_of_names_is_for_objects() -> None:
+    """Any other value satisfies both branches."""
+    schema = {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
+    assert with_exclusive_any_of(schema) == schema
+    mixed = {"type": ["object", "null"], **schema}
+    assert with_exclusive_any_of(mixed) == mixed
+
+
+def test_an_area_by_one_set_of_names(start: Started, follow: Follow) -> None:
+    texts = [follow(start(schema=AREA, compact_json=True), seed)[1] for seed in range(12)]
+    for text in texts:
+        jsonschema.validate(json.loads(text), AREA)
+    assert {b"radius" in text for text in texts} == {True, False}
+
+
 def random_branch(chance: random.Random, depth: int = 2) -> dict[str, Any]:
     made: dict[str, Any] = {}
     if chance.random() < 0.7:
