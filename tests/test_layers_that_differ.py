@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_suite import kind_of_this_machine
+from kernel_suite import FORMATS, kind_of_this_machine
 
 from sis_core.arrays import F32, F64
 from sis_core.backend import Backend, BackendOptions
@@ -15,6 +15,7 @@ from sis_core.block import Attention, Block, Dense, Embedding, Head, Network, Re
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
 from sis_core.step import Batch, Run
+from sis_core.testing.networks import VARIANTS, random_network, with_format
 
 N_EMBD, N_VOCAB, WINDOW = 48, 60, 20
 RANDOM = np.random.default_rng(11)
@@ -171,3 +172,12 @@ def test_rows_alone_have_the_bits_of_single_rows(backends: list[Backend]) -> Non
     single = np.concatenate([forward.step(Batch.of([t], position=i), slow).values for i, t in enumerate(TOKENS[:60])])
     batch = Batch(TOKENS[:60] + TOKENS[90:100], (Run(0, 0, 60), Run(1, 0, 10)), range(60), alone=True)
     np.testing.assert_array_equal(forward.step(batch, fast).values, single)
+
+
+def test_rows_alone_where_many_rows_have_kernels_of_their_own(backends: list[Backend]) -> None:
+    net = random_network(with_format(VARIANTS[0], FORMATS["Q8_0"]))
+    forward = bind(net, backends, BackendOptions(kv_type="f16"))
+    cache = forward.new_cache("f16", 256)
+    single = np.concatenate([forward.step(Batch.of([t], position=i), cache).values for i, t in enumerate(TOKENS)])
+    batch = Batch(TOKENS, (Run(0, 0, len(TOKENS)),), range(len(TOKENS)), alone=True)
+    np.testing.assert_array_equal(forward.step(batch, forward.new_cache("f16", 256)).values, single)
