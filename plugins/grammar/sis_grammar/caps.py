@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sis_core.errors import SamplerError
+from sis_grammar.unwritable import unwritable_in
 
 MAX_TEXT_BYTES = 256 * 1024
 MAX_CONSTANT_BYTES = 64 * 1024
@@ -60,6 +61,7 @@ def check_schema(schema: Any) -> str:
         _check_count("schema", "properties", n_properties, MAX_PROPERTIES)
         _check_count("schema", "bytes of constants", n_constants, MAX_CONSTANT_BYTES)
         _check_min_properties(at, value)
+        _check_writable(at, value)
     text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
     check_size("schema", text, MAX_TEXT_BYTES)
     return text
@@ -99,6 +101,16 @@ def _check_min_properties(at: Pointer, schema: dict[str, Any]) -> None:
             "written twice",
             where=WHERE,
             fix="require the properties by name",
+        )
+
+
+def _check_writable(at: Pointer, schema: dict[str, Any]) -> None:
+    if found := unwritable_in(schema):
+        keyword, char = found
+        raise SamplerError(
+            f"schema cannot be enforced: {keyword} at {pointer(at)}: it needs U+{ord(char):04X}, which JSON can only "
+            "write with \\u",
+            where=WHERE,
         )
 
 

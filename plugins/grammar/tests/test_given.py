@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import jsonschema
 import pytest
 from pydantic import BaseModel, TypeAdapter
 from sis_grammar import compiler
@@ -19,6 +20,7 @@ from sis_core.errors import SamplerError
 from sis_core.sampler import SamplerContext, SamplerState
 
 Started = Callable[..., SamplerState]
+Follow = Callable[[SamplerState, int], tuple[list[int], bytes]]
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"type": "integer"}}, "required": ["b"]}
 
 
@@ -155,6 +157,15 @@ def test_refusals(options: dict[str, Any], message: str, start: Started) -> None
         (False, "not at #: "),
         ({"$ref": "#"}, "cannot go on"),
         ({"type": "object", "minProperties": 2}, "minProperties at #: "),
+        ({"items": {"const": "a\0b"}}, "const at #/items: it needs U+0000"),
+        ({"enum": [1, {"a\x7f": [None]}]}, "enum at #: it needs U+007F"),
+        ({"type": "string", "pattern": "^a\x01b$"}, "pattern at #: it needs U+0001"),
+        ({"type": "string", "pattern": r"^a\x0b$"}, "pattern at #: it needs U+000B"),
+        ({"type": "string", "pattern": r"^a[\v]b$"}, "pattern at #: it needs U+000B"),
+        ({"type": "string", "pattern": r"^a[\x01-\x01]b$"}, "pattern at #: it needs U+0001"),
+        ({"type": "string", "pattern": r"^a[\x00-\x1f&&[\x01]]b$"}, "pattern at #: it needs U+0000"),
+        ({"type": "string", "pattern": r"^a[^\u{1}-\u{10ffff}]b$"}, "pattern at #: it needs U+0001"),
+        ({"type": "object", "patternProperties": {r"^\u0002$": {}}}, "patternProperties at #: it needs U+0002"),
         ({"x-guidance": {"lenient": True}, "not": {}}, "not at #: "),
         ({"x-guidance": {"coerce_one_of": True}, "oneOf": [{"type": "string"}, {"minLength": 3}]}, "oneOf at #: "),
     ],
@@ -163,6 +174,19 @@ def test_a_keyword_that_cannot_be_enforced_is_named(schema: Any, message: str, s
     with pytest.raises(SamplerError) as caught:
         start(schema=schema)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"const": 'a\n\t\b\f\r\\"/é\u2028\x80'},
+        {"type": "object", "properties": {"a\0": {"type": "null"}}, "required": ["a\0"], "additionalProperties": False},
+        {"type": "string", "pattern": r"^[^\x00-\x1f]{1,4}$"},
+        {"type": "string", "pattern": r"^[\x01c]\t[\]\\]$"},
+    ],
+)
+def test_what_json_can_write_is_not_refused(schema: dict[str, Any], start: Started, follow: Follow) -> None:
+    jsonschema.validate(json.loads(follow(start(schema=schema), 1)[1]), schema)
 
 
 def nested(n: int) -> dict[str, Any]:
