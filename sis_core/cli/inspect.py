@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from sis_core.cli.common import human_bytes, json_line, printable, registry_of, table
+from sis_core.cli.remote_header import RemoteHeader, remote_header
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.weights import file_weights
 from sis_core.source import resolve
@@ -28,41 +28,49 @@ SHOWN = 8  # items of a long array
 def command(ctx: click.Context, file: str | None, tensors: bool, check_tensors: bool, as_json: bool) -> None:
     """Show the metadata and tensors of FILE (default: the built-in model), also when no plugin can run it.
 
-    On a bad file: one line, exit code 1.
+    Of a model that is not here, as hf://user/repo, only the header is fetched. On a bad file: one line, exit code 1.
     """
-    # Plugins are only asked when there is no such file: a bad file must be shown whatever is installed.
-    path = Path(file) if file and os.path.exists(file) else resolve(file, registry_of(ctx).records("sources"))
-    with GGUFFile.open(path) as opened:
+    here = file is not None and os.path.exists(file)
+    # Plugins are not asked about a file that is called .gguf: a bad one must be shown whatever is installed.
+    sources = [] if here and str(file).lower().endswith(".gguf") else registry_of(ctx).records("sources")
+    if file and not (here or check_tensors) and (header := remote_header(file, sources)):
+        _show(header, tensors, as_json)
+        return
+    with GGUFFile.open(resolve(file, sources)) as opened:
         if check_tensors:
             check_weights(file_weights(opened, registry_of(ctx)).values(), str(opened.path))
             click.echo("every weight is finite", err=True)
-        if as_json:
-            json_line(_summary(opened, tensors))
-            return
-        total = sum(info.n_bytes for info in opened.tensors.values())
-        types = Counter(info.type_name for info in opened.tensors.values())
-        parts = f" in {len(opened.paths)} parts" if len(opened.paths) > 1 else ""
-        sizes = f"{len(opened.tensors)} tensors, {human_bytes(total)}"
-        click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {sizes}")
-        click.echo("types: " + (printable(", ".join(f"{name} ×{n}" for name, n in types.most_common())) or "none"))
-        for info in opened.tensors.values():
-            if info.package:
-                click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")
-                break
+        _show(opened, tensors, as_json)
+
+
+def _show(opened: GGUFFile | RemoteHeader, tensors: bool, as_json: bool) -> None:
+    if as_json:
+        json_line(_summary(opened, tensors))
+        return
+    total = sum(info.n_bytes for info in opened.tensors.values())
+    types = Counter(info.type_name for info in opened.tensors.values())
+    parts = f" in {len(opened.paths)} parts" if len(opened.paths) > 1 else ""
+    sizes = f"{len(opened.tensors)} tensors, {human_bytes(total)}"
+    click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {sizes}")
+    click.echo("types: " + (printable(", ".join(f"{name} ×{n}" for name, n in types.most_common())) or "none"))
+    for info in opened.tensors.values():
+        if info.package:
+            click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")
+            break
+    click.echo()
+    table(
+        ["key", "type", "value"],
+        [(key, opened.metadata_types[key], _short(value)) for key, value in opened.metadata.items()],
+    )
+    if tensors:
         click.echo()
         table(
-            ["key", "type", "value"],
-            [(key, opened.metadata_types[key], _short(value)) for key, value in opened.metadata.items()],
+            ["tensor", "shape", "type", "bytes"],
+            [(i.name, " × ".join(map(str, i.shape)), i.type_name, i.n_bytes) for i in opened.tensors.values()],
         )
-        if tensors:
-            click.echo()
-            table(
-                ["tensor", "shape", "type", "bytes"],
-                [(i.name, " × ".join(map(str, i.shape)), i.type_name, i.n_bytes) for i in opened.tensors.values()],
-            )
 
 
-def _summary(opened: GGUFFile, tensors: bool) -> dict[str, Any]:
+def _summary(opened: GGUFFile | RemoteHeader, tensors: bool) -> dict[str, Any]:
     summary: dict[str, Any] = {
         "path": str(opened.path),
         "version": opened.version,
