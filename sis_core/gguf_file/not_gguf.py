@@ -71,7 +71,7 @@ def _other(front: bytes, size: int) -> Finding:
     if front[:1] == b"\x80" and front[1:2] in b"\x02\x03\x04\x05":
         return Finding("a Python pickle, not GGUF", _NEVER_LOADED)
     if front[8:9] == b"{" and int.from_bytes(front[:8], "little") <= size:
-        return Finding("a safetensors file, not GGUF", _CONVERT)
+        return Finding("a safetensors file, not GGUF", f"`pip install sis-hub` and give its folder; or {_CONVERT}")
     if text[:9].lower().startswith(_MARKUP):
         return Finding("an HTML or XML page, not GGUF", _LINK)
     if text[:1] == b"{":

@@ -163,7 +163,7 @@ def _ranged(
                     return b"", response.headers
                 if response.status_code not in AGAIN:
                     refuse_status(response, remote.name)
-                    if response.status_code == 206:
+                    if response.status_code == 206 or not (start or whole):
                         return _at_most(response, n), response.headers
                     if whole:
                         return b"", response.headers

@@ -77,6 +77,22 @@ def test_a_zoo_name_leads_to_the_hub(sis: Callable[..., Result], hub: FakeHub, m
     assert not path.exists()
 
 
+def test_inspect_fetches_the_header_alone(
+    sis: Callable[..., Result], hub: FakeHub, model: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(model)
+    shown = sis("inspect", TINY)
+    assert shown.exit_code == 0
+    lines = sis("inspect", str(tmp_path / "tiny.gguf")).stdout.splitlines()
+    assert shown.stdout.splitlines()[1:] == lines[1:]
+    assert shown.stdout.startswith("hf://me/tiny: GGUF version 3, 56 tensors")
+    ranges = [what for _, path, what in hub.requests if path.endswith(".gguf")]
+    assert sum(int(end) - int(start) + 1 for start, end in (what[6:].split("-") for what in ranges)) < len(model) / 4
+    assert sis("inspect", f"{TINY}:Q5_K").exit_code == 1
+    hub.repos["me/bad"] = FakeRepo({"bad.gguf": b"GGUF" + b"\xff" * 2000})
+    assert "hf://me/bad: this is GGUF version 4294967295" in str(sis("inspect", "hf://me/bad").exception)
+
+
 def test_pull_and_generate_with_nothing_more_asked(start: Start, hub: FakeHub) -> None:
     out, _ = done(start("pull", TINY))
     assert out.startswith("hf://me/tiny: 6.0 MiB at ")
