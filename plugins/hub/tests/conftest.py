@@ -64,6 +64,8 @@ def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     _watching.append(True)
     yield
     _watching.pop()
+    if "huggingface_hub" in sys.modules:
+        sys.modules["huggingface_hub"].close_session()  # no connection is left to the hub that goes with the test
 
 
 @pytest.fixture
