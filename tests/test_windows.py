@@ -195,6 +195,18 @@ def test_a_step_that_fails_gives_nothing_back(bound: Bound) -> None:
     same(bound, bound.step(Batch.of([4], position=200), cache).values, [*TOKENS[:200], 4])
 
 
+def test_an_interrupt_between_two_tables(backends: list[Backend]) -> None:
+    """A text that one table has cut and the other not yet holds what both do."""
+    bound = Bound(network(), backends)
+    for cut in (0, 1):
+        text = session(bound)
+        text.feed(TOKENS[:200])
+        text._tokens[0] = TOKENS[:195]
+        cast(Any, text._cache).tables.all[cut].truncate(0, 195)
+        assert text.behind() == 0
+        same(bound, text.feed([9]), [*TOKENS[:195], 9])
+
+
 def gemma(window: int | None) -> list[Block]:
     """The states of Gemma 3 270M: every sixth of 18 layers sees the whole text."""
     return [Block((), KV(1, 256, 256, None if i % 6 == 5 else window)) for i in range(18)]

@@ -46,7 +46,7 @@ def state_nbytes(state: State, page_nbytes: int, n_tokens: int) -> int:
 
 
 class Tables:
-    """Every sequence has the same length in all of them."""
+    """Every sequence has the same length in all of them: the shortest counts where an interrupt came between two."""
 
     def __init__(self, kinds: Sequence[int | None], max_tokens: int) -> None:
         self.all: list[Table] = [
@@ -62,14 +62,25 @@ class Tables:
         return widest.n_free * PAGE_SIZE if isinstance(widest, SnapshotTable) else widest.n_free
 
     def length(self, sequence: int) -> int:
-        return self.all[0].length(sequence)
+        return min([table.length(sequence) for table in self.all])
 
     def reserve(self, batch: Batch, copy_page: Sequence[CopyPage]) -> Reservations:
         """`Table.reserve` in each, with each table's ``copy_page``."""
         positions = batch.positions
+        if len(self.all) > 1:
+            self._mend(batch)
         return Reservations(
             [table.reserve(batch, copy, positions) for table, copy in zip(self.all, copy_page, strict=True)]
         )
+
+    def _mend(self, batch: Batch) -> None:
+        """Cut sequences of a step that are longer in some tables to what all of them hold."""
+        for sequence, start, _ in batch.runs:
+            lengths = {table.length(sequence) for table in self.all}
+            if len(lengths) > 1 and min(lengths) == start:
+                kept = self.reach(sequence, start)
+                for table in self.all:
+                    table.truncate(sequence, kept)
 
     def reach(self, sequence: int, n: int) -> int:
         """Length of the longest beginning, of at most ``n`` tokens, that the sequence can go back to in each."""
