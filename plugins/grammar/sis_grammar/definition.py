@@ -11,6 +11,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from sis_core.errors import SamplerError
 from sis_grammar.caps import WHERE, check_grammar
+from sis_grammar.dates import with_dates
 from sis_grammar.exclusive import with_exclusive_any_of
 from sis_grammar.given import GBNF
 
@@ -55,7 +56,7 @@ def _from_schema(schema: str, compact: bool) -> str:
         options["whitespace_flexible"] = False
     else:
         options["whitespace_pattern"] = WHITE_SPACE
-    text = json.dumps(with_exclusive_any_of(json.loads(schema)), ensure_ascii=False)
+    text = json.dumps(with_dates(with_exclusive_any_of(json.loads(schema))), ensure_ascii=False)
     return LLMatcher.grammar_from_json_schema(text, overrides=options)
 
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from attrs import define, field
 
 from sis_grammar.caps import walk
+from sis_grammar.rewriting import Schema, rewritten
 
-Schema: TypeAlias = dict[str, Any]
 TYPES = frozenset({"null", "boolean", "number", "string", "array", "object"})  # an integer is a number
-DATA = frozenset({"const", "enum", "default", "examples"})  # what these hold is no schema
 MAX_DEPTH = 12
 MAX_CHOICES = 64
 MAX_COMPARED = 5_000  # pairs of schemas in one document
@@ -31,22 +30,17 @@ def with_exclusive_any_of(schema: Schema) -> Schema:
     """A copy of ``schema`` in which each ``oneOf`` whose branches exclude each other is an ``anyOf``."""
     known = _Definitions(schema)
 
-    def copied(value: Any) -> Any:
-        if isinstance(value, list):
-            return [copied(inner) for inner in value]
-        if not isinstance(value, dict):
-            return value
-        branches = value.get("oneOf")
-        exclusive = None
-        if isinstance(branches, list) and "anyOf" not in value:
-            exclusive = branches if known.all_apart(branches) else _one_set_of_names(value, branches)
-        return {
-            "anyOf" if key == "oneOf" and exclusive else key: inner if key in DATA else copied(inner)
-            for key, inner in (value | ({"oneOf": exclusive} if exclusive else {})).items()
-        }
+    def change(part: Schema) -> Schema:
+        branches = part.get("oneOf")
+        if not isinstance(branches, list) or "anyOf" in part:
+            return part
+        exclusive = branches if known.all_apart(branches) else _one_set_of_names(part, branches)
+        if not exclusive:
+            return part
+        return {"anyOf" if key == "oneOf" else key: inner for key, inner in (part | {"oneOf": exclusive}).items()}
 
-    copy: Schema = copied(schema)
-    return copy
+    made: Schema = rewritten(schema, change)
+    return made
 
 
 def _one_set_of_names(schema: Schema, branches: list[Any]) -> list[Schema] | None:
