@@ -10,10 +10,12 @@ from sis_chat.jinja.text import cut, plain
 from sis_chat.messages import checked, checked_tools
 from sis_chat.options import checked_options
 from sis_chat.replies.format import ReplyFormat
+from sis_chat.replies.grammar import CallGrammar, is_begun
 from sis_chat.replies.parser import Parser
 from sis_chat.segments import Encoder
 from sis_chat.written import WrittenTemplate
 from sis_core.chat import Message, Rendered, ReplyParser, Tool, ToolChoice
+from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.tokenizer import Tokenizer
 
@@ -23,13 +25,16 @@ _NO_CALLS = "leave the tools out, or name a template that has calls with --templ
 
 
 class Opened(Protocol):
-    """What a chat needs of a model: its file's keys and its tokenizer."""
+    """What a chat needs of a model: its file's keys, its tokenizer, and the plugins it was loaded with."""
 
     @property
     def metadata(self) -> Mapping[str, Any]: ...
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def registry(self) -> Registry: ...
 
 
 class JinjaChat:
@@ -46,7 +51,7 @@ class JinjaChat:
     def __init__(
         self, model: Opened, source: str, *, name: str, stop: tuple[str, ...] = (), format: ReplyFormat | None = None
     ) -> None:
-        self._stop, self._given_format = stop, format
+        self._stop, self._given_format, self._registry = stop, format, model.registry
         tokenizer, metadata = model.tokenizer, model.metadata
         specials = {
             f"{role}_token": "" if token is None else tokenizer.token_text(token)
@@ -91,11 +96,32 @@ class JinjaChat:
         template = self._with_tools if rendered.tools else self._plain
         return Parser(self._format(template), rendered.tools, rendered.reply)
 
-    def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> Sampler | None:
-        """A sampler that holds a reply to the calls that ``choice`` asks for; None where it asks for nothing."""
+    def constraint(self, tools: Sequence[Tool], choice: ToolChoice, rendered: Rendered | None = None) -> Sampler | None:
+        """A sampler that holds a reply to the calls that ``choice`` asks for; None where it asks for nothing.
+
+        Args:
+            rendered: the chat that is replied to: where its template began a thought, the thought comes to its end
+                before the calls. By default as the template begins without options.
+
+        Raises:
+            ReplyError: no such tool, or calls in this format cannot be required.
+            PluginError: the plugin with the grammar sampler is missing.
+        """
         if choice in ("auto", "none"):
             return None
-        raise ReplyError("calls cannot be required yet", where=self._with_tools.name)
+        listed = checked_tools(tools)
+        chosen = [tool for tool in listed if choice in ("required", tool["function"]["name"])]
+        if not chosen:
+            raise ReplyError(f"there is no tool {choice!r} to call", where="tool choice")
+        format = self._format(self._with_tools)
+        if format.calls is None:
+            raise ReplyError("does not say how tools are called", where=self._with_tools.name, fix=_NO_CALLS)
+        begun = (rendered or self.render([{"role": "user", "content": "?"}], listed)).reply
+        thinking = is_begun(format.reasoning, begun)
+        text = CallGrammar(format, chosen, self._encoder.cut, thinking=thinking).text(several=choice == "required")
+        sampler: type[Any] = self._registry.get("samplers", "grammar", where="tool choice")
+        made: Sampler = sampler(grammar=text)
+        return made
 
     def describe(self) -> str:
         """One line for `sis doctor`: the template, and how replies are written."""

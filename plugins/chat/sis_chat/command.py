@@ -23,7 +23,7 @@ class _Opened:
     """A file without its network: what a chat needs of a model."""
 
     def __init__(self, file: GGUFFile, registry: Registry) -> None:
-        self.metadata = file.metadata
+        self.metadata, self.registry = file.metadata, registry
         self.tokenizer: Tokenizer = build_tokenizer(file, registry)
 
 

@@ -45,6 +45,18 @@ class Encoder:
             found.insert(0, Segment("", (bos,)))
         return tuple(found)
 
+    def cut(self, text: str) -> list[str | int]:
+        """Pieces of text, and the ids of the control tokens between them. User-defined ones are text."""
+        parts: list[str | int] = []
+        at = 0
+        for match in self._pattern.finditer(text):
+            tokens = self._encode(match[0], False, trusted=True)
+            if len(tokens) == 1 and not self._tokenizer.token_bytes(tokens[0]):
+                parts += [text[at : match.start()], tokens[0]]
+                at = match.end()
+        parts.append(text[at:])
+        return [part for part in parts if part != ""]
+
     def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
         """Pieces of the text, and whether each is a control token's name that was given."""
         at = 0

@@ -50,6 +50,7 @@ class FakeModel:
 
     def __init__(self, names: dict[str, int], template: str | None = None, **keys: Any) -> None:
         self.tokenizer = Characters(names, bos=keys.pop("bos", None), eos=keys.pop("eos", None))
+        self.registry = keys.pop("registry", None)
         self.metadata: dict[str, Any] = {
             "tokenizer.ggml.tokens": [name.encode() for name in names],
             "tokenizer.ggml.token_type": list(names.values()),

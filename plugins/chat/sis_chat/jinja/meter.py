@@ -29,7 +29,7 @@ class Ceilings:
             `memory_per_byte` times the messages.
     """
 
-    source: int = 1024 * 1024
+    source: int = 256 * 1024
     tokens: int = 40_000
     depth: int = 200
     steps: int = 1_000_000

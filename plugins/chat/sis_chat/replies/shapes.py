@@ -57,7 +57,7 @@ def _keys(item: Any) -> Calls | None:
     )
     if name is None or arguments is None:
         return None
-    id_key = next((key for key, value in item.items() if value == "{id}"), "")
+    id_key = next((key for key, value in item.items() if value in ("{id}", "0")), "")
     return Calls("{arguments}", "call", name_key=name, arguments_key=arguments, id_key=id_key, inner_key=inner_key)
 
 
