@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import real_models
 import sis_core
 from sis_core import LanguageModel
 from sis_core.step import Batch
+from sis_core.workbench.evaluate import evaluate
 
 GOLDENS = Path(__file__).parent / "goldens" / "real"
 EXACT = 1e-4
@@ -88,3 +90,13 @@ def test_text_continues_as_in_llama_cpp(golden: Golden, model: LanguageModel) ->
 def test_logits_are_those_of_transformers(golden: Golden) -> None:
     with sis_core.load(real_models.real(golden.file), backend="numpy", kv_type="f32") as model:
         assert golden.error(golden.logits_at_once(model)) < (EXACT if len(golden.prompt) < 100 else EXACT_LONG)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "theirs"), json.loads((GOLDENS / "perplexity.json").read_text()).items())
+def test_perplexity_is_that_of_llama_perplexity(name: str, theirs: dict[str, Any]) -> None:
+    text = (GOLDENS / "golden_bird.txt").read_text("utf-8")
+    with sis_core.load(real_models.real(real_models.ALL[name])) as model:
+        score = evaluate(model, model.tokenize(text), n_ctx=theirs["n_ctx"])
+    assert score.n_chunks == theirs["n_chunks"]
+    assert score.perplexity == pytest.approx(theirs["perplexity"], rel=0.01)
