@@ -91,8 +91,11 @@ def test_one_prompt_that_fails_leaves_the_others(random_model: Path) -> None:
 
 def test_generate_several_prompts(random_model: Path) -> None:
     done = sis("generate", "-m", random_model, "-n", 3, "--seed", 1, "Once", "The cat")
-    assert done.stdout.startswith("Once")
-    assert "\nThe cat" in done.stdout
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("[1] Once") for line in lines)
+    assert any(line.startswith("[2] The cat") for line in lines)
+    assert all(line.startswith(("[1] ", "[2] ")) for line in lines)
+    assert done.stderr.splitlines() == [f"sis: [{i}] ended after 3 tokens (-n)" for i in (1, 2)]
 
 
 def test_the_prompt_may_come_from_standard_input_or_a_file(random_model: Path, tmp_path: Path) -> None:
@@ -297,3 +300,104 @@ def test_odd_paths_are_errors_not_tracebacks(name: str) -> None:
 
 def test_verbosity_may_be_excessive() -> None:
     assert sis("plugins", "-vvv").returncode == 0
+
+
+def model_bytes(path: Path) -> Path:
+    path.write_bytes(b"GGUF and more")
+    return path
+
+
+@pytest.mark.parametrize("command", ["generate", "tokenize"])
+def test_a_model_where_a_text_is_expected(command: str, tmp_path: Path) -> None:
+    for name in ("model.gguf", str(model_bytes(tmp_path / "weights.bin"))):
+        done = sis(command, name)
+        assert done.returncode == 2
+        assert f"{name} is a model, not a text: sis {command} -m {name}" in done.stderr
+
+
+NEEDS_A_MODEL = ["generate", "tokenize", "inspect", "doctor", "bench", "profile", "eval", "imatrix"]
+
+
+@pytest.mark.parametrize("command", NEEDS_A_MODEL)
+def test_an_empty_model_name_is_an_error(command: str, tmp_path: Path) -> None:
+    more = {"generate": ["x"], "tokenize": ["x"], "imatrix": ["--text", "x", "-o", str(tmp_path / "o")]}
+    done = sis(command, "-m", "", *more.get(command, []))
+    assert (done.returncode, done.stderr) == (1, "sis: -m: the model's name is empty. Name a file, or leave -m out\n")
+
+
+def test_the_model_with_and_without_m(random_model: Path) -> None:
+    assert sis("inspect", random_model).stdout == sis("inspect", "-m", random_model).stdout != ""
+    both = sis("doctor", random_model, "-m", random_model)
+    assert (both.returncode, "two models are named" in both.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--logprobs", "2"], "--logprobs shows nothing without --json"),
+        (["--keep", "2"], "--keep changes nothing without --context shift"),
+    ],
+)
+def test_options_without_effect_are_refused(args: list[str], message: str, random_model: Path) -> None:
+    done = sis("generate", "-m", random_model, *args, "Once")
+    assert (done.returncode, message in done.stderr) == (2, True)
+
+
+def test_standard_input_beside_a_prompt(random_model: Path) -> None:
+    args = ("generate", "-m", random_model, "--sampler", "greedy", "-n", 3)
+    refused = sis(*args, "Once", input="upon")
+    assert (refused.returncode, "text on standard input too" in refused.stderr) == (2, True)
+    assert sis(*args, "-", input="\ufeffOnce").stdout == sis(*args, "Once").stdout
+
+
+def test_a_stop_reads_escapes(random_model: Path) -> None:
+    from sis_core.cli.generate import unescaped
+
+    assert unescaped(r"a\n\tb\x41\u00e4\\n\q") == "a\n\tbA\xe4\\n\\q"
+
+
+def test_json_is_utf8_whatever_the_locale(random_model: Path) -> None:
+    args = [*SIS, "tokenize", "-m", str(random_model), "--json", "a b"]
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(args, capture_output=True, check=True, env=environment)
+    assert json.loads(done.stdout.decode("utf-8"))["pieces"][-2:] == ["\u0120", "b"]
+
+
+@pytest.mark.parametrize(("redirect", "code"), [(">/dev/full", 1), (">&-", 0)])
+def test_an_output_that_is_full_or_closed(redirect: str, code: int, random_model: Path) -> None:
+    command = f"{sys.executable} -m sis_core generate -m {random_model} -n 4 --seed 1 Once {redirect}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr or code == 0
+
+
+def test_outputs_are_checked_before_the_work(random_model: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere" / "out"
+    (tmp_path / "text").write_text("he " * 100)
+    for command in (
+        ["imatrix", "-m", random_model, "--text", tmp_path / "text", "-o", missing],
+        ["profile", "-m", random_model, "--trace", missing],
+    ):
+        done = sis(*command)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert f"{missing}: the folder {missing.parent} does not exist" in done.stderr
+
+
+def test_messages_from_outside_cannot_paint_the_terminal(tmp_path: Path) -> None:
+    done = sis("generate", "-m", f"{tmp_path}/no\x1b[31m\nERROR: all lost", "x")
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert r"no\x1b[31m\nERROR: all lost" in done.stderr
+
+
+def test_generated_text_cannot_paint_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sis_core.cli.streams import write_text
+
+    write_text("a\x1b[31mb\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    write_text("a\x1b[31mb\n\tc\r")
+    assert capsys.readouterr().out == "a\x1b[31mb\n" + "a\\x1b[31mb\n\tc\\r"

@@ -138,7 +138,7 @@ def test_an_import_that_fails_costs_its_own_line(line: str, tmp_path: Path) -> N
         [sys.executable, "-m", "sis_core", "generate", "--seed", "1", "-n", "2", "Once"],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "sis: ended after 2 tokens (-n)\n")
     assert done.stdout.startswith("Once")
 
 

@@ -12,6 +12,7 @@ import attrs
 import click
 
 from sis_core.cli.measuring import open_for, run_options, take
+from sis_core.cli.naming import model_named
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import FORMATS, emit
 from sis_core.texts.language_model import LanguageModel
@@ -33,7 +34,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 @click.command("bench")
-@click.argument("model", required=False)
+@model_named(bare=True)
 @click.option("-p", "--prompt", "prompts", type=Numbers(), default="512", show_default=True, metavar="N,N…",
               help="Tokens of a prompt; 0 for none.")  # fmt: skip
 @click.option("-n", "--generate", "lengths", type=Numbers(), default="128", show_default=True, metavar="N,N…",

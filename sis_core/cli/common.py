@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from sis_core.cli.main import prefer_pairs
+from sis_core.cli.naming import model_named
 from sis_core.cli.options import load_options, take_load_options
 from sis_core.cli.progress import progress_bar
+from sis_core.cli.streams import printable
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel, load
@@ -20,12 +22,9 @@ from sis_core.texts.language_model import LanguageModel, load
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def model_options(function: F) -> F:
-    """Add the options that say which model to load and how."""
-    named = click.option(
-        "-m", "--model", metavar="FILE", help="A GGUF file or a source's name (default: the built-in model)."
-    )
-    return named(load_options()(function))
+def model_options(*, bare: bool = False) -> Callable[[F], F]:
+    """Add the options that say which model to load and how; with ``bare`` the model may stand without ``-m``."""
+    return lambda function: model_named(bare=bare)(load_options()(function))
 
 
 def registry_of(ctx: click.Context) -> Registry:
@@ -50,14 +49,9 @@ def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
 def read_input() -> str:
     """Standard input as UTF-8; SourceError when it is something else."""
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"is not UTF-8: {error.reason} at byte {error.start}", where="standard input") from None
-
-
-def printable(text: str) -> str:
-    """The text with control characters spelt out: names in a file are a stranger's."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -79,8 +73,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def json_line(value: object) -> None:
-    """Print one JSON object on a line of its own; numbers that JSON lacks become null."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False))
+    """Print one JSON object on a line of its own, in UTF-8 whatever the locale; numbers that JSON lacks become null."""
+    data = json.dumps(_finite(value), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def _finite(value: object) -> object:

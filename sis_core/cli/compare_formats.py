@@ -13,6 +13,8 @@ import click
 
 from sis_core.cli.common import registry_of
 from sis_core.cli.measuring import read_text, run_options, take
+from sis_core.cli.naming import model_named
+from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import comma_separated, emit, markdown
 from sis_core.errors import FormatError, SourceError
@@ -38,7 +40,7 @@ PLOTS, TABLES = (".png", ".svg", ".pdf"), (".md", ".csv", ".json")
 
 
 @click.command("compare-formats")
-@click.argument("model")
+@model_named(required=True, bare=True)
 @click.option("--formats", required=True, metavar="A,B,…", help="Formats or mixes, as for `sis quantize --to`.")
 @click.option("--text", "text_file", required=True, metavar="FILE", help="The text to score.")
 @click.option("-o", "--output", "outputs", multiple=True, type=click.Path(dir_okay=False, path_type=Path),
@@ -106,8 +108,7 @@ def _check_outputs(outputs: Sequence[Path]) -> None:
                 where=str(output),
                 fix=f"end it in one of {', '.join((*TABLES, *PLOTS))}",
             )
-        if not output.parent.is_dir():
-            raise SourceError(f"the folder {output.parent} does not exist", where=str(output), fix="make it first")
+        check_output(output)
         if output.suffix in PLOTS:
             new_figure(output)
 

@@ -26,7 +26,7 @@ PROBE = "Once upon a time"
 
 
 @click.command("doctor")
-@model_options
+@model_options(bare=True)
 @click.option("--check-tensors", is_flag=True, help="Read every weight of the model and look for NaN and infinity.")
 @click.pass_context
 def command(ctx: click.Context, /, check_tensors: bool, **options: Any) -> None:

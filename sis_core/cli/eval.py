@@ -10,6 +10,7 @@ import click
 
 from sis_core.cli.common import json_line, table
 from sis_core.cli.measuring import open_for, read_text, run_options, take
+from sis_core.cli.naming import model_named
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import cell
 from sis_core.errors import SourceError
@@ -19,7 +20,7 @@ DEFAULT_CTX = 512
 
 
 @click.command("eval")
-@click.argument("model")
+@model_named(required=True, bare=True)
 @click.option("--against", metavar="REF", help="Compare with this model: distributions and weights.")
 @click.option("--text", "text_file", metavar="FILE", help="The text to score; without it only weights are compared.")
 @click.option("--ctx", "n_ctx", type=click.IntRange(4), default=DEFAULT_CTX, show_default=True,

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import select
+import stat
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from sis_core.cli.common import json_line, load_model, model_options, read_input, registry_of
+from sis_core.cli.common import load_model, model_options, read_input, registry_of
+from sis_core.cli.naming import check_text
+from sis_core.cli.printing import print_json, print_text, print_texts
 from sis_core.errors import SourceError
 from sis_core.texts.chain_text import sampler_options
-from sis_core.texts.language_model import LanguageModel
-from sis_core.texts.request import Piece
 
 log = logging.getLogger(__name__)
+ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 
 class GenerateCommand(click.Command):
@@ -41,7 +46,7 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
 @click.command("generate", cls=GenerateCommand)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("-f", "--file", "file", type=click.Path(dir_okay=False), help="Read the prompt from a file.")
-@model_options
+@model_options()
 @click.option("-n", "--max-tokens", type=click.IntRange(-1), default=256, show_default=True,
               help="Tokens to generate; -1: no limit.")  # fmt: skip
 @click.option("--sampler", metavar="NAME", help="One sampler, with the options below; see `sis samplers`.")
@@ -67,83 +72,73 @@ def command(
 ) -> None:
     """Continue PROMPT; several prompts are run together, one step of the model for all of them.
 
-    Without PROMPT it is read from standard input.
+    Without PROMPT, or for the PROMPT -, it is read from standard input.
     """
-    if prompts and file:
-        raise click.UsageError("give a prompt or --file, not both")
-    texts = list(prompts) or [_read(file)]
+    texts = _texts(prompts, file)
+    _refuse_useless(ctx, options, as_json)
+    options["stop"] = [unescaped(stop) for stop in options["stop"]]
     if options["max_tokens"] < 0:
         options["max_tokens"] = None
+    if as_json and options["logprobs"] is None:
+        options["logprobs"] = 0
     with load_model(ctx, options) as model:
+        requests = [model.request(text, **options) for text in texts]
+        for request in requests:
+            log.info("seed %d, backend %s", request.seed, model.backend)
         if as_json:
-            _print_json(model, texts, options)
+            print_json(model, requests)
         elif len(texts) == 1:
-            _stream(model, texts[0], echo, options)
+            print_text(model, requests[0], texts[0] if echo else "")
         else:
-            answers = model.generate_batch(texts, **options)
-            for text, done in zip(texts, answers, strict=True):
-                click.echo(f"{text if echo else ''}{done.text}\n")
-            _warn_of_guesses(any(done.degraded for done in answers))
-            for error in filter(None, (done.error for done in answers)):
-                raise error
+            print_texts(model, requests, texts if echo else [""] * len(texts))
 
 
-def _read(file: str | None) -> str:
+def _texts(prompts: tuple[str, ...], file: str | None) -> list[str]:
+    if prompts and file:
+        raise click.UsageError("give a prompt or --file, not both")
+    for prompt in prompts:
+        check_text(prompt, "sis generate")
+    if prompts.count("-") > 1:
+        raise click.UsageError("standard input can be read once: give one prompt -")
+    if prompts:
+        if "-" not in prompts and _is_piped_into():
+            raise click.UsageError("there is a prompt, and text on standard input too: name that with a -")
+        return [_standard_input() if prompt == "-" else prompt for prompt in prompts]
     if file is None:
-        if sys.stdin.isatty():
+        if sys.stdin is None or sys.stdin.isatty():
             raise click.UsageError('give a prompt: sis generate "Once upon a time"')
-        return read_input().removesuffix("\n")
+        return [_standard_input()]
     try:
-        return Path(file).read_text("utf-8").removesuffix("\n")
+        return [Path(file).read_text("utf-8-sig").removesuffix("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot be read: {error}", where=file) from None
 
 
-def _stream(model: LanguageModel, text: str, echo: bool, options: dict[str, Any]) -> None:
-    request = model.request(text, **options)
-    if echo:
-        click.echo(text, nl=False)
-        sys.stdout.flush()
-    started, first, n_tokens, last = time.perf_counter(), 0.0, 0, None
+def _standard_input() -> str:
+    return read_input().removesuffix("\n")
+
+
+def _is_piped_into() -> bool:
+    """Whether somebody's output waits on standard input; what merely is no terminal (a service) does not count."""
     try:
-        for piece in model.stream([request]):
-            first = first or time.perf_counter()
-            n_tokens += 1
-            last = piece
-            if piece:
-                click.echo(piece, nl=False)
-                sys.stdout.flush()
-    finally:
-        click.echo()
-    _report(len(request.prompt), n_tokens, started, first, last)
+        number = sys.stdin.fileno()
+        if not stat.S_ISFIFO(os.fstat(number).st_mode):
+            return False
+        ready, _, _ = select.select([number], [], [], 0)
+        return bool(ready) and bool(sys.stdin.buffer.peek(1))  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):  # closed, or a system that cannot tell
+        return False
 
 
-def _report(n_prompt: int, n_tokens: int, started: float, first: float, last: Piece | None) -> None:
-    """What -v prints: speeds; and the warning that is always printed when the text is not what the model would say."""
-    took = time.perf_counter() - first
-    if n_tokens > 1 and first > started:
-        log.info("prompt: %d tokens, %.1f tokens/s", n_prompt, n_prompt / (first - started))
-        log.info("decode: %d tokens, %.1f tokens/s", n_tokens - 1, (n_tokens - 1) / took)
-    _warn_of_guesses(last is not None and last.degraded)
+def _refuse_useless(ctx: click.Context, options: dict[str, Any], as_json: bool) -> None:
+    """A UsageError for an option that would change nothing."""
+    if options["logprobs"] is not None and not as_json:
+        raise click.UsageError("--logprobs shows nothing without --json")
+    kept = ctx.get_parameter_source("n_keep") is ParameterSource.COMMANDLINE
+    if kept and options["context"] != "shift":
+        raise click.UsageError("--keep changes nothing without --context shift")
 
 
-def _warn_of_guesses(degraded: bool) -> None:
-    if degraded:
-        log.warning("the result is degraded: see the warnings above")
-
-
-def _print_json(model: LanguageModel, texts: list[str], options: dict[str, Any]) -> None:
-    if options["logprobs"] is None:
-        options["logprobs"] = 0
-    requests = [model.request(text, **options) for text in texts]
-    for piece in model.stream(requests):
-        line: dict[str, Any] = {"sequence": piece.sequence, "text": str(piece)}
-        line |= {"token": piece.token, "logprob": piece.logprob}
-        if piece.top:
-            spell = model.tokenizer.token_text
-            line["top"] = [{"token": t.token, "logprob": t.logprob, "text": spell(t.token)} for t in piece.top]
-        if piece.finish_reason:
-            line |= {"finish_reason": piece.finish_reason, "prompt_tokens": len(requests[piece.sequence].prompt)}
-            line["degraded"] = piece.degraded
-        json_line(line)
-        sys.stdout.flush()
+def unescaped(text: str) -> str:
+    r"""A text in which ``\n``, ``\t``, ``\\``, ``\xHH`` and ``\uHHHH`` stand for what they name."""
+    return ESCAPE.sub(lambda match: match[0].encode("ascii").decode("unicode_escape"), text)

@@ -9,14 +9,15 @@ import click
 
 from sis_core.cli.common import json_line, registry_of
 from sis_core.cli.measuring import open_for, read_text
+from sis_core.cli.naming import model_named
 from sis_core.cli.options import load_options
+from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar
-from sis_core.errors import SourceError
 from sis_core.workbench.quantizer.collect import NAME, counting, measure
 
 
 @click.command("imatrix")
-@click.argument("model")
+@model_named(required=True, bare=True)
 @click.option("--text", "text_file", required=True, metavar="FILE", help="A text like those the model will meet.")
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="A GGUF file.")
 @click.option("--ctx", "n_ctx", type=click.IntRange(2), default=512, show_default=True, help="Tokens in a chunk.")
@@ -27,6 +28,7 @@ from sis_core.workbench.quantizer.collect import NAME, counting, measure
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     model: str,
     text_file: str,
     output: Path,
@@ -40,8 +42,7 @@ def command(
 
     The file has the layout of llama.cpp's importance matrices.
     """
-    if output.exists() and not force:
-        raise SourceError("exists already", where=str(output), fix="name another file, or add --force")
+    check_output(output, force=force)
     text = read_text(text_file)
     registry, sums = counting(registry_of(ctx))
     chosen: dict[str, Any] = {"backend": NAME, "n_threads": n_threads, "kv_type": "f32"}

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from sis_core.cli.common import human_bytes, json_line, printable, registry_of, table
+from sis_core.cli.common import human_bytes, json_line, registry_of, table
+from sis_core.cli.naming import model_named
 from sis_core.cli.remote_header import RemoteHeader, remote_header
+from sis_core.cli.streams import printable
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.weights import file_weights
 from sis_core.source import resolve
@@ -20,23 +22,23 @@ SHOWN = 8  # items of a long array
 
 
 @click.command("inspect")
-@click.argument("file", required=False)
+@model_named(bare=True)
 @click.option("--tensors/--no-tensors", default=True, help="List every tensor.")
 @click.option("--check-tensors", is_flag=True, help="Read every weight and look for NaN and infinity.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
-def command(ctx: click.Context, file: str | None, tensors: bool, check_tensors: bool, as_json: bool) -> None:
-    """Show the metadata and tensors of FILE (default: the built-in model), also when no plugin can run it.
+def command(ctx: click.Context, /, model: str | None, tensors: bool, check_tensors: bool, as_json: bool) -> None:
+    """Show the metadata and tensors of MODEL (default: the built-in model), also when no plugin can run it.
 
     Of a model that is not here, as hf://user/repo, only the header is fetched. On a bad file: one line, exit code 1.
     """
-    here = file is not None and os.path.exists(file)
+    here = model is not None and os.path.exists(model)
     # Plugins are not asked about a file that is called .gguf: a bad one must be shown whatever is installed.
-    sources = [] if here and str(file).lower().endswith(".gguf") else registry_of(ctx).records("sources")
-    if file and not (here or check_tensors) and (header := remote_header(file, sources)):
+    sources = [] if here and str(model).lower().endswith(".gguf") else registry_of(ctx).records("sources")
+    if model and not (here or check_tensors) and (header := remote_header(model, sources)):
         _show(header, tensors, as_json)
         return
-    with GGUFFile.open(resolve(file, sources)) as opened:
+    with GGUFFile.open(resolve(model, sources)) as opened:
         if check_tensors:
             check_weights(file_weights(opened, registry_of(ctx)).values(), str(opened.path))
             click.echo("every weight is finite", err=True)

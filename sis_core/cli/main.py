@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -12,6 +13,8 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
+
+from sis_core.cli.streams import OneLine, say
 
 COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `command` in sis_core.cli.<name>
     "generate": "Continue a text.",
@@ -112,7 +115,9 @@ def group(ctx: click.Context, plugins: tuple[str, ...], prefer: tuple[str, ...],
     """Run language models from GGUF files. Every format, kernel, family, tokenizer and sampler is a plugin."""
     prefer_pairs(prefer)  # a bad one is refused before any command runs
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def prefer_pairs(items: Sequence[str]) -> dict[str, str]:
@@ -130,6 +135,9 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
     """Run the program and exit: 0 done, 1 error, 2 wrong usage, 130 interrupted."""
     from sis_core.errors import SisError
 
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the program
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -140,7 +148,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except SisError as error:
-        click.echo(f"sis: {error}", err=True)
+        say(f"sis: {error}")
         sys.exit(EXIT_ERROR)
     except (KeyboardInterrupt, click.Abort):
         click.echo(err=True)
@@ -148,8 +156,17 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
     except MemoryError:
         click.echo("sis: out of memory. Ask for a shorter context (--ctx) or use a smaller file", err=True)
         sys.exit(EXIT_ERROR)
-    except BrokenPipeError:
-        # The reader has gone (`sis … | head`): say nothing, also not when Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has gone (`sis … | head`): say nothing
+        _drop_output()
+        sys.exit(EXIT_ERROR)
+    except OSError as error:  # a full disk under a redirected output, a closed stream, no file descriptors left
+        _drop_output()
+        say(f"sis: {error.filename or 'output'}: {error.strerror or error}")
         sys.exit(EXIT_ERROR)
     sys.exit(code if isinstance(code, int) else 0)  # click hands the code of ctx.exit() back
+
+
+def _drop_output() -> None:
+    """So that Python does not fail again when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,8 @@ import click
 
 from sis_core.cli.common import json_line, registry_of, table
 from sis_core.cli.measuring import open_for, run_options, take
+from sis_core.cli.naming import model_named
+from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import ContextError, SourceError
 from sis_core.workbench.profiling import NAME, Profile, profile_text, profiling, summarise, trace_events
@@ -27,7 +29,7 @@ SECTIONS = {
 
 
 @click.command("profile")
-@click.argument("model", required=False)
+@model_named(bare=True)
 @click.option("--prompt", default=PROMPT, show_default=True, help="The text to continue.")
 @click.option("-n", "--max-tokens", "n_tokens", type=click.IntRange(2), default=32, show_default=True,
               help="Tokens to generate.")  # fmt: skip
@@ -56,6 +58,7 @@ def command(
     one call is asked for its layers instead; with --whole it shows as one part.
     """
     chosen = take(options, "profile")
+    check_output(trace)
     registry, recorder = profiling(registry_of(ctx), chosen["backend"], whole=whole)
     chosen["backend"] = NAME
     with open_for(ctx, model, chosen, None, registry) as opened:

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 
 @click.command("quantize")
-@click.argument("source", metavar="IN")
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("names", nargs=-1, metavar="[IN] OUT")
+@click.option("-m", "--model", metavar="FILE", help="The model, in place of IN.")
 @click.option("--to", "target_format", required=True, metavar="FORMAT",
               help="Any installed format that can encode, or a mix: q4_k_s, q4_k_m, q5_k_s, q5_k_m.")  # fmt: skip
 @click.option("--tensor", "rules", multiple=True, metavar="PATTERN=FORMAT",
@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 @click.pass_context
 def command(
     ctx: click.Context,
-    source: str,
-    target: Path,
+    /,
+    names: tuple[str, ...],
+    model: str | None,
     target_format: str,
     rules: tuple[str, ...],
     fallbacks: tuple[str, ...],
@@ -55,6 +56,10 @@ def command(
 
     Killed or interrupted, the same command goes on where it was. OUT appears when it is complete.
     """
+    given = [*([] if model is None else [model]), *names]
+    if len(given) != 2:
+        raise click.UsageError("name the model and the file to write: sis quantize -m in.gguf out.gguf --to q4_k_m")
+    source, target = given[0], Path(given[1])
     registry = registry_of(ctx)
     with GGUFFile.open(resolve(source, registry.records("sources"))) as file:
         plan = make_plan(

@@ -7,6 +7,7 @@ import re
 import click
 
 from sis_core.cli.common import json_line, read_input, registry_of, table
+from sis_core.cli.naming import check_text, model_named
 from sis_core.errors import TokenizerError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.vocabulary import build_tokenizer
@@ -16,7 +17,7 @@ from sis_core.tokenizer import Tokenizer
 
 @click.command("tokenize")
 @click.argument("text", required=False)
-@click.option("-m", "--model", metavar="FILE", help="A GGUF file or a source's name; default: the built-in model.")
+@model_named()
 @click.option("-d", "--detokenize", is_flag=True, help="TEXT is token ids, with spaces or commas; print their text.")
 @click.option("--ids", is_flag=True, help="Print the ids alone, on one line.")
 @click.option("--count", is_flag=True, help="Print only how many tokens there are.")
@@ -26,6 +27,7 @@ from sis_core.tokenizer import Tokenizer
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     text: str | None,
     model: str | None,
     detokenize: bool,
@@ -37,8 +39,10 @@ def command(
 ) -> None:
     """Turn TEXT into token ids (from standard input when it is not given), or ids into text."""
     registry = registry_of(ctx)
-    if text is None:
+    if text is None or text == "-":
         text = read_input()
+    else:
+        check_text(text, "sis tokenize")
     with GGUFFile.open(resolve(model, registry.records("sources"))) as file:
         tokenizer: Tokenizer = build_tokenizer(file, registry)
         if detokenize:

@@ -78,7 +78,7 @@ class LanguageModel(Model):
         if isinstance(prompts, str):
             raise SisError("is one text, not several", where="prompts", fix="give a list of texts")
         pieces: list[list[Piece]] = [[] for _ in prompts]
-        for piece in self._together([self.request(prompt, **options) for prompt in prompts]):
+        for piece in self.together([self.request(prompt, **options) for prompt in prompts]):
             pieces[piece.sequence].append(piece)
         return [Completion.of(part) for part in pieces]
 
@@ -145,14 +145,14 @@ class LanguageModel(Model):
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
         """Continue requests together, each the ``sequence`` of its place; the first error of any is raised."""
-        with closing(self._together(requests)) as pieces:
+        with closing(self.together(requests)) as pieces:
             for piece in pieces:
                 if piece.error is not None:
                     raise piece.error
                 yield piece
 
-    def _together(self, requests: Sequence[Request]) -> Generator[Piece]:
-        """The pieces of a scheduler of their own, with room for all."""
+    def together(self, requests: Sequence[Request]) -> Generator[Piece]:
+        """The same, with errors as pieces: what fails in one text ends that one."""
         if not requests:
             return
         needed = [self._room(request) for request in requests]

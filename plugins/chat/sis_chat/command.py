@@ -10,7 +10,8 @@ import click
 
 from sis_chat.options import checked_options
 from sis_core.chat import ChatFormat, Rendered, Segment
-from sis_core.cli.common import json_line, printable, read_input, registry_of, table
+from sis_core.cli.common import json_line, read_input, registry_of, table
+from sis_core.cli.streams import printable
 from sis_core.errors import ChatError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.vocabulary import build_tokenizer
