@@ -270,6 +270,38 @@ _COHERE = (
     ),
 )
 
+_FIRST = (
+    Family(
+        name="gpt2",
+        model_type="gpt2",
+        gelu=True,
+        config={"n_embd": 64, "n_layer": 3, "n_head": 4, "n_inner": 256} | {"n_positions": 256, "n_ctx": 256},
+    ),
+    Family(
+        name="gemma2",
+        model_type="gemma2",
+        gelu=True,
+        config={"num_hidden_layers": 4, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 6}
+        | {"tie_word_embeddings": True, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
+    ),
+    Family(
+        name="gemma3",
+        model_type="gemma3_text",
+        gelu=True,
+        config={
+            "num_hidden_layers": 6,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 6,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "sliding_attention": rope(10000.0),
+                "full_attention": rope(1e6, rope_type="linear", factor=8.0),
+            },
+        },
+    ),
+)
+
 _STABLELM = {"rope_parameters": rope(partial_rotary_factor=0.25), "layer_norm_eps": 1e-5}
 _OTHERS = (
     Family(
@@ -423,5 +455,5 @@ _OTHERS = (
 )
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (*_LLAMA, *_QWEN, *_GRANITE, *_OLMO, *_GLM, *_COHERE, *_OTHERS)
+    family.name: family for family in (*_FIRST, *_LLAMA, *_QWEN, *_GRANITE, *_OLMO, *_GLM, *_COHERE, *_OTHERS)
 }
