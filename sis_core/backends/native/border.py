@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_float, c_int32, c_uint32, c_uint64, c_void_p
+from struct import Struct, error
 from typing import Any, ClassVar
 
 from sis_core.errors import BackendError
@@ -15,6 +16,9 @@ RANGES: dict[Any, tuple[int, int]] = {
     c_uint32: (0, (1 << 32) - 1), c_uint64: (0, (1 << 64) - 1), c_int32: (-(1 << 31), (1 << 31) - 1),
     c_void_p: (0, (1 << 8 * ctypes.sizeof(c_void_p)) - 1),
 }  # fmt: skip
+
+
+LETTERS: dict[Any, str] = {c_uint32: "I", c_uint64: "Q", c_int32: "i", c_void_p: "P", c_float: "f"}  # of `struct`
 
 
 def refuse(where: str, name: str, kind: Any, value: object) -> BackendError:
@@ -34,6 +38,7 @@ class Structure(ctypes.Structure):
     """
 
     c_name: ClassVar[str]
+    _packer: ClassVar[Struct]
     _kinds: ClassVar[dict[str, tuple[Any, int, int]]] = {}
 
     def __init_subclass__(cls, *, c_name: str, **rest: Any) -> None:
@@ -41,6 +46,20 @@ class Structure(ctypes.Structure):
         cls.c_name = c_name
         fields: list[tuple[str, Any]] = cls.__dict__["_fields_"]
         cls._kinds = {name: (kind, *RANGES[kind]) for name, kind in fields if kind is not c_float}
+        cls._packer = Struct("@" + "".join(LETTERS[kind] for _, kind in fields))
+
+    @classmethod
+    def fill(cls, memory: Any, at: int, *values: Any) -> None:
+        """Write every field, in order, to byte ``at`` of ctypes ``memory``: one call; a field alone takes 1 µs.
+
+        Raises:
+            BackendError: on a value that does not fit, as ever.
+        """
+        try:
+            cls._packer.pack_into(memory, at, *values)
+        except error:
+            cls(*values)  # which says what of it
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:  # ctypes comes here from its constructor too
         known = self._kinds.get(name)

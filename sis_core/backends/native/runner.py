@@ -17,6 +17,7 @@ from sis_core.errors import BackendError
 from sis_core.step import Plan
 
 MAX_IDLE = 4
+TABLE_BYTES, GROUP_BYTES = ctypes.sizeof(abi.Table), ctypes.sizeof(abi.Group)
 
 
 class Runner:
@@ -60,27 +61,27 @@ class Runner:
         """
         seen = program.in_place.before_step()
         scratch = self._take()
-        step = scratch.step
         if tokens is not None:
-            entry, n = program.address, len(tokens)
-            step.tokens, step.hidden = address(tokens), None
+            entry, n, tokens_at, hidden_at = program.address, len(tokens), address(tokens), 0
         else:
             assert hidden is not None
             hidden = np.ascontiguousarray(hidden, np.float32)
-            entry, n = program.after_embedding, len(hidden)
-            step.tokens, step.hidden = None, address(hidden)
-        out = np.empty((n if outputs is None else len(outputs), program.n_out_cols), np.float32)
-        step.n, step.n_out, step.out = n, 0 if outputs is None else len(outputs), address(out)
-        step.outputs = None if outputs is None else address(outputs)
-        step.positions, step.page_size = address(plans[0].positions), plans[0].page_size
-        step.kv, step.kv_type = kv, abi.KV_TYPES[kv_type]
-        step.flags = abi.INVARIANT if alone or self.invariant else 0
+            entry, n, tokens_at, hidden_at = program.after_embedding, len(hidden), 0, address(hidden)
+        n_out, outputs_at = (0, 0) if outputs is None else (len(outputs), address(outputs))
+        out = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32)
+        first = plans[0]
         rotations = self.rotations.tables(scratch.place(plans))
-        step.rotations = rotations.address
+        filled = (
+            n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
+            abi.INVARIANT if alone or self.invariant else 0, 0, tokens_at, hidden_at, address(out),
+            address(first.positions), outputs_at, scratch.tables_at, kv or 0, rotations.address,
+        )  # fmt: skip
         try:
+            scratch.fill(filled)
             code = self.library.run(entry, scratch.address)
             if code == abi.NO_ROOM:
                 scratch.grow(self.library.workspace(entry, scratch.address))
+                scratch.fill(filled)
                 code = self.library.run(entry, scratch.address)
         finally:
             self._give_back(scratch)
@@ -104,15 +105,22 @@ class Runner:
 
 
 class _Scratch:
-    """The record of a step, and the memory that it works in. A step fills in what differs from the last one."""
+    """The record of a step, and the memory that it works in."""
 
     def __init__(self, n_threads: int, cpus: I32 | None) -> None:
-        self.step = abi.Step(n_threads=n_threads, cpus=None if cpus is None else address(cpus))
-        self.address = ctypes.addressof(self.step)
+        self._cpus = 0 if cpus is None else address(cpus)
+        self._step = abi.Step(n_threads=n_threads, cpus=self._cpus)  # refused here where options do not fit
+        self.address = ctypes.addressof(self._step)
         self._workspace: U8 | None = None
+        self._ends: tuple[int, int, int] = (0, 0, self._cpus)  # the last fields: of the workspace, and the processors
         self._tables = (abi.Table * 0)()
         self._groups: list[ctypes.Array[abi.Group]] = []
         self._room = -1
+        self.tables_at = 0
+
+    def fill(self, values: tuple[int, ...]) -> None:
+        """Write the record: its fields up to the workspace's."""
+        abi.Step.fill(self._step, 0, *values, *self._ends)
 
     def place(self, plans: Sequence[Plan]) -> int:
         """Fill in tables and groups; the length of the longest sequence, 1 where there is none."""
@@ -120,20 +128,20 @@ class _Scratch:
         if n > self._room or len(plans) > len(self._groups):
             self._room = max(n, self._room)
             self._groups = [(abi.Group * self._room)() for _ in plans]
-            tables = (abi.Table(groups=ctypes.addressof(groups)) for groups in self._groups)
-            self._tables = (abi.Table * len(plans))(*tables)
-            self.step.tables = ctypes.addressof(self._tables)
+            self._tables = (abi.Table * len(plans))()
+            self.tables_at = ctypes.addressof(self._tables)
         longest = 1
-        for table, records, plan in zip(self._tables, self._groups, plans, strict=False):
-            table.slots = address(plan.slots)
-            for record, (first, n_rows, pages, length) in zip(records, plan.groups, strict=False):
-                record.pages, record.first, record.n_rows, record.length = address(pages), first, n_rows, length
+        for i, (records, plan) in enumerate(zip(self._groups, plans, strict=False)):
+            abi.Table.fill(self._tables, i * TABLE_BYTES, address(plan.slots), ctypes.addressof(records))
+            at = 0
+            for first, n_rows, pages, length in plan.groups:
+                abi.Group.fill(records, at, address(pages), first, n_rows, length, 0)
+                at += GROUP_BYTES
                 longest = max(longest, length)
-        self.step.n_groups = n
         return longest
 
     def grow(self, n_bytes: int) -> None:
         """Take a larger workspace."""
-        self.step.workspace_bytes, self._workspace = 0, None  # gone before the next takes its memory
+        self._workspace = None  # gone before the next takes its memory
         self._workspace = aligned(n_bytes)
-        self.step.workspace, self.step.workspace_bytes = address(self._workspace), n_bytes
+        self._ends = (address(self._workspace), n_bytes, self._cpus)
