@@ -45,6 +45,7 @@ class FakeHub:
         delay: seconds before each piece of 16 KiB.
         ignore_ranges: send the whole file whatever part is asked for.
         html: send a page in place of a file.
+        storage: the address of another `FakeHub` that files are really at, as a hub has its storage elsewhere.
         requests: method, path and Range header of every request, in order.
     """
 
@@ -57,6 +58,8 @@ class FakeHub:
     delay: float = 0.0
     ignore_ranges: bool = False
     html: bool = False
+    storage: str = ""
+    tokens: list[str] = field(default_factory=list)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -77,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         path = unquote(urlsplit(self.path).path)
         hub.requests.append((self.command, path, self.headers.get("range", "")))
+        hub.tokens += [value for value in [self.headers.get("authorization")] if value]
         if hub.busy > 0:
             hub.busy -= 1
             self._answer(hub.busy_status, b"later", {"Retry-After": "0"})
@@ -111,6 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, data: bytes | None, commit: str = "") -> None:
         if data is None:
             self._answer(404, b"no such file", {"X-Error-Code": "EntryNotFound"})
+            return
+        if self.hub.storage:
+            self._answer(302, b"", {"Location": f"{self.hub.storage}{self.path}", "X-Repo-Commit": commit})
             return
         if self.hub.html:
             self._answer(200, b"<!DOCTYPE html><title>Log in</title>" + b" " * 600, {"Content-Type": "text/html"})

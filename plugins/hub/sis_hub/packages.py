@@ -107,16 +107,19 @@ class _Model:
 
 def _models(distribution: metadata.Distribution) -> Sequence[_Model]:
     """The GGUF files of a distribution; of a split one the first part."""
-    recorded = [
+    if ".gguf" not in (distribution.read_text("RECORD") or "").lower():  # most have none: do not take records apart
+        return _in_source_tree(distribution)
+    return [
         _Model(str(path), Path(str(path.locate())).resolve(), path.size, _sha256(path))
         for path in distribution.files or ()
         if _is_model(path.name)
     ]
-    return recorded or _in_source_tree(distribution)
 
 
 def _in_source_tree(distribution: metadata.Distribution) -> Sequence[_Model]:
     """The models of an editable install, whose record lists none: those in the package that is named like it."""
+    if '"editable"' not in (distribution.read_text("direct_url.json") or ""):
+        return []
     spec = importlib.util.find_spec(re.sub(r"[-.]+", "_", distribution.metadata["Name"]).lower())
     found = [
         _Model(path.relative_to(Path(folder).parent).as_posix(), path.resolve())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from attrs import frozen
 
@@ -93,7 +93,8 @@ def _page(text: str) -> HubReference | None:
     repo = f"{parts[0]}/{name}"
     if len(parts) >= 4 and parts[2] in _PAGES:
         return _checked(repo, "/".join(parts[4:]), parts[3], text)
-    return _checked(repo, choice, "", text)
+    shown = parse_qs(address.query).get("show_file_info", [""])[0]  # the panel of a file on the model's page
+    return _checked(repo, choice or shown, "", text)
 
 
 def _checked(repo: str, choice: str, revision: str, text: str) -> HubReference:

@@ -374,9 +374,33 @@ def gptneox(folder: Path) -> None:
     write_safetensors(folder / "model.safetensors", weights.tensors, "F16")
 
 
+def llama_json(folder: Path) -> None:
+    """LLaMA's vocabulary as a tokenizer.json alone: pieces without scores, but merges."""
+    write_config(folder, "LlamaForCausalLM", "llama", **COMMON, hidden_act="silu", rope_theta=10000.0,
+                 tie_word_embeddings=True, bos_token_id=1, eos_token_id=2)  # fmt: skip
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"<0x{b:02X}>": b + 3 for b in range(256)}
+    merges = [["▁", "t"], ["h", "e"], ["▁t", "he"], ["i", "n"], ["▁", "a"], ["e", "r"], ["o", "n"], ["o", "the"]]
+    for piece in ["▁", *"thinaeors", *(left + right for left, right in merges[:-1])]:
+        vocab.setdefault(piece, len(vocab))
+    steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    added = [{"id": i, "content": text, "special": True, "single_word": False, "lstrip": False, "rstrip": False,
+              "normalized": False} for i, text in enumerate(["<unk>", "<s>", "</s>"])]  # fmt: skip
+    tokenizer = {
+        "version": "1.0", "added_tokens": added, "normalizer": {"type": "Sequence", "normalizers": steps},
+        "pre_tokenizer": None, "post_processor": None,
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {"type": "BPE", "dropout": None, "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True,
+                  "ignore_merges": False, "vocab": vocab, "merges": merges[:-1]},
+    }  # fmt: skip
+    write_tokenizer(folder, tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", add_bos_token=True)
+    weights = Weights(11)
+    gated(weights, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+
+
 CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
     function.__name__: function
-    for function in (llama, llama3, qwen2, qwen3, gemma, gemma2, gemma3, phi3, gpt2, gptneox)
+    for function in (llama, llama3, qwen2, qwen3, gemma, gemma2, gemma3, phi3, gpt2, gptneox, llama_json)
 }
 #: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
 PRE = {"llama3": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "gptneox": "gpt-2"}

@@ -21,6 +21,7 @@ from sis_hub.hub_cache import HubCache
 from sis_hub.remote import Patience
 from sis_hub.repository import Hub
 from sis_hub.safetensors_source import SafetensorsSource
+from tokenizers import Tokenizer
 
 from sis_core import load
 from sis_core.errors import SisError, SourceError
@@ -59,6 +60,27 @@ def test_every_family_runs(checkpoint: Make, tmp_path: Path, name: str) -> None:
         assert logits.shape == (3, 320)
         assert np.isfinite(logits).all()
         assert model.detokenize(model.tokenize("the other", add_special=False)).strip() == "the other"
+
+
+TEXTS = [
+    "the other one",
+    " in the  end",
+    "Über\nЁлка 12345 \t x",
+    "a" * 50,
+    "don't WE'LL",
+    "🚀🚀 café",
+    "",
+    "<|im_end|>",
+]
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3", "gpt2", "gptneox", "llama_json"])
+def test_texts_are_cut_as_the_tokenizer_does(checkpoint: Make, tmp_path: Path, name: str) -> None:
+    folder = checkpoint(name)
+    oracle = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    with load(convert(folder, tmp_path / "m.gguf", registry=REGISTRY), registry=REGISTRY) as model:
+        for text in TEXTS:
+            assert model.tokenize(text, add_special=False) == oracle.encode(text, add_special_tokens=False).ids, text
 
 
 def test_a_folder_is_a_model(checkpoint: Make, source: SafetensorsSource) -> None:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from sis_hub.fake_hub import FakeHub, FakeRepo
+from sis_hub.fake_hub import FakeHub, FakeRepo, serving
 from sis_hub.hub import HubSource
 from sis_hub.hub_cache import HubCache
 from sis_hub.remote import Patience
@@ -274,6 +274,20 @@ def test_401_without_and_with_a_wrong_token(source: HubSource, hub: FakeHub, mon
     assert "hf_wrong" not in str(refused.value)
     monkeypatch.setenv("HF_TOKEN", "hf_right")
     assert source.resolve(TINY) is not None
+
+
+def test_the_token_does_not_follow_to_another_host(
+    source: HubSource, hub: FakeHub, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    with serving(FakeHub({"me/tiny": hub.repos["me/tiny"]})) as storage:
+        hub.storage = storage.url
+        path = source.resolve(TINY)
+        assert path is not None
+        assert path.read_bytes() == model
+    assert hub.tokens
+    assert storage.requests
+    assert storage.tokens == []
 
 
 def test_free_disk_is_checked_first(source: HubSource, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from sis_core.errors import SourceError
         ("https://huggingface.co/user/repo/blob/main/a.gguf", HubReference("user/repo", "a.gguf")),
         ("https://huggingface.co/user/repo/resolve/main/s/a.gguf?download=true", HubReference("user/repo", "s/a.gguf")),
         ("https://huggingface.co/user/repo/blob/v2/a%20b.gguf", HubReference("user/repo", "a b.gguf", "v2")),
+        ("https://huggingface.co/user/repo?show_file_info=a.gguf", HubReference("user/repo", "a.gguf")),
         ("https://hf.co/user/repo:Q8_0", HubReference("user/repo", "Q8_0")),
     ],
 )

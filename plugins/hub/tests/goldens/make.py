@@ -86,7 +86,7 @@ def main() -> None:
     sys.path[:0] = [str(options.llama_cpp / "gguf-py"), str(options.llama_cpp), str(HERE.parent)]
     from checkpoints import CHECKPOINTS, PRE
 
-    for name in options.names or CHECKPOINTS:
+    for name in options.names or (name for name in CHECKPOINTS if name != "llama_json"):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / name
             folder.mkdir()
