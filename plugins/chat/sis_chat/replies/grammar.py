@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sis_chat.errors import ReplyError
-from sis_chat.replies.format import SLOTS, Calls, Region, ReplyFormat
+from sis_chat.replies.format import Calls, Region, ReplyFormat
 from sis_chat.replies.values import as_json, is_text, properties_of, types_of
 from sis_core.chat import Tool
 
 ANY = "/(?s:.*)/"
 SPACE = "/[ \\t\\r\\n]{0,20}/"
 ID = r'/"[A-Za-z0-9_-]{1,40}"/'
+FIRST_ID = "call00001"
 Cut = Callable[[str], Sequence[str | int]]
 
 
@@ -69,18 +70,18 @@ class CallGrammar:
         calls = self._calls
         schema = _plain(tool.get("parameters") or {"type": "object"})
         before, _, after = calls.call.partition("{arguments}")
-        before = SLOTS.sub(lambda slot: _filled(slot[1], str(tool["name"])), before).lstrip()
+        before = before.replace("{name}", str(tool["name"])).replace("{id}", FIRST_ID).lstrip()
+        opened = " /[0-9]{1,3}/ ".join(map(self._literal, before.split("{index}")))
         if calls.arguments == "call":
             opening, closing = _around(calls, str(tool["name"]))
             before_id, after_id = ("ID_FIRST?", "ID_LAST?") if calls.id_key else ("", "")
-            inner = (
-                f'"{{" {before_id} {self._literal(opening)} %json {as_json(schema)} {after_id} {self._literal(closing)}'
-            )
+            parts = ('"{"', before_id, self._literal(opening), f"%json {as_json(schema)}", after_id)
+            inner = " ".join([*filter(None, parts), self._literal(closing)])
         elif calls.arguments == "json":
             inner = f"%json {as_json(schema)}"
         else:
             inner = self._tags(schema)
-        return self._rule("tool", f"{self._literal(before)} {inner} {self._literal(after)}")
+        return self._rule("tool", f"{opened} {inner} {self._literal(after.rstrip())}")
 
     def _tags(self, schema: Mapping[str, Any]) -> str:
         """Arguments between texts, in the order of the schema; those that are not required may be left out."""
@@ -88,11 +89,13 @@ class CallGrammar:
         parts = []
         for key, property in properties_of(schema).items():
             head, _, tail = self._calls.argument.partition("{value}")
-            kind = self._calls.text_type if is_text(property) else _other_type(property, self._calls.text_type)
-            head = head.replace("{key}", key).replace("{type}", kind)
+            head = head.replace("{key}", key)
+            if is_text(property):
+                head = head.replace("{type}", self._calls.text_type)
+            opened = " /[a-z]{1,16}/ ".join(map(self._literal, head.split("{type}")))
             tail = tail.replace("{key}", key)
             value = self._value(property, schema, tail)
-            argument = self._rule("argument", f"{self._literal(head)} {value}")
+            argument = self._rule("argument", f"{opened} {value}")
             parts.append(argument if key in required else f"{argument}?")
         return " ".join(parts)
 
@@ -133,10 +136,6 @@ def _spelt(part: str | int) -> str:
     return f"<[{part}]>" if isinstance(part, int) else json.dumps(part, ensure_ascii=False)
 
 
-def _filled(slot: str, name: str) -> str:
-    return {"name": name, "index": "0", "id": "call00001"}[slot]
-
-
 def _around(calls: Calls, name: str) -> tuple[str, str]:
     """What a call's object has before its arguments, after the bracket and an id, and after them."""
     if not calls.name_key:
@@ -145,13 +144,6 @@ def _around(calls: Calls, name: str) -> tuple[str, str]:
     if calls.inner_key:
         return as_json(calls.inner_key) + ": {" + inner, "}}"
     return inner, "}"
-
-
-def _other_type(property: Any, text_type: str) -> str:
-    """What stands for a type that is no text: its name, or the other truth."""
-    if text_type in ("true", "false"):
-        return "false" if text_type == "true" else "true"
-    return min(types_of(property), default="object")
 
 
 def _plain(schema: Any) -> Any:
