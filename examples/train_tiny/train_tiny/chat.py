@@ -33,7 +33,7 @@ TEMPLATE = """\
 {%- endif -%}
 """
 LONGEST = 256  # tokens of a reply
-WORD_WEIGHT, WORD_TIMES = 4.0, 2  # a talk's words count more, the first times that a reply has them
+WORD_WEIGHT, WORD_TIMES = 8.0, 2  # a talk's words count more, the first times that a reply has them
 
 
 def encode_talk(talk: Talk, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 SENTENCE_END = re.compile(r"""(?:(?<=[.!?])|(?<=[.!?]["']))\s+(?=["'A-Z])""")
 LEANING = {"He", "She", "It", "They", "His", "Her", "Their", "This", "These", "But", "And", "So", "Then", "For", "Or"}
 HAPPY = re.compile(r"\b(happ\w+|joy\w*|rejoic\w+|marri\w+|wedding|glad\w*|peace\w*|feast\w*|content\w*)\b")
-SHORT, LONG, LIMIT = 260, 640, 880  # of a passage; the limit is about 230 tokens of the built-in vocabulary
+SHORT, LONG, LIMIT = 220, 480, 700  # of a passage; the limit is about 180 tokens of the built-in vocabulary
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Drawing the loss curve: `python -m train_tiny.plot RUN_DIR/log.csv loss.svg`."""
+"""Drawing the loss curve: `python -m train_tiny.plot RUN_DIR/log.csv [NEXT_RUN_DIR/log.csv ...] loss.svg`."""
 
 import csv
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -11,10 +12,19 @@ matplotlib.use("Agg")  # no screen is needed to write a file
 from matplotlib import pyplot
 
 
-def draw_log(log: Path, out: Path, tokens_per_byte: float) -> None:
+def read_logs(logs: Iterable[Path]) -> list[dict[str, str]]:
+    """The lines of one run after the other; the tokens of each are counted on from the run before."""
+    lines: list[dict[str, str]] = []
+    for log in logs:
+        before = int(lines[-1]["tokens"]) if lines else 0
+        with log.open(newline="") as file:
+            lines += [line | {"tokens": str(before + int(line["tokens"]))} for line in csv.DictReader(file)]
+    return lines
+
+
+def draw_logs(logs: Iterable[Path], out: Path, tokens_per_byte: float) -> None:
     """Draw training and held-out loss, both in bits per byte, over the tokens read."""
-    with log.open(newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = read_logs(logs)
     held_out = [line for line in lines if line["held_out_bits_per_byte"]]
     figure, axes = pyplot.subplots(figsize=(7, 4))
     millions = [int(line["tokens"]) / 1e6 for line in lines]
@@ -35,12 +45,12 @@ def draw_log(log: Path, out: Path, tokens_per_byte: float) -> None:
 
 
 @click.command()
-@click.argument("log", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("logs", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--tokens-per-byte", default=0.2616, show_default=True, help="Of the training text.")
-def main(log: Path, out: Path, tokens_per_byte: float) -> None:
-    """Draw LOG, the log.csv of a run, as the picture OUT."""
-    draw_log(log, out, tokens_per_byte)
+def main(logs: tuple[Path, ...], out: Path, tokens_per_byte: float) -> None:
+    """Draw LOGS, the log.csv of a run and of those that went on from it, as the picture OUT."""
+    draw_logs(logs, out, tokens_per_byte)
 
 
 if __name__ == "__main__":

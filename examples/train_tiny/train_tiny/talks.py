@@ -1,8 +1,8 @@
 """Talks: requests, made by rules, for which parts of the stories are the replies.
 
-A request names nouns that stand in its reply; an opening brings them in. Half of them are put in the place of another
-noun of their class ("a fox and a ring" for "a wolf and a crown"), in the whole talk: so the request, not the habit of
-the stories, decides.
+A request names nouns that stand in its reply; an opening brings them in. A third of them are put in the place of
+another noun of their class ("a fox and a ring" for "a wolf and a crown"), in the whole talk: so the request decides,
+not the habit of the stories.
 """
 
 import random
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from train_tiny.nouns import ALSO_VERBS, CLASS_OF, CLASSES, NOUNS, article, places_of, plural, swap
-from train_tiny.openings import opening_for
+from train_tiny.openings import joined, opening_for
 from train_tiny.passages import HAPPY, LIMIT, Piece, ending, is_whole, passage, pieces_of, stands_alone, text_of
 
 FOR_NONE = ("Tell me a story.", "A fairy tale, please.", "I want to hear a tale.", "Can you tell me a fairy tale?")
@@ -63,7 +63,7 @@ SYSTEM = (
 )
 NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b")
 NO_NAMES = {"God", "Heaven", "Lord", "Majesty", "Highness", "Sir", "Madam", "Lady", "Christmas", "Sunday"}
-SHARE_SWAPPED = 0.55
+SHARE_SWAPPED = 0.35
 EARLY = 120  # characters: where the nouns stand there already, a passage needs no other opening
 
 
@@ -81,11 +81,6 @@ class Talk:
 
     turns: tuple[Turn, ...]
     words: tuple[str, ...]
-
-
-def joined(parts: list[str]) -> str:
-    """`a fox`, `a fox and a ring`, `a fox, a ring and an owl`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def request_for(nouns: list[str], complete: bool, pick: random.Random) -> str:
@@ -181,7 +176,7 @@ class TalkMaker:
             first = pick.choice(FOR_NOUNS_SHORT if complete else FOR_NOUNS).format(words[0])
         else:
             rest = text_of(parts[0][1:])
-            words = self._nouns(rest or replies[0], pick, least=int(scene))
+            words = self._nouns(rest, replies[0], pick, least=int(scene))
             for i, old in enumerate(words):
                 if pick.random() < SHARE_SWAPPED:
                     new = pick.choice(CLASSES[CLASS_OF[old]].split())
@@ -201,12 +196,18 @@ class TalkMaker:
             asked[0] = f"{pick.choice(SYSTEM)}\n\n{asked[0]}"
         return Talk(tuple(Turn(*turn) for turn in zip(asked, replies, strict=True)), (*words, *people[:2]))
 
-    def _nouns(self, reply: str, pick: random.Random, least: int) -> list[str]:
-        """Up to three nouns that a reply has, the rarer ones more often; at least so many, if it has them."""
-        found = [noun for noun in places_of(reply, NOUNS) if noun not in ALSO_VERBS]
-        wanted = max(least, pick.choices((0, 1, 2, 3), (0.1, 0.2, 0.62, 0.08))[0])
+    def _nouns(self, rest: str, reply: str, pick: random.Random, least: int) -> list[str]:
+        """At least so many nouns and up to three, the rarer ones more often, of what follows a reply's first sentence.
+
+        Where it has too few, any other noun may be asked for: then only the opening will have it.
+        """
+        wanted = max(least, pick.choices((0, 1, 2, 3), (0.08, 0.17, 0.68, 0.07))[0])
+        found = [noun for noun in places_of(rest or reply, NOUNS) if noun not in ALSO_VERBS]
         keys = {noun: pick.random() ** (1 / self.rarity[noun]) for noun in found}
         chosen = sorted(found, key=lambda noun: -keys[noun])[:wanted]
+        if rest and len(chosen) < wanted and pick.random() < 0.7:
+            absent = [noun for noun in NOUNS if noun not in chosen]
+            chosen += pick.sample(absent, wanted - len(chosen))
         pick.shuffle(chosen)
         return chosen
 
