@@ -8,7 +8,7 @@ A message is a mapping as OpenAI's chat API has it: ``role`` (system, developer,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from attrs import frozen
@@ -122,6 +122,47 @@ class Finish:
 
 
 Event = Reasoning | Content | CallStart | CallArguments | CallEnd | Finish
+
+
+@frozen
+class Reply:
+    """A whole reply.
+
+    Attributes:
+        message: the assistant's message, to be put after those that it answers: ``role``, ``content``, and where there
+            are any ``reasoning_content`` and ``tool_calls``.
+    """
+
+    message: Message
+    finish_reason: str
+    usage: Usage | None = None
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Reply:
+        """Put the events of one reply together. A call that is not complete is left out."""
+        thought: list[str] = []
+        said: list[str] = []
+        calls: dict[int, dict[str, Any]] = {}
+        finish = Finish("error")
+        for event in events:
+            match event:
+                case Reasoning(text):
+                    thought.append(text)
+                case Content(text):
+                    said.append(text)
+                case CallStart(index, id, name):
+                    calls[index] = {"id": id, "type": "function", "function": {"name": name}}
+                case CallEnd(index, arguments):
+                    calls[index]["function"]["arguments"] = arguments
+                case Finish():
+                    finish = event
+        whole = [call for call in calls.values() if "arguments" in call["function"]]
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(said)}
+        if thought:
+            message["reasoning_content"] = "".join(thought)
+        if whole:
+            message["tool_calls"] = whole
+        return cls(message, finish.reason, finish.usage)
 
 
 class ReplyParser(Protocol):

@@ -25,8 +25,8 @@ from sis_core.registry import Registry
 from sis_core.sampler import CHOOSER, TEMPERATURE, Sampler
 
 _REQUEST = (
-    "prompt sampler samplers max_tokens stop seed logprobs prompt_logprobs want context n_keep ignore_end adapter "
-    "priority salt add_special parse_special"
+    "prompt sampler samplers max_tokens stop seed logprobs prompt_logprobs want context n_keep ignore_end "
+    "spell_special adapter priority salt add_special parse_special"
 )
 RESERVED = frozenset(_REQUEST.split())  # what `LanguageModel.request` calls its own options
 

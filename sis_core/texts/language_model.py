@@ -6,10 +6,11 @@ import operator
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Literal, overload
 
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
+from sis_core.chat import Chat, Event, Message, Reply
 from sis_core.errors import SamplerError, SisError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
@@ -18,6 +19,8 @@ from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.source import Progress, resolve
 from sis_core.texts.chain_text import make_chain
+from sis_core.texts.chat_format import open_chat
+from sis_core.texts.conversation import Conversation
 from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
 from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import Session
@@ -82,6 +85,55 @@ class LanguageModel(Model):
             pieces[piece.sequence].append(piece)
         return [Completion.of(part) for part in pieces]
 
+    def chat_format(self, template: str | None = None) -> Chat:
+        """How this model's chats are written: by the file's own template, or by ``template``, a chat format's name or
+        a file with a Jinja template.
+
+        ChatError when nobody knows.
+        """
+        return open_chat(self, template)
+
+    def conversation(self, template: str | None = None, *, max_tokens: int | None = None) -> Conversation:
+        """A `Conversation`, which reads nothing twice; a context manager.
+
+        Args:
+            template: as for `chat_format`.
+            max_tokens: what its cache holds; by default one text of ``n_ctx``.
+        """
+        return Conversation(self, self.chat_format(template), max_tokens=max_tokens)
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], *, stream: Literal[True], template: str | None = None, **options: Any
+    ) -> Iterator[Event]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        stream: Literal[False] = False,
+        template: str | None = None,
+        **options: Any,
+    ) -> Reply: ...
+
+    def chat(
+        self, messages: Sequence[Message], *, stream: bool = False, template: str | None = None, **options: Any
+    ) -> Reply | Iterator[Event]:
+        """The reply to messages: whole, or with ``stream`` its events as they come.
+
+        Options are those of `Conversation.stream` (``tools=``, ``schema=`` …) and of `request`. Nothing is kept for the
+        next call: for that there is `conversation`.
+        """
+        conversation = self.conversation(template)
+        try:
+            events = conversation.stream(messages, **options)
+        except BaseException:
+            conversation.close()
+            raise
+        following = _and_close(events, conversation)
+        return following if stream else Reply.of(following)
+
     def request(
         self,
         prompt: Prompt,
@@ -97,6 +149,7 @@ class LanguageModel(Model):
         context: ContextPolicy = "error",
         n_keep: int = 4,
         ignore_end: bool = False,
+        spell_special: bool = False,
         adapter: str | None = None,
         priority: int = 0,
         salt: str = "",
@@ -124,6 +177,7 @@ class LanguageModel(Model):
             context=context,
             n_keep=n_keep,
             ignore_end=ignore_end,
+            spell_special=spell_special,
             adapter=adapter,
             priority=priority,
             salt=salt,
@@ -170,6 +224,11 @@ class LanguageModel(Model):
         if request.max_tokens is None:
             return self.config.n_ctx
         return min(self.config.n_ctx, len(request.prompt) + request.max_tokens)
+
+
+def _and_close(events: Iterator[Event], conversation: Conversation) -> Generator[Event]:
+    with conversation:
+        yield from events
 
 
 def _checked_stops(stops: tuple[str, ...]) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class Request:
         context: what to do when ``n_ctx`` is reached: ``error`` refuses a longer prompt and ends a text there,
             ``shift`` keeps the first ``n_keep`` tokens and the newer half of the rest.
         ignore_end: go on after the model's end token.
+        spell_special: control tokens that the model writes are part of the text, by their names; not the end token.
         adapter: a LoRA adapter of the model, by name.
         priority: those with more are let in first and give way last; among equals the order of arrival counts.
         salt: texts share what is known of their beginnings only with those of the same salt.
@@ -64,6 +65,7 @@ class Request:
     context: ContextPolicy = "error"
     n_keep: int = 4
     ignore_end: bool = False
+    spell_special: bool = False
     adapter: str | None = None
     priority: int = 0
     salt: str = ""

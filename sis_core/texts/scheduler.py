@@ -97,14 +97,15 @@ class Scheduler:
             insort(self._waiting, text, key=_rank)
         return number
 
-    def cancel(self, text: int) -> None:
-        """End a text without another piece and free its pages; one that has ended is no error."""
+    def cancel(self, text: int, *, keep: bool = False) -> None:
+        """End a text without another piece; one that has ended is no error.
+
+        Its pages are freed, or with ``keep`` stay for others that begin alike, as if it had ended by itself.
+        """
         for texts in (self._running, self._waiting):
             for found in texts:
                 if found.number == text:
-                    texts.remove(found)
-                    self._read.discard(text)
-                    return self.session.drop(text)
+                    return self._end(found, texts, keep=keep)
         self._pieces = [piece for piece in self._pieces if piece.sequence != text]
         return None
 
@@ -252,16 +253,16 @@ class Scheduler:
             return
         self._pieces.append(piece)
         if piece.finish_reason:
-            self._end(text)
+            self._end(text, self._running)
         elif text.overflows:
             self._read.discard(text.number)
             self.session.truncate(text.number, self.session.reach(text.number, text.shift()))
 
-    def _end(self, text: Text) -> None:
-        self._running.remove(text)
+    def _end(self, text: Text, texts: list[Text], *, keep: bool = True) -> None:
+        texts.remove(text)
         self._read.discard(text.number)
         gone: int | None = text.number
-        if self._reuse:
+        if self._reuse and keep and self.session.length(text.number):
             gone = self._kept.add(text.scope, text.number, self.session.tokens(text.number))
         if gone is not None:
             self.session.drop(gone)
@@ -275,7 +276,7 @@ class Scheduler:
         else:
             text = self._running[0]
             self._pieces.append(text.fail(error))
-            self._end(text)
+            self._end(text, self._running)
 
     def _give_way(self, text: Text) -> None:
         """Take a text's pages away; it is fed again, as far as it had come, when its turn comes."""

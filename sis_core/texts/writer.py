@@ -34,7 +34,7 @@ class Writer:
         self._max_tokens = request.max_tokens
         self._chain = Chain.start(request.samplers, SamplerContext(n_vocab, prompt, tokenizer, request.seed))
         at_start = not tokenizer.decode(prompt[:8])  # nothing but control tokens: the text begins here
-        self._stream = TextStream(tokenizer, at_start=at_start)
+        self._stream = TextStream(tokenizer, skip_special=not request.spell_special, at_start=at_start)
         self._stops = StopFilter(request.stop)
         self._end_tokens = frozenset() if request.ignore_end else tokenizer.end_tokens
         self._n_written = 0

@@ -1,0 +1,47 @@
+"""Who writes a model's chats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sis_core.chat import Chat, ChatFormat
+from sis_core.errors import ChatError
+
+if TYPE_CHECKING:
+    from sis_core.texts.language_model import LanguageModel
+
+
+def open_chat(model: LanguageModel, template: str | None = None) -> Chat:
+    """The chat of ``template``, a format's name or a file with a template; of the model's own where it is None.
+
+    Raises:
+        ChatError: nobody knows how this model's chats are written, or the template cannot be read.
+    """
+    formats: list[ChatFormat] = model.registry.records("chat_formats")
+    if not formats:
+        raise ChatError("no installed plugin knows how chats are written", where="chat", fix="`pip install sis-chat`")
+    source = None
+    named = None if template is None else model.registry.find("chat_formats", template)
+    if template is not None and named is None:
+        source = _read(template, model.registry.names("chat_formats"))
+    for format in [f for f in formats if f.score > 0] if named is None else [named]:
+        if (chat := format.open(model, source)) is not None:
+            return chat
+    names = ", ".join(model.registry.names("chat_formats"))
+    raise ChatError(
+        "the file has no chat template, so nobody knows how to talk to this model",
+        where=model.path.name,
+        fix=f"name one that it was trained with (--template): a Jinja file, or one of {names}",
+    )
+
+
+def _read(template: str, names: list[str]) -> str:
+    path = Path(template).expanduser()
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ChatError(
+            f"is neither a file ({reason}) nor a chat format", where=template, fix=f"formats are: {', '.join(names)}"
+        ) from None
