@@ -63,4 +63,4 @@ class ZooSource(Source):
         return entry is not None and self._hub.remove(entry.model)
 
     def _entry(self, reference: str) -> ZooEntry | None:
-        return self.entries.get(reference.removeprefix("zoo:").removeprefix("//"))
+        return self.entries.get(reference.removeprefix(f"{self.name}:").removeprefix("//"))

@@ -267,6 +267,11 @@ def llama3(folder: Path) -> None:
                  eos_token_id=[264, 265], torch_dtype="bfloat16")  # fmt: skip
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"]
     tokenizer = byte_level_tokenizer(LLAMA3, special, ignore_merges=True)
+    start = {"SpecialToken": {"id": special[0], "type_id": 0}}
+    text, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
+    template = {"type": "TemplateProcessing", "single": [start, text], "pair": [start, text, start, second],
+                "special_tokens": {special[0]: {"id": special[0], "ids": [263], "tokens": [special[0]]}}}  # fmt: skip
+    tokenizer["post_processor"] = {"type": "Sequence", "processors": [tokenizer["post_processor"], template]}
     write_tokenizer(folder, tokenizer, bos_token=special[0], eos_token=special[2], chat_template=CHAT)
     weights = Weights(2)
     gated(weights, tied=True)

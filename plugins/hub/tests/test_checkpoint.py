@@ -360,6 +360,17 @@ def test_a_tokenizer_that_is_none(checkpoint: Make, model: Any) -> None:
     refused(folder, "its tokenizer cannot be read")
 
 
+@pytest.mark.parametrize("token", [-1, 320, 2**70])
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_a_token_without_a_row(checkpoint: Make, name: str, token: int) -> None:
+    folder = checkpoint(name)
+    if name == "qwen2":
+        change(folder, "tokenizer.json", added_tokens=[{"id": token, "content": "<x>", "special": True}])
+    else:
+        change(folder, "tokenizer_config.json", added_tokens_decoder={str(token): {"content": "<x>", "special": True}})
+    refused(folder, f"token '<x>' has the id {token}, and the embedding has 320 rows")
+
+
 @pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x0b", b"<html>",
                                   b"\x0a\x05\x0a\x03\xff\xfe\xfd", b"\x0a\x02\x18\x09"])  # fmt: skip
 def test_a_sentencepiece_model_that_is_none(checkpoint: Make, data: bytes) -> None:

@@ -157,6 +157,13 @@ def test_help_imports_nothing_heavy(start: Start) -> None:
     assert out.endswith("[]\n")
 
 
+def test_a_file_on_this_machine_needs_no_network(start: Start) -> None:
+    check = "import atexit, sys\natexit.register(lambda: print([m for m in HEAVY if m in sys.modules]))\n"
+    heavy = "HEAVY = ['huggingface_hub', 'httpx2', 'fsspec', 'platformdirs']\n"
+    out, _ = done(start("tokenize", "-m", "tiny", "Once", prefix=heavy + check))
+    assert out.endswith("[]\n")
+
+
 def wait_for(folder: Path, pattern: str, n_bytes: int) -> Path:
     for _ in range(2000):
         for path in folder.rglob(pattern) if folder.exists() else ():

@@ -40,8 +40,10 @@ class _Tokens:
         return cls([f"[PAD{i}]" for i in range(n)], [ABSENT] * n, [UNUSED] * n)
 
     def put(self, token: int, text: str, score: float, type: int) -> None:
-        if token < len(self.texts):
-            self.texts[token], self.scores[token], self.types[token] = text, score, type
+        """ValueError for an id that has no row in the embedding."""
+        if not 0 <= token < len(self.texts):
+            raise ValueError(f"token {text[:40]!r} has the id {token}, and the embedding has {len(self.texts)} rows")
+        self.texts[token], self.scores[token], self.types[token] = text, score, type
 
 
 def add_vocabulary(checkpoint: Checkpoint, n_rows: int, keys: Any) -> None:
@@ -97,10 +99,10 @@ def _sentencepiece(
     checkpoint: Checkpoint, n_rows: int, config: Mapping[str, Any], tokenizer: Mapping[str, Any] | None
 ) -> _Tokens:
     tokens = _Tokens.empty(n_rows)
-    for i, piece in enumerate(read_pieces(checkpoint.folder / "tokenizer.model")):
-        kind = NORMAL if piece.type == USER_DEFINED else piece.type  # as SentencePiece's own library tells them apart
-        tokens.put(i, piece.text.decode("utf-8"), piece.score, kind)
     try:
+        for i, piece in enumerate(read_pieces(checkpoint.folder / "tokenizer.model")):
+            kind = NORMAL if piece.type == USER_DEFINED else piece.type  # as SentencePiece's own library tells them
+            tokens.put(i, piece.text.decode("utf-8"), piece.score, kind)
         for text, token in (checkpoint.json("added_tokens.json") or {}).items():
             tokens.put(token, text, ADDED, USER_DEFINED)
         decoder = config.get("added_tokens_decoder") or {}

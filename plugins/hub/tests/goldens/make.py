@@ -32,7 +32,9 @@ def convert(folder: Path, out: Path, pre: str) -> None:
     # transformers 5.24 drops rotary_pct, which the converter of GPT-NeoX reads.
     load = TextModel.load_hparams
     TextModel.load_hparams = ModelBase.load_hparams = staticmethod(
-        lambda where, mistral: json.loads((where / "config.json").read_text()) | load(where, mistral)
+        lambda where, is_mistral_format: (
+            json.loads((where / "config.json").read_text()) | load(where, is_mistral_format)
+        )
     )
     TextModel.get_vocab_base_pre = lambda _self, _tokenizer: pre
     sys.argv = ["convert", str(folder), "--outtype", outtype(folder), "--outfile", str(out), "--model-name", "tiny"]
