@@ -103,3 +103,31 @@ def test_usual_files_are_quiet(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     with pytest.raises(ModelError, match="attn_k"):  # four key heads then, as the file says no other number
         opened(path)
     assert caplog.messages == []
+
+
+def test_ids_need_no_vocabulary(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, tokenizer__ggml__pre="unheard-of")
+    registry = Registry.of(sis_llama, sis_samplers, sis_tokenizers)
+    with sis_core.load(path, registry=registry, backend="numpy") as model:
+        pieces = list(model.generate([1, 2, 3], sampler="greedy", max_tokens=4))
+        assert len(pieces) == 4
+        assert all(piece == "" and piece.token is not None for piece in pieces)
+        assert caplog.text.count("texts are token ids alone") == 1
+        with pytest.raises(sis_core.SisError, match="unknown pre-tokenizer 'unheard-of'"):
+            list(model.generate("text"))
+
+
+def test_numpy_for_want_of_kernels_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for machine, package in (("x86_64", "sis-x86"), ("arm64", "sis-neon")):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        caplog.clear()
+        with open_model(Model, write(tmp_path), Registry.of(sis_llama)):
+            assert f"kernels for this machine come with `pip install {package}`" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with open_model(Model, write(tmp_path), Registry.of(sis_llama)):
+        assert caplog.text == ""
+    with opened(write(tmp_path)):  # by name: the user knows
+        assert caplog.text == ""

@@ -23,7 +23,9 @@ from sis_core.texts.prefixes import Prefixes
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.running import Text, shifted
 from sis_core.texts.session import Session, Want
+from sis_core.texts.silent import tokenizer_or_silence
 from sis_core.texts.writer import Writer
+from sis_core.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Scheduler:
         self._waiting: list[Text] = []  # by rank, as those that run
         self._running: list[Text] = []
         self._pieces: list[Piece] = []
+        self._tokenizer: Tokenizer | None = None  # when the first text is written
         self._want: Want = "logits"
 
     @property
@@ -152,7 +155,10 @@ class Scheduler:
         if request.context == "shift" and len(ids) > n_ctx:
             ids = shifted(ids, n_ctx, request.n_keep)
         session.check_room(len(ids), number)
-        writer = Writer(request, ids, model.config.n_vocab, model.tokenizer) if request.want == "text" else None
+        writer = None
+        if request.want == "text":
+            self._tokenizer = self._tokenizer or tokenizer_or_silence(model)
+            writer = Writer(request, ids, model.config.n_vocab, self._tokenizer)
         session.adapt(number, request.adapter)
         return Text(number, request, ids, writer, n_ctx, degraded=model.degraded > 0)
 
