@@ -44,7 +44,7 @@ class JinjaChat:
 
     Args:
         name: of the template, for messages.
-        stop: texts that end a reply.
+        stop: texts that end a reply, beside those that the template writes at a turn's end.
         format: how replies are written; by default the template is asked.
     """
 
@@ -89,7 +89,8 @@ class JinjaChat:
         if continue_last:
             text = _until_mark(text, template.name)
         reply = template.begun(plain(text), values[:-1] if continue_last else values, listed, own)
-        return Rendered(self._encoder.segments(text), self._stop, tuple(listed), reply)
+        stop = (*self._stop, *self._stops(self._format(template)))
+        return Rendered(self._encoder.segments(text), tuple(dict.fromkeys(stop)), tuple(listed), reply)
 
     def parser(self, rendered: Rendered) -> ReplyParser:
         """A parser for the reply to a rendered chat: its text with control tokens spelt out, for they mark calls."""
@@ -131,6 +132,12 @@ class JinjaChat:
             parts.append(f"thinks between {format.reasoning.open.strip()!r} and {format.reasoning.close.strip()!r}")
         parts.append(f"calls tools as {_spelt(format)!r}" if format.calls is not None else "calls no tools")
         return "; ".join(filter(None, parts))
+
+    def _stops(self, format: ReplyFormat) -> list[str]:
+        """Ends of a turn that the vocabulary has no end token for, unless they end a part of the turn as well."""
+        inner = format.content.close + (format.reasoning.close if format.reasoning is not None else "")
+        ends = [end.strip() for end in format.ends]
+        return [end for end in ends if end and end not in inner and not self._encoder.ends(end)]
 
     def _format(self, template: WrittenTemplate) -> ReplyFormat:
         return template.format if self._given_format is None else self._given_format

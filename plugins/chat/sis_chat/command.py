@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sis_chat.options import checked_options
-from sis_core.chat import ChatFormat, Rendered, Segment
+from sis_core.chat import Rendered, Segment
 from sis_core.cli.common import json_line, read_input, registry_of, table
 from sis_core.cli.streams import printable
 from sis_core.errors import ChatError
@@ -17,6 +17,7 @@ from sis_core.gguf_file import GGUFFile
 from sis_core.loading.vocabulary import build_tokenizer
 from sis_core.registry import Registry
 from sis_core.source import resolve
+from sis_core.texts.chat_format import open_chat
 from sis_core.tokenizer import Tokenizer
 
 
@@ -24,7 +25,7 @@ class _Opened:
     """A file without its network: what a chat needs of a model."""
 
     def __init__(self, file: GGUFFile, registry: Registry) -> None:
-        self.metadata, self.registry = file.metadata, registry
+        self.path, self.metadata, self.registry = file.path, file.metadata, registry
         self.tokenizer: Tokenizer = build_tokenizer(file, registry)
 
 
@@ -56,13 +57,15 @@ def command(
     MESSAGES.json may also be an object with "messages" and "tools", as chat APIs have it.
     """
     registry = registry_of(ctx)
-    given = _json(messages) if messages is not None else _parsed(read_input(), "standard input")
+    given: Any = _json(messages) if messages is not None else _parsed(read_input(), "standard input")
+    listed: Any
+    called: Any
     listed, called = (given.get("messages"), given.get("tools") or []) if isinstance(given, dict) else (given, [])
     if tools is not None:
         called = _json(tools)
     with GGUFFile.open(resolve(model, registry.records("sources"))) as file:
-        opened = _Opened(file, registry)
-        chat = open_chat(registry, opened, template)
+        opened: Any = _Opened(file, registry)
+        chat = open_chat(opened, template)
         own = checked_options(_options(options)) | ({"continue_last": True} if continue_last else {})
         rendered = chat.render(listed, called, **own)
         if as_json:
@@ -78,27 +81,6 @@ def command(
 def _row(segment: Segment) -> tuple[str, str, str]:
     source = "template" if segment.message is None else f"message {segment.message}"
     return source, " ".join(map(str, segment.tokens)), repr(segment.text)
-
-
-def open_chat(registry: Registry, model: Any, template: str | None) -> Any:
-    """The chat of ``template``, a format's name or a Jinja file; of the model's own where it is None.
-
-    Raises:
-        ChatError: nobody knows how this model's chats are written.
-    """
-    source = None
-    formats: list[ChatFormat] = [f for f in registry.records("chat_formats") if f.score > 0]
-    if template is not None and (named := registry.find("chat_formats", template)) is not None:
-        formats = [named]
-    elif template is not None:
-        source = _text(template)
-    for format in formats:
-        if (chat := format.open(model, source)) is not None:
-            return chat
-    names = ", ".join(registry.names("chat_formats"))
-    raise ChatError(
-        "has no chat template", where="model", fix=f"name one with --template: a Jinja file, or one of {names}"
-    )
 
 
 def _text(path: str) -> str:

@@ -57,6 +57,11 @@ class Encoder:
         parts.append(text[at:])
         return [part for part in parts if part != ""]
 
+    def ends(self, text: str) -> bool:
+        """Whether ``text`` is, or begins with, a token that ends a text."""
+        tokens = self._encode(text, False, trusted=True)
+        return bool(tokens) and tokens[0] in self._tokenizer.end_tokens
+
     def _parts(self, text: str) -> Iterator[tuple[str, bool]]:
         """Pieces of the text, and whether each is a control token's name that was given."""
         at = 0

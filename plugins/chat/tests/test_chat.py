@@ -85,6 +85,13 @@ def test_a_reply_can_be_continued(model_of: Any) -> None:
         dropping.render([USER, {"role": "assistant", "content": "x"}], continue_last=True)
 
 
+def test_a_turn_s_end_stops_a_reply(model_of: Any) -> None:
+    assert chat_of(model_of(NAMES, CHATML)).render([USER]).stop == ("<|im_end|>",)
+    assert chat_of(model_of(NAMES, CHATML, eos="<|im_end|>")).render([USER]).stop == ()
+    blank = chat_of(model_of(NAMES, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"))
+    assert blank.render([USER]).stop == ()
+
+
 def test_thinking_that_the_template_begins_is_read(model_of: Any, templates: dict[str, str]) -> None:
     chat = chat_of(model_of(NAMES, templates["tagged_arguments"]))
     rendered = chat.render([USER])
@@ -237,7 +244,7 @@ def test_sis_render(tmp_path: Path) -> None:
         ("[", ["--template", "chatml"], "is not JSON"),
         ("[]", ["--template", "chatml"], "are empty"),
         ("{}", ["--template", "chatml"], "are not a list"),
-        ('[{"role": "user", "content": "x"}]', ["--template", "no such file"], "cannot be read"),
+        ('[{"role": "user", "content": "x"}]', ["--template", "no such file"], "is neither a file"),
         ('[{"role": "user", "content": "x"}]', ["--template", "chatml", "-o", "x"], "is not NAME=VALUE"),
         (
             '[{"role": "user", "content": "x"}]',

@@ -6,7 +6,7 @@ import time
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 LOOK_EVERY = 16  # steps between two looks at the clock: one step is never longer than a pass over what is alive
 CONTAINER_BYTES = 64
@@ -22,21 +22,29 @@ class Ceilings:
         source: characters of a template. The longest among 70 known ones has 17,000.
         tokens: of the template language, in one template (known: 4,000).
         depth: nested nodes of the template's tree, and nested lists and dicts that are printed or compared.
-        steps: rounds of loops, calls, operators and, for work that grows with its input, their like.
-        seconds: of the thread's own time.
+        steps: rounds of loops, calls, operators and, for work that grows with its input, their like; four more for
+            each byte of the messages.
+        seconds: of the thread's own time; two more for each MiB of the messages.
         output: characters of text.
-        memory: bytes of the values that a template makes, all together, and as much again as
-            `memory_per_byte` times the messages.
+        memory: bytes of the values that a template makes, all together; 64 more for each byte of the messages.
     """
 
-    source: int = 256 * 1024
+    source: int = 128 * 1024
     tokens: int = 40_000
     depth: int = 200
     steps: int = 1_000_000
     seconds: float = 1.0
     output: int = 4 * 1024 * 1024
     memory: int = 32 * 1024 * 1024
-    memory_per_byte: int = 64
+
+    def scaled(self, given: int) -> Ceilings:
+        """The ceilings for messages of ``given`` bytes."""
+        return evolve(
+            self,
+            steps=self.steps + 4 * given,
+            seconds=self.seconds + 2 * given / 2**20,
+            memory=self.memory + 64 * given,
+        )
 
 
 @frozen
@@ -59,12 +67,11 @@ def character_bytes(*texts: str) -> int:
 class Meter:
     """Counts what one use of one template costs. Belongs to one thread."""
 
-    def __init__(self, ceilings: Ceilings, given_bytes: int = 0) -> None:
+    def __init__(self, ceilings: Ceilings) -> None:
         self.ceilings = ceilings
         self._steps = 0
         self._bytes = 0
         self._written = 0
-        self._memory = ceilings.memory + ceilings.memory_per_byte * given_bytes
         self._until_look = LOOK_EVERY
         self._end = time.thread_time() + ceilings.seconds
 
@@ -85,8 +92,8 @@ class Meter:
     def hold(self, size: int) -> None:
         """Count ``size`` bytes that are about to be made, and the work of making them."""
         self._bytes += size
-        if self._bytes > self._memory:
-            raise CeilingError(f"it makes more than {self._memory // 1024} KiB of values")
+        if self._bytes > self.ceilings.memory:
+            raise CeilingError(f"it makes more than {self.ceilings.memory // 1024} KiB of values")
         self.spend(1 + size // 1024)
 
     def hold_items(self, n: int) -> None:

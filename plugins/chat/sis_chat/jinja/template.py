@@ -62,7 +62,7 @@ class ChatTemplate:
             MessageError: a value is nested too deep.
         """
         entered, size = enter(values)
-        meter = Meter(self._ceilings, size)
+        meter = Meter(self._ceilings.scaled(size))
         env = self._env.metered(meter)
         template = Template.from_code(env, self._code, dict(env.globals))
         parts: list[str] = []
