@@ -12,6 +12,7 @@ from sis_core.source import Progress
 from sis_hub.folders import cache_folder
 from sis_hub.kept import Kept, file_name
 from sis_hub.listing import HashedListing
+from sis_hub.verify import file_hash
 
 
 @frozen
@@ -53,7 +54,7 @@ class Conversions:
         target = self.target(key or _state(checkpoint), name, to)
         if not target.exists():
             convert(checkpoint, target, to=to, registry=registry, name=name, progress=progress)
-            self._kept.note(target.parent, address, {target.name: ""})
+            self._kept.note(target.parent, address, {target.name: file_hash(target)})
         return target
 
     def target(self, key: str, name: str, to: str = "") -> Path:

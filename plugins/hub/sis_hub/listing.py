@@ -7,6 +7,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from sis_core.errors import SisError
+from sis_core.gguf_file import GGUFFile
 from sis_core.source import Listing
 
 
@@ -23,6 +25,21 @@ class HashedListing(Listing):
 
 
 def listed(name: str, files: Sequence[Path], licence: str, hashes: Mapping[Path, str]) -> HashedListing:
-    """The listing of a model with these files, the first to be opened first."""
+    """The listing of a model with these files, the first to be opened first.
+
+    Args:
+        licence: as its publisher names it; where that is empty, what the file itself says.
+    """
     n_bytes = sum(path.stat().st_size for path in files if path.exists())
-    return HashedListing(name, files[0], n_bytes, licence, hashes={path: hashes.get(path, "") for path in files})
+    hashes = {path: hashes.get(path, "") for path in files}
+    return HashedListing(name, files[0], n_bytes, licence or _own_licence(files[0]), hashes=hashes)
+
+
+def _own_licence(path: Path) -> str:
+    """The licence in a GGUF file's header, or empty."""
+    try:
+        with GGUFFile.open(path) as file:
+            found = file.metadata.get("general.license")
+    except SisError:
+        return ""
+    return found if isinstance(found, str) else ""

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sis_hub.hub_cache import HubCache
 from sis_hub.remote import Patience
 from sis_hub.repository import Hub
 from sis_hub.safetensors_source import SafetensorsSource
+from sis_hub.verify import verify
 from tokenizers import Tokenizer
 
 from sis_core import load
@@ -85,6 +87,8 @@ def test_a_folder_is_a_model(checkpoint: Make, source: SafetensorsSource) -> Non
     assert path.stat().st_mtime_ns == made
     (listing,) = source.list()
     assert (listing.name, listing.path, listing.n_bytes) == (str(folder), path, path.stat().st_size)
+    assert listing.licence == "apache-2.0"
+    assert verify(listing)
     check_source(source, str(folder))
     assert source.remove(str(folder))
     assert not source.remove(str(folder))
@@ -138,6 +142,34 @@ def spying(raw: Callable[..., Any], seen: list[str]) -> Callable[..., Any]:
         return raw(self, name)
 
     return spy
+
+
+def test_two_at_once_convert_once(checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, opened = checkpoint("qwen3"), []
+    monkeypatch.setattr(CheckpointView, "__init__", counting(CheckpointView.__init__, opened))
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda _: convert(folder, tmp_path / "m.gguf", registry=REGISTRY), range(2)))
+    assert done == [tmp_path / "m.gguf"] * 2
+    assert len(opened) == 1
+
+
+def counting(init: Callable[..., None], seen: list[Path]) -> Callable[..., None]:
+    def count(self: CheckpointView, folder: Path, *arguments: Any, **options: Any) -> None:
+        seen.append(folder)
+        init(self, folder, *arguments, **options)
+
+    return count
+
+
+def test_a_disk_without_room(checkpoint: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Usage:
+        free = 1000
+
+    folder = checkpoint("qwen3")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with pytest.raises(SourceError, match="bytes, but the disk has 1000 left"):
+        convert(folder, tmp_path / "out" / "m.gguf", registry=REGISTRY)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["m.gguf.lock"]
 
 
 def test_a_format_that_is_not_installed(checkpoint: Make, tmp_path: Path) -> None:
