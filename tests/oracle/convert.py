@@ -41,8 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.insert(0, str(options.llama_cpp))
     import convert_hf_to_gguf as converter
+    import transformers
     from conversion.base import TextModel
 
+    transformers.AutoTokenizer = transformers.PreTrainedTokenizerFast  # some families' own class adds tokens
     TextModel.get_vocab_base_pre = lambda _self, _tokenizer: options.pre
     get_model_class = converter.get_model_class
 

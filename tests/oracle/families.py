@@ -277,6 +277,7 @@ _FIRST = (
         gelu=True,
         config={"n_embd": 64, "n_layer": 3, "n_head": 4, "n_inner": 256} | {"n_positions": 256, "n_ctx": 256},
     ),
+    Family(name="qwen2", model_type="qwen2", pre="qwen2", config={"tie_word_embeddings": True}),
     Family(
         name="gemma2",
         model_type="gemma2",
@@ -454,6 +455,61 @@ _OTHERS = (
     ),
 )
 
+_DELTA_NET = {
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "layer_types": [*["linear_attention"] * 3, "full_attention"],
+    "rope_parameters": rope(1e6, partial_rotary_factor=0.25),
+}
+_STATES = (
+    Family(
+        name="qwen35",
+        model_type="qwen3_5_text",
+        pre="qwen35",
+        config=_DELTA_NET,
+        converter_options=("--no-mtp",),
+    ),
+    Family(
+        name="qwen35moe",
+        model_type="qwen3_5_moe_text",
+        pre="qwen35",
+        config=_DELTA_NET
+        | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 32, "num_experts": 8}
+        | {"num_experts_per_tok": 2},
+        converter_options=("--no-mtp",),
+    ),
+    Family(
+        name="lfm2",
+        model_type="lfm2",
+        pre="lfm2",
+        config={
+            "layer_types": ["conv", "full_attention", "conv"],
+            "block_auto_adjust_ff_dim": False,
+            "rope_parameters": rope(1e6),
+        },
+    ),
+    Family(
+        name="lfm2moe",
+        model_type="lfm2_moe",
+        pre="lfm2",
+        config={
+            "num_hidden_layers": 3,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "moe_intermediate_size": 32,
+            "num_experts": 8,
+            "num_experts_per_tok": 2,
+            "num_dense_layers": 1,
+            "use_expert_bias": True,
+            "tie_word_embeddings": True,
+            "rope_parameters": rope(1e6),
+        },
+    ),
+)
+
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (*_FIRST, *_LLAMA, *_QWEN, *_GRANITE, *_OLMO, *_GLM, *_COHERE, *_OTHERS)
+    family.name: family for family in (*_FIRST, *_LLAMA, *_QWEN, *_GRANITE, *_OLMO, *_GLM, *_COHERE, *_OTHERS, *_STATES)
 }

@@ -104,7 +104,8 @@ def compared(family: Family, folder: Path, llama_cpp: Path) -> tuple[dict[str, A
         "logits": logits.astype(np.float32),
         "gaps": (best[:, -1] - best[:, -2]).astype(np.float32),
     }
-    line = f"transformers in float32 {difference(whole_pass(single, ids), logits):.1e}, one by one {stepwise:.1e}; "
+    rounding = difference(whole_pass(single, ids), logits)
+    line = f"transformers in float32 {rounding:.1e}, one by one {stepwise:.1e}; "
     line += f"spread {logits.std():.2f}, {len(set(ids))} different ids; "
     line += f"{sum(parameter.numel() for parameter in model.parameters()) / 1000:.0f} k parameters"
     try:
@@ -113,7 +114,7 @@ def compared(family: Family, folder: Path, llama_cpp: Path) -> tuple[dict[str, A
     except RuntimeError as error:
         return found, f"DISAGREE {error}; {line}"
     differences = difference(found["llama_cpp"], logits), difference(one_by_one, logits)
-    verdict = "agree   " if max(differences) < (AGREES_GELU if family.gelu else AGREES) else "DISAGREE"
+    verdict = "agree   " if max(differences) < max(2 * rounding, AGREES_GELU if family.gelu else AGREES) else "DISAGREE"
     return found, f"{verdict} llama.cpp {differences[0]:.1e}, one by one {differences[1]:.1e}; {line}"
 
 
