@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from pydantic import BaseModel, TypeAdapter
 from sis_grammar import compiler
@@ -289,3 +290,17 @@ def test_a_vocabulary_without_an_end(sampler: type[Grammar], tokenizer: Any) -> 
         sampler(regex="a").start(SamplerContext(5))
     with pytest.raises(SamplerError, match=r"the tokenizer has \d+ tokens, and the model logits for 5"):
         sampler(regex="a").start(SamplerContext(5, (), tokenizer))
+
+
+def test_a_schema_inside_lark_is_as_strict_as_one_by_itself(start: Any, tokenizer: Any) -> None:
+    lark = 'start: "%json {" %json {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}\n'
+    state = start(grammar=lark)
+    for token in tokenizer.encode('%json {{"a"', add_special=False):
+        logits = np.zeros(tokenizer.n_vocab, np.float32)
+        state.apply(logits)
+        assert logits[token] > -np.inf
+        state.accept(token)
+    with pytest.raises(SamplerError, match="uniqueItems"):
+        start(grammar='start: %json {"type": "array", "uniqueItems": true}\n')
+    with pytest.raises(SamplerError, match="not JSON"):
+        start(grammar="start: %json {nonsense\n")
