@@ -188,8 +188,11 @@ class Chat(Protocol):
     def parser(self, rendered: Rendered) -> ReplyParser:
         """A parser for the reply to a rendered chat."""
 
-    def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> Sampler | None:
-        """A sampler that holds a reply to the calls that ``choice`` asks for; None where it asks for nothing."""
+    def constraint(self, tools: Sequence[Tool], choice: ToolChoice, rendered: Rendered | None = None) -> Sampler | None:
+        """A sampler that holds a reply to the calls that ``choice`` asks for; None where it asks for nothing.
+
+        ``rendered`` is the chat that is replied to: a thought that its template began comes to an end before the calls.
+        """
 
     def describe(self) -> str:
         """One line for `sis doctor`: which template, what it can do, and how replies are read."""

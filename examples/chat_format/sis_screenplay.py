@@ -60,7 +60,7 @@ class Screenplay:
     def parser(self, rendered: Rendered) -> ReplyParser:
         return PlainParser()
 
-    def constraint(self, tools: Sequence[Tool], choice: ToolChoice) -> Sampler | None:
+    def constraint(self, tools: Sequence[Tool], choice: ToolChoice, rendered: Rendered | None = None) -> Sampler | None:
         return None
 
     def describe(self) -> str:

@@ -124,7 +124,7 @@ class Conversation:
         if schema is not None:
             grammar = self.model.registry.get("samplers", "grammar", where="schema")
             request, parser = constrained(request, grammar(schema=schema)), _Answer()
-        elif tools and (constraint := self.chat.constraint(tools, tool_choice)) is not None:
+        elif tools and (constraint := self.chat.constraint(tools, tool_choice, rendered)) is not None:
             request = constrained(request, constraint)
         return self._run(request, parser)
 
