@@ -20,6 +20,7 @@ def sis_register_chat_formats() -> list[ChatFormat]:
 
 @hookimpl
 def sis_register_commands() -> list[click.Command]:
-    from sis_chat.command import command
+    from sis_chat.command import command as render
+    from sis_chat.terminal.command import command as chat
 
-    return [command]
+    return [chat, render]

@@ -1,0 +1,1 @@
+"""``sis chat``: a person and a model in a terminal."""
