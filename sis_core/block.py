@@ -21,7 +21,8 @@ from sis_core.step import Plan
 STEP_ROWS = 512
 
 T = TypeVar("T")
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
+Gating = Literal["softmax", "sigmoid", "softmax_weight"]
 NormKind = Literal["rms", "layer"]
 
 
@@ -137,7 +138,11 @@ class Attention(Op):
 
 @frozen(eq=False)
 class FeedForward(Op):
-    """``down(activation(gate(x)) * up(x))``, or ``down(activation(up(x)))`` where there is no gate."""
+    """``down(activation(gate(x)) * up(x))``, or ``down(activation(up(x)))`` where there is no gate.
+
+    The activation ``swiglu_oai`` takes both, clamped: ``g * sigmoid(1.702 * g) * (u + 1)`` with ``g = min(gate(x), 7)``
+    and ``u`` = up(x) within 7 of 0. Source: OpenAI 2025, "gpt-oss", reference implementation.
+    """
 
     up: Dense
     down: Dense
@@ -151,6 +156,77 @@ class FeedForward(Op):
     def n_out(self, n_in: int) -> int:
         """The rows of the down matrix."""
         return self.down.weight.n_rows
+
+
+@frozen(eq=False)
+class Stack:
+    """A `Dense` for each expert: weight ``(n_expert, n_out, n_in)``, bias ``(n_expert, n_out)``."""
+
+    weight: Weight
+    bias: Weight | None = None
+
+    @property
+    def n_expert(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def n_out(self) -> int:
+        return self.weight.shape[1]
+
+
+@frozen(eq=False)
+class Experts(Op):
+    """Feed-forward networks of which each row uses a few: the sum of their outputs, weighted by a router.
+
+    Of ``logits = router(x)``, the experts with the ``n_used`` highest scores are used, of equal ones the first. Scores
+    are the logits after ``gating``, plus ``selection_bias``; weights are the logits of the chosen after ``gating``.
+
+    Source: Shazeer et al. 2017, "Outrageously Large Neural Networks"; groups and ``selection_bias``: DeepSeek-AI 2024,
+    "DeepSeek-V3 Technical Report", section 2.1.2.
+
+    Attributes:
+        router: ``(n_expert, n_in)``.
+        gate: None for experts without a gate; see `FeedForward`.
+        gating: ``softmax`` of all logits, ``sigmoid`` of each, or ``softmax_weight``, the softmax of the chosen.
+        selection_bias: ``(n_expert,)``, added to the scores and not to the weights.
+        n_group, n_group_used: experts come in groups, of which only those with the highest sums of their best two
+            scores are used.
+        renormalise: weights are divided by their sum,
+        scale: and then multiplied by this.
+        scale_input: weights multiply what goes into the experts, not what comes out (Llama 4).
+        shared: a feed-forward that every row uses beside its experts,
+        shared_gate: weighted by the sigmoid of this, ``(1, n_in)``.
+    """
+
+    router: Dense
+    up: Stack
+    down: Stack
+    activation: Activation
+    n_used: int
+    gate: Stack | None = None
+    gating: Gating = "softmax"
+    selection_bias: Weight | None = None
+    n_group: int = 1
+    n_group_used: int = 1
+    renormalise: bool = True
+    scale: float = 1.0
+    scale_input: bool = False
+    shared: FeedForward | None = None
+    shared_gate: Dense | None = None
+
+    @property
+    def n_expert(self) -> int:
+        return self.up.n_expert
+
+    def reads(self) -> tuple[Weight, ...]:
+        """Those of the router, of gates and ups, and of the shared expert and its gate."""
+        stacks = tuple(stack.weight for stack in (self.gate, self.up) if stack)
+        shared = self.shared.reads() if self.shared else ()
+        return (self.router.weight, *stacks, *shared, *((self.shared_gate.weight,) if self.shared_gate else ()))
+
+    def n_out(self, n_in: int) -> int:
+        """The rows of a down matrix."""
+        return self.down.n_out
 
 
 @runtime_checkable

@@ -118,20 +118,23 @@ def pre_norm_block(
     i: int,
     tensors: Tensors,
     attention: Attention,
-    mlp: FeedForward,
+    mlp: Op,
     *,
     norm: NormKind = "rms",
     parallel: bool = False,
+    mlp_norm: str = "ffn_norm",
 ) -> Block:
     """The layer of most families: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
-    ``parallel``: ``x + attention(norm(x)) + mlp(norm(x))``, each with a norm of its own.
+    Args:
+        parallel: ``x + attention(norm(x)) + mlp(norm(x))``, each with a norm of its own.
+        mlp_norm: the tensor of the second norm.
     """
 
     def branch(name: str, op: Op) -> tuple[Op, ...]:
         return tensors.norm(norm, f"blk.{i}.{name}", config.n_embd, config.norm_eps), op
 
-    first, second = branch("attn_norm", attention), branch("ffn_norm", mlp)
+    first, second = branch("attn_norm", attention), branch(mlp_norm, mlp)
     return Block(
         (Residual((first, second)),) if parallel else (Residual((first,)), Residual((second,))), attention.state
     )

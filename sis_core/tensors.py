@@ -14,7 +14,7 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import I32, U8
-from sis_core.block import Dense, Norm, NormKind
+from sis_core.block import Dense, Norm, NormKind, Stack
 from sis_core.errors import ModelError
 from sis_core.quant import Weight
 
@@ -64,10 +64,13 @@ class Tensors:
 
     def vector(self, name: str, n: int, *, fill: float = 0.0) -> Weight:
         """The vector ``(n,)``, which must not be quantised."""
-        weight = self._take(name, (n,), fill=fill)
+        return self._plain(self._take(name, (n,), fill=fill), "a vector", "vectors")
+
+    def _plain(self, weight: Weight, what: str, which: str) -> Weight:
         if weight.format.name not in PLAIN:
             raise ModelError(
-                f"tensor {name} is a vector in the block format {weight.format.name}; vectors must be F32, F16 or BF16",
+                f"tensor {weight.name} is {what} in the block format {weight.format.name}; {which} must be F32, F16 or "
+                "BF16",
                 where=self.where,
                 fix="quantise the model again with a tool that keeps norms and biases",
             )
@@ -86,6 +89,13 @@ class Tensors:
         weight = self.matrix(f"{stem}.weight", n_out, n_in)
         wanted = bias or (bias is None and f"{stem}.bias" in self)
         return Dense(weight, self.vector(f"{stem}.bias", n_out) if wanted else None)
+
+    def stack(self, stem: str, n_expert: int, n_out: int, n_in: int, *, bias: bool = False) -> Stack:
+        """``stem.weight`` ``(n_expert, n_out, n_in)``, with ``stem.bias`` ``(n_expert, n_out)`` if ``bias``."""
+        weight = self._take(f"{stem}.weight", (n_expert, n_out, n_in), fill=0.0)
+        if not bias:
+            return Stack(weight)
+        return Stack(weight, self._plain(self.matrix(f"{stem}.bias", n_expert, n_out), "a bias", "biases"))
 
     def fused(self, stem: str, sizes: tuple[int, ...], n_in: int, *, bias: bool | None = None) -> tuple[Dense, ...]:
         """One tensor ``(sum(sizes), n_in)`` as several denses, each a view of its rows."""
@@ -124,6 +134,8 @@ class Tensors:
             log.warning("%s: tensor %s is missing; using %g everywhere", self.where, name, fill)
             self.degraded += 1
             found = Weight.from_array(name, np.full(shape, fill, np.float32))
+        if found.shape in ((1, *shape), shape[shape[0] == 1 :]):  # a row may be written as a vector, and the other way
+            found = evolve(found, shape=shape)
         if found.shape != shape:
             raise ModelError(
                 f"tensor {name} has shape {found.shape}, but the metadata call for {shape}",

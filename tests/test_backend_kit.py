@@ -18,7 +18,7 @@ from sis_core.backends.bind import bind
 from sis_core.backends.numpy import NumpyBackend, ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.attention import BoundAttention
-from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
+from sis_core.block import Attention, Block, Dense, Experts, FeedForward, Network, Norm, Residual, Rope
 from sis_core.cache.paged import PagedCache
 from sis_core.cache.pages import PageTable
 from sis_core.cache.table import Reservation
@@ -138,6 +138,10 @@ def spoiled_blocks(spoil: Callable[[Any], Any]) -> Backend:
 def attention(**how: Callable[[Attention], Any]) -> Backend:
     """Each field of every attention by a function of it."""
     return spoiled_blocks(lambda r: evolve(r, **{k: f(r) for k, f in how.items()}) if isinstance(r, Attention) else r)
+
+
+def experts(**how: Callable[[Experts], Any]) -> Backend:
+    return spoiled_blocks(lambda r: evolve(r, **{k: f(r) for k, f in how.items()}) if isinstance(r, Experts) else r)
 
 
 def feed_forward(**how: Callable[[FeedForward], Any]) -> Backend:
@@ -508,6 +512,20 @@ WRONG: list[tuple[str, Backend, str]] = [
     ("no gate", feed_forward(gate=lambda f: None), f"plain with a gate: {NUMBERS_OF}forgets the gate"),
     ("swapped gate", feed_forward(gate=lambda f: f.gate and f.up, up=lambda f: f.gate or f.up),
      f"{NUMBERS_OF}activates the up projection, not the gate"),
+    # Experts.
+    ("another expert", experts(up=lambda e: evolve(e.up, weight=Weight.from_array(
+        "up", np.roll(e.up.weight.dequantize(), 1, axis=0)))),
+     f"plain with experts: {NUMBERS_OF}takes another expert's up matrix"),
+    ("renormalised", experts(renormalise=lambda e: True), f"{NUMBERS_OF}renormalises the weights of experts"),
+    ("sigmoids", experts(gating=lambda e: "softmax"), f"{NUMBERS_OF}weights experts by softmax, not as it is told"),
+    ("no selection bias", experts(selection_bias=lambda e: None),
+     f"{NUMBERS_OF}forgets the bias of the choice of experts"),
+    ("no groups", experts(n_group=lambda e: 1, n_group_used=lambda e: 1),
+     f"{NUMBERS_OF}forgets that experts come in groups"),
+    ("no scaled inputs", experts(scale_input=lambda e: False),
+     f"{NUMBERS_OF}weights what comes out of experts, not what goes in"),
+    ("no shared expert", experts(shared=lambda e: None, shared_gate=lambda e: None),
+     f"{NUMBERS_OF}forgets the shared expert"),
     ("no residual", of_branches(lambda branches: [op for branch in branches for op in branch]),
      f"smallest network that shows it has nothing but.*{NUMBERS_OF}forgets to add a branch to what went into it"),
     ("parallel made sequential", of_branches(lambda branches: [Residual((branch,)) for branch in branches]),

@@ -20,6 +20,8 @@ from sis_core.testing.networks import N_VOCAB, VARIANTS, Variant, random_network
 from sis_core.testing.ways import CACHE, HIDDEN, LOGITS, Way, new_cache
 
 FORMATS: tuple[QuantFormat, ...] = (F32Format(), F16Format(), BF16Format())
+CLOSE = 1e-3
+"""A backend that differs by more may choose other experts for a row, and rightly have quite other numbers."""
 T = TypeVar("T")
 
 
@@ -48,6 +50,8 @@ def check_backend(
     assert reason is None, f"{backend.name} is idle on this machine: {reason}"
     bound_any = False
     for variant in VARIANTS:
+        if variant.chooses and tolerance > CLOSE:
+            continue
         for format in formats:
             for kv_type in kv_types:
                 # A key that lies between two half-precision numbers may be rounded to either.

@@ -16,17 +16,88 @@ from sis_core.block import (
     Block,
     Dense,
     Embedding,
+    Experts,
     FeedForward,
     Head,
     Network,
     Norm,
+    Op,
     Residual,
     Rope,
+    Stack,
     rope_frequencies,
 )
 from sis_core.quant import F32Format, QuantFormat, Weight
 
 N_VOCAB, N_EMBD, N_FF, N_HEAD, HEAD_DIM, N_LAYER = 96, 64, 128, 4, 16, 2
+N_EXPERT, N_FF_EXPERT = 8, 32
+
+
+class Maker:
+    """Random weights of a network, in the order in which they are asked for."""
+
+    def __init__(self, variant: Variant, seed: int) -> None:
+        self.variant, self._random = variant, np.random.default_rng(seed)
+
+    def values(self, *shape: int, spread: float = 0.2, middle: float = 0.0) -> F32:
+        return (middle + spread * self._random.standard_normal(shape)).astype(np.float32)
+
+    def vector(self, name: str, *shape: int) -> Weight:
+        return Weight.from_array(name, self.values(*shape))
+
+    def matrix(self, name: str, *shape: int) -> Weight:
+        return Weight.from_array(name, self.values(*shape), self.variant.format)
+
+    def dense(self, name: str, n_out: int, n_in: int) -> Dense:
+        bias = self.vector(f"{name}.bias", n_out) if self.variant.bias else None
+        return Dense(self.matrix(f"{name}.weight", n_out, n_in), bias)
+
+    def stack(self, name: str, n_out: int, n_in: int) -> Stack:
+        bias = self.vector(f"{name}.bias", N_EXPERT, n_out) if self.variant.bias else None
+        return Stack(self.matrix(f"{name}.weight", N_EXPERT, n_out, n_in), bias)
+
+    def norm(self, name: str, n: int) -> Norm:
+        kind: Literal["rms", "layer"] = self.variant.norm if n == N_EMBD else "rms"
+        bias = self.vector(f"{name}.bias", n) if kind == "layer" else None
+        return Norm(kind, self.variant.eps, Weight.from_array(f"{name}.weight", self.values(n, middle=1.0)), bias)
+
+
+def feed_forward(make: Maker, name: str) -> FeedForward:
+    """One network for all rows, gated or not."""
+    variant = make.variant
+    return FeedForward(
+        up=make.dense(f"{name}.ffn_up", N_FF, N_EMBD),
+        down=make.dense(f"{name}.ffn_down", N_EMBD, N_FF),
+        activation=variant.activation,
+        gate=make.dense(f"{name}.ffn_gate", N_FF, N_EMBD) if variant.gated else None,
+    )
+
+
+def experts(*, shared: bool = False, shared_gate: bool = False, selection_bias: bool = False, **choice: Any) -> Mlp:
+    """Eight experts, of which a row uses three; ``choice`` are fields of `Experts`."""
+
+    def build(make: Maker, name: str) -> Experts:
+        variant = make.variant
+        return Experts(
+            router=Dense(
+                make.vector(f"{name}.ffn_gate_inp.weight", N_EXPERT, N_EMBD),
+                make.vector(f"{name}.ffn_gate_inp.bias", N_EXPERT) if variant.bias else None,
+            ),
+            up=make.stack(f"{name}.ffn_up_exps", N_FF_EXPERT, N_EMBD),
+            down=make.stack(f"{name}.ffn_down_exps", N_EMBD, N_FF_EXPERT),
+            gate=make.stack(f"{name}.ffn_gate_exps", N_FF_EXPERT, N_EMBD) if variant.gated else None,
+            activation=variant.activation,
+            selection_bias=make.vector(f"{name}.exp_probs_b.bias", N_EXPERT) if selection_bias else None,
+            shared=feed_forward(make, name) if shared else None,
+            shared_gate=Dense(make.vector(f"{name}.ffn_gate_inp_shexp.weight", 1, N_EMBD)) if shared_gate else None,
+            **({"n_used": 3} | choice),
+        )
+
+    return build
+
+
+Mlp = Callable[[Maker, str], Op]
+"""What a layer has after its attention: makes the op of a layer of this name."""
 
 
 @frozen
@@ -35,6 +106,7 @@ class Variant:
 
     Attributes:
         window: for every second layer, so that one network has both kinds.
+        mlp: `feed_forward`, `experts` or another that makes the op after attention.
         softcap, logit_softcap: of attention scores, and of logits.
         format: of the matrices; vectors stay F32.
     """
@@ -60,7 +132,13 @@ class Variant:
     learned_positions: bool = False
     embedding_norm: bool = False
     eps: float = 1e-5
+    mlp: Mlp = feed_forward
     format: QuantFormat = field(factory=F32Format)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether rows choose among experts, so that a small difference can become a large one."""
+        return self.mlp is not feed_forward
 
 
 VARIANTS = (
@@ -76,6 +154,13 @@ VARIANTS = (
     Variant("relu", activation="relu", gated=False),
     Variant("squared relu", activation="relu2", gated=False),
     Variant("normed embedding", norm="layer", embedding_norm=True, eps=0.1, logit_scale=0.5),
+    Variant("experts", rope="neox", mlp=experts(shared=True, shared_gate=True, renormalise=False)),
+    Variant("experts in groups", mlp=experts(
+        gating="sigmoid", selection_bias=True, n_group=4, n_group_used=2, scale=1.5, shared=True)),
+    Variant("experts with biases", bias=True, activation="swiglu_oai", mlp=experts(
+        gating="softmax_weight", renormalise=False)),
+    Variant("scaled inputs of experts", mlp=experts(
+        n_used=1, gating="sigmoid", renormalise=False, scale_input=True, shared=True)),
 )  # fmt: skip
 
 PLAIN = Variant("nothing but RMS norms, attention without positions and ReLU",
@@ -114,6 +199,19 @@ SMALL = (
     _plain_with("squared ReLU", activation="relu2"),
     _plain_with("norms after its branches", post_norm=True),
     _plain_with("parallel branches", parallel=True),
+    _plain_with("a clamped gate", gated=True, activation="swiglu_oai"),
+    _plain_with("experts", mlp=experts()),
+    _plain_with("experts with gates", gated=True, mlp=experts()),
+    _plain_with("experts with biases", bias=True, mlp=experts()),
+    _plain_with("experts whose weights do not add up to 1", mlp=experts(renormalise=False)),
+    _plain_with("experts weighted by sigmoids", mlp=experts(gating="sigmoid")),
+    _plain_with("experts weighted by a softmax of the chosen", mlp=experts(gating="softmax_weight")),
+    _plain_with("experts with scaled weights", mlp=experts(scale=2.0)),
+    _plain_with("experts chosen with a bias", mlp=experts(selection_bias=True)),
+    _plain_with("experts in groups", mlp=experts(n_group=4, n_group_used=2)),
+    _plain_with("experts with scaled inputs", mlp=experts(scale_input=True)),
+    _plain_with("a shared expert", mlp=experts(shared=True)),
+    _plain_with("a shared expert with a gate", mlp=experts(shared=True, shared_gate=True)),
 )
 
 
@@ -124,27 +222,11 @@ def with_format(variant: Variant, format: QuantFormat) -> Variant:
 
 def random_network(variant: Variant, seed: int = 0, n_ctx: int = 256) -> Network:
     """A network of two layers, 64 values wide, whose weights a seed decides."""
-    random = np.random.default_rng(seed)
-
-    def values(*shape: int, spread: float = 0.2, middle: float = 0.0) -> F32:
-        return (middle + spread * random.standard_normal(shape)).astype(np.float32)
-
-    def matrix(name: str, n_out: int, n_in: int) -> Weight:
-        return Weight.from_array(name, values(n_out, n_in), variant.format)
-
-    def dense(name: str, n_out: int, n_in: int) -> Dense:
-        bias = Weight.from_array(f"{name}.bias", values(n_out)) if variant.bias else None
-        return Dense(matrix(f"{name}.weight", n_out, n_in), bias)
-
-    def norm(name: str, n: int) -> Norm:
-        kind: Literal["rms", "layer"] = variant.norm if n == N_EMBD else "rms"
-        bias = Weight.from_array(f"{name}.bias", values(n)) if kind == "layer" else None
-        return Norm(kind, variant.eps, Weight.from_array(f"{name}.weight", values(n, middle=1.0)), bias)
-
-    embedding = matrix("token_embd.weight", N_VOCAB, N_EMBD)
-    blocks = tuple(_block(variant, i, dense, norm) for i in range(N_LAYER))
-    output = Dense(embedding) if variant.tied else Dense(matrix("output.weight", N_VOCAB, N_EMBD))
-    positions = Weight.from_array("position_embd.weight", values(n_ctx, N_EMBD)) if variant.learned_positions else None
+    make = Maker(variant, seed)
+    embedding = make.matrix("token_embd.weight", N_VOCAB, N_EMBD)
+    blocks = tuple(_block(make, i) for i in range(N_LAYER))
+    output = Dense(embedding) if variant.tied else Dense(make.matrix("output.weight", N_VOCAB, N_EMBD))
+    positions = make.vector("position_embd.weight", n_ctx, N_EMBD) if variant.learned_positions else None
     return Network(
         N_EMBD,
         N_VOCAB,
@@ -153,17 +235,16 @@ def random_network(variant: Variant, seed: int = 0, n_ctx: int = 256) -> Network
             embedding,
             scale=variant.scale,
             positions=positions,
-            norm=norm("token_embd_norm", N_EMBD) if variant.embedding_norm else None,
+            norm=make.norm("token_embd_norm", N_EMBD) if variant.embedding_norm else None,
         ),
         blocks,
-        Head(norm("output_norm", N_EMBD), output, scale=variant.logit_scale, softcap=variant.logit_softcap),
+        Head(make.norm("output_norm", N_EMBD), output, scale=variant.logit_scale, softcap=variant.logit_softcap),
     )
 
 
-def _block(
-    variant: Variant, i: int, dense: Callable[[str, int, int], Dense], norm: Callable[[str, int], Norm]
-) -> Block:
-    name, kv = f"blk.{i}", variant.n_head_kv
+def _block(make: Maker, i: int) -> Block:
+    variant, name, dense, norm = make.variant, f"blk.{i}", make.dense, make.norm
+    kv = variant.n_head_kv
     window = variant.window if i % 2 == 0 else None
     rope = None
     if variant.rope:
@@ -183,12 +264,7 @@ def _block(
         window=window,
         softcap=variant.softcap,
     )
-    feed_forward = FeedForward(
-        up=dense(f"{name}.ffn_up", N_FF, N_EMBD),
-        down=dense(f"{name}.ffn_down", N_EMBD, N_FF),
-        activation=variant.activation,
-        gate=dense(f"{name}.ffn_gate", N_FF, N_EMBD) if variant.gated else None,
-    )
+    mlp = variant.mlp(make, name)
     post = variant.post_norm
     branches = (
         (
@@ -196,7 +272,7 @@ def _block(
             attention,
             *([norm(f"{name}.post_attention_norm", N_EMBD)] if post else []),
         ),
-        (norm(f"{name}.ffn_norm", N_EMBD), feed_forward, *([norm(f"{name}.post_ffw_norm", N_EMBD)] if post else [])),
+        (norm(f"{name}.ffn_norm", N_EMBD), mlp, *([norm(f"{name}.post_ffw_norm", N_EMBD)] if post else [])),
     )
     ops = (Residual(branches),) if variant.parallel else tuple(Residual((branch,)) for branch in branches)
     return Block(ops, KV(kv, HEAD_DIM, HEAD_DIM, window))

@@ -85,3 +85,22 @@ ACTIVATIONS: dict[str, Callable[[F32], F32]] = {
     "relu": _relu,
     "relu2": _relu2,
 }
+
+
+def _swiglu_oai(gate: F32, up: F32) -> F32:
+    gate = np.minimum(gate, np.float32(7))
+    with np.errstate(over="ignore"):
+        gate = gate / (1 + np.exp(np.float32(-1.702) * gate))
+    gate *= np.clip(up, np.float32(-7), np.float32(7)) + 1
+    return gate
+
+
+def _product(activation: Callable[[F32], F32]) -> Callable[[F32, F32], F32]:
+    return lambda gate, up: activation(gate) * up
+
+
+GATED: dict[str, Callable[[F32, F32], F32]] = {
+    **{name: _product(activation) for name, activation in ACTIVATIONS.items()},
+    "swiglu_oai": _swiglu_oai,
+}
+"""What an activation makes of a gate and of what it lets through."""

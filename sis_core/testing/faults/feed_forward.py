@@ -22,10 +22,14 @@ def _swapped_gate(op: FeedForward) -> FeedForward:
     return op if op.gate is None else evolve(op, gate=op.up, up=op.gate)
 
 
+def _no_gate(op: FeedForward) -> FeedForward:
+    return evolve(op, gate=None) if op.gate and op.activation in ACTIVATIONS else op
+
+
 FAULTS = (
     Fault("forgets the biases of the feed-forward", every(FeedForward, _no_bias_in_feed_forward)),
     *(Fault(f"has the activation {name}, not the one that it is told", setting(FeedForward, activation=name))
       for name in ACTIVATIONS),
-    Fault("forgets the gate", setting(FeedForward, gate=None)),
+    Fault("forgets the gate", every(FeedForward, _no_gate)),
     Fault("activates the up projection, not the gate", every(FeedForward, _swapped_gate)),
 )  # fmt: skip

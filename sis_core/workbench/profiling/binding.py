@@ -12,7 +12,7 @@ from sis_core.arrays import F32, U8
 from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, LayerState, Linear
 from sis_core.backends.bind import knows
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
-from sis_core.block import Attention, Block, FeedForward, Network, Op, Residual
+from sis_core.block import Attention, Block, Experts, FeedForward, Network, Op, Residual
 from sis_core.discovery.plugin import Plugin
 from sis_core.hookspecs import hookimpl
 from sis_core.loading.choice import choose_backends
@@ -233,8 +233,8 @@ def _holds(record: object, kind: type) -> bool:
 
 
 def part_name(op: Op) -> str:
-    """``attention``, ``feed-forward``, both, or the op's own name."""
-    kinds = {"attention": Attention, "feed-forward": FeedForward}
+    """``attention``, ``feed-forward``, ``experts``, several, or the op's own name."""
+    kinds = {"attention": Attention, "feed-forward": FeedForward, "experts": Experts}
     return " + ".join(name for name, kind in kinds.items() if _holds(op, kind)) or type(op).__name__.lower()
 
 
