@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
-import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32, F64
@@ -22,7 +21,6 @@ STEP_ROWS = 512
 
 T = TypeVar("T")
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
-Gating = Literal["softmax", "sigmoid", "softmax_weight"]
 NormKind = Literal["rms", "layer"]
 
 
@@ -71,7 +69,7 @@ class Rope:
     """Rotary position embedding of the first ``2 * len(frequencies)`` values of each head.
 
     Every way of stretching a context (linear, NTK, YaRN, per-dimension factors) is a choice of ``frequencies`` and
-    ``magnitude``, made once by `rope_frequencies`; a backend needs to know none of them.
+    ``magnitude``, made once by `sis_core.rope`; a backend needs to know none of them.
 
     Attributes:
         frequencies: float64 ``(n_rot // 2,)``, radians per position.
@@ -156,77 +154,6 @@ class FeedForward(Op):
     def n_out(self, n_in: int) -> int:
         """The rows of the down matrix."""
         return self.down.weight.n_rows
-
-
-@frozen(eq=False)
-class Stack:
-    """A `Dense` for each expert: weight ``(n_expert, n_out, n_in)``, bias ``(n_expert, n_out)``."""
-
-    weight: Weight
-    bias: Weight | None = None
-
-    @property
-    def n_expert(self) -> int:
-        return self.weight.shape[0]
-
-    @property
-    def n_out(self) -> int:
-        return self.weight.shape[1]
-
-
-@frozen(eq=False)
-class Experts(Op):
-    """Feed-forward networks of which each row uses a few: the sum of their outputs, weighted by a router.
-
-    Of ``logits = router(x)``, the experts with the ``n_used`` highest scores are used, of equal ones the first. Scores
-    are the logits after ``gating``, plus ``selection_bias``; weights are the logits of the chosen after ``gating``.
-
-    Source: Shazeer et al. 2017, "Outrageously Large Neural Networks"; groups and ``selection_bias``: DeepSeek-AI 2024,
-    "DeepSeek-V3 Technical Report", section 2.1.2.
-
-    Attributes:
-        router: ``(n_expert, n_in)``.
-        gate: None for experts without a gate; see `FeedForward`.
-        gating: ``softmax`` of all logits, ``sigmoid`` of each, or ``softmax_weight``, the softmax of the chosen.
-        selection_bias: ``(n_expert,)``, added to the scores and not to the weights.
-        n_group, n_group_used: experts come in groups, of which only those with the highest sums of their best two
-            scores are used.
-        renormalise: weights are divided by their sum,
-        scale: and then multiplied by this.
-        scale_input: weights multiply what goes into the experts, not what comes out (Llama 4).
-        shared: a feed-forward that every row uses beside its experts,
-        shared_gate: weighted by the sigmoid of this, ``(1, n_in)``.
-    """
-
-    router: Dense
-    up: Stack
-    down: Stack
-    activation: Activation
-    n_used: int
-    gate: Stack | None = None
-    gating: Gating = "softmax"
-    selection_bias: Weight | None = None
-    n_group: int = 1
-    n_group_used: int = 1
-    renormalise: bool = True
-    scale: float = 1.0
-    scale_input: bool = False
-    shared: FeedForward | None = None
-    shared_gate: Dense | None = None
-
-    @property
-    def n_expert(self) -> int:
-        return self.up.n_expert
-
-    def reads(self) -> tuple[Weight, ...]:
-        """Those of the router, of gates and ups, and of the shared expert and its gate."""
-        stacks = tuple(stack.weight for stack in (self.gate, self.up) if stack)
-        shared = self.shared.reads() if self.shared else ()
-        return (self.router.weight, *stacks, *shared, *((self.shared_gate.weight,) if self.shared_gate else ()))
-
-    def n_out(self, n_in: int) -> int:
-        """The rows of a down matrix."""
-        return self.down.n_out
 
 
 @runtime_checkable
@@ -381,45 +308,3 @@ def fields_of(record: object) -> dict[str, Any]:
     if not attrs.has(kind) or isinstance(record, Weight):
         return {}
     return {field.name: getattr(record, field.name) for field in attrs.fields(kind)}
-
-
-def rope_frequencies(
-    n_rot: int,
-    base: float,
-    *,
-    scale: float = 1.0,
-    factors: F32 | None = None,
-) -> F64:
-    """Angular frequencies ``base ** (-2i / n_rot) * scale / factors[i]``, float64 ``(n_rot // 2,)``.
-
-    ``scale`` is 1 / factor of linear scaling; ``factors`` ``(n_rot // 2,)`` are those of Llama 3 and LongRoPE files.
-    Source: Su et al. 2021, "RoFormer"; factors as stored in the tensor ``rope_freqs.weight``.
-    """
-    frequencies = base ** (-np.arange(0, n_rot, 2, dtype=np.float64) / n_rot) * scale
-    return frequencies if factors is None else frequencies / factors.astype(np.float64)
-
-
-def yarn_frequencies(
-    n_rot: int,
-    base: float,
-    *,
-    factor: float,
-    n_ctx_original: int,
-    beta_fast: float = 32.0,
-    beta_slow: float = 1.0,
-) -> F64:
-    """Frequencies of YaRN, float64 ``(n_rot // 2,)`` (Peng et al. 2023, section 3.2).
-
-    Dimensions that turn more than ``beta_fast`` times within ``n_ctx_original`` keep their frequency, those that turn
-    less than ``beta_slow`` times are divided by ``factor``, with a linear ramp between.
-    """
-    plain = rope_frequencies(n_rot, base)
-
-    def dimension(turns: float) -> float:
-        return n_rot * float(np.log(n_ctx_original / (turns * 2 * np.pi))) / (2 * float(np.log(base)))
-
-    low = max(np.floor(dimension(beta_fast)), 0)
-    high = min(np.ceil(dimension(beta_slow)), n_rot - 1)
-    ramp = np.clip((np.arange(n_rot // 2) - low) / max(high - low, 1e-3), 0, 1)
-    frequencies: F64 = plain * (1 - ramp) + plain / factor * ramp
-    return frequencies

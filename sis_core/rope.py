@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Literal, Self
 
+import numpy as np
 from attrs import frozen
 
-from sis_core.arrays import F32
-from sis_core.block import Rope, rope_frequencies, yarn_frequencies
+from sis_core.arrays import F32, F64
+from sis_core.block import Rope
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.tensors import Tensors
@@ -159,3 +160,45 @@ def _magnitude(metadata: Metadata, scaling: Scaling, factor: float, stretch: flo
 
 def _mscale(factor: float, multiplier: float) -> float:
     return 1 + 0.1 * multiplier * math.log(factor) if factor > 1 else 1.0
+
+
+def rope_frequencies(
+    n_rot: int,
+    base: float,
+    *,
+    scale: float = 1.0,
+    factors: F32 | None = None,
+) -> F64:
+    """Angular frequencies ``base ** (-2i / n_rot) * scale / factors[i]``, float64 ``(n_rot // 2,)``.
+
+    ``scale`` is 1 / factor of linear scaling; ``factors`` ``(n_rot // 2,)`` are those of Llama 3 and LongRoPE files.
+    Source: Su et al. 2021, "RoFormer"; factors as stored in the tensor ``rope_freqs.weight``.
+    """
+    frequencies = base ** (-np.arange(0, n_rot, 2, dtype=np.float64) / n_rot) * scale
+    return frequencies if factors is None else frequencies / factors.astype(np.float64)
+
+
+def yarn_frequencies(
+    n_rot: int,
+    base: float,
+    *,
+    factor: float,
+    n_ctx_original: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+) -> F64:
+    """Frequencies of YaRN, float64 ``(n_rot // 2,)`` (Peng et al. 2023, section 3.2).
+
+    Dimensions that turn more than ``beta_fast`` times within ``n_ctx_original`` keep their frequency, those that turn
+    less than ``beta_slow`` times are divided by ``factor``, with a linear ramp between.
+    """
+    plain = rope_frequencies(n_rot, base)
+
+    def dimension(turns: float) -> float:
+        return n_rot * float(np.log(n_ctx_original / (turns * 2 * np.pi))) / (2 * float(np.log(base)))
+
+    low = max(np.floor(dimension(beta_fast)), 0)
+    high = min(np.ceil(dimension(beta_slow)), n_rot - 1)
+    ramp = np.clip((np.arange(n_rot // 2) - low) / max(high - low, 1e-3), 0, 1)
+    frequencies: F64 = plain * (1 - ramp) + plain / factor * ramp
+    return frequencies

@@ -14,8 +14,9 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import I32, U8
-from sis_core.block import Dense, Norm, NormKind, Stack
+from sis_core.block import Dense, Norm, NormKind
 from sis_core.errors import ModelError
+from sis_core.experts import Stack
 from sis_core.quant import Weight
 
 log = logging.getLogger(__name__)

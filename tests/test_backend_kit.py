@@ -18,10 +18,11 @@ from sis_core.backends.bind import bind
 from sis_core.backends.numpy import NumpyBackend, ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.attention import BoundAttention
-from sis_core.block import Attention, Block, Dense, Experts, FeedForward, Network, Norm, Residual, Rope
+from sis_core.block import Attention, Block, Dense, FeedForward, Network, Norm, Residual, Rope
 from sis_core.cache.paged import PagedCache
 from sis_core.cache.pages import PageTable
 from sis_core.cache.table import Reservation
+from sis_core.experts import Experts
 from sis_core.quant import Weight
 from sis_core.step import Batch, Output, Plan
 from sis_core.testing import check_backend

@@ -18,10 +18,9 @@ from sis_core.block import (
     Residual,
     Rope,
     find_weights,
-    rope_frequencies,
-    yarn_frequencies,
 )
 from sis_core.quant import Weight
+from sis_core.rope import rope_frequencies, yarn_frequencies
 
 
 def weight(name: str, *shape: int) -> Weight:

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLAT = {
-    "errors", "arrays", "hookspecs", "registry", "source", "quant", "architecture", "block", "parts", "tensors",
-    "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "drafter",
+    "errors", "arrays", "hookspecs", "registry", "source", "quant", "architecture", "block", "experts", "parts",
+    "expert_parts", "tensors", "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "drafter",
 }  # fmt: skip
 FOLDERS = {
     "gguf_file", "cache", "backends", "discovery", "machine", "loading", "texts", "workbench", "testing", "cli",

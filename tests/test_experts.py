@@ -11,9 +11,10 @@ from attrs import evolve
 from sis_core.backends.numpy.layer import ReferenceLayer
 from sis_core.backends.numpy.linear import ReferenceLinear
 from sis_core.backends.numpy.routing import Routing
-from sis_core.block import Block, Dense, Experts, Stack
+from sis_core.block import Block, Dense
 from sis_core.errors import BackendError, ModelError
-from sis_core.experts import ExpertSizes
+from sis_core.expert_parts import ExpertSizes
+from sis_core.experts import Experts, Stack
 from sis_core.metadata import Metadata
 from sis_core.quant import Weight
 from sis_core.step import Plan

@@ -30,7 +30,7 @@ from sis_core.arrays import F32
 from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
 from sis_core.backends.numpy import NumpyBackend
-from sis_core.block import Attention, Network, Residual, rope_frequencies, yarn_frequencies
+from sis_core.block import Attention, Network, Residual
 from sis_core.errors import ModelError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.model import Model
@@ -39,6 +39,7 @@ from sis_core.loading.open import open_model
 from sis_core.loading.weights import file_weights
 from sis_core.quant import F16Format, Weight
 from sis_core.registry import Registry
+from sis_core.rope import rope_frequencies, yarn_frequencies
 from sis_core.step import Batch, Run
 from sis_core.tensors import reordered
 

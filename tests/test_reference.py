@@ -22,10 +22,20 @@ from sis_core.backends.numpy.ops import attention as attention_module
 from sis_core.backends.numpy.ops.attention import BoundAttention, KVState
 from sis_core.backends.numpy.ops.norm import BoundNorm
 from sis_core.backends.numpy.rotation import Rotation
-from sis_core.block import KV, Attention, Block, Dense, FeedForward, Norm, Residual, Rope, rope_frequencies
+from sis_core.block import (
+    KV,
+    Attention,
+    Block,
+    Dense,
+    FeedForward,
+    Norm,
+    Residual,
+    Rope,
+)
 from sis_core.cache.pages import PageTable
 from sis_core.errors import BackendError
 from sis_core.quant import F16Format, Weight
+from sis_core.rope import rope_frequencies
 from sis_core.step import Batch, Group, Plan, Run
 
 Random = np.random.Generator

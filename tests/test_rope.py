@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sis_core.block import Rope, rope_frequencies
+from sis_core.block import Rope
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.quant import Weight
-from sis_core.rope import FACTORS, LONG, SHORT, RopeConfig
+from sis_core.rope import FACTORS, LONG, SHORT, RopeConfig, rope_frequencies
 from sis_core.tensors import Tensors
 
 HEAD, N_CTX = 64, 8192

@@ -16,7 +16,6 @@ from sis_core.block import (
     Block,
     Dense,
     Embedding,
-    Experts,
     FeedForward,
     Head,
     Network,
@@ -24,10 +23,10 @@ from sis_core.block import (
     Op,
     Residual,
     Rope,
-    Stack,
-    rope_frequencies,
 )
+from sis_core.experts import Experts, Stack
 from sis_core.quant import F32Format, QuantFormat, Weight
+from sis_core.rope import rope_frequencies
 
 N_VOCAB, N_EMBD, N_FF, N_HEAD, HEAD_DIM, N_LAYER = 96, 64, 128, 4, 16, 2
 N_EXPERT, N_FF_EXPERT = 8, 32

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32, I32
-from sis_core.block import Experts
+from sis_core.experts import Experts
 
 TINY = np.float32(1e-20)  # the sum of weights that are divided by it may be 0 in float32
 

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.backends.numpy.activations import ACTIVATIONS
-from sis_core.block import Experts, Stack
+from sis_core.experts import Experts, Stack
 from sis_core.quant import Weight
 from sis_core.testing.faults.change import Fault, every, setting
 

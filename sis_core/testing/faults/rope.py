@@ -10,9 +10,9 @@ from sis_core.block import (
     Embedding,
     Network,
     Rope,
-    rope_frequencies,
 )
 from sis_core.quant import Weight
+from sis_core.rope import rope_frequencies
 from sis_core.testing.faults.change import Fault, change, every, setting
 from sis_core.testing.faults.whole_text import wrong_attention
 

@@ -12,8 +12,9 @@ from sis_core.arrays import F32, U8
 from sis_core.backend import Backend, BackendOptions, Cache, Forward, Layer, LayerState, Linear
 from sis_core.backends.bind import knows
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
-from sis_core.block import Attention, Block, Experts, FeedForward, Network, Op, Residual
+from sis_core.block import Attention, Block, FeedForward, Network, Op, Residual
 from sis_core.discovery.plugin import Plugin
+from sis_core.experts import Experts
 from sis_core.hookspecs import hookimpl
 from sis_core.loading.choice import choose_backends
 from sis_core.quant import QuantFormat, Weight

@@ -14,8 +14,9 @@ from sis_core.backends.numpy.bound import Binder, Run
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.feed_forward import bind as bind_feed_forward
 from sis_core.backends.numpy.routing import Routing, sigmoid
-from sis_core.block import Dense, Experts, Stack
+from sis_core.block import Dense
 from sis_core.errors import BackendError
+from sis_core.experts import Experts, Stack
 from sis_core.quant import Weight
 from sis_core.step import Plan
 
