@@ -1,0 +1,186 @@
+"""The application: which path is answered by whom."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, wraps
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sis_server import chat_asked, errors, openai_chat, openai_text
+from sis_server.answering import Answer, ErrorBody, refusal, streamed, unless_gone
+from sis_server.errors import ApiError
+from sis_server.fields import ChatCompletion, Detokenize, TextCompletion, Tokenize, read_fields
+from sis_server.following import PlainText, follow
+from sis_server.guard import Guard, Rules
+from sis_server.reading import read_object
+from sis_server.receiving import Limits, read_body
+from sis_server.served import Served, options_of_page
+
+T = TypeVar("T")
+Endpoint = Callable[["Api", Request], Awaitable[Response]]
+WORKERS = 4  # requests that are rendered, tokenised and compiled at once
+GONE = 499  # nginx's number for a client that left: nobody reads it
+
+
+def answered(endpoint: Endpoint, body: ErrorBody = ApiError.openai) -> Callable[[Api, Request], Awaitable[Response]]:
+    """The endpoint, with its errors as answers."""
+
+    @wraps(endpoint)
+    async def safe(api: Api, request: Request) -> Response:
+        try:
+            return await endpoint(api, request)
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        except Exception as error:
+            return refusal(errors.logged(error), body)
+
+    return safe
+
+
+class Api:
+    """Endpoints over one model."""
+
+    def __init__(self, served: Served, limits: Limits) -> None:
+        self.served, self.limits = served, limits
+        self._workers = anyio.CapacityLimiter(WORKERS)
+
+    async def read(self, request: Request, kind: type[Any]) -> tuple[Any, dict[str, Any]]:
+        """A request's own fields, and those for samplers."""
+        body = read_object(await read_body(request, self.limits))
+        asked, sampling = read_fields(kind, body, self.served.sampler_options)
+        self.served.check_name(asked.model)
+        return asked, sampling
+
+    async def work(self, function: Callable[..., T], *args: Any) -> T:
+        """Run what takes long, away from the event loop."""
+        return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._workers)
+
+    @answered
+    async def chat_completions(self, request: Request) -> Response:
+        asked, sampling = await self.read(request, ChatCompletion)
+        chatting = openai_chat.read(asked, sampling, request.state.salt)
+        requests, parsers = await self.work(chat_asked.prepare, self.served, chatting)
+        heard = follow(self.served.engine, self.served.metrics, requests, parsers)
+        writer = openai_chat.ChatWriter(self.served.id, self.served.model.tokenizer, asked)
+        if asked.stream:
+            return streamed(writer.chunks(heard))
+        async with contextlib.aclosing(heard):
+            return Answer(await unless_gone(request, writer.whole(heard)))
+
+    @answered
+    async def completions(self, request: Request) -> Response:
+        asked, sampling = await self.read(request, TextCompletion)
+        requests = await self.work(openai_text.prepare, self.served, asked, sampling, request.state.salt)
+        heard = follow(self.served.engine, self.served.metrics, requests, [PlainText() for _ in requests])
+        writer = openai_text.TextWriter(self.served, asked, requests)
+        if asked.stream:
+            return streamed(writer.chunks(heard))
+        async with contextlib.aclosing(heard):
+            return Answer(await unless_gone(request, writer.whole(heard)))
+
+    @answered
+    async def models(self, request: Request) -> Response:
+        return Answer({"object": "list", "data": [self._model(name) for name in self.served.names]})
+
+    @answered
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        self.served.check_name(name)
+        return Answer(self._model(name))
+
+    def _model(self, name: str) -> Mapping[str, Any]:
+        config, fields = self.served.model.config, ("n_vocab", "n_embd", "n_layer")
+        meta = {"n_ctx": self.served.engine.n_ctx, **{field: getattr(config, field) for field in fields}}
+        return {"id": name, "object": "model", "created": self.served.created, "owned_by": "sis", "meta": meta}
+
+    @answered
+    async def health(self, request: Request) -> Response:
+        alive = self.served.engine.alive
+        return Answer({"status": "ok" if alive else "stopped"}, status_code=200 if alive else 503)
+
+    @answered
+    async def tokenize(self, request: Request) -> Response:
+        asked, _ = await self.read(request, Tokenize)
+        if (asked.content is None) == (asked.messages is None):
+            raise ApiError(400, "give content or messages", param="content")
+        return Answer(await self.work(self._tokenized, asked))
+
+    def _tokenized(self, asked: Tokenize) -> dict[str, Any]:
+        model = self.served.model
+        found: dict[str, Any] = {}
+        if asked.content is not None:
+            tokens = model.tokenize(asked.content, add_special=asked.add_special, parse_special=asked.parse_special)
+        else:
+            rendered = self.served.chat.render(asked.messages or (), asked.tools, **asked.chat_template_kwargs)
+            tokens, found = list(rendered.tokens), {"prompt": rendered.text}
+        if asked.with_pieces:
+            found["pieces"] = [model.tokenizer.token_text(token) for token in tokens]
+        return {"tokens": tokens, "n_tokens": len(tokens), **found}
+
+    @answered
+    async def detokenize(self, request: Request) -> Response:
+        asked, _ = await self.read(request, Detokenize)
+        return Answer({"content": await self.work(self.served.model.detokenize, asked.tokens)})
+
+    @answered
+    async def metrics(self, request: Request) -> Response:
+        return Response(self.served.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @answered
+    async def props(self, request: Request) -> Response:
+        served = self.served
+        return Answer(
+            {
+                "model": served.id,
+                "version": version("sis-server"),
+                "backend": served.model.backend,
+                "n_ctx": served.engine.n_ctx,
+                "n_vocab": served.model.config.n_vocab,
+                "cache_tokens": served.cache_tokens,
+                "chat": served.chat_line,
+                "sampler_options": options_of_page(served.sampler_options),
+            }
+        )
+
+    @answered
+    async def slots(self, request: Request) -> Response:
+        return Answer(self.served.engine.texts())
+
+
+def make_app(served: Served, rules: Rules, limits: Limits) -> Starlette:
+    """The ASGI application over a model whose engine runs."""
+    api = Api(served, limits)
+    routes = [
+        Route("/v1/chat/completions", api.chat_completions, methods=["POST"]),
+        Route("/v1/completions", api.completions, methods=["POST"]),
+        Route("/v1/models", api.models),
+        Route("/v1/models/{name:path}", api.model),
+        Route("/tokenize", api.tokenize, methods=["POST"]),
+        Route("/detokenize", api.detokenize, methods=["POST"]),
+        Route("/health", api.health),
+        Route("/metrics", api.metrics),
+        Route("/props", api.props),
+        Route("/slots", api.slots),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, rules=rules)],
+        exception_handlers={HTTPException: _no_route},
+    )
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return refusal(ApiError(error.status_code, f"{request.method} {request.url.path:.100}: {error.detail}"))

@@ -1,0 +1,89 @@
+"""From the messages of any API to requests that the engine can run, and what reads their replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from attrs import field, frozen
+
+from sis_core.chat import Message, ReplyParser, Tool, ToolChoice
+from sis_core.errors import ChatError
+from sis_core.sampler import Sampler
+from sis_core.texts.conversation import constrained
+from sis_core.texts.request import Request
+from sis_server.errors import ApiError
+from sis_server.following import PlainText
+from sis_server.sampling import GRAMMARS, chain_of
+from sis_server.served import Served
+
+
+@frozen
+class Chatting:
+    """A reply that is asked for, whatever the API.
+
+    Attributes:
+        sampling: options of samplers by the names of request fields.
+        salt: of the caller's key; see `Request`.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Tool] = ()
+    tool_choice: ToolChoice = "auto"
+    sampling: Mapping[str, Any] = field(factory=dict)
+    template_options: Mapping[str, Any] = field(factory=dict)
+    continue_last: bool = False
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    n: int = 1
+    logprobs: int | None = None
+    ignore_end: bool = False
+    salt: str = ""
+
+
+def prepare(served: Served, asked: Chatting) -> tuple[list[Request], list[ReplyParser]]:
+    """Requests and parsers for ``asked.n`` replies. Slow: for a worker.
+
+    Raises:
+        ApiError, SisError: what the template, the samplers and the context refuse.
+    """
+    tools = () if asked.tool_choice == "none" else asked.tools
+    held = any(name in asked.sampling for name in GRAMMARS)
+    if held and tools:
+        raise ApiError(400, "a reply that is held to a schema cannot call tools", param="response_format")
+    own = dict(asked.template_options)
+    if "continue_last" in own:
+        raise ApiError(400, "continue_last is not a template's option", param="chat_template_kwargs")
+    if asked.continue_last:
+        own["continue_last"] = True
+    try:
+        rendered = served.chat.render(asked.messages, tools, **own)
+    except ChatError as error:
+        raise ApiError(400, str(error), param="messages") from None
+    request = make_request(served, list(rendered.tokens), asked, stop=(*rendered.stop, *asked.stop), spell_special=True)
+    if tools and asked.tool_choice != "auto":
+        constraint: Sampler | None = served.chat.constraint(tools, asked.tool_choice)
+        if constraint is not None:
+            request = constrained(request, constraint)
+    served.checked(request)
+    requests = [attrs.evolve(request, seed=(request.seed + i) % 2**64) for i in range(asked.n)]
+    parsers = [PlainText() if held else served.chat.parser(rendered) for _ in requests]
+    return requests, parsers
+
+
+def make_request(served: Served, tokens: list[int], asked: Chatting, **changes: Any) -> Request:
+    """A request with the sampling that is asked for."""
+    model = served.model
+    chain = chain_of(model.registry, asked.sampling, served.sampler_options, model.config.n_vocab)
+    return model.request(
+        tokens,
+        sampler=chain,
+        max_tokens=asked.max_tokens,
+        seed=None if asked.seed is None else asked.seed % 2**64,
+        logprobs=asked.logprobs,
+        ignore_end=asked.ignore_end,
+        salt=asked.salt,
+        **({"stop": asked.stop} | changes),
+    )

@@ -1,0 +1,85 @@
+"""The one stream of events that every API renders: texts on their way from the engine to a client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+
+from attrs import frozen
+
+from sis_core.chat import CallEnd, Content, Event, Finish, ReplyParser, Usage
+from sis_core.texts.request import Piece, Request
+from sis_server import errors
+from sis_server.engine import Engine
+from sis_server.metrics import Metrics
+
+
+class PlainText:
+    """A parser for a text that is nothing but a text."""
+
+    def push(self, piece: str) -> list[Event]:
+        return [Content(str(piece))] if piece else []
+
+    def end(self) -> list[Event]:
+        return []
+
+
+@frozen
+class Heard:
+    """One piece of a text, and what it made certain; the last of a text ends with its `Finish`.
+
+    Attributes:
+        index: which of the request's texts.
+        seconds: since the request came in.
+    """
+
+    index: int
+    piece: Piece
+    events: tuple[Event, ...]
+    seconds: float
+
+
+async def follow(
+    engine: Engine, metrics: Metrics, requests: Sequence[Request], parsers: Sequence[ReplyParser]
+) -> AsyncGenerator[Heard]:
+    """Run requests, and say what is heard of each until all have ended. Closed early, it ends them.
+
+    Raises:
+        ApiError: the queue is full, or a text failed.
+    """
+    loop, inbox = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece]]()
+    began = last = time.perf_counter()
+    tickets: list[int] = []
+    n_generated, called = [0] * len(requests), [False] * len(requests)
+    try:
+        for index, request in enumerate(requests):
+
+            def outlet(piece: Piece, index: int = index) -> None:
+                loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
+
+            tickets.append(engine.submit(request, outlet))
+        to_come = len(requests)
+        while to_come:
+            index, piece = await inbox.get()
+            now = time.perf_counter()
+            (metrics.gap if any(n_generated) else metrics.first_token).observe(now - last)
+            last = now
+            if piece.error is not None:
+                raise errors.of(piece.error)
+            n_generated[index] += piece.token is not None
+            events = parsers[index].push(piece)
+            if piece.finish_reason is not None:
+                events += parsers[index].end()
+            called[index] |= any(isinstance(event, CallEnd) for event in events)
+            if piece.finish_reason is not None:
+                to_come -= 1
+                reason: str = piece.finish_reason
+                if called[index] and reason in ("end", "stop"):
+                    reason = "tool_calls"
+                usage = Usage(len(requests[index].prompt), piece.n_cached, n_generated[index])
+                events.append(Finish(reason, usage))
+            yield Heard(index, piece, tuple(events), now - began)
+    finally:
+        for ticket in tickets:
+            engine.cancel(ticket)

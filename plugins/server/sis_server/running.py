@@ -1,0 +1,76 @@
+"""The life of a server: a socket, an engine, an application, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Generator, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from sis_core.cli.streams import say
+from sis_core.errors import SourceError
+from sis_server.receiving import Limits, http_protocol
+from sis_server.served import Served
+
+MAX_HEADERS = 64 << 10
+
+
+@contextlib.contextmanager
+def listen(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens, before a model is loaded for it; SourceError where it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise SourceError(
+            f"cannot listen there: {error.strerror or error}", where=f"{host}:{port}", fix="choose another --port"
+        ) from None
+    with listening:
+        yield listening
+
+
+def run(served: Served, app: ASGIApp, listening: socket.socket, limits: Limits, grace: float) -> None:
+    """Serve until an interrupt or SIGTERM; replies then have ``grace`` seconds to end."""
+    config = uvicorn.Config(
+        app,
+        http=http_protocol(limits.seconds),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(grace)),
+        h11_max_incomplete_event_size=MAX_HEADERS,
+    )
+    served.engine.start()
+    try:
+        host, port = listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        say(
+            f"sis: {served.id} at http://{shown}:{port} "
+            f"(context {served.engine.n_ctx} tokens, cache {served.cache_tokens})"
+        )
+        _Server(config).run(sockets=[listening])
+    finally:
+        served.engine.close()
+
+
+class _Server(uvicorn.Server):
+    """One that ends quietly: uvicorn raises the signal again, and what stands after it would never run."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        try:
+            before = {kind: signal.signal(kind, self.handle_exit) for kind in kinds}
+        except ValueError:  # not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)

@@ -1,0 +1,94 @@
+"""From fields of a request to a chain of samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sis_core.errors import SamplerError
+from sis_core.registry import Registry
+from sis_core.sampler import Sampler
+from sis_core.texts.chain_text import SamplerOption, make_chain, sampler_options
+from sis_server.errors import ApiError
+from sis_server.fields import MAX_BIASES
+
+GRAMMARS = ("schema", "regex", "grammar", "compact_json")
+_PLAIN = (int, float, bool)
+
+
+def request_options(registry: Registry) -> dict[str, SamplerOption]:
+    """Options of samplers that a request may name.
+
+    Numbers and flags, and what this module makes safe: a text option of a stranger's sampler might name a file.
+    """
+    known = {option.name: option for option in sampler_options(registry)}
+    return {
+        name: option
+        for name, option in known.items()
+        if option.field.type in _PLAIN or name in (*GRAMMARS, "logit_bias") or _is_texts(option)
+    }
+
+
+def _is_texts(option: SamplerOption) -> bool:
+    return option.field.type == tuple[str, ...]
+
+
+def chain_of(
+    registry: Registry, given: Mapping[str, Any], known: Mapping[str, SamplerOption], n_vocab: int
+) -> list[Sampler]:
+    """The chain for options of a request; ApiError or SamplerError names the one that is wrong."""
+    options = dict(given)
+    if "logit_bias" in options:
+        options["logit_bias"] = _biases(options["logit_bias"], n_vocab)
+    if isinstance(options.get("top_k"), int) and options["top_k"] > n_vocab:
+        raise ApiError(400, f"top_k is above the model's {n_vocab} tokens", param="top_k")
+    if "schema" in options and not isinstance(options["schema"], dict | bool):
+        raise ApiError(400, "is not a JSON schema as an object", param="schema")
+    for name in ("grammar", "regex"):
+        if name in options and not isinstance(options[name], str):
+            raise ApiError(400, f"{name} is not a text", param=name)
+    if "grammar" in options:
+        options["grammar"] += "\n"  # a text, never the name of a file
+    for name, option in known.items():
+        if name in options and _is_texts(option):
+            options[name] = _texts(name, options[name])
+    try:
+        return make_chain(registry, options=options)
+    except SamplerError as error:
+        raise ApiError(400, str(error), param=next((name for name in given if name in error.what), None)) from None
+
+
+def _biases(given: Any, n_vocab: int) -> tuple[tuple[int, float], ...]:
+    if not isinstance(given, dict) or len(given) > MAX_BIASES:
+        raise ApiError(400, f"logit_bias is not an object of at most {MAX_BIASES} token ids", param="logit_bias")
+    pairs = []
+    for key, value in given.items():
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and int(key) < n_vocab):
+            raise ApiError(400, f"{key!r:.40} is not a token id below {n_vocab}", param="logit_bias")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
+            raise ApiError(400, f"the bias of {key} is not a number from -100 to 100", param="logit_bias")
+        pairs.append((int(key), float(value)))
+    return tuple(pairs)
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or len(given) > 64 or not all(isinstance(t, str) and len(t) <= 1024 for t in given):
+        raise ApiError(400, f"{name} is not a list of at most 64 short texts", param=name)
+    return tuple(given)
+
+
+def format_options(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What OpenAI's ``response_format`` asks of the grammar sampler."""
+    if response_format is None:
+        return {}
+    kind = response_format.get("type")
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"schema": {"type": "object"}}
+    if kind == "json_schema":
+        given = response_format.get("json_schema", response_format)
+        schema = given.get("schema") if isinstance(given, dict) else None
+        if isinstance(schema, dict):
+            return {"schema": schema}
+    raise ApiError(400, "is neither text, json_object nor json_schema with a schema", param="response_format")

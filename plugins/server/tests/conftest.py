@@ -1,0 +1,89 @@
+"""A server over the built-in model, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+import uvicorn
+from sis_server.app import make_app
+from sis_server.guard import LOOPBACK, Rules
+from sis_server.receiving import Limits, http_protocol
+from sis_server.running import MAX_HEADERS, listen
+from sis_server.served import Served
+
+from sis_core import load
+
+
+class Running:
+    """A server that answers, and a client for it."""
+
+    def __init__(self, served: Served, port: int) -> None:
+        self.served, self.port = served, port
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
+
+    def post(self, path: str, body: dict[str, Any], **options: Any) -> httpx.Response:
+        return self.client.post(path, json=body, **options)
+
+    def socket(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def until(self, true: Any) -> None:
+        """Wait for something that must become true."""
+        for _ in range(3000):
+            if true():
+                return
+            time.sleep(0.01)
+        raise AssertionError("did not become true")
+
+
+@contextlib.contextmanager
+def serving(
+    rules: Rules | None = None,
+    limits: Limits | None = None,
+    *,
+    queue_limit: int = 64,
+    cache_tokens: int = 4096,
+) -> Iterator[Running]:
+    limits = limits or Limits()
+    with load() as model, listen("127.0.0.1", 0) as listening:
+        served = Served(
+            model, ("tiny", "other"), template="chatml", cache_tokens=cache_tokens, stall=0.08, queue_limit=queue_limit
+        )
+        app = make_app(served, rules or Rules(hosts=LOOPBACK), limits)
+        config = uvicorn.Config(
+            app, http=http_protocol(limits.seconds), ws="none", lifespan="off", log_config=None,
+            timeout_graceful_shutdown=1, h11_max_incomplete_event_size=MAX_HEADERS,
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        served.engine.start()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        running = Running(served, listening.getsockname()[1])
+        running.until(lambda: server.started)
+        try:
+            yield running
+        finally:
+            running.client.close()
+            server.should_exit = True
+            thread.join(30)
+            served.engine.close()
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Running]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def serve() -> Any:
+    """Makes servers of other settings: ``with serve(rules, limits, queue_limit=…) as running``."""
+    return serving
