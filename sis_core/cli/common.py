@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -17,6 +18,7 @@ from sis_core.cli.progress import progress_bar
 from sis_core.cli.streams import printable
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
+from sis_core.source import resolve
 from sis_core.texts.language_model import LanguageModel, load
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,12 +40,19 @@ def registry_of(ctx: click.Context) -> Registry:
     return registry
 
 
+def model_path(ctx: click.Context, model: str | None) -> Path:
+    """The local file of a model, with a bar where a source fetches it first."""
+    with progress_bar() as update:
+        return resolve(model, registry_of(ctx).records("sources"), partial(update, "fetching"))
+
+
 def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     """Load the model that the options of `model_options` describe, taking them out of ``options``."""
     chosen = take_load_options(options)
+    path = model_path(ctx, options.pop("model"))
     with progress_bar() as update:
         packing = partial(update, "packing")
-        return load(options.pop("model"), registry=registry_of(ctx), progress=packing, **chosen)
+        return load(path, registry=registry_of(ctx), progress=packing, **chosen)
 
 
 def read_input() -> str:

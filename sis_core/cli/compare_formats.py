@@ -11,14 +11,13 @@ from typing import Any
 import attrs
 import click
 
-from sis_core.cli.common import registry_of
+from sis_core.cli.common import model_path, registry_of
 from sis_core.cli.measuring import read_text, run_options, take
 from sis_core.cli.naming import model_named
 from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import comma_separated, emit, markdown
 from sis_core.errors import FormatError, SourceError
-from sis_core.source import resolve
 from sis_core.workbench.comparison import FormatRow, Settings, compare_formats, draw_plot, new_figure
 from sis_core.workbench.quantizer.plan import find_format
 
@@ -85,7 +84,7 @@ def command(
         n_ctx=n_ctx, n_chunks=n_chunks, repeat=repeat, run=chosen, pure=pure, requantize=requantize,
         fallbacks=tuple(find_format(registry, name, "--fallback") for name in fallbacks),
     )  # fmt: skip
-    path, text = resolve(model, registry.records("sources")), read_text(text_file)
+    path, text = model_path(ctx, model), read_text(text_file)
     with tempfile.TemporaryDirectory(prefix="sis-", dir=folder) as work, progress_bar() as update:
         rows = list(
             compare_formats(

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from sis_core.cli.common import human_bytes, json_line, registry_of, table
+from sis_core.cli.common import human_bytes, json_line, model_path, registry_of, table
 from sis_core.cli.options import load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.gguf_file import GGUFFile
-from sis_core.source import resolve
 from sis_core.workbench.quantizer import Importance, Plan, Result, make_plan, parse_rule, quantize_file
 from sis_core.workbench.quantizer.plan import find_format
 from sis_core.workbench.quantizer.run import check_target
@@ -61,7 +60,7 @@ def command(
         raise click.UsageError("name the model and the file to write: sis quantize -m in.gguf out.gguf --to q4_k_m")
     source, target = given[0], Path(given[1])
     registry = registry_of(ctx)
-    with GGUFFile.open(resolve(source, registry.records("sources"))) as file:
+    with GGUFFile.open(model_path(ctx, source)) as file:
         plan = make_plan(
             file,
             registry,

@@ -6,12 +6,11 @@ import re
 
 import click
 
-from sis_core.cli.common import json_line, read_input, registry_of, table
+from sis_core.cli.common import json_line, model_path, read_input, registry_of, table
 from sis_core.cli.naming import check_text, model_named
 from sis_core.errors import TokenizerError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.vocabulary import build_tokenizer
-from sis_core.source import resolve
 from sis_core.tokenizer import Tokenizer
 
 
@@ -43,7 +42,7 @@ def command(
         text = read_input()
     else:
         check_text(text, "sis tokenize")
-    with GGUFFile.open(resolve(model, registry.records("sources"))) as file:
+    with GGUFFile.open(model_path(ctx, model)) as file:
         tokenizer: Tokenizer = build_tokenizer(file, registry)
         if detokenize:
             click.echo(tokenizer.decode(_ids(text), skip_special=False))
