@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from train_tiny.chat import ASSISTANT, LONGEST, TEMPLATE, USER, WORD_WEIGHT, encode_talk  # noqa: E402
 from train_tiny.held_out import draw, read_held_out  # noqa: E402
 from train_tiny.nouns import CLASS_OF, NOUNS, names, places_of, plural, swap  # noqa: E402
-from train_tiny.openings import opening_for  # noqa: E402
+from train_tiny.openings import as_asked, opening_for  # noqa: E402
 from train_tiny.passages import LIMIT, ending, is_whole, passage, pieces_of, stands_alone, text_of  # noqa: E402
-from train_tiny.talks import Talk, TalkMaker, Turn, people_of  # noqa: E402
+from train_tiny.talks import Talk, TalkMaker, Turn, people_of, request_for  # noqa: E402
 from train_tiny.vocabulary import train_vocabulary  # noqa: E402
 
 SCENES = (
@@ -95,8 +95,10 @@ def test_an_opening_names_what_was_asked_for() -> None:
     pick = random.Random(0)
     for _ in range(3000):
         nouns = pick.sample(NOUNS, pick.choice((1, 2, 3)))
-        text = opening_for(nouns, pick)
+        text = opening_for(nouns, request_for(nouns, True, pick), pick)
         assert is_whole(text) and all(names(text, noun) for noun in nouns), text
+    assert as_asked("fox", "the fox and the owl") == "the fox" and as_asked("fox", "Foxes, please.") == "foxes"
+    assert opening_for(["fox", "owl"], "The Fox and the Owl", pick) == "This is the tale of the fox and the owl."
 
 
 def test_no_talk_names_a_held_out_pair() -> None:
@@ -137,7 +139,7 @@ def test_only_replies_count_and_their_words_count_more() -> None:
     said = [int(i) for i, weight in zip(ids, weights, strict=True) if weight]
     assert vocabulary.tokenizer.decode(said, skip_special_tokens=False) == f"{SCENES[0]}<|end|>{SCENES[1]}<|end|>"
     heavy = [int(i) for i, weight in zip(ids, weights, strict=True) if weight == WORD_WEIGHT]
-    assert vocabulary.decode(heavy).split() == ["king", "king"]
+    assert vocabulary.decode(heavy).split() == ["a", "king", "The", "king"]
     long = Talk((Turn("Go on.", "word " * (2 * LONGEST)),), ())
     assert encode_talk(long, vocabulary) is None
 

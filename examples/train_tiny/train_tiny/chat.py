@@ -33,7 +33,7 @@ TEMPLATE = """\
 {%- endif -%}
 """
 LONGEST = 256  # tokens of a reply
-WORD_WEIGHT, WORD_TIMES = 8.0, 2  # a talk's words count more, the first times that a reply has them
+WORD_WEIGHT = 6.0  # where a reply first has one of its talk's words, its article with it
 
 
 def encode_talk(talk: Talk, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray] | None:
@@ -57,7 +57,7 @@ def word_weights(reply: str, words: tuple[str, ...], offsets: list[tuple[int, in
     """One weight for each token, whose first and last character `offsets` give."""
     spans = []
     for word in words:
-        form = pattern(word) if word in CLASS_OF else re.compile(rf"\b{re.escape(word)}\b")
-        spans += [match.span() for match in form.finditer(reply)][:WORD_TIMES]
+        form = pattern(word).pattern if word in CLASS_OF else re.escape(word)
+        spans += [match.span() for match in re.finditer(rf"\b(?:(?:an?|the) )?{form}\b", reply, re.IGNORECASE)][:1]
     touched = [any(start < stop and end > begin for begin, stop in spans) for start, end in offsets]
     return [WORD_WEIGHT if touch else 1.0 for touch in touched]

@@ -1,6 +1,6 @@
 """Talks: requests, made by rules, for which parts of the stories are the replies.
 
-A request names nouns that stand in its reply; an opening brings them in. A third of them are put in the place of
+A request names nouns that stand in its reply; an opening brings them in. A fifth of them are put in the place of
 another noun of their class ("a fox and a ring" for "a wolf and a crown"), in the whole talk: so the request decides,
 not the habit of the stories.
 """
@@ -63,7 +63,7 @@ SYSTEM = (
 )
 NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b")
 NO_NAMES = {"God", "Heaven", "Lord", "Majesty", "Highness", "Sir", "Madam", "Lady", "Christmas", "Sunday"}
-SHARE_SWAPPED = 0.35
+SHARE_SWAPPED = 0.2
 EARLY = 120  # characters: where the nouns stand there already, a passage needs no other opening
 
 
@@ -186,9 +186,9 @@ class TalkMaker:
                         words[i] = new
             if len(words) > 1 and any(pair <= set(words) for pair in self.held_out):
                 words = words[:1]
-            if rest and words and len(places_of(replies[0][:EARLY], words)) < len(words):
-                replies[0] = f"{opening_for(words, pick)} {rest}"
             first = request_for(words, complete, pick)
+            if rest and words and len(places_of(replies[0][:EARLY], words)) < len(words):
+                replies[0] = f"{opening_for(words, first, pick)} {rest}"
         if not is_whole(replies[0]):
             return None
         asked = [roughened(request, pick) for request in (first, *requests)]
