@@ -19,6 +19,7 @@ from click.testing import CliRunner  # noqa: E402
 from train_tiny.__main__ import main  # noqa: E402
 from train_tiny.answers import Sampling, answer, prompt_of  # noqa: E402
 from train_tiny.batches import rows_of  # noqa: E402
+from train_tiny.blend import main as blend  # noqa: E402
 from train_tiny.chat import ASSISTANT, TEMPLATE, USER  # noqa: E402
 from train_tiny.evaluate import bits_per_byte, story_bits, verbatim_share  # noqa: E402
 from train_tiny.export import read_gguf, requantised  # noqa: E402
@@ -126,6 +127,21 @@ def test_answers_follow_the_seed_and_know_whether_they_ended(talking: Path) -> N
     assert both == [answer(model, vocabulary, [talk], greedy)[0] for talk in talks]
     assert answer(model, vocabulary, talks, Sampling(seed=4)) == answer(model, vocabulary, talks, Sampling(seed=4))
     assert all(reply.ended or reply.text for reply in both)
+
+
+def test_a_blend_lies_between_two_files(trained: Path, talking: Path, tmp_path: Path) -> None:
+    """Half of the way for what both have; what only one has stays. Another model's file is refused."""
+    out = tmp_path / "half.gguf"
+    result = CliRunner().invoke(blend, [str(talking), str(trained), "0.5", str(out), "--type", "F32"])
+    assert result.exit_code == 0, result.output
+    (half, vocabulary), (new, _), (old, before) = read_gguf(out), read_gguf(talking), read_gguf(trained)
+    assert vocabulary.size == before.size + 2 and "tokenizer.chat_template" in gguf.GGUFReader(out).fields
+    torch.testing.assert_close(half.output_norm.weight, (new.output_norm.weight + old.output_norm.weight) / 2)
+    rows, more = half.token_embd.weight, new.token_embd.weight
+    torch.testing.assert_close(rows[: before.size], (more[: before.size] + old.token_embd.weight) / 2)
+    torch.testing.assert_close(rows[before.size :], more[before.size :])
+    refused = CliRunner().invoke(blend, [str(trained), str(talking), "0.5", str(out)])
+    assert refused.exit_code == 2 and "did not go on from" in refused.output
 
 
 def test_talks_want_a_model_that_tells_stories(folder: Path, tmp_path: Path) -> None:
