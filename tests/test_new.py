@@ -22,6 +22,7 @@ RECORDS = {
     "backend": ("backends", "my-backend"),
     "architecture": ("architectures", "my-architecture"),
     "source": ("sources", "my-source"),
+    "chat-format": ("chat_formats", "my-chat-format"),
     "command": ("commands", "my-command"),
 }
 
@@ -36,6 +37,10 @@ def sis(*args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-m", "sis_core", *args, cwd=cwd)
 
 
+def _module(kind: str) -> str:
+    return f"my_{kind.replace('-', '_')}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_plugin_installs_and_passes_its_test(kind: str, tmp_path: Path) -> None:
     name = f"my-{kind}"
@@ -45,7 +50,7 @@ def test_a_new_plugin_installs_and_passes_its_test(kind: str, tmp_path: Path) ->
     folder, site = tmp_path / name, tmp_path / "site"
     built = run(*installer(), "--no-deps", "--target", site, folder, cwd=tmp_path)
     assert built.returncode == 0, built.stderr
-    (folder / f"my_{kind}.py").unlink()  # so that the installed one is tested
+    (folder / f"{_module(kind)}.py").unlink()  # so that the installed one is tested
     listed = run(sys.executable, "-m", "sis_core", "plugins", "--json", cwd=tmp_path, PYTHONPATH=str(site))
     row = next(row for row in map(json.loads, listed.stdout.splitlines()) if row["name"] == name)
     records, record = RECORDS[kind]
@@ -63,7 +68,7 @@ def test_a_new_plugin_is_clean(kind: str, tmp_path: Path, tmp_path_factory: pyte
     paths = write_plugin(kind, Names.of(f"my-{kind}"), folder)
     assert not [path for path in paths if "$" in path.read_text("utf-8").replace("\n$ ", "")]
     project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["entry-points"]["sis"] == {f"my-{kind}": f"my_{kind}"}
+    assert project["entry-points"]["sis"] == {f"my-{kind}": _module(kind)}
     pytest.importorskip("ruff")
     pytest.importorskip("mypy")
     rules = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"]["select"]
@@ -73,7 +78,9 @@ def test_a_new_plugin_is_clean(kind: str, tmp_path: Path, tmp_path_factory: pyte
     formatted = run(*ruff, "format", "--isolated", "--line-length", 120, "--diff", ".", cwd=folder)
     assert formatted.returncode == 0, formatted.stdout
     cache = tmp_path_factory.getbasetemp() / "mypy"
-    typed = run(sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, f"my_{kind}.py", "tests", cwd=folder)
+    typed = run(
+        sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, f"{_module(kind)}.py", "tests", cwd=folder
+    )
     assert typed.returncode == 0, typed.stdout
 
 

@@ -45,9 +45,10 @@ class Screenplay:
             raise ChatError("a screenplay knows neither tools nor options", where="screenplay")
         segments = []
         for i, message in enumerate(messages):
-            speaker, text = SPEAKERS.get(message["role"]), message.get("content")
+            role, text = (message.get("role"), message.get("content")) if message else (None, None)
+            speaker = SPEAKERS.get(str(role))
             if speaker is None or not isinstance(text, str):
-                raise ChatError(f"a screenplay has no line for a {message['role']}", where=f"messages[{i}]")
+                raise ChatError(f"a screenplay has no line for a {role}", where=f"messages[{i}]")
             segments += [self._segment(f"{speaker}:", None), self._segment(f" {text}\n\n", i)]
         segments.append(self._segment("HOST:", None))
         first = Segment("", tuple(self.tokenizer.encode("")))  # what the model wants at the beginning of a text

@@ -17,6 +17,7 @@ REGISTERED = {  # kind: the records whose name it takes, and how that name is sp
     "backend": ("backends", "project"),
     "architecture": ("architectures", "project"),
     "source": ("sources", "project"),
+    "chat-format": ("chat_formats", "project"),
     "command": ("commands", "project"),
 }
 

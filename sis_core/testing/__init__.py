@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sis_core.testing.architecture import check_architecture as check_architecture
     from sis_core.testing.backend import check_backend as check_backend
+    from sis_core.testing.chat_format import check_chat_format as check_chat_format
     from sis_core.testing.models import write_model as write_model
     from sis_core.testing.quant_format import check_quant_format as check_quant_format
     from sis_core.testing.sampler import check_sampler as check_sampler
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "check_architecture": "architecture",
     "check_backend": "backend",
+    "check_chat_format": "chat_format",
     "write_model": "models",
     "check_quant_format": "quant_format",
     "check_sampler": "sampler",

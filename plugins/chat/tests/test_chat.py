@@ -17,6 +17,7 @@ from sis_chat.named import TEMPLATES
 
 from sis_core.chat import Content, Reasoning, Rendered
 from sis_core.registry import Registry
+from sis_core.testing import check_chat_format
 
 NAMES = {"<s>": 3, "</s>": 3, "<|im_start|>": 3, "<|im_end|>": 3, "<tool_call>": 4, "<think>": 4, "</think>": 4}
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}" \
@@ -189,6 +190,17 @@ def test_every_named_template_writes_what_was_said(model_of: Any) -> None:
         assert places == sorted(places)
         assert named.stop
         assert format.open(model_of(NAMES), "another") is None
+
+
+@pytest.mark.parametrize("name", sorted(named.name for named in TEMPLATES))
+def test_named_formats_keep_the_contract(model_of: Any, name: str) -> None:
+    format = Registry.of(sis_chat).get("chat_formats", name)
+    check_chat_format(format, model_of(NAMES, bos="<s>", eos="</s>"))
+
+
+def test_templates_keep_the_contract(model_of: Any, templates: dict[str, str]) -> None:
+    for source in templates.values():
+        check_chat_format(JinjaFormat(), model_of(NAMES, source, bos="<s>", eos="</s>"))
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,14 @@ class Parser:
         self._events: list[Event] = []
         self._reader = Reader()
         self._n_calls = 0
+        self._begun = 0  # characters that the template wrote and nothing has claimed yet
+        space = format.content.open
+        self._content = _Trimmed(self._say, strip=bool(space) and not space.strip())
         self._steps = self._reply()
         next(self._steps, None)
         self.push(begun)
+        self._content.close()
+        self._begun = len(self._reader.text)
 
     def push(self, piece: str) -> list[Event]:
         """What one more piece of the reply's text makes certain."""
@@ -61,15 +66,15 @@ class Parser:
         return events
 
     def _reply(self) -> Steps[None]:
-        format, reader = self._format, self._reader
-        openers = _openers(format, self._calls)
-        content = _Trimmed(self._say, strip=not format.content.open.strip() and bool(format.content.open))
+        reader, content = self._reader, self._content
+        openers = _openers(self._format, self._calls)
         while True:
             if self._calls is not None and not _first(self._calls) and content.at_start:
                 begin = yield from reader.skip_space()
                 if begin and begin in "[{" and (yield from self._tried(self._bare_calls())):
                     continue
-            stop = yield from reader.until(tuple(openers), content.push)
+            stop = yield from reader.until(tuple(openers), self._answer)
+            self._begun = 0
             kind = openers.get(stop or "", "end")
             if kind == "end":
                 if stop is None:
@@ -88,6 +93,12 @@ class Parser:
 
     def _add(self, event: Event) -> None:
         self._events.append(event)
+
+    def _answer(self, text: str) -> None:
+        """More of the answer, but for what the template wrote before it."""
+        known = min(self._begun, len(text))
+        self._begun -= known
+        self._content.push(text[known:])
 
     def _say(self, text: str) -> None:
         self._add(Content(text))
