@@ -304,6 +304,47 @@ def qwen3(folder: Path) -> None:
     write_safetensors(folder / "model.safetensors", weights.tensors)
 
 
+def experts(weights: Weights, *, shared: bool) -> None:
+    """Experts in the place of each layer's feed-forward, one matrix each."""
+    for i in range(N_LAYER):
+        at = f"model.layers.{i}.mlp"
+        for part in ("gate_proj", "up_proj", "down_proj"):
+            del weights.tensors[f"{at}.{part}.weight"]
+        weights.linear(f"{at}.gate", 4, N_EMBD)
+        for name in [f"experts.{e}" for e in range(4)] + ["shared_expert"] * shared:
+            weights.linear(f"{at}.{name}.gate_proj", N_FF // 2, N_EMBD)
+            weights.linear(f"{at}.{name}.up_proj", N_FF // 2, N_EMBD)
+            weights.linear(f"{at}.{name}.down_proj", N_EMBD, N_FF // 2)
+        if shared:
+            weights.linear(f"{at}.shared_expert_gate", 1, N_EMBD)
+
+
+def qwen2moe(folder: Path) -> None:
+    """Qwen1.5-MoE's kind: four experts, of which two work, and one that always does."""
+    write_config(folder, "Qwen2MoeForCausalLM", "qwen2_moe", **COMMON, hidden_act="silu", rope_theta=1000000.0,
+                 decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=False, num_experts=4, num_experts_per_tok=2,
+                 moe_intermediate_size=32, shared_expert_intermediate_size=32, tie_word_embeddings=False,
+                 use_sliding_window=False, bos_token_id=263, eos_token_id=263)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(QWEN2, ["<|endoftext|>", "<|im_end|>"]), eos_token="<|endoftext|>")
+    weights = Weights(12)
+    gated(weights, bias=True)
+    experts(weights, shared=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def qwen3moe(folder: Path) -> None:
+    """Qwen3-30B-A3B's kind."""
+    write_config(folder, "Qwen3MoeForCausalLM", "qwen3_moe", **{**COMMON, "head_dim": 16}, hidden_act="silu",
+                 rope_theta=1000000.0, decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True, num_experts=4,
+                 num_experts_per_tok=2, moe_intermediate_size=32, tie_word_embeddings=False, bos_token_id=263,
+                 eos_token_id=264)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(QWEN2, ["<|endoftext|>", "<|im_end|>"]), eos_token="<|im_end|>")
+    weights = Weights(13)
+    gated(weights, head=16, head_norm=True)
+    experts(weights, shared=False)
+    write_safetensors(folder / "model.safetensors", weights.tensors)
+
+
 def gemma_tokenizer(folder: Path) -> None:
     write_pieces(folder, GEMMA_PIECES, {"<pad>": (0, True), "<eos>": (1, True), "<bos>": (2, True),
                                         "<unk>": (3, True), "<mask>": (4, False), "<start_of_turn>": (5, False)},
@@ -405,10 +446,15 @@ def llama_json(folder: Path) -> None:
 
 CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
     function.__name__: function
-    for function in (llama, llama3, qwen2, qwen3, gemma, gemma2, gemma3, phi3, gpt2, gptneox, llama_json)
-}
+    for function in (
+        llama, llama3, qwen2, qwen3, qwen2moe, qwen3moe, gemma, gemma2, gemma3, phi3, gpt2, gptneox, llama_json,
+    )
+}  # fmt: skip
 #: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
-PRE = {"llama3": "llama-bpe", "qwen2": "qwen2", "qwen3": "qwen2", "gpt2": "gpt-2", "gptneox": "gpt-2"}
+PRE = {
+    "llama3": "llama-bpe", "gpt2": "gpt-2", "gptneox": "gpt-2",
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2moe", "qwen3moe"), "qwen2"),
+}  # fmt: skip
 
 
 def main() -> None:

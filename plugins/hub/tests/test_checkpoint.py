@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sis_hub.conversions import Conversions
+from sis_hub.convert.experts import stacked
 from sis_hub.convert.run import convert
 from sis_hub.convert.view import CheckpointView
 from sis_hub.fake_hub import FakeHub, FakeRepo
@@ -28,6 +29,7 @@ from tokenizers import Tokenizer
 from sis_core import load
 from sis_core.errors import SisError, SourceError
 from sis_core.gguf_file import GGUFFile
+from sis_core.quant import BF16Format, F32Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.source import FileSource, resolve
 from sis_core.testing import check_source
@@ -53,7 +55,21 @@ def change(folder: Path, name: str = "config.json", **values: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["llama", "llama3", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "gpt2", "gptneox"]
+    "name",
+    [
+        "llama",
+        "llama3",
+        "qwen2",
+        "qwen3",
+        "qwen2moe",
+        "qwen3moe",
+        "gemma",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "gpt2",
+        "gptneox",
+    ],
 )
 def test_every_family_runs(checkpoint: Make, tmp_path: Path, name: str) -> None:
     path = convert(checkpoint(name), tmp_path / "m.gguf", registry=REGISTRY)
@@ -176,6 +192,39 @@ def test_a_format_that_is_not_installed(checkpoint: Make, tmp_path: Path) -> Non
     with pytest.raises(SisError, match="no installed plugin brings the format 'q9_9'"):
         convert(checkpoint("llama"), tmp_path / "m.gguf", to="q9_9", registry=REGISTRY)
     assert not list(tmp_path.glob("*.gguf"))
+
+
+@pytest.mark.parametrize("format", [F32Format(), BF16Format()])
+def test_experts_in_either_way_are_the_same(format: QuantFormat) -> None:
+    values = np.arange(2 * 3 * 4 * 8, dtype=np.float32).reshape(2, 3, 4, 8)  # gate, up; experts; rows; columns
+    each = {
+        f"model.layers.0.mlp.experts.{e}.{part}.weight": Weight.from_array("w", values[i, e], format)
+        for e in (1, 0, 2)
+        for i, part in enumerate(("gate_proj", "up_proj"))
+    }
+    fused = values.swapaxes(0, 1).reshape(3, 8, 8)
+    together = {
+        "model.layers.0.mlp.experts.gate_up_proj": Weight.from_array("w", fused, format),
+        "model.layers.0.mlp.experts.down_proj": Weight.from_array("w", fused, format),
+    }
+    both = [stacked(weights, "m") for weights in (each, together)]
+    for found in both:
+        for i, part in enumerate(("gate_proj", "up_proj")):
+            np.testing.assert_array_equal(found[f"model.layers.0.mlp.experts.{part}.weight"].dequantize(), values[i])
+    assert "model.layers.0.mlp.experts.down_proj.weight" in both[1]
+
+
+def test_a_missing_expert() -> None:
+    some = {f"m.experts.{e}.up_proj.weight": Weight.from_array("w", np.ones((2, 2), np.float32)) for e in (0, 2)}
+    with pytest.raises(SourceError, match="are not all there, or not all alike"):
+        stacked(some, "m")
+
+
+@pytest.mark.parametrize("values", [{"norm_topk_prob": False}, {"mlp_only_layers": [0]}, {"decoder_sparse_step": 2}])
+def test_experts_that_gguf_cannot_tell(checkpoint: Make, values: dict[str, Any]) -> None:
+    folder = checkpoint("qwen3moe")
+    change(folder, **values)
+    refused(folder, "which GGUF has no key for in this family")
 
 
 def test_no_tensor_is_kept(checkpoint: Make) -> None:

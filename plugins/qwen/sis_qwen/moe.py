@@ -10,6 +10,7 @@ from sis_core.block import Block
 from sis_core.expert_parts import EXPERT_ROWS, ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
 from sis_core.parts import pre_norm_block, self_attention
+from sis_core.quant import Weight
 from sis_core.tensors import Tensors
 
 
@@ -26,6 +27,9 @@ class Qwen2Moe(Architecture[ExpertsConfig]):
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, head_norm=self.head_norm)
         return pre_norm_block(config, i, tensors, attention, experts_or_dense(config, i, tensors, "silu"))
+
+    def from_hugging_face(self, config: ExpertsConfig, role: str, weight: Weight) -> Weight:
+        return weight  # the converter stacks experts, and changes nothing else
 
 
 class Qwen3Moe(Qwen2Moe):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,19 @@ def _qwen(config: Hyperparameters, keys: Any) -> Extra:
     if config.find("head_dim") is not None:
         _head_dim(config, keys)
     return {}
+
+
+def _qwen_moe(config: Hyperparameters, keys: Any, *, renormalised: bool) -> Extra:
+    if config.find("mlp_only_layers") or config.find("decoder_sparse_step") not in (None, 1):
+        raise config.refuse("some of its layers have no experts, which GGUF has no key for in this family")
+    if bool(config.find("norm_topk_prob")) != renormalised:
+        raise config.refuse(f"norm_topk_prob is not {renormalised}, which GGUF has no key for in this family")
+    keys.add_expert_count(config.integer("num_experts", "num_local_experts"))
+    keys.add_expert_used_count(config.integer("num_experts_per_tok"))
+    keys.add_expert_feed_forward_length(config.integer("moe_intermediate_size"))
+    if config.find("shared_expert_intermediate_size"):
+        keys.add_expert_shared_feed_forward_length(config.integer("shared_expert_intermediate_size"))
+    return _qwen(config, keys)
 
 
 def _gemma(config: Hyperparameters, keys: Any) -> Extra:
@@ -168,6 +182,8 @@ FAMILIES: Mapping[str, Family] = {
     "MistralForCausalLM": Family("llama", _mistral, defaults=_LLAMA_DEFAULTS),
     "Qwen2ForCausalLM": Family("qwen2", _qwen, defaults=_LLAMA_DEFAULTS),
     "Qwen3ForCausalLM": Family("qwen3", _qwen, defaults={**_LLAMA_DEFAULTS, "head_dim": 128}),
+    "Qwen2MoeForCausalLM": Family("qwen2moe", partial(_qwen_moe, renormalised=False), defaults=_LLAMA_DEFAULTS),
+    "Qwen3MoeForCausalLM": Family("qwen3moe", partial(_qwen_moe, renormalised=True), defaults=_LLAMA_DEFAULTS),
     "GemmaForCausalLM": Family("gemma", _gemma, _TANH, {**_LLAMA_DEFAULTS, "head_dim": 256}, head_is_embedding=True),
     "Gemma2ForCausalLM": Family("gemma2", _gemma2, _TANH, {**_LLAMA_DEFAULTS, "head_dim": 256}, head_is_embedding=True),
     "Gemma3ForCausalLM": Family("gemma3", _gemma3, _TANH, _GEMMA3_DEFAULTS),

@@ -25,14 +25,15 @@ from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.tensors import derived
 from sis_hub.convert.checkpoint import Checkpoint
+from sis_hub.convert.experts import stacked
 from sis_hub.convert.families import Family, check_activation, family_of
 from sis_hub.convert.hyperparameters import Hyperparameters
 from sis_hub.convert.safetensors import Entry, SafetensorsFile
 from sis_hub.convert.vocabulary import add_vocabulary
 
 FORMATS: Mapping[str, type[QuantFormat]] = {"F32": F32Format, "F16": F16Format, "BF16": BF16Format}
-#: Tensors of two dimensions that are kept in F32 as the vectors are: positions are added, not multiplied.
-WHOLE = ("position_embd.weight",)
+#: Ends of the names of matrices that are kept in F32 as the vectors are: positions, and what chooses experts.
+WHOLE = ("position_embd.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
 
 
 class CheckpointView:
@@ -65,7 +66,7 @@ class CheckpointView:
         family = family_of(checkpoint.architecture, str(folder))
         config = Hyperparameters({**family.defaults, **checkpoint.config}, str(folder))
         check_activation(family, config)
-        found = _weights(checkpoint, family)
+        found = stacked(_weights(checkpoint, family), str(folder))
         roles = _roles(found, family, config)
         table = roles.get("token_embd.weight")
         if table is None or len(table.shape) != 2:
@@ -183,7 +184,7 @@ def _keys(
     try:
         about = gguf.Metadata.load(None, checkpoint.folder, name or None, n_parameters)
         about.name = about.name or checkpoint.folder.name
-        about.size_label = about.size_label or gguf.size_label(n_parameters, 0, 0, 0)
+        about.size_label = about.size_label or gguf.size_label(n_parameters, *_shares(roles))
         about.set_gguf_meta_model(keys)
     except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         checkpoint.refuse(f"has a model card or configuration that cannot be read: {error}", "mend its README.md")
@@ -199,6 +200,15 @@ def _keys(
             kind = f"array[{(value.sub_type or gguf.GGUFValueType.get_type(value.value[0])).name.lower()}]"
         values[key], types[key] = value.value, kind
     return values, types, extra
+
+
+def _shares(roles: Mapping[str, Weight]) -> tuple[int, int, int]:
+    """Values that every token uses, values of one expert, and the number of experts."""
+    stacks = [weight.shape for role, weight in roles.items() if "_exps." in role and len(weight.shape) == 3]
+    shared = sum(prod(weight.shape) for weight in roles.values()) - sum(map(prod, stacks))
+    if not stacks:
+        return shared, 0, 0
+    return shared, sum(prod(shape) // shape[0] for shape in stacks), sum(shape[0] for shape in stacks) // len(stacks)
 
 
 def _laid_out(
@@ -219,7 +229,9 @@ def _laid_out(
 
 
 def _info(role: str, weight: Weight) -> TensorInfo:
-    small = len(weight.shape) < 2 or role.endswith("_norm.weight") or not role.endswith(".weight") or role in WHOLE
+    small = (
+        len(weight.shape) < 2 or role.endswith("_norm.weight") or not role.endswith(".weight") or role.endswith(WHOLE)
+    )
     format = F32Format() if small else weight.format
     n_bytes = prod(weight.shape[:-1]) * format.row_bytes(weight.shape[-1])
     return TensorInfo(role, weight.shape, format.type_id, format.name, 0, n_bytes)
