@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from sis_server import chat_asked, errors, openai_chat, openai_text
 from sis_server.answering import Answer, ErrorBody, refusal, streamed, unless_gone
+from sis_server.chat_asked import Chatting
 from sis_server.errors import ApiError
 from sis_server.fields import ChatCompletion, Detokenize, TextCompletion, Tokenize, read_fields
 from sis_server.following import PlainText, follow
@@ -123,7 +124,8 @@ class Api:
         if asked.content is not None:
             tokens = model.tokenize(asked.content, add_special=asked.add_special, parse_special=asked.parse_special)
         else:
-            rendered = self.served.chat.render(asked.messages or (), asked.tools, **asked.chat_template_kwargs)
+            chatting = Chatting(asked.messages or (), template_options=asked.chat_template_kwargs)
+            rendered = chat_asked.render(self.served, chatting, asked.tools)
             tokens, found = list(rendered.tokens), {"prompt": rendered.text}
         if asked.with_pieces:
             found["pieces"] = [model.tokenizer.token_text(token) for token in tokens]

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from attrs import field, frozen
 
-from sis_core.chat import Message, ReplyParser, Tool, ToolChoice
+from sis_core.chat import Message, Rendered, ReplyParser, Tool, ToolChoice
 from sis_core.errors import ChatError
 from sis_core.sampler import Sampler
 from sis_core.texts.conversation import constrained
@@ -17,6 +17,9 @@ from sis_server.errors import ApiError
 from sis_server.following import PlainText
 from sis_server.sampling import GRAMMARS, chain_of
 from sis_server.served import Served
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+OURS = frozenset(("messages", "tools", "continue_last"))
 
 
 @frozen
@@ -53,15 +56,7 @@ def prepare(served: Served, asked: Chatting) -> tuple[list[Request], list[ReplyP
     held = any(name in asked.sampling for name in GRAMMARS)
     if held and tools:
         raise ApiError(400, "a reply that is held to a schema cannot call tools", param="response_format")
-    own = dict(asked.template_options)
-    if "continue_last" in own:
-        raise ApiError(400, "continue_last is not a template's option", param="chat_template_kwargs")
-    if asked.continue_last:
-        own["continue_last"] = True
-    try:
-        rendered = served.chat.render(asked.messages, tools, **own)
-    except ChatError as error:
-        raise ApiError(400, str(error), param="messages") from None
+    rendered = render(served, asked, tools)
     request = make_request(served, list(rendered.tokens), asked, stop=(*rendered.stop, *asked.stop), spell_special=True)
     if tools and asked.tool_choice != "auto":
         constraint: Sampler | None = served.chat.constraint(tools, asked.tool_choice)
@@ -71,6 +66,22 @@ def prepare(served: Served, asked: Chatting) -> tuple[list[Request], list[ReplyP
     requests = [attrs.evolve(request, seed=(request.seed + i) % 2**64) for i in range(asked.n)]
     parsers = [PlainText() if held else served.chat.parser(rendered) for _ in requests]
     return requests, parsers
+
+
+def render(served: Served, asked: Chatting, tools: Sequence[Tool]) -> Rendered:
+    """The chat as the model reads it; ApiError for what a template must not be given, and for what it refuses."""
+    for name in asked.template_options:
+        if name in OURS:
+            raise ApiError(400, f"{name} is not a template's own option", param="chat_template_kwargs")
+    for i, message in enumerate(asked.messages):
+        if message.get("role") not in ROLES:
+            raise ApiError(400, f"the role is {message.get('role')!r:.80}, not one of {', '.join(ROLES)}",
+                           param=f"messages[{i}].role")  # fmt: skip
+    own = {"continue_last": True} if asked.continue_last else {}
+    try:
+        return served.chat.render(asked.messages, tools, **asked.template_options, **own)
+    except ChatError as error:
+        raise ApiError(400, str(error), param="messages") from None
 
 
 def make_request(served: Served, tokens: list[int], asked: Chatting, **changes: Any) -> Request:

@@ -69,8 +69,8 @@ def command(
 
     if api_key_file is not None:
         keys += tuple(line.strip() for line in Path(api_key_file).read_text("utf-8").splitlines() if line.strip())
-    if "" in keys:
-        raise click.UsageError("an API key is empty")
+    if not all(key.isascii() and key.isprintable() and key.strip() == key != "" for key in keys):
+        raise click.UsageError("an API key is empty, or holds what no HTTP header can")
     local = host in ("localhost", "::1") or host.startswith("127.")
     if not local and not keys:
         raise click.UsageError(f"who listens on {host} asks for a key: --api-key KEY")

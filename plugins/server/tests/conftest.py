@@ -52,7 +52,7 @@ def serving(
     cache_tokens: int = 4096,
 ) -> Iterator[Running]:
     limits = limits or Limits()
-    with load() as model, listen("127.0.0.1", 0) as listening:
+    with load(batch_invariant=True) as model, listen("127.0.0.1", 0) as listening:
         served = Served(
             model, ("tiny", "other"), template="chatml", cache_tokens=cache_tokens, stall=0.08, queue_limit=queue_limit
         )
