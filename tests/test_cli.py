@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from sis_core.cli.main import COMMANDS, hoist
+from sis_core.cli.main import COMMANDS, group, hoist
+from sis_core.errors import package_for
 
 SIS = [sys.executable, "-m", "sis_core"]
 
@@ -48,6 +51,18 @@ def test_a_misspelt_command() -> None:
     done = sis("generat")
     assert done.returncode == 2
     assert "no such command 'generat' (did you mean 'generate'?)" in done.stderr
+
+
+def test_the_catalogue_names_the_owners_of_commands() -> None:
+    for point in entry_points(group="sis.commands"):
+        assert package_for("commands", point.name) == (point.dist.name if point.dist else None)
+
+
+def test_a_command_of_a_missing_plugin_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **which: ())
+    done = CliRunner().invoke(group, ["chat"])
+    assert done.exit_code == 2
+    assert "chat comes with `pip install sis-chat`" in done.output
 
 
 def test_global_options_may_stand_anywhere() -> None:

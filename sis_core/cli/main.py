@@ -57,8 +57,10 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
-            from sis_core.errors import suggest
+            from sis_core.errors import package_for, suggest
 
+            if (package := package_for("commands", args[0])) is not None:
+                raise click.UsageError(f"{args[0]} comes with `pip install {package}`", ctx) from None
             known = self.list_commands(ctx)
             hint = suggest(args[0], known) or f". There are: {', '.join(known)}"
             raise click.UsageError(f"no such command {args[0]!r}{hint}", ctx) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sis_core.chat import Chat, ChatFormat
-from sis_core.errors import ChatError
+from sis_core.errors import ChatError, package_for
 
 if TYPE_CHECKING:
     from sis_core.texts.language_model import LanguageModel
@@ -20,7 +20,8 @@ def open_chat(model: LanguageModel, template: str | None = None) -> Chat:
     """
     formats: list[ChatFormat] = model.registry.records("chat_formats")
     if not formats:
-        raise ChatError("no installed plugin knows how chats are written", where="chat", fix="`pip install sis-chat`")
+        package = package_for("chat_formats", "jinja")
+        raise ChatError("no installed plugin knows how chats are written", where="chat", fix=f"`pip install {package}`")
     source = None
     named = None if template is None else model.registry.find("chat_formats", template)
     if template is not None and named is None:
