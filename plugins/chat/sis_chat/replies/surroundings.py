@@ -21,50 +21,62 @@ def after_thinking(text: str, reasoning: Region) -> str:
 
 def completed(found: Found, format: ReplyFormat) -> ReplyFormat:
     """The format with the call's surroundings told apart: what is around each, and what is around all."""
-    header, after = format.header, found.after.replace(ANSWER, "")
-    before = with_names(found.before.removeprefix(header).replace(ANSWER, ""))
+    format, before = _before(found, format)
+    after = found.after.replace(ANSWER, "")
+    if found.between is None or found.calls.listed:
+        header, opening, closing = format.header, before, ""
+    else:
+        header, opening, closing = _around_each(format.header, before, after, with_names(found.between))
+    first, rest = before.removesuffix(opening), after.removeprefix(closing)
+    last, ends = _ended(first or before, rest, format.ends)
+    if found.calls.listed:
+        calls = evolve(found.calls, section=Region(before, last))
+    elif found.between is None:
+        calls = evolve(found.calls, call=f"{opening}{found.calls.call}{last}")
+    else:
+        calls = evolve(found.calls, call=f"{opening}{found.calls.call}{closing}")
+        if first.strip():
+            calls = evolve(calls, section=Region(first, last))
+        elif last.strip():  # nothing opened a section, so that this ends the turn
+            ends = (*ends, last)
+    return evolve(_moved(format, header), calls=calls, ends=ends)
+
+
+def _before(found: Found, format: ReplyFormat) -> tuple[ReplyFormat, str]:
+    """The text before the first call without what is another part's; the format, where an answer is closed there."""
+    before = with_names(found.before.removeprefix(format.header).replace(ANSWER, ""))
     if format.reasoning is not None:
         before = after_thinking(before, format.reasoning)
     for region in (format.content, format.reasoning):
         if region is not None and region.open.strip():
             before = before.removeprefix(region.open)
     end = format.ends[0]
-    closing = common_prefix(end, before)  # of the answer, before its calls
-    if closing.strip() and before != closing:
-        before, end = before.removeprefix(closing), end.removeprefix(closing)
-        format = evolve(format, content=evolve(format.content, close=closing), ends=(end,))
-    if found.calls.listed or found.between is None:
-        opening, closing, section = before, "", Region()
-        rest = after
-    else:
-        between = with_names(found.between)
-        opening = common_suffix(header + before, between)
-        if len(opening) > len(before):
-            if opening[: len(opening) - len(before)].strip():
-                header = header[: len(header) - (len(opening) - len(before))]
-            else:
-                opening = before
-        closing = common_prefix(between.removesuffix(opening), after)
-        section = Region(before.removesuffix(opening))
-        rest = after.removeprefix(closing)
-    ended = next((e for e in (*format.ends, common_suffix(rest, end)) if e.strip() and e.strip() in rest), None)
-    inner = rest.partition(ended.strip())[0] if ended else rest
-    closing_section = _closing(section.open or before, inner)
-    behind, inner = inner.removeprefix(closing_section), closing_section
-    if found.calls.listed:
-        calls = evolve(found.calls, section=Region(before, inner))
-    elif section.open.strip():
-        calls = evolve(found.calls, call=f"{opening}{found.calls.call}{closing}", section=Region(section.open, inner))
-    elif found.between is None:
-        calls = evolve(found.calls, call=f"{opening}{found.calls.call}{inner}")
-    else:
-        calls = evolve(found.calls, call=f"{opening}{found.calls.call}{closing}")
-        if inner.strip():
-            format = evolve(format, ends=(*format.ends, inner))
-    for found_end in (ended, first_mark(behind)):
-        if found_end and found_end.strip() and found_end not in format.ends:
-            format = evolve(format, ends=(*format.ends, found_end))
-    return evolve(_moved(format, header), calls=calls)
+    closing = common_prefix(end, before)
+    if not closing.strip() or before == closing:
+        return format, before
+    content = evolve(format.content, close=closing)
+    return evolve(format, content=content, ends=(end.removeprefix(closing),)), before.removeprefix(closing)
+
+
+def _around_each(header: str, before: str, after: str, between: str) -> tuple[str, str, str]:
+    """The header, which is shorter where every call has a turn of its own, and what opens and closes a call."""
+    opening = common_suffix(header + before, between)
+    more = opening.removesuffix(before) if len(opening) > len(before) else ""
+    if more.strip():
+        header = header.removesuffix(more)
+    elif more:
+        opening = before
+    return header, opening, common_prefix(between.removesuffix(opening), after)
+
+
+def _ended(opening: str, rest: str, ends: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """What closes a section, told from what ends the turn; and all that ends one."""
+    candidates = (*ends, common_suffix(rest, ends[0]))
+    end = next((e for e in candidates if e.strip() and e.strip() in rest), "")
+    inner = rest.partition(end.strip())[0] if end else rest
+    last = _closing(opening, inner)
+    found = (end, first_mark(inner.removeprefix(last)))
+    return last, (*ends, *(e for e in dict.fromkeys(found) if e.strip() and e not in ends))
 
 
 def _closing(opening: str, after: str) -> str:
