@@ -189,7 +189,7 @@ FAMILIES: Mapping[str, Family] = {
     "Gemma3ForCausalLM": Family("gemma3", _gemma3, _TANH, _GEMMA3_DEFAULTS),
     "Gemma3ForConditionalGeneration": Family("gemma3", _gemma3, _TANH, _GEMMA3_DEFAULTS, _VISION),
     "Phi3ForCausalLM": Family("phi3", _phi3, defaults={"rms_norm_eps": 1e-5, "rope_theta": 10_000.0}),
-    "GPT2LMHeadModel": Family("gpt2", _gpt2, _TANH, {"layer_norm_epsilon": 1e-5}, head_is_embedding=True),
+    "GPT2LMHeadModel": Family("gpt2", _gpt2, _TANH, {"layer_norm_epsilon": 1e-5}),
     "GPTNeoXForCausalLM": Family(
         "gptneox", _gptneox, _GELU, {"layer_norm_eps": 1e-5, "rotary_pct": 0.25, "rotary_emb_base": 10_000}
     ),
