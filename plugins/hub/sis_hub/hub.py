@@ -88,10 +88,14 @@ class HubSource(Source):
         try:
             repository = self._look_up(reference)
         except UnreachableError as error:
-            if found := self._cached(reference):
-                log.warning("%s. Using the copy of commit %.7s", error, cache.commit(reference.revision))
-                return found
-            raise
+            commit = cache.commit(reference.revision)
+            found = self._cached(reference)
+            if found is None and not reference.file and checkpoint_files(cache.files(commit)):
+                found = self._converted(reference, commit, reference.choice, None, progress)
+            if found is None:
+                raise
+            log.warning("%s. Using the copy of commit %.7s", error, commit)
+            return found
         known = candidates(repository.sizes)
         if not known and not reference.file:
             return self._checkpoint(repository, reference.choice, None, progress)
@@ -125,10 +129,15 @@ class HubSource(Source):
                 fix="look for a repository with GGUF in its name, made from this one",
             )
         self._fetch(repository, paths, progress)
+        return self._converted(reference, repository.commit, to, registry, progress)
+
+    def _converted(
+        self, reference: HubReference, commit: str, to: str, registry: Registry | None, progress: Progress | None
+    ) -> Path:
         return self._conversions.of(
-            self.cache.repo(reference.repo).snapshot(repository.commit),
+            self.cache.repo(reference.repo).snapshot(commit),
             str(evolve(reference, choice=to)),
-            key=f"{reference.repo}@{repository.commit}",
+            key=f"{reference.repo}@{commit}",
             name=reference.repo.partition("/")[2],
             to=to,
             registry=registry,
@@ -200,7 +209,7 @@ class HubSource(Source):
             except SourceError:
                 return None  # the hub may have it
         else:
-            chosen = self._choose(reference, known)
+            chosen = known[0] if len(known) == 1 else self._choose(reference, known)
         return cache.snapshot(commit).joinpath(chosen.files[0]).absolute()
 
     def _choose(self, reference: HubReference, known: Sequence[Candidate]) -> Candidate:
@@ -209,10 +218,9 @@ class HubSource(Source):
             raise SourceError("holds no GGUF file", where=where, fix="`sis pull` converts a model in safetensors")
         if reference.choice:
             return named(reference.choice, known, where=where)
-        if len(known) == 1:
-            return known[0]
         chosen, why = best(known, self._free_memory(), where=where)
-        log.warning("%s: %s", reference, why)
+        if len(known) > 1:
+            log.warning("%s: %s", reference, why)
         return chosen
 
     def _free_memory(self) -> int:

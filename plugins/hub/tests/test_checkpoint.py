@@ -287,6 +287,18 @@ def test_an_interrupted_download_of_parts_goes_on(hub_source: HubSource, hub: Fa
     assert [p.rpartition("/")[2] for p in hub.downloads] == ["model-00002-of-00002.safetensors"]
 
 
+def test_what_was_downloaded_is_converted_offline(hub_source: HubSource, tmp_path: Path, patience: Patience) -> None:
+    path = hub_source.resolve("hf://me/llama")
+    assert path is not None
+    path.unlink()
+    nowhere = Hub("http://127.0.0.1:9", patience)
+    assert (
+        HubSource(nowhere, hub_source.cache, conversions=Conversions(tmp_path / "converted")).resolve("hf://me/llama")
+        == path
+    )
+    assert path.exists()
+
+
 def test_a_conversion_needs_its_checkpoint_no_more(hub_source: HubSource, hub: FakeHub) -> None:
     path = hub_source.resolve("hf://me/llama")
     for part in hub_source.cache.path.rglob("*.safetensors"):

@@ -71,6 +71,16 @@ def test_the_choice_is_said_in_a_line(
     assert caplog.messages == ["hf://me/many: Q8_0, 6 MiB: of 2 the best that fits into 16.0 GiB of free memory"]
 
 
+def test_what_does_not_fit_is_not_downloaded_unasked(hub: FakeHub, patience: Patience, tmp_path: Path) -> None:
+    small = HubSource(Hub(hub.url, patience), HubCache(tmp_path / "hf"), memory=1 << 20)
+    with pytest.raises(SourceError, match=r"even its smallest model, Q8_0, needs about 307 MiB.*hf://me/tiny:Q8_0"):
+        small.resolve(TINY)
+    assert hub.downloads == []
+    path = small.resolve(f"{TINY}:Q8_0")
+    assert path is not None
+    assert small.resolve(TINY) == path  # it is here: whether it runs is found when it is loaded
+
+
 @pytest.mark.parametrize(
     ("licence", "gated", "said"),
     [
