@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,17 @@ def test_named_templates(model_of: Any, name: str, expected: str) -> None:
 
 def sis_render(path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(command, [str(path), *arguments], obj={"registry": Registry.load()})
+
+
+def test_naming_the_formats_does_not_import_jinja() -> None:
+    code = (
+        "import sys; from sis_core.registry import Registry; "
+        "print(len(Registry.load().records('chat_formats')), 'jinja2' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    n, imported = done.stdout.split()
+    assert int(n) > len(TEMPLATES)
+    assert imported == "False"
 
 
 def test_sis_render(tmp_path: Path) -> None:

@@ -146,6 +146,29 @@ def templates_once() -> dict[str, Written]:
     return {name: Written((folder / f"{name}.jinja").read_text("utf-8")) for name in DETECTED}
 
 
+FRAGMENTS = st.sampled_from(
+    [
+        "<tool_call>", "</tool_call>", "<function=look>", "<function=", ">", "</function>", "<parameter=text>", "</parameter>",
+        "<think>", "</think>", "[TOOL_CALLS]", "[", "]", "{", "}", '"', ",", ":", "\\", '{"name": "look"', '"arguments": {',
+        "look", "take-2(", "text='a'", ")", "<|tool_call_start|>[", "]<|tool_call_end|>", "<|calls_begin|>", "<|calls_end|>",
+        "<|call_begin|>functions.look:0", "<|call_arguments|>", "<|call_end|>", "<|start|>assistant", "<|channel|>final",
+        "<|message|>", " to=functions.look", "<|end|>", "<|im_end|>", "</s>", "\n", " ", "x", "日", "<![CDATA[", "]]>",
+    ]
+)  # fmt: skip
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("name", DETECTED)
+def test_no_reply_is_too_strange(name: str, templates_once: dict[str, Written], data: st.DataObject) -> None:
+    format = templates_once[name].format
+    parts = data.draw(st.lists(FRAGMENTS, max_size=25))
+    reply = "".join(parts)
+    whole = meaning(read(format, [reply]))
+    assert meaning(read(format, parts)) == whole
+    assert meaning(read(format, list(reply))) == whole
+
+
 def test_a_call_is_told_name_first_and_its_arguments_as_they_come(written: Written) -> None:
     reply = written.reply([("look", {"text": "a long text that comes in pieces", "number": 5})])
     parser = Parser(written.format, TOOLS)
