@@ -416,3 +416,27 @@ def test_generated_text_cannot_paint_a_terminal(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     write_text("a\x1b[31mb\n\tc\r")
     assert capsys.readouterr().out == "a\x1b[31mb\n" + "a\\x1b[31mb\n\tc\\r"
+
+
+def test_sis_alone_says_what_is_here() -> None:
+    done = sis()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tiny  (" in done.stdout
+    assert 'sis generate "Once upon a time"' in done.stdout
+
+
+def test_defaults_come_from_the_environment_and_a_file(random_model: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('sampler = "greedy"\nthreads = 1\n[generate]\nmax-tokens = 3\n')
+    environment = {**os.environ, "SIS_MODEL": str(random_model), "SIS_CONFIG": str(config)}
+    short = sis("generate", "Once", env=environment)
+    assert short.stderr == "sis: ended after 3 tokens (-n)\n"
+    expected = sis("generate", "-m", random_model, "--sampler", "greedy", "-n", 3, "Once")
+    assert short.stdout == expected.stdout
+    assert "after 2 tokens" in sis("generate", "Once", "-n", 2, env=environment).stderr
+    config.write_text("[generate]\nmax-token = 3\n")
+    wrong = sis("generate", "Once", env=environment)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+    assert "config.toml: [generate]: sis generate has no option --max-token" in wrong.stderr
+    config.write_text("not toml")
+    assert "cannot be read" in sis("generate", "Once", env=environment).stderr

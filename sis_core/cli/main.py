@@ -55,7 +55,12 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
+            if name and command and "--help" not in rest:
+                from sis_core.cli.config import defaults_for
+
+                ctx.default_map = {name: defaults_for(command, name, ctx)}
+            return name, command, rest
         except click.UsageError:
             from sis_core.errors import package_for, suggest
 
@@ -107,7 +112,7 @@ def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Also load a plugin from one Python file.")
 @click.option("--prefer", "prefer", multiple=True, metavar="NAME=PLUGIN", help="Settle a name that two plugins claim.")
 @click.option("-v", "--verbose", count=True, help="Say more; twice for debugging.")
@@ -120,6 +125,10 @@ def group(ctx: click.Context, plugins: tuple[str, ...], prefer: tuple[str, ...],
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(levelname)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+    if ctx.invoked_subcommand is None:
+        from sis_core.cli.welcome import welcome
+
+        welcome(ctx, {*COMMANDS, *_foreign_commands()})
 
 
 def prefer_pairs(items: Sequence[str]) -> dict[str, str]:

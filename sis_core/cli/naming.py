@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from sis_core.errors import SourceError
 
@@ -29,14 +30,15 @@ def model_named(*, required: bool = False, bare: bool = False, default: str = "t
         def named(*args: Any, model: str | None, bare_model: str | None = None, **rest: Any) -> Any:
             return function(*args, model=_one(model, bare_model, required), **rest)
 
-        marked: Any = click.option("-m", "--model", metavar="FILE", help=about)(named)
+        marked: Any = click.option("-m", "--model", metavar="FILE", envvar="SIS_MODEL", help=about)(named)
         return click.argument("bare_model", required=False, metavar="[MODEL]")(marked) if bare else marked  # type: ignore[no-any-return]
 
     return add
 
 
 def _one(model: str | None, bare: str | None, required: bool) -> str | None:
-    if model is not None and bare is not None:
+    given = click.get_current_context().get_parameter_source("model") is ParameterSource.COMMANDLINE
+    if model is not None and bare is not None and given:
         raise click.UsageError(f"two models are named, {model} and {bare}")
     found = model if bare is None else bare
     if found == "":
