@@ -137,10 +137,10 @@ LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def gated(weights: Weights, *, head: int = HEAD, bias: bool = False, head_norm: bool = False,
-          norms: tuple[str, ...] = LLAMA_NORMS, tied: bool = False) -> None:  # fmt: skip
+          norms: tuple[str, ...] = LLAMA_NORMS, tied: bool = False, n_layer: int = N_LAYER) -> None:  # fmt: skip
     """The layers of LLaMA's shape."""
     weights.add("model.embed_tokens.weight", N_VOCAB, N_EMBD)
-    for i in range(N_LAYER):
+    for i in range(n_layer):
         at = f"model.layers.{i}"
         for norm in norms:
             weights.norm(f"{at}.{norm}")
@@ -276,6 +276,32 @@ def llama3(folder: Path) -> None:
     weights = Weights(2)
     gated(weights, tied=True)
     write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def smollm3(folder: Path) -> None:
+    """SmolLM3's kind: every fourth layer without rotation."""
+    config = {**COMMON, "num_hidden_layers": 4}
+    write_config(folder, "SmolLM3ForCausalLM", "smollm3", **config, hidden_act="silu", rope_theta=2000000.0,
+                 no_rope_layers=[1, 1, 1, 0], no_rope_layer_interval=4, tie_word_embeddings=True, bos_token_id=263,
+                 eos_token_id=264, use_sliding_window=False)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(LLAMA3, ["<|begin_of_text|>", "<|im_end|>"]), eos_token="<|im_end|>")
+    weights = Weights(14)
+    gated(weights, n_layer=4, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def arcee(folder: Path) -> None:
+    """AFM's kind: squared ReLU without a gate."""
+    write_config(folder, "ArceeForCausalLM", "arcee", **{**COMMON, "head_dim": HEAD}, hidden_act="relu2",
+                 rope_theta=10000.0, mlp_bias=False, tie_word_embeddings=False, bos_token_id=263,
+                 eos_token_id=264)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(LLAMA3, ["<|begin_of_text|>", "<|im_end|>"], ignore_merges=True),
+                    eos_token="<|im_end|>")  # fmt: skip
+    weights = Weights(15)
+    gated(weights)
+    for i in range(N_LAYER):
+        del weights.tensors[f"model.layers.{i}.mlp.gate_proj.weight"]
+    write_safetensors(folder / "model.safetensors", weights.tensors)
 
 
 def qwen2(folder: Path) -> None:
@@ -447,12 +473,13 @@ def llama_json(folder: Path) -> None:
 CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
-        llama, llama3, qwen2, qwen3, qwen2moe, qwen3moe, gemma, gemma2, gemma3, phi3, gpt2, gptneox, llama_json,
+        llama, llama3, llama_json, smollm3, arcee, qwen2, qwen3, qwen2moe, qwen3moe, gemma, gemma2, gemma3, phi3, gpt2,
+        gptneox,
     )
 }  # fmt: skip
 #: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
 PRE = {
-    "llama3": "llama-bpe", "gpt2": "gpt-2", "gptneox": "gpt-2",
+    "llama3": "llama-bpe", "arcee": "llama-bpe", "smollm3": "dbrx", "gpt2": "gpt-2", "gptneox": "gpt-2",
     **dict.fromkeys(("qwen2", "qwen3", "qwen2moe", "qwen3moe"), "qwen2"),
 }  # fmt: skip
 

@@ -33,7 +33,15 @@ def digest(value: Any) -> Any:
     return value
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDENS.glob("*.json")))
+#: Of the tiny checkpoints those whose family is installed.
+NAMES = sorted(
+    path.stem
+    for path in GOLDENS.glob("*.json")
+    if json.loads(path.read_text("utf-8"))["keys"]["general.architecture"][1] in REGISTRY.names("architectures")
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_keys_and_tensors_are_those_of_llama_cpp(name: str, checkpoint: Any, tmp_path: Path) -> None:
     golden = json.loads((GOLDENS / f"{name}.json").read_text("utf-8"))
     with GGUFFile.open(convert(checkpoint(name), tmp_path / "m.gguf", registry=REGISTRY, name="tiny")) as file:

@@ -52,6 +52,16 @@ def _llama(config: Hyperparameters, keys: Any) -> Extra:
     return _llama3_rope(config)
 
 
+def _smollm3(config: Hyperparameters, keys: Any) -> Extra:
+    n, given = config.n_layer, config.find("no_rope_layers")
+    if given is not None and given != [int((i + 1) % SMOLLM3_STEP != 0) for i in range(n)]:
+        raise config.refuse(f"no_rope_layers names others than every {SMOLLM3_STEP}th layer")
+    _common(config, keys)
+    keys.add_vocab_size(config.integer("vocab_size"))
+    keys.add_rope_dimension_count(config.head_dim)
+    return {}
+
+
 def _mistral(config: Hyperparameters, keys: Any) -> Extra:
     if config.find("sliding_window") is not None:
         keys.add_sliding_window(config.integer("sliding_window"))
@@ -176,10 +186,14 @@ _GEMMA3_DEFAULTS = {
 _GELU, _TANH = ("gelu",), ("gelu_pytorch_tanh", "gelu_new", "gelu")
 _LLAMA_DEFAULTS = {"rms_norm_eps": 1e-6, "rope_theta": 10_000.0}
 
+SMOLLM3_STEP = 4  # every fourth layer of SmolLM3 has no rotation
+
 #: By the first of ``architectures`` in config.json.
 FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": Family("llama", _llama, defaults=_LLAMA_DEFAULTS),
     "MistralForCausalLM": Family("llama", _mistral, defaults=_LLAMA_DEFAULTS),
+    "SmolLM3ForCausalLM": Family("smollm3", _smollm3, defaults={**_LLAMA_DEFAULTS, "rope_theta": 2_000_000.0}),
+    "ArceeForCausalLM": Family("arcee", _llama, ("relu2",), {"rms_norm_eps": 1e-5, "rope_theta": 10_000.0}),
     "Qwen2ForCausalLM": Family("qwen2", _qwen, defaults=_LLAMA_DEFAULTS),
     "Qwen3ForCausalLM": Family("qwen3", _qwen, defaults={**_LLAMA_DEFAULTS, "head_dim": 128}),
     "Qwen2MoeForCausalLM": Family("qwen2moe", partial(_qwen_moe, renormalised=False), defaults=_LLAMA_DEFAULTS),
