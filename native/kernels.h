@@ -100,7 +100,8 @@ struct many_rows {
     uint32_t from;  /* the least number of rows that this is used for */
     int same_bits;  /* a row's result is that of the tile functions */
     uint32_t forms; /* SIS_Q8, SIS_FLOAT: what it is used for; linears that read another form keep to tile functions */
-    /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread. */
+    /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread: more rows take no less. Rows
+     * in several places take no more than all in one, and what a row takes for each place. */
     size_t (*x_bytes)(uint32_t rows, size_t k, uint32_t form);
     size_t (*scratch_bytes)(uint32_t rows, size_t k, uint32_t form);
     /* How many of the rows a unit takes. */
@@ -126,7 +127,7 @@ struct kernels {
     sis_decode_fn (*decoder)(const char *format); /* of a format without tiles, or NULL */
     const struct many_rows *many; /* or NULL */
     void (*norm)(const float *x, float *y, size_t n, const struct sis_op *op);
-    void (*activate)(const float *x, const float *gate, float *y, size_t n, uint32_t activation);
+    void (*activate)(const float *x, const float *gated, float *y, size_t n, uint32_t activation);
     void (*rotate)(float *x, size_t half, const float *cos, const float *sin, int neox);
     void (*scale)(float *x, size_t n, float scale, float cap);
     /* A key and a value into place `slot` of a page; `block` is where the page keeps their head. */

@@ -73,6 +73,9 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
     case SIS_OP_TAKE:
         sis_take_row(op->weight, (op->flags & SIS_BY_POSITION ? run->step->positions : run->step->tokens)[row], dst);
         break;
+    case SIS_OP_ROUTE: route_row(run, op, row); break;
+    case SIS_OP_COMBINE: combine_row(run, op, row); break;
+    case SIS_OP_GATE: gate_row(run, op, row); break;
     default: break;
     }
 }

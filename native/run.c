@@ -5,13 +5,9 @@
 
 struct sizes {
     size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts, total;
-    size_t prepared[SIS_PREPARED], all_prepared;
+    size_t prepared[SIS_PREPARED], all_prepared, all_experts;
+    struct experts_room experts;
 };
-
-static void raise_to(size_t *most, size_t value)
-{
-    if (value > *most) *most = value;
-}
 
 static struct sizes measure(const struct sis_program *p, const struct sis_step *step)
 {
@@ -40,12 +36,18 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
             const struct sis_linear *linear = op->weight->linear;
             raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
         }
+        if (op->kind == SIS_OP_EXPERTS) experts_room(op, many, step->n, &s.experts);
         if (op->kind == SIS_OP_ATTEND) raise_to(&s.parts, sis_attend_bytes(step, op, sis_kernels()->max_rows));
     }
+    raise_to(&s.many_scratch, s.experts.many_scratch);
+    raise_to(&s.raw_scratch, s.experts.raw_scratch);
     s.scratch = s.many_scratch + s.raw_scratch;
+    raise_to(&s.scratch, s.experts.gathered);
+    for (int i = 0; i < N_ROW_FORMS; i++) s.all_experts += s.experts.rows[i];
+    s.all_experts += s.experts.many[0] + s.experts.many[1] + s.experts.order;
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
     for (int i = 0; i < SIS_PREPARED; i++) s.all_prepared += s.prepared[i];
-    s.total = s.registers + s.all_prepared + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
+    s.total = s.registers + s.all_prepared + s.all_experts + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
               up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
               s.scratch * (step->n_threads < MAX_THREADS ? step->n_threads : MAX_THREADS) + 64;
     return s;
@@ -56,9 +58,19 @@ uint64_t sis_workspace(const struct sis_program *program, const struct sis_step 
     return measure(program, step).total;
 }
 
-static int is_row_op(const struct sis_op *op) { return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND; }
+static int is_row_op(const struct sis_op *op)
+{
+    return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND && op->kind != SIS_OP_EXPERTS;
+}
 
-static void do_only_rows(void *ops) { do_rows(ops, 0); }
+static void do_only_rows(void *context)
+{
+    const struct row_ops *ops = context;
+    const struct sis_program *program = ops->run->program;
+    do_rows(ops, 0);
+    if (ops->last < program->n_ops && program->ops[ops->last].kind == SIS_OP_EXPERTS)
+        experts_begin(ops->run, &program->ops[ops->last]);
+}
 
 /* Where the phase that begins at op `first` ends. Gathering begins a new set of rows, so it begins a phase. */
 static uint32_t end_of_phase(const struct sis_program *program, uint32_t first)
@@ -88,6 +100,8 @@ static void run_member(void *context, struct team *team, uint32_t member)
             for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) do_rows(&rows, unit);
         } else if (op->kind == SIS_OP_LINEAR)
             linear_phase(run, team, i, end, gathered, member);
+        else if (op->kind == SIS_OP_EXPERTS)
+            experts_phase(run, team, op, member);
         else
             attend_phase(run, team, op, member);
         /* Row operations on a single group that come next are done by whoever reaches the barrier last. */
@@ -149,6 +163,11 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     p += up(step->n * sizeof(struct group_of_rows));
     run.groups[1] = (struct group_of_rows *)(void *)p;
     p += up(step->n_out * sizeof(struct group_of_rows));
+    for (int i = 0; i < N_ROW_FORMS; p += sizes.experts.rows[i++]) run.expert_x[i] = p;
+    for (int i = 0; i < 2; p += sizes.experts.many[i++]) run.expert_many[i] = p;
+    struct expert_order order = experts_order(&sizes.experts, p);
+    run.order = &order;
+    p += sizes.experts.order;
     run.parts = (float *)(void *)p;
     p += sizes.parts;
     run.scratch = p;

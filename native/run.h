@@ -10,6 +10,37 @@ struct group_of_rows {
     uint32_t first, m;
 };
 
+/* Choices [first, first + n) are of one expert; what many rows at once read of them lies at many_at. */
+struct expert_rows {
+    uint32_t expert, first, n, first_group;
+    uint32_t units_before[2]; /* of both products: gate and up, and down */
+    size_t many_at[2][2];
+};
+
+/* Choices [first, first + m), of the expert of that number among those in use. */
+struct expert_group {
+    uint32_t first, m, expert;
+};
+
+/* The choices of a step's rows in the order of experts. */
+struct expert_order {
+    uint32_t n_experts, n_groups;
+    uint32_t units[2];
+    struct expert_rows *experts;
+    struct expert_group *groups;
+    uint32_t *choices; /* row * n_used + slot */
+    uint32_t *counts;
+};
+
+enum row_form { ROWS_Q8, ROWS_FLOAT, ROWS_PLAIN, N_ROW_FORMS };
+
+/* Bytes that experts need of a workspace. */
+struct experts_room {
+    size_t rows[N_ROW_FORMS], many[2], order;
+    size_t choices, n_expert; /* the most of any op: numbers, no bytes */
+    size_t many_scratch, raw_scratch, gathered; /* of each thread */
+};
+
 struct run {
     const struct sis_program *program;
     const struct sis_step *step;
@@ -26,6 +57,8 @@ struct run {
     uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows */
     size_t scratch_bytes, raw_at;
     uint8_t *prepared[SIS_PREPARED]; /* what foreign linears prepare */
+    struct expert_order *order;
+    uint8_t *expert_x[N_ROW_FORMS], *expert_many[2]; /* rows as experts read them, in the order of choices */
     float *parts; /* what the spans of attention leave until they are joined */
     atomic_int error;
 };
@@ -39,6 +72,11 @@ static inline uint32_t many_forms(const struct run *run, int gathered, uint32_t 
 }
 
 static inline size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+static inline void raise_to(size_t *most, size_t value)
+{
+    if (value > *most) *most = value;
+}
 
 static inline float *at(const struct run *run, uint32_t reg, uint32_t row, uint32_t column)
 {
@@ -63,6 +101,16 @@ void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
 struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
                          uint32_t member);
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
+/* route.c */
+void route_row(const struct run *run, const struct sis_op *op, uint32_t row);
+void combine_row(const struct run *run, const struct sis_op *op, uint32_t row);
+void gate_row(const struct run *run, const struct sis_op *op, uint32_t row);
+/* experts.c: raises each size to what an op of n rows needs; `many` where so many may be multiplied at once. */
+void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room);
+struct expert_order experts_order(const struct experts_room *room, uint8_t *place);
+/* What comes between routing and the phase, done by one thread; where rows are a single group, before the phase. */
+void experts_begin(const struct run *run, const struct sis_op *op);
+void experts_phase(const struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
 /* Bytes of the parts of an op of attention. */
 size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op, uint32_t max_rows);
 void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member);

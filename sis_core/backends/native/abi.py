@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 2  # what this release and its libraries of kernels agree on
+PROGRAM = 3  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
@@ -20,10 +20,14 @@ FORMATS = {"F32": F32, "F16": F16, "BF16": BF16, "Q8_0": Q8_0, "Q4_0": Q4_0, "Q4
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
+ROUTE, EXPERTS, COMBINE, GATE = range(13, 17)
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
 INVARIANT = 1
 NO_ROOM = 1000
-ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4}
+ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
+GATED_ONLY = frozenset({"swiglu_oai"})
+GATINGS = {"softmax": 0, "sigmoid": 1, "softmax_weight": 2}
+RENORMALISE, SCALE_INPUT = 1, 2
 KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3}
 
 TILE = 16
@@ -31,6 +35,7 @@ BLOCK = 32
 MAX_HEAD = 512
 MAX_THREADS = 256
 MAX_PREPARED = 4
+MAX_EXPERTS = 1024
 
 
 class Rows(Structure, c_name="sis_rows"):
@@ -65,6 +70,21 @@ class Weight(Structure, c_name="sis_weight"):
     ]  # fmt: skip
 
 
+class Experts(Structure, c_name="sis_experts"):
+    """The experts of a layer."""
+
+    _fields_: ClassVar[Any] = [
+        *((name, c_uint32) for name in (
+            "n_expert", "n_used", "n_ff", "n_out", "gating", "n_group", "n_group_used", "activation", "flags",
+        )),
+        ("scale", c_float),
+        *((name, c_uint32) for name in ("chosen", "gate_values", "up_values", "out_values")),
+        *((name, c_void_p) for name in (
+            "selection_bias", "gate_bias", "up_bias", "down_bias", "gate", "up", "down",
+        )),
+    ]  # fmt: skip
+
+
 class Op(Structure, c_name="sis_op"):
     """One op of a program."""
 
@@ -74,7 +94,7 @@ class Op(Structure, c_name="sis_op"):
             "layer", "table", "rope", "n_rot", "n_head", "n_head_kv", "k_dim", "v_dim", "window",
         )),
         ("eps", c_float), ("scale", c_float), ("cap", c_float), ("reserved", c_uint32),
-        ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p),
+        ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p), ("experts", c_void_p),
     ]  # fmt: skip
 
 
@@ -127,7 +147,9 @@ class Step(Structure, c_name="sis_step"):
     ]  # fmt: skip
 
 
-STRUCTURES: tuple[type[Structure], ...] = (Rows, LinearObject, Weight, Op, Program, Group, Table, KV, Rotation, Step)
+STRUCTURES: tuple[type[Structure], ...] = (
+    Rows, LinearObject, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Step,
+)  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
 # costs twelve times as much.

@@ -22,9 +22,15 @@ class Compiled:
     """
 
     def __init__(
-        self, store: Store, ops: Sequence[abi.Op], cols: Sequence[int], n_out_cols: int, n_embedding: int
+        self,
+        store: Store,
+        ops: Sequence[abi.Op],
+        cols: Sequence[int],
+        n_out_cols: int,
+        n_embedding: int,
+        kept: Sequence[object] = (),
     ) -> None:
-        self._store, self.in_place = store, store.in_place
+        self._store, self.in_place, self._kept = store, store.in_place, tuple(kept)
         self._ops = (abi.Op * len(ops))(*ops)
         self._cols = np.asarray(cols, np.uint32)
         self.n_out_cols = n_out_cols

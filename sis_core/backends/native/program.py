@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sis_core.backends.native import abi, ops
+from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.unsupported import Unsupported
@@ -17,6 +18,7 @@ from sis_core.backends.native.weights import Store
 from sis_core.backends.op_files import by_record
 from sis_core.block import Block, Dense, Embedding, Head, Network, Norm, Op, Residual, State, find
 from sis_core.cache.paged import Layout
+from sis_core.experts import Stack
 from sis_core.quant import Weight
 
 
@@ -46,6 +48,7 @@ class Program:
         self.layer = self.table = 0  # where the state of the block at hand lies
         self._state: State | None = None  # that state, until an op takes it
         self._ops: list[abi.Op] = []
+        self._kept: list[object] = []  # records that ops point to
         self._n_embedding = 0  # ops that come before what a step of hidden states begins with
 
     def embedding(self, embedding: Embedding, rows: int, positions: int | None) -> None:
@@ -159,7 +162,7 @@ class Program:
 
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code."""
-        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding)
+        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._kept)
 
     def register(self, name: str, cols: int) -> int:
         """The number of a register by name, at least ``cols`` wide."""
@@ -168,6 +171,19 @@ class Program:
             self._cols.append(0)
         self._cols[number] = max(self._cols[number], cols)
         return number
+
+    def keep(self, record: Structure) -> int:
+        """The address of a record that lives as long as the program."""
+        self._kept.append(record)
+        return ctypes.addressof(record)
+
+    def vector(self, weight: Weight | None) -> int | None:
+        """The address of a vector in float32, or none."""
+        return self._store.vector(weight) if weight else None
+
+    def matrix(self, weight: Weight) -> int:
+        """The address of a bound matrix, or stack of matrices."""
+        return ctypes.addressof(self._store[weight])
 
     def emit(self, kind: int, *, src: int = 0, dst: int = 0, flags: int = 0, **values: Any) -> None:
         """Append one operation of `sis_run`."""
@@ -262,6 +278,7 @@ def dense_weights(blocks: Sequence[Block], head: Head | None) -> Iterator[Weight
                 raise Unsupported(f"the op {type(op).__name__}")
             first = op.reads()
             yield from first
-            yield from (d.weight for d in find(op, Dense) if not any(d.weight is weight for weight in first))
+            inner = [dense.weight for dense in find(op, Dense)] + [stack.weight for stack in find(op, Stack)]
+            yield from (weight for weight in inner if not any(weight is other for other in first))
     if head:
         yield head.dense.weight

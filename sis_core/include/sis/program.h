@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 2
+#define SIS_PROGRAM 3
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -62,7 +62,11 @@ enum sis_op_kind {
     SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
                            formats F32 to Q6_K, and DECODED from raw bytes */
     SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
-    SIS_N_OPS = 13
+    SIS_OP_ROUTE = 13,   /* row: the experts of each row, by their logits (src) */
+    SIS_OP_EXPERTS = 14, /* what each row's experts make of it (src); the row operations before end with its ROUTE */
+    SIS_OP_COMBINE = 15, /* row: dst = the weighted sum of that; SIS_ADD adds it to dst */
+    SIS_OP_GATE = 16,    /* row: dst = src times the sigmoid of src2's one value; SIS_ADD adds it to dst */
+    SIS_N_OPS = 17
 };
 
 enum sis_op_flag {
@@ -75,7 +79,39 @@ enum sis_op_flag {
     SIS_BY_POSITION = 64 /* TAKE */
 };
 
-enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4 };
+enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4, SIS_SWIGLU_OAI = 5 };
+
+enum sis_gating { SIS_SOFTMAX = 0, SIS_SIGMOID = 1, SIS_SOFTMAX_WEIGHT = 2 };
+enum sis_experts_flag { SIS_RENORMALISE = 1, SIS_SCALE_INPUT = 2 };
+#define SIS_MAX_EXPERTS 1024
+
+/* The experts of a layer; see sis_core.experts. Each weight and each bias is that of all experts, one below the other: in
+ * whole tiles of sixteen rows for each. Of the registers, `chosen` holds 3 * n_used columns: experts, the places of
+ * their results (both int32), and weights. The others hold n_used rows of n_ff columns (gate, up) or n_out (out) for each
+ * row of the step, in the order of experts; `out` may be `gate`. */
+struct sis_experts {
+    uint32_t n_expert;
+    uint32_t n_used;
+    uint32_t n_ff;
+    uint32_t n_out;
+    uint32_t gating;
+    uint32_t n_group;
+    uint32_t n_group_used;
+    uint32_t activation;
+    uint32_t flags;
+    float scale;
+    uint32_t chosen;
+    uint32_t gate_values;
+    uint32_t up_values;
+    uint32_t out_values;
+    const float *selection_bias;
+    const float *gate_bias;
+    const float *up_bias;
+    const float *down_bias;
+    const struct sis_weight *gate; /* NULL: no gate */
+    const struct sis_weight *up;
+    const struct sis_weight *down;
+};
 
 /* Registers hold one row of floats for each row of the step: the first `n_registers` are the workspace's; number
  * SIS_OUT is the caller's output. Columns of a register are addressed by the offsets src_at and dst_at. */
@@ -112,6 +148,7 @@ struct sis_op {
     const float *gain;
     const float *bias;
     const struct sis_weight *weight;
+    const struct sis_experts *experts;
 };
 
 struct sis_program {

@@ -18,6 +18,8 @@ def lower(program: Program, op: FeedForward, source: Source, target: Target) -> 
     """Up (and gate) into registers within, the activation there, and down."""
     if op.activation not in abi.ACTIVATIONS:
         raise Unsupported(f"the activation {op.activation!r}")
+    if op.activation in abi.GATED_ONLY and op.gate is None:
+        raise Unsupported(f"the activation {op.activation!r} without a gate")
     n = op.up.weight.n_rows
     if op.down.weight.n_cols != n or (op.gate and op.gate.weight.n_rows != n):
         raise Unsupported(f"{op.down.weight!r} after {op.up.weight!r}")

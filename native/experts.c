@@ -1,0 +1,419 @@
+/* Experts: rows that chose the same one are multiplied together, by the same tile functions as any linear.
+ *
+ * Results of rows lie in the order of experts, a place for each choice. A row's arithmetic depends on its choices alone,
+ * but for sets that multiply many rows at once with other sums: they serve experts that many rows chose. */
+#include "run.h"
+#include <string.h>
+
+#define FEW 16         /* choices whose rows one thread prepares faster than all together */
+#define DECODED_ROWS 4 /* rows of a decoded weight at a time */
+
+/* The two products of an expert: gate and up, and down. */
+enum stage { IN, HIDDEN };
+
+/* How tile functions, or `dot` for a decoded weight, read rows. */
+static enum row_form row_form(const struct sis_weight *w)
+{
+    if (w->format == SIS_DECODED) return ROWS_PLAIN;
+    return w->format <= SIS_BF16 ? ROWS_FLOAT : ROWS_Q8;
+}
+
+static size_t width_of(const struct sis_experts *e, enum stage stage) { return stage == IN ? e->up->n_cols : e->n_ff; }
+
+/* The forms of activations that the weights of a stage read where rows are few; a decoded weight reads rows as they are. */
+static uint32_t forms_of(const struct sis_experts *e, enum stage stage)
+{
+    if (stage == HIDDEN) return 1u << row_form(e->down);
+    return 1u << row_form(e->up) | (e->gate ? 1u << row_form(e->gate) : 0);
+}
+
+static uint32_t many_form(const struct sis_weight *w) { return row_form(w) == ROWS_Q8 ? SIS_Q8 : SIS_FLOAT; }
+
+static uint32_t many_forms_of(const struct sis_experts *e, enum stage stage)
+{
+    if (stage == HIDDEN) return many_form(e->down);
+    return many_form(e->up) | (e->gate ? many_form(e->gate) : 0);
+}
+
+/* Bytes of an order, laid out at `place` where there is one. */
+static size_t room_of_order(const struct experts_room *room, uint8_t *place, struct expert_order *order)
+{
+    const size_t experts = up(room->n_expert * sizeof(struct expert_rows));
+    const size_t groups = up(room->choices * sizeof(struct expert_group)), choices = up(room->choices * sizeof(uint32_t));
+    if (order) {
+        order->experts = (struct expert_rows *)(void *)place;
+        order->groups = (struct expert_group *)(void *)(place + experts);
+        order->choices = (uint32_t *)(void *)(place + experts + groups);
+        order->counts = (uint32_t *)(void *)(place + experts + groups + choices);
+    }
+    return experts + groups + choices + up(room->n_expert * sizeof(uint32_t));
+}
+
+void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room)
+{
+    const struct sis_experts *e = op->experts;
+    const size_t places = (size_t)n * e->n_used, few = e->n_expert < places ? e->n_expert : places;
+    const struct sis_weight *weights[] = {e->up, e->down, e->gate};
+    for (enum stage stage = IN; stage <= HIDDEN; stage++) {
+        const size_t k = width_of(e, stage), sizes[] = {places * k * 2, places * sis_float_row(sis_kernels(), k) * 4, places * k * 4};
+        for (int form = 0; form < N_ROW_FORMS; form++)
+            if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[form], up(sizes[form]));
+        for (uint32_t form = SIS_Q8; many && form <= SIS_FLOAT; form *= 2) {
+            if (!(many->forms & many_forms_of(e, stage) & form)) continue;
+            const size_t bytes = many->x_bytes((uint32_t)places, k, form) + few * (many->x_bytes(1, k, form) + 64);
+            raise_to(&room->many[form == SIS_FLOAT], up(bytes));
+            raise_to(&room->many_scratch, up(many->scratch_bytes(n, k, form)));
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct sis_weight *w = weights[i];
+        if (!w || !w->raw) continue;
+        const size_t tiles = (many ? 1u << LOG_TILES : 1) * sis_one_tile_bytes(w->format, w->n_cols);
+        raise_to(&room->raw_scratch, tiles + up(w->format == SIS_DECODED ? TILE * w->n_cols * sizeof(float) : 0));
+    }
+    raise_to(&room->gathered, up(sis_kernels()->max_rows * width_of(e, IN) * sizeof(float)));
+    raise_to(&room->choices, places);
+    raise_to(&room->n_expert, e->n_expert);
+    room->order = room_of_order(room, NULL, NULL);
+}
+
+struct expert_order experts_order(const struct experts_room *room, uint8_t *place)
+{
+    struct expert_order order = {0};
+    room_of_order(room, place, &order);
+    return order;
+}
+
+/* Whether an expert's rows are multiplied at once, with every weight of a stage. */
+static int is_many(const struct run *run, const struct sis_experts *e, enum stage stage, const struct expert_rows *rows)
+{
+    const struct many_rows *many = run->many[0];
+    return many && rows->n >= many->from && !(many_forms_of(e, stage) & ~many->forms);
+}
+
+static uint32_t log_tiles(const struct run *run) { return run->n_groups[0] > 1 ? LOG_TILES : 0; }
+
+static uint32_t tile_units(const struct run *run, size_t n_out)
+{
+    return (uint32_t)((n_out / TILE + (1u << log_tiles(run)) - 1) >> log_tiles(run));
+}
+
+/* The rows of a unit: all of an expert's, or as many as are multiplied at once in every form. */
+static uint32_t unit_rows(const struct run *run, const struct sis_experts *e, enum stage stage,
+                          const struct expert_rows *rows)
+{
+    if (!is_many(run, e, stage, rows)) return rows->n;
+    uint32_t least = rows->n;
+    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+        if (!(many_forms_of(e, stage) & form)) continue;
+        const uint32_t n = run->many[0]->unit_rows(rows->n, width_of(e, stage), form);
+        if (n < least) least = n;
+    }
+    return least;
+}
+
+/* A unit is some tiles times some rows. */
+static uint32_t units_of(const struct run *run, const struct sis_experts *e, enum stage stage,
+                         const struct expert_rows *rows)
+{
+    const uint32_t at_once = unit_rows(run, e, stage, rows);
+    return tile_units(run, stage == IN ? e->n_ff : e->n_out) * ((rows->n + at_once - 1) / at_once);
+}
+
+/* Where an expert's rows begin among those of all that are multiplied at once. */
+static void place_many(const struct run *run, const struct sis_experts *e, struct expert_rows *rows, size_t next[2][2])
+{
+    memcpy(rows->many_at, next, sizeof rows->many_at);
+    for (enum stage stage = IN; stage <= HIDDEN; stage++)
+        for (uint32_t form = SIS_Q8; is_many(run, e, stage, rows) && form <= SIS_FLOAT; form *= 2)
+            if (many_forms_of(e, stage) & form)
+                next[stage][form == SIS_FLOAT] += up(run->many[0]->x_bytes(rows->n, width_of(e, stage), form));
+}
+
+/* The order of choices by expert, then by row. */
+static void arrange(const struct run *run, const struct sis_op *op)
+{
+    const struct sis_experts *e = op->experts;
+    struct expert_order *order = run->order;
+    const uint32_t n = run->n_rows[0], max_rows = run->kernels->max_rows;
+    size_t next[2][2] = {{0, 0}, {0, 0}};
+    memset(order->counts, 0, e->n_expert * sizeof *order->counts);
+    for (uint32_t row = 0; row < n; row++)
+        for (uint32_t slot = 0, expert; slot < e->n_used; slot++) {
+            memcpy(&expert, at(run, e->chosen, row, slot), sizeof expert);
+            order->counts[expert]++;
+        }
+    uint32_t place = 0;
+    order->n_experts = order->n_groups = order->units[IN] = order->units[HIDDEN] = 0;
+    for (uint32_t expert = 0; expert < e->n_expert; expert++) {
+        const uint32_t count = order->counts[expert];
+        order->counts[expert] = place; /* from here on where the next choice of it goes */
+        if (!count) continue;
+        struct expert_rows *rows = &order->experts[order->n_experts];
+        *rows = (struct expert_rows){.expert = expert, .first = place, .n = count, .first_group = order->n_groups};
+        place_many(run, e, rows, next);
+        for (enum stage stage = IN; stage <= HIDDEN; stage++) {
+            rows->units_before[stage] = order->units[stage];
+            order->units[stage] += units_of(run, e, stage, rows);
+        }
+        for (uint32_t done = 0; done < count;) {
+            const uint32_t m = sis_group_rows(count - done, max_rows);
+            order->groups[order->n_groups++] = (struct expert_group){place + done, m, order->n_experts};
+            done += m;
+        }
+        order->n_experts++;
+        place += count;
+    }
+    for (uint32_t row = 0; row < n; row++)
+        for (uint32_t slot = 0, expert; slot < e->n_used; slot++) {
+            memcpy(&expert, at(run, e->chosen, row, slot), sizeof expert);
+            const uint32_t to = order->counts[expert]++;
+            memcpy(at(run, e->chosen, row, e->n_used + slot), &to, sizeof to);
+            order->choices[to] = row * e->n_used + slot;
+        }
+}
+
+/* The rows of a group of choices as they go into their expert, and the distance between them. */
+static const float *gathered(const struct run *run, const struct sis_op *op, const struct expert_group *g,
+                             uint32_t member, size_t *stride)
+{
+    const struct sis_experts *e = op->experts;
+    const size_t k = width_of(e, IN);
+    float *out = (float *)(void *)(run->scratch + member * run->scratch_bytes);
+    *stride = k;
+    for (uint32_t i = 0; i < g->m; i++, out += k) {
+        const uint32_t choice = run->order->choices[g->first + i], row = choice / e->n_used;
+        const float *x = at(run, op->src, row, op->src_at);
+        if (!(e->flags & SIS_SCALE_INPUT)) {
+            if (g->m == 1) return x;
+            memcpy(out, x, k * sizeof *x);
+            continue;
+        }
+        const float weight = *at(run, e->chosen, row, 2 * e->n_used + choice % e->n_used);
+        for (size_t j = 0; j < k; j++) out[j] = weight * x[j];
+    }
+    return out - g->m * k;
+}
+
+static void prepare_group(const struct run *run, const struct sis_op *op, enum stage stage, uint32_t unit, uint32_t member)
+{
+    const struct sis_experts *e = op->experts;
+    const struct expert_group *g = &run->order->groups[unit];
+    const struct expert_rows *rows = &run->order->experts[g->expert];
+    const size_t k = width_of(e, stage);
+    size_t stride = k;
+    const float *x = stage == IN ? gathered(run, op, g, member, &stride) : run->registers[e->up_values] + g->first * k;
+    if (is_many(run, e, stage, rows)) {
+        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+            if (many_forms_of(e, stage) & form)
+                run->many[0]->prepare(x, stride, g->first - rows->first, g->m, k, form,
+                                      run->expert_many[form == SIS_FLOAT] + rows->many_at[stage][form == SIS_FLOAT]);
+        return;
+    }
+    const uint32_t forms = forms_of(e, stage);
+    if (forms >> ROWS_Q8 & 1) {
+        struct q8_block *out = (struct q8_block *)(void *)run->expert_x[ROWS_Q8];
+        run->kernels->prepare_q8(x, stride, g->m, k, out + g->first * (k / BLOCK));
+    }
+    if (forms >> ROWS_FLOAT & 1) {
+        float *out = (float *)(void *)run->expert_x[ROWS_FLOAT];
+        run->kernels->prepare_float(x, stride, g->m, k, out + g->first * sis_float_row(run->kernels, k));
+    }
+    float *out = (float *)(void *)run->expert_x[ROWS_PLAIN] + g->first * k;
+    for (uint32_t i = 0; forms >> ROWS_PLAIN & 1 && i < g->m; i++) memcpy(out + i * k, x + i * stride, k * sizeof *x);
+}
+
+/* Some tiles of one expert's weight times some of its rows. */
+struct product {
+    const struct sis_weight *w;
+    const struct expert_rows *rows;
+    enum stage stage;
+    int many;
+    const float *bias;     /* of the first tile */
+    size_t tile, n_tiles;  /* of the whole weight */
+    uint32_t first, n;     /* rows among the expert's */
+    float *y;              /* where the first tile's values of the expert's first row go */
+    size_t stride;
+};
+
+static void write_tile(const struct product *p, uint32_t first, uint32_t m, size_t column, size_t n, const float *acc)
+{
+    for (uint32_t i = 0; i < m; i++, acc += TILE) {
+        float *y = p->y + (first + i) * p->stride + column;
+        for (size_t j = 0; j < n; j++) y[j] = p->bias ? acc[j] + p->bias[column + j] : acc[j];
+    }
+}
+
+static void product_of_many(const struct run *run, const struct product *p, uint32_t member)
+{
+    const struct sis_weight *w = p->w;
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
+    const int floats = many_form(w) == SIS_FLOAT;
+    struct many job = {
+        .format = w->format, .first = p->first, .rows = p->n, .k = w->n_cols,
+        .x = run->expert_many[floats] + p->rows->many_at[p->stage][floats],
+        .tiles = w->tiles + p->tile * bytes, .tile_bytes = bytes, .n = p->n_tiles * TILE,
+        .y = p->y, .stride = p->stride, .bias = p->bias, .scratch = run->scratch + member * run->scratch_bytes,
+    };
+    if (w->raw) {
+        uint8_t *made = job.scratch + run->raw_at;
+        for (size_t i = 0; i < p->n_tiles; i++)
+            sis_pack_tile(w, p->tile + i, made + i * bytes, (float *)(void *)(made + (bytes << LOG_TILES)));
+        job.tiles = made;
+    }
+    run->many[0]->multiply(&job);
+}
+
+/* A group's rows as the weight reads them. */
+static const void *rows_of(const struct run *run, const struct product *p, const struct expert_group *g)
+{
+    const size_t k = p->w->n_cols;
+    switch (row_form(p->w)) {
+    case ROWS_Q8: return run->expert_x[ROWS_Q8] + g->first * (k / BLOCK) * sizeof(struct q8_block);
+    case ROWS_FLOAT: return run->expert_x[ROWS_FLOAT] + g->first * sis_float_row(run->kernels, k) * sizeof(float);
+    default: return run->expert_x[ROWS_PLAIN] + g->first * k * sizeof(float);
+    }
+}
+
+static void product_decoded(const struct run *run, const struct product *p, uint32_t member)
+{
+    const struct sis_weight *w = p->w;
+    const size_t first = p->tile * TILE, stop = first + p->n_tiles * TILE;
+    float acc[MAX_GROUP * TILE], *rows = (float *)(void *)(run->scratch + member * run->scratch_bytes);
+    for (size_t row = first; row < stop; row += DECODED_ROWS) {
+        w->decode(w->raw + row * w->row_bytes, w->row_bytes, DECODED_ROWS, w->n_cols, rows);
+        const struct expert_group *g = run->order->groups + p->rows->first_group;
+        for (uint32_t done = 0; done < p->rows->n; done += g++->m) {
+            run->kernels->dot(rows, DECODED_ROWS, rows_of(run, p, g), w->n_cols, g->m, w->n_cols, acc);
+            write_tile(p, done, g->m, row - first, DECODED_ROWS, acc);
+        }
+    }
+}
+
+static void product_packed(const struct run *run, const struct product *p, uint32_t member)
+{
+    const struct sis_weight *w = p->w;
+    float acc[MAX_GROUP * TILE] __attribute__((aligned(64)));
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
+    uint8_t *scratch = run->scratch + member * run->scratch_bytes;
+    const tile_fn tile_of = run->kernels->tile[w->format];
+    const size_t at_a_time = w->raw ? 1 : p->n_tiles; /* raw: a tile is made once, and then used for all rows */
+    for (size_t t = 0; t < p->n_tiles; t += at_a_time) {
+        if (w->raw) sis_pack_tile(w, p->tile + t, scratch, NULL);
+        const struct expert_group *g = run->order->groups + p->rows->first_group;
+        for (uint32_t done = 0; done < p->rows->n; done += g++->m)
+            for (size_t i = t; i < t + at_a_time; i++) {
+                tile_of(w->raw ? scratch : w->tiles + (p->tile + i) * bytes, rows_of(run, p, g), g->m, w->n_cols, acc);
+                write_tile(p, done, g->m, i * TILE, TILE, acc);
+            }
+    }
+}
+
+static void multiply(const struct run *run, const struct product *p, uint32_t member)
+{
+    if (p->many) product_of_many(run, p, member);
+    else if (p->w->format == SIS_DECODED) product_decoded(run, p, member);
+    else product_packed(run, p, member);
+}
+
+/* A unit of a stage; of the first with the activation. */
+static void do_unit(const struct run *run, const struct sis_op *op, enum stage stage, uint32_t unit, uint32_t member)
+{
+    const struct sis_experts *e = op->experts;
+    const struct expert_order *order = run->order;
+    uint32_t low = 0, high = order->n_experts;
+    while (high - low > 1) {
+        const uint32_t middle = (low + high) / 2;
+        if (order->experts[middle].units_before[stage] <= unit) low = middle;
+        else high = middle;
+    }
+    const struct expert_rows *rows = &order->experts[low];
+    const size_t n_out = stage == IN ? e->n_ff : e->n_out, all_tiles = n_out / TILE, tiles = (size_t)1 << log_tiles(run);
+    const uint32_t across = tile_units(run, n_out), at_once = unit_rows(run, e, stage, rows);
+    unit -= rows->units_before[stage];
+    const size_t t = unit % across * tiles, column = t * TILE;
+    struct product p = {
+        .rows = rows, .stage = stage, .many = is_many(run, e, stage, rows), .tile = rows->expert * all_tiles + t,
+        .n_tiles = all_tiles - t < tiles ? all_tiles - t : tiles, .first = unit / across * at_once, .stride = n_out,
+    };
+    p.n = rows->n - p.first < at_once ? rows->n - p.first : at_once;
+    const size_t from = rows->first * n_out + column, bias_at = rows->expert * n_out + column;
+    if (stage == HIDDEN) {
+        p.w = e->down, p.y = run->registers[e->out_values] + from, p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
+        multiply(run, &p, member);
+        return;
+    }
+    p.w = e->up, p.y = run->registers[e->up_values] + from, p.bias = e->up_bias ? e->up_bias + bias_at : NULL;
+    multiply(run, &p, member);
+    float *ups = p.y, *gates = NULL;
+    if (e->gate) {
+        gates = run->registers[e->gate_values] + from;
+        p.w = e->gate, p.y = gates, p.bias = e->gate_bias ? e->gate_bias + bias_at : NULL;
+        multiply(run, &p, member);
+    }
+    for (uint32_t i = p.first; i < p.first + p.n; i++) {
+        float *x = (gates ? gates : ups) + i * n_out, *y = ups + i * n_out;
+        run->kernels->activate(x, gates ? y : NULL, y, p.n_tiles * TILE, e->activation);
+    }
+}
+
+static void do_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage, uint32_t member)
+{
+    const uint32_t n = run->order->units[stage];
+    for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0, &end)) < n;)
+        for (; unit < end; unit++) do_unit(run, op, stage, unit, member);
+}
+
+static void prepare_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage, uint32_t member)
+{
+    const uint32_t n = run->order->n_groups;
+    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) prepare_group(run, op, stage, unit, member);
+}
+
+static int is_few(const struct run *run, const struct sis_op *op)
+{
+    return run->n_groups[0] == 1 && run->n_rows[0] * op->experts->n_used <= FEW;
+}
+
+void experts_begin(const struct run *run, const struct sis_op *op)
+{
+    arrange(run, op);
+    for (uint32_t unit = 0; is_few(run, op) && unit < run->order->n_groups; unit++) prepare_group(run, op, IN, unit, 0);
+}
+
+struct alone {
+    const struct run *run;
+    const struct sis_op *op;
+};
+
+static void begin_alone(void *context)
+{
+    const struct alone *alone = context;
+    experts_begin(alone->run, alone->op);
+}
+
+static void prepare_hidden_alone(void *context)
+{
+    const struct alone *alone = context;
+    for (uint32_t unit = 0; unit < alone->run->order->n_groups; unit++)
+        prepare_group(alone->run, alone->op, HIDDEN, unit, 0);
+}
+
+void experts_phase(const struct run *run, struct team *team, const struct sis_op *op, uint32_t member)
+{
+    const struct span nothing = {NULL, 0};
+    struct alone alone = {run, op};
+    const int few = is_few(run, op);
+    if (run->n_groups[0] > 1) team_barrier_then(team, begin_alone, &alone, nothing);
+    if (!few) {
+        prepare_stage(run, team, op, IN, member);
+        team_barrier(team);
+    }
+    do_stage(run, team, op, IN, member);
+    team_barrier_then(team, few ? prepare_hidden_alone : NULL, &alone, nothing);
+    if (!few) {
+        prepare_stage(run, team, op, HIDDEN, member);
+        team_barrier(team);
+    }
+    do_stage(run, team, op, HIDDEN, member);
+}

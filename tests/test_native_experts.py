@@ -1,0 +1,168 @@
+"""Experts in one native call against the reference with the same kernels, by matrix: every format and company."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from attrs import evolve
+from kernel_suite import between_guards, kind_of_this_machine
+
+from sis_core.arrays import F32
+from sis_core.backend import BackendOptions
+from sis_core.backends.native import NativeBackend
+from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
+from sis_core.block import Block, Dense, FeedForward, Residual
+from sis_core.experts import Experts, Stack
+from sis_core.quant import QuantFormat, Weight
+from sis_core.registry import Registry
+from sis_core.step import Plan
+
+KIND = kind_of_this_machine()
+REGISTRY = Registry.load()
+pytestmark = pytest.mark.skipif(KIND is None, reason="no native backend for this machine")
+FORMATS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q5_K", "Q5_0"]  # the last two without tiles
+N_EXPERT, N_EMBD, N_FF = 8, 256, 256
+NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), 32)
+CHOICES: dict[str, dict[str, Any]] = {
+    "gated": {},
+    "plain": {"gated": False, "activation": "gelu"},
+    "sigmoid": {"gating": "sigmoid", "scale": 1.5, "n_group": 4, "n_group_used": 2},
+    "inputs": {"gating": "sigmoid", "scale_input": True, "renormalise": False},
+    "gpt-oss": {"gating": "softmax_weight", "activation": "swiglu_oai", "renormalise": False},
+}
+
+
+def format_of(name: str) -> QuantFormat:
+    found: QuantFormat = REGISTRY.get("quant_formats", name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def backend() -> NativeBackend:
+    assert KIND is not None
+    return KIND()
+
+
+def experts(
+    format: QuantFormat, *, biases: bool = False, gated: bool = True, shared: bool = False, **choice: Any
+) -> Experts:
+    random = np.random.default_rng(1)
+
+    def weight(name: str, *shape: int, spread: float = 0.05, format: QuantFormat | None = None) -> Weight:
+        return Weight.from_array(name, (spread * random.standard_normal(shape)).astype(np.float32), format)
+
+    def stack(name: str, n_out: int, n_in: int) -> Stack:
+        bias = weight(f"{name}.bias", N_EXPERT, n_out) if biases else None
+        return Stack(weight(name, N_EXPERT, n_out, n_in, format=format), bias)
+
+    def dense(name: str, n_out: int, n_in: int) -> Dense:
+        return Dense(weight(name, n_out, n_in, format=format))
+
+    return Experts(
+        router=Dense(
+            weight("router", N_EXPERT, N_EMBD, spread=0.2), weight("router.bias", N_EXPERT) if biases else None
+        ),
+        up=stack("up", N_FF, N_EMBD),
+        down=stack("down", N_EMBD, N_FF),
+        gate=stack("gate", N_FF, N_EMBD) if gated else None,
+        selection_bias=weight("choice", N_EXPERT) if biases else None,
+        shared=FeedForward(dense("s.up", 256, N_EMBD), dense("s.down", N_EMBD, 256), "relu") if shared else None,
+        shared_gate=Dense(weight("s.gate", 1, N_EMBD)) if shared else None,
+        **({"activation": "silu", "n_used": 3} | choice),
+    )  # fmt: skip
+
+
+def native(backend: NativeBackend, op: Experts, x: F32, **options: Any) -> F32:
+    layer = backend.layer(Block((Residual(((op,),)),)), BackendOptions(**({"n_threads": 2} | options)))
+    assert layer is not None, "experts are a native layer"
+    return layer(x, NO_PLAN, None)
+
+
+def by_matrix(backend: NativeBackend, op: Experts, x: F32) -> F32:
+    """By the backend's kernels, row by row."""
+    options = BackendOptions(n_threads=1)
+
+    def bind(weight: Weight) -> Any:
+        return backend.linear(weight, options) or ReferenceLinear(weight)
+
+    layer = ReferenceLayer.of(Block((Residual(((op,),)),)), bind)
+    return np.concatenate([layer(x[i : i + 1], NO_PLAN, None) for i in range(len(x))])
+
+
+def rows(n: int) -> F32:
+    return np.random.default_rng(2).standard_normal((n, N_EMBD)).astype(np.float32)
+
+
+def error(found: F32, wanted: F32) -> float:
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
+def test_every_format(backend: NativeBackend, name: str, pack: bool) -> None:
+    op, x = experts(format_of(name), biases=True), rows(21)
+    found = native(backend, op, x, pack=pack, batch_invariant=True)
+    assert error(found, by_matrix(backend, op, x)) < 1e-4
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice(backend: NativeBackend, choice: str) -> None:
+    op = experts(format_of("F32"), biases=True, shared=True, **CHOICES[choice])
+    for n in (1, 2, 30):
+        assert error(native(backend, op, rows(n)), by_matrix(backend, op, rows(n))) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["F16", "Q4_0", "Q5_K"])
+def test_company_and_threads_change_no_bit(backend: NativeBackend, name: str) -> None:
+    op, x = experts(format_of(name), biases=True, shared=True), rows(70)
+    found = native(backend, op, x, batch_invariant=True)
+    for n_threads in (1, 3):
+        np.testing.assert_array_equal(native(backend, op, x, n_threads=n_threads, batch_invariant=True), found)
+    for few in (slice(0, 1), slice(5, 9), slice(40, 70)):
+        np.testing.assert_array_equal(native(backend, op, x[few], batch_invariant=True), found[few])
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_0", "Q4_K", "Q5_K"])
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
+def test_many_rows(backend: NativeBackend, name: str, pack: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for sets that multiply many rows at once, in workspaces between guards."""
+    op, x = experts(format_of(name), biases=True), rows(300)
+    wanted = by_matrix(backend, op, x)
+    guards = between_guards(monkeypatch)
+    assert error(native(backend, op, x, pack=pack), wanted) < 2e-2
+    for whole, n_bytes in guards:
+        assert (whole[:4096] == 0xFF).all()
+        assert (whole[4096 + n_bytes :] == 0xFF).all()
+
+
+def test_all_rows_with_one_expert(backend: NativeBackend) -> None:
+    op = experts(format_of("F32"), n_used=1)
+    favoured = np.zeros(N_EXPERT, np.float32)
+    favoured[5] = 100
+    op = evolve(op, router=evolve(op.router, bias=Weight.from_array("bias", favoured)))
+    assert error(native(backend, op, rows(50)), by_matrix(backend, op, rows(50))) < 2e-2
+
+
+def test_a_damaged_row_stays_alone(backend: NativeBackend) -> None:
+    op, x = experts(format_of("Q4_0")), rows(20)
+    wanted = native(backend, op, x, batch_invariant=True)
+    x[7] = np.nan
+    found = native(backend, op, x, batch_invariant=True)
+    assert np.isnan(found[7]).all()
+    np.testing.assert_array_equal(np.delete(found, 7, axis=0), np.delete(wanted, 7, axis=0))
+
+
+def test_what_kernels_do_not_know(backend: NativeBackend) -> None:
+    good = experts(format_of("F32"), biases=True)
+    block = Block((Residual(((good,),)),))
+    assert backend.layer(block, BackendOptions()) is not None
+    bad = [
+        evolve(good, activation="swish"), evolve(good, gating="sparsemixer"), evolve(good, n_used=9),
+        evolve(good, n_group=3), evolve(good, gate=None, activation="swiglu_oai"),
+        evolve(good, up=Stack(good.up.weight, good.router.bias)), evolve(good, down=Stack(good.router.weight)),
+        evolve(good, selection_bias=good.up.bias), evolve(good, shared_gate=good.router),
+    ]  # fmt: skip
+    for op in bad:
+        assert not backend.knows(Block((Residual(((op,),)),)), BackendOptions())
