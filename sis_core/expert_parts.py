@@ -28,6 +28,8 @@ class ExpertSizes:
     Attributes:
         n_ff: values between up and down, of each expert.
         n_ff_shared: of the shared expert, where the layer has one.
+        n_dense: layers at the beginning that have none,
+        step: and of the others, every so many have them.
     """
 
     n_expert: int
@@ -39,6 +41,12 @@ class ExpertSizes:
     scale: float
     n_group: int
     n_group_used: int
+    n_dense: int
+    step: int
+
+    def in_layer(self, i: int) -> bool:
+        """Whether layer ``i`` has experts."""
+        return i >= self.n_dense and (i + 1) % self.step == 0
 
     @classmethod
     def read(cls, metadata: Metadata, *, gating: Gating = "softmax", renormalise: bool = True) -> ExpertSizes | None:
@@ -48,9 +56,7 @@ class ExpertSizes:
             ModelError: a key is missing, of a wrong type, out of range, or contradicts another.
         """
         n_expert = metadata.maybe_integer("expert_count", maximum=MAX_EXPERTS)
-        metadata.ignore("leading_dense_block_count", "interleave_moe_layer_step")  # seen from the tensors
         if n_expert is None:
-            metadata.ignore("expert_used_count")
             return None
         shared_count = metadata.maybe_integer("expert_shared_count", maximum=MAX_EXPERTS) or 1
         n_ff = metadata.maybe_integer("expert_feed_forward_length") or metadata.integer("feed_forward_length")
@@ -79,6 +85,8 @@ class ExpertSizes:
             scale=metadata.maybe_number("expert_weights_scale") or 1.0,
             n_group=n_group,
             n_group_used=n_group_used,
+            n_dense=metadata.maybe_integer("leading_dense_block_count") or 0,
+            step=metadata.maybe_integer("interleave_moe_layer_step") or 1,
         )
 
 
@@ -106,7 +114,7 @@ def experts_or_dense(
     bias: bool = False,
     scale_input: bool = False,
 ) -> Experts | FeedForward:
-    """The experts of layer ``i``, or its gated feed-forward where it has no router.
+    """The experts of layer ``i``, or its gated feed-forward where it has none.
 
     Whether there are a shared expert, a gate for it, and a bias for the choice is seen from the tensors.
 
@@ -115,7 +123,7 @@ def experts_or_dense(
         scale_input: see `Experts`.
     """
     sizes, n = config.experts, config.n_embd
-    if sizes is None or f"blk.{i}.ffn_gate_inp.weight" not in tensors:
+    if sizes is None or not sizes.in_layer(i):
         return gated_feed_forward(config, i, tensors, activation)
     up, gate = (
         tensors.stack(f"blk.{i}.ffn_{part}_exps", sizes.n_expert, sizes.n_ff, n, bias=bias) for part in ("up", "gate")

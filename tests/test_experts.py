@@ -59,6 +59,11 @@ class TestKeys:
         assert found
         assert (found.gating, found.renormalise, found.scale) == ("sigmoid", False, 2.5)
 
+    def test_which_layers_have_them(self) -> None:
+        found = sizes(leading_dense_block_count=1, interleave_moe_layer_step=2)
+        assert found
+        assert [i for i in range(8) if found.in_layer(i)] == [1, 3, 5, 7]
+
     @pytest.mark.parametrize(
         ("keys", "message"),
         [

@@ -419,7 +419,7 @@ def test_keys_that_converters_write_are_no_reason_to_refuse(shape: str, tiny_fil
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("expert_count", 8),
+        ("expert_shared_count", 2),
         ("logit_scale", 0.5),
         ("attention.clamp_kqv", 8.0),
         ("attention.max_alibi_bias", 8.0),

@@ -1,6 +1,6 @@
-"""Pre-norm blocks with grouped attention, rotary positions and a gated feed-forward.
+"""Pre-norm blocks with grouped attention, rotary positions and a gated feed-forward, or experts (Mixtral).
 
-Source: Touvron et al. 2023, "LLaMA" and "Llama 2"; Jiang et al. 2023, "Mistral 7B".
+Source: Touvron et al. 2023, "LLaMA" and "Llama 2"; Jiang et al. 2023, "Mistral 7B"; Jiang et al. 2024, "Mixtral".
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
-from sis_core.architecture import Architecture, ModelConfig
+from sis_core.architecture import Architecture
 from sis_core.block import Block
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
-from sis_core.parts import gated_feed_forward, pre_norm_block, self_attention
+from sis_core.parts import pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors, reordered
 
 
 @frozen
-class LlamaConfig(ModelConfig):
+class LlamaConfig(ExpertsConfig):
     """``window``: tokens that a layer sees, itself included; None for all before it. The first Mistral 7B has one."""
 
     window: int | None = None
@@ -32,7 +33,7 @@ class Llama(Architecture[LlamaConfig]):
     def block(self, config: LlamaConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "norm")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, window=config.window)
-        mlp = gated_feed_forward(config, i, tensors, "silu")
+        mlp = experts_or_dense(config, i, tensors, "silu")
         return pre_norm_block(config, i, tensors, attention, mlp)
 
     def from_hugging_face(self, config: LlamaConfig, role: str, weight: Weight) -> Weight:
