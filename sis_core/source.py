@@ -126,6 +126,16 @@ def _ask(source: Source, reference: str, progress: Progress | None) -> Path | No
         return source.resolve(reference, progress)
 
 
+def each_once(listings: Iterable[Listing]) -> list[Listing]:
+    """Models in order, a file that several sources list only once, by its shortest name."""
+    found: dict[Path, Listing] = {}
+    for listing in listings:
+        known = found.get(listing.path)
+        if known is None or len(listing.name) < len(known.name):
+            found[listing.path] = listing
+    return list(found.values())
+
+
 def _made_of(path: Path, sources: Sequence[Source], progress: Progress | None) -> Path | None:
     """What a source makes of a file or folder that may be a model of another kind; None when none knows it."""
     for source in sources:

@@ -10,7 +10,7 @@ import click
 from sis_core.cli.common import human_bytes, registry_of
 from sis_core.cli.streams import printable
 from sis_core.discovery.guard import Guard
-from sis_core.source import Listing, Source
+from sis_core.source import Listing, Source, each_once
 
 SHOWN = 8
 
@@ -18,7 +18,7 @@ SHOWN = 8
 def welcome(ctx: click.Context, commands: set[str]) -> None:
     """Print it; ``commands`` are those that can be typed."""
     sources: list[Source] = registry_of(ctx).records("sources")
-    found = list(_models(sources))
+    found = each_once(_models(sources))
     click.echo(f"sis {version('sis-core')}: run language models from GGUF files\n")
     click.echo("Models that are here:" if found else "No models are here yet.")
     for listing in found[:SHOWN]:

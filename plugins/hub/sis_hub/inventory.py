@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from sis_core.errors import SourceError
-from sis_core.source import Listing, Source
+from sis_core.source import Listing, Source, each_once
 
 
 def inventory(sources: Sequence[Source]) -> list[Listing]:
     """Every model that a source has here, each file once, by its shortest name."""
-    found: dict[Path, Listing] = {}
-    for listing in (listing for source in sources for listing in source.list()):
-        known = found.get(listing.path)
-        if known is None or len(listing.name) < len(known.name):
-            found[listing.path] = listing
-    return list(found.values())
+    return each_once(listing for source in sources for listing in source.list())
 
 
 def find(name: str, among: Sequence[Listing]) -> Listing:

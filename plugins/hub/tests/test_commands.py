@@ -20,7 +20,7 @@ from sis_hub.zoo import ZooSource
 from sis_core import Registry, hookimpl
 from sis_core.cli.main import group
 from sis_core.errors import SourceError
-from sis_core.source import Source
+from sis_core.source import Listing, Source, each_once
 
 Start = Callable[..., "subprocess.Popen[str]"]
 TINY = "hf://me/tiny"
@@ -62,6 +62,15 @@ def test_list_verify_and_rm(sis: Callable[..., Result], source: HubSource, model
     assert sis("rm", f"{TINY}:Q8_0").stdout == "removed hf://me/tiny:Q8_0\n"
     gone = sis("rm", f"{TINY}:Q8_0").exception
     assert "no such model is here" in str(gone)
+
+
+def test_a_file_is_listed_once_by_its_shortest_name(tmp_path: Path) -> None:
+    listings = [
+        Listing("pkg://sis-tiny/tiny.gguf", tmp_path, 1),
+        Listing("b", tmp_path / "b", 1),
+        Listing("tiny", tmp_path, 1),
+    ]
+    assert [listing.name for listing in each_once(listings)] == ["tiny", "b"]
 
 
 def test_pull_says_what_it_does_not_know(sis: Callable[..., Result]) -> None:
