@@ -85,9 +85,10 @@ def test_real_batches_equal_real_singles(real: LanguageModel) -> None:
 def test_stop_strings_end_a_text_and_are_not_part_of_it(stub: LanguageModel) -> None:
     whole = text(stub.generate("Once", seed=5, max_tokens=60))
     stop = whole[20:23]
-    pieces = list(stub.generate("Once", seed=5, max_tokens=60, stop=stop))
+    pieces = list(stub.generate("Once", seed=5, max_tokens=60, stop=[stop, whole[30:34]]))
     assert "".join(pieces) == whole[: whole.index(stop)]
     assert pieces[-1].finish_reason == "stop"
+    assert [piece.stop for piece in pieces] == [None] * (len(pieces) - 1) + [stop]
 
 
 def test_the_end_token_ends_a_text(stub: LanguageModel) -> None:

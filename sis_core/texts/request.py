@@ -95,6 +95,7 @@ class Piece(str):
         prompt_logprobs: of the prompt's second and later tokens, on the first piece, when asked for.
         finish_reason: set on the last piece: ``length`` (max_tokens), ``stop`` (a stop string), ``end`` (the model's
             own end token), ``context`` (n_ctx is full) or ``error``.
+        stop: the stop string that ended the text, on its last piece.
         n_cached: tokens of the prompt that were known from an earlier text, and not computed again.
         rows: what a request for logits or hidden states wanted, float32 ``(n_prompt, n_vocab)`` or
             ``(n_prompt, n_embd)``, on its one piece.
@@ -108,6 +109,7 @@ class Piece(str):
     top: tuple[TokenLogprob, ...]
     prompt_logprobs: tuple[PromptLogprob, ...]
     finish_reason: FinishReason | None
+    stop: str | None
     n_cached: int
     rows: F32 | None
     error: SisError | None
@@ -124,6 +126,7 @@ class Piece(str):
         top: tuple[TokenLogprob, ...] = (),
         prompt_logprobs: tuple[PromptLogprob, ...] = (),
         finish_reason: FinishReason | None = None,
+        stop: str | None = None,
         n_cached: int = 0,
         rows: F32 | None = None,
         error: SisError | None = None,
@@ -131,8 +134,8 @@ class Piece(str):
     ) -> Piece:
         piece = cls(text)
         piece.token, piece.sequence, piece.logprob, piece.top = token, sequence, logprob, top
-        piece.prompt_logprobs, piece.finish_reason, piece.n_cached = prompt_logprobs, finish_reason, n_cached
-        piece.rows, piece.error, piece.degraded = rows, error, degraded
+        piece.prompt_logprobs, piece.finish_reason, piece.stop = prompt_logprobs, finish_reason, stop
+        piece.n_cached, piece.rows, piece.error, piece.degraded = n_cached, rows, error, degraded
         return piece
 
 

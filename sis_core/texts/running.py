@@ -84,7 +84,7 @@ class Text:
         if self._writer is None:
             return self._piece(finish_reason="length", rows=np.concatenate(self._rows))
         full = len(self.ids) >= self._n_ctx and (self.request.context == "error" or self._n_ctx == 1)
-        token, text, reason = self._writer.write(rows[-1], full=full)
+        token, text, reason, stop = self._writer.write(rows[-1], full=full)
         self.ids.append(token)
         self._n_written += 1
         logprob: float | None = None
@@ -92,7 +92,7 @@ class Text:
         if self.request.logprobs is not None:
             values = log_softmax(rows[-1])
             logprob, top = float(values[token]), likeliest(values, self.request.logprobs)
-        return self._piece(text, token=token, logprob=logprob, top=top, finish_reason=reason)
+        return self._piece(text, token=token, logprob=logprob, top=top, finish_reason=reason, stop=stop)
 
     def fail(self, error: SisError) -> Piece:
         """The piece that ends it."""
@@ -127,6 +127,7 @@ class Text:
         logprob: float | None = None,
         top: tuple[TokenLogprob, ...] = (),
         finish_reason: FinishReason | None = None,
+        stop: str | None = None,
         rows: F32 | None = None,
         error: SisError | None = None,
     ) -> Piece:
@@ -139,6 +140,7 @@ class Text:
             top=top,
             prompt_logprobs=tuple(prompt),
             finish_reason=finish_reason,
+            stop=stop,
             n_cached=self.n_cached or 0,
             rows=rows,
             error=error,

@@ -16,11 +16,12 @@ from sis_core.tokenizer import TextStream, Tokenizer
 
 
 class Written(NamedTuple):
-    """A token, the text that it completes, and why it is the last, if it is."""
+    """A token, the text that it completes, why it is the last, if it is, and the stop string that made it so."""
 
     token: int
     text: str
     reason: FinishReason | None
+    stop: str | None
 
 
 class Writer:
@@ -62,7 +63,7 @@ class Writer:
         if reason not in (None, "stop"):
             text += self._stops.flush(self._stream.flush())
             reason = "stop" if self._stops.found else reason
-        return Written(token, text, reason)
+        return Written(token, text, reason, self._stops.found)
 
 
 def check_finite(logits: F32) -> None:
