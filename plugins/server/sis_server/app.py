@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial, wraps
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,15 +18,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sis_server import chat_asked, errors, openai_chat, openai_text
+from sis_server import anthropic_fields, chat_asked, errors, openai_chat, openai_text, responses_fields
 from sis_server.answering import Answer, ErrorBody, refusal, streamed, unless_gone
+from sis_server.anthropic_messages import MessageWriter
 from sis_server.chat_asked import Chatting
 from sis_server.errors import ApiError
 from sis_server.fields import ChatCompletion, Detokenize, TextCompletion, Tokenize, read_fields
-from sis_server.following import PlainText, follow
+from sis_server.following import Heard, PlainText, follow
 from sis_server.guard import Guard, Rules
 from sis_server.reading import read_object
 from sis_server.receiving import Limits, read_body
+from sis_server.responses import Kept, ResponseWriter, Store
 from sis_server.served import Served, options_of_page
 
 T = TypeVar("T")
@@ -35,19 +37,33 @@ WORKERS = 4  # requests that are rendered, tokenised and compiled at once
 GONE = 499  # nginx's number for a client that left: nobody reads it
 
 
-def answered(endpoint: Endpoint, body: ErrorBody = ApiError.openai) -> Callable[[Api, Request], Awaitable[Response]]:
-    """The endpoint, with its errors as answers."""
+class Writer(Protocol):
+    """How an API writes replies."""
 
-    @wraps(endpoint)
-    async def safe(api: Api, request: Request) -> Response:
-        try:
-            return await endpoint(api, request)
-        except ClientDisconnect:
-            return Response(status_code=GONE)
-        except Exception as error:
-            return refusal(errors.logged(error), body)
+    def whole(self, heard: AsyncIterator[Heard]) -> Awaitable[Mapping[str, Any]]: ...
 
-    return safe
+    def events(self, heard: AsyncGenerator[Heard]) -> AsyncGenerator[tuple[str | None, Any]]: ...
+
+
+def answered_to(body: ErrorBody) -> Callable[[Endpoint], Endpoint]:
+    """Make an endpoint's errors answers, in the form of its API."""
+
+    def wrap(endpoint: Endpoint) -> Endpoint:
+        @wraps(endpoint)
+        async def safe(api: Api, request: Request) -> Response:
+            try:
+                return await endpoint(api, request)
+            except ClientDisconnect:
+                return Response(status_code=GONE)
+            except Exception as error:
+                return refusal(errors.logged(error), body)
+
+        return safe
+
+    return wrap
+
+
+answered = answered_to(ApiError.openai)
 
 
 class Api:
@@ -56,6 +72,7 @@ class Api:
     def __init__(self, served: Served, limits: Limits) -> None:
         self.served, self.limits = served, limits
         self._workers = anyio.CapacityLimiter(WORKERS)
+        self._responses = Store()
 
     async def read(self, request: Request, kind: type[Any]) -> tuple[Any, dict[str, Any]]:
         """A request's own fields, and those for samplers."""
@@ -68,17 +85,26 @@ class Api:
         """Run what takes long, away from the event loop."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._workers)
 
+    async def chat(self, chatting: Chatting) -> tuple[int, AsyncGenerator[Heard]]:
+        """Tokens of a chat, and its replies, which begin when they are first asked for."""
+        requests, parsers = await self.work(chat_asked.prepare, self.served, chatting)
+        return len(requests[0].prompt), follow(self.served.engine, self.served.metrics, requests, parsers)
+
+    async def answer(
+        self, request: Request, writer: Writer, heard: AsyncGenerator[Heard], *, stream: bool, **options: Any
+    ) -> Response:
+        """What a writer makes of replies: at once, or as they come."""
+        if stream:
+            return streamed(writer.events(heard), **options)
+        async with contextlib.aclosing(heard):
+            return Answer(await unless_gone(request, writer.whole(heard)))
+
     @answered
     async def chat_completions(self, request: Request) -> Response:
         asked, sampling = await self.read(request, ChatCompletion)
-        chatting = openai_chat.read(asked, sampling, request.state.salt)
-        requests, parsers = await self.work(chat_asked.prepare, self.served, chatting)
-        heard = follow(self.served.engine, self.served.metrics, requests, parsers)
+        _, heard = await self.chat(openai_chat.read(asked, sampling, request.state.salt))
         writer = openai_chat.ChatWriter(self.served.id, self.served.model.tokenizer, asked)
-        if asked.stream:
-            return streamed(writer.chunks(heard))
-        async with contextlib.aclosing(heard):
-            return Answer(await unless_gone(request, writer.whole(heard)))
+        return await self.answer(request, writer, heard, stream=asked.stream)
 
     @answered
     async def completions(self, request: Request) -> Response:
@@ -86,10 +112,37 @@ class Api:
         requests = await self.work(openai_text.prepare, self.served, asked, sampling, request.state.salt)
         heard = follow(self.served.engine, self.served.metrics, requests, [PlainText() for _ in requests])
         writer = openai_text.TextWriter(self.served, asked, requests)
-        if asked.stream:
-            return streamed(writer.chunks(heard))
-        async with contextlib.aclosing(heard):
-            return Answer(await unless_gone(request, writer.whole(heard)))
+        return await self.answer(request, writer, heard, stream=asked.stream)
+
+    @answered
+    async def responses(self, request: Request) -> Response:
+        asked, sampling = await self.read(request, responses_fields.Response)
+        salt = request.state.salt
+        before = self._responses.items(asked.previous_response_id, salt)
+        _, heard = await self.chat(responses_fields.read(asked, before, sampling, salt))
+
+        def keep(id: str, output: Sequence[responses_fields.Item]) -> None:
+            if asked.store:
+                self._responses.add(id, Kept(salt, [*before, *responses_fields.items_of(asked), *output]))
+
+        return await self.answer(request, ResponseWriter(self.served.id, asked, keep), heard, stream=asked.stream)
+
+    @answered_to(ApiError.anthropic)
+    async def messages(self, request: Request) -> Response:
+        asked, sampling = await self.read(request, anthropic_fields.Message)
+        chatting = anthropic_fields.read(asked, sampling, request.state.salt)
+        n_prompt, heard = await self.chat(chatting)
+        writer = MessageWriter(self.served.id, n_prompt, chatting.stop)
+        return await self.answer(
+            request, writer, heard, stream=asked.stream, error_event="error", body=ApiError.anthropic
+        )
+
+    @answered_to(ApiError.anthropic)
+    async def count_tokens(self, request: Request) -> Response:
+        asked, sampling = await self.read(request, anthropic_fields.MessageTokens)
+        chatting = anthropic_fields.read(asked, sampling, request.state.salt)
+        requests, _ = await self.work(chat_asked.prepare, self.served, chatting)
+        return Answer({"input_tokens": len(requests[0].prompt)})
 
     @answered
     async def models(self, request: Request) -> Response:
@@ -167,6 +220,9 @@ def make_app(served: Served, rules: Rules, limits: Limits) -> Starlette:
     routes = [
         Route("/v1/chat/completions", api.chat_completions, methods=["POST"]),
         Route("/v1/completions", api.completions, methods=["POST"]),
+        Route("/v1/responses", api.responses, methods=["POST"]),
+        Route("/v1/messages", api.messages, methods=["POST"]),
+        Route("/v1/messages/count_tokens", api.count_tokens, methods=["POST"]),
         Route("/v1/models", api.models),
         Route("/v1/models/{name:path}", api.model),
         Route("/tokenize", api.tokenize, methods=["POST"]),

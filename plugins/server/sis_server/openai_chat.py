@@ -105,7 +105,7 @@ class ChatWriter:
             message["content"] = None
         return {**message, "refusal": None}
 
-    async def chunks(self, heard: AsyncGenerator[Heard]) -> AsyncGenerator[tuple[None, Any]]:
+    async def events(self, heard: AsyncGenerator[Heard]) -> AsyncGenerator[tuple[None, Any]]:
         """The answer as it comes."""
         wants_usage = self._asked.stream_options is not None and self._asked.stream_options.include_usage
         usages: list[Usage] = []

@@ -97,7 +97,7 @@ class TextWriter:
         ]
         return {**self._head, "choices": choices, "usage": self._usage(usages)}
 
-    async def chunks(self, heard: AsyncGenerator[Heard]) -> AsyncGenerator[tuple[None, Any]]:
+    async def events(self, heard: AsyncGenerator[Heard]) -> AsyncGenerator[tuple[None, Any]]:
         """The answer as it comes."""
         usages: list[Usage | None] = [None] * len(self._echoes)
         async for said in heard:

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -19,6 +20,10 @@ from sis_server.running import MAX_HEADERS, listen
 from sis_server.served import Served
 
 from sis_core import load
+from sis_core.registry import Registry
+
+HERE = Path(__file__).parent
+CALLING = HERE.parents[1] / "chat" / "tests" / "templates" / "tagged_json.jinja"
 
 
 class Running:
@@ -50,11 +55,14 @@ def serving(
     *,
     queue_limit: int = 64,
     cache_tokens: int = 4096,
+    template: str = "chatml",
 ) -> Iterator[Running]:
+    """A server while it is used; one text is the same alone and beside others."""
     limits = limits or Limits()
-    with load(batch_invariant=True) as model, listen("127.0.0.1", 0) as listening:
+    registry = Registry.load(files=[HERE / "scripted.py"])
+    with load(batch_invariant=True, n_threads=1, registry=registry) as model, listen("127.0.0.1", 0) as listening:
         served = Served(
-            model, ("tiny", "other"), template="chatml", cache_tokens=cache_tokens, stall=0.08, queue_limit=queue_limit
+            model, ("tiny", "other"), template=template, cache_tokens=cache_tokens, stall=0.08, queue_limit=queue_limit
         )
         app = make_app(served, rules or Rules(hosts=LOOPBACK), limits)
         config = uvicorn.Config(
@@ -80,6 +88,13 @@ def serving(
 @pytest.fixture(scope="session")
 def server() -> Iterator[Running]:
     with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def calling() -> Iterator[Running]:
+    """One whose template has tools and thoughts."""
+    with serving(template=str(CALLING)) as running:
         yield running
 
 
