@@ -80,6 +80,7 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
         .kv = &step->kv[op->layer], .q = at(run, op->src, 0, op->src_at), .out = at(run, op->dst, 0, op->dst_at),
         .q_stride = stride_of(run, op->src), .out_stride = stride_of(run, op->dst), .n_head = op->n_head,
         .n_head_kv = op->n_head_kv, .window = op->window, .scale = op->scale, .cap = op->cap,
+        .slopes = op->slopes, .sinks = op->sinks,
         .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
     const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;

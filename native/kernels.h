@@ -71,6 +71,7 @@ struct attention {
     size_t q_stride, out_stride;
     uint32_t n_head, n_head_kv, window;
     float scale, cap;
+    const float *slopes, *sinks;
     struct kv_layout layout;
 };
 

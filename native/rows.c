@@ -66,7 +66,18 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
         break;
     }
     case SIS_OP_STORE: store_keys(run, op, row); break;
-    case SIS_OP_SCALE: run->kernels->scale(dst, op->width, op->scale, op->cap); break;
+    case SIS_OP_SCALE: {
+        float factor = op->scale;
+        if (op->flags & SIS_BY_POSITION) factor *= run->step->rotations[op->rope].cos[run->step->positions[row]];
+        run->kernels->scale(dst, op->width, factor, op->cap);
+        break;
+    }
+    case SIS_OP_CLAMP:
+        for (uint32_t i = 0; i < op->width; i++) {
+            if (dst[i] > op->cap) dst[i] = op->cap;
+            if (dst[i] < -op->cap) dst[i] = -op->cap;
+        }
+        break;
     case SIS_OP_GATHER:
         memcpy(dst, at(run, op->src, (uint32_t)run->step->outputs[row], op->src_at), op->width * sizeof *dst);
         break;

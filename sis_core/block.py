@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
+import numpy as np
 from attrs import frozen
 
-from sis_core.arrays import F32, F64
+from sis_core.arrays import F32, F64, I32
 from sis_core.quant import Weight
 from sis_core.step import Plan
 
@@ -40,12 +41,16 @@ class Op:
 
 @frozen(eq=False)
 class Norm(Op):
-    """Root-mean-square or layer normalisation of each row, times ``weight`` plus ``bias`` (each optional)."""
+    """Root-mean-square or layer normalisation of each row, times ``weight`` plus ``bias`` (each optional).
+
+    ``pieces``: equal parts of the row that are normalised apart, each with its own values of ``weight``.
+    """
 
     kind: NormKind
     eps: float
     weight: Weight | None = None
     bias: Weight | None = None
+    pieces: int = 1
 
 
 @frozen(eq=False)
@@ -86,11 +91,30 @@ class Rope:
         return 2 * len(self.frequencies)
 
 
+@frozen
+class PositionScale:
+    """A factor on queries that grows with the text: ``1 + beta * ln(1 + floor((position + offset) / n_ctx_original))``.
+
+    Source: Meta AI 2025, "Llama 4", temperature tuning of attention; after Nakanishi 2025, "Scalable-Softmax".
+    """
+
+    beta: float
+    n_ctx_original: int
+    offset: int = 0
+
+    def factors(self, positions: I32) -> F64:
+        """Float64, one for each position."""
+        turns = np.floor((positions.astype(np.float64) + self.offset) / self.n_ctx_original)
+        found: F64 = 1 + self.beta * np.log1p(turns)
+        return found
+
+
 @frozen(eq=False)
 class Attention(Op):
     """Self-attention with grouped key and value heads; reads and extends the block's `KV` state.
 
-    In order: project; ``q_norm`` and ``k_norm`` over each head; rope; ``softmax(softcap(scale * q @ k.T)) @ v``; out.
+    In order: project; ``clamp``; ``q_norm`` and ``k_norm``; rope; ``q_scale``; ``softmax(softcap(scale * q @ k.T) +
+    alibi) @ v``; out.
 
     Attributes:
         k, v: None, both, in a block that reads another's state; see `Block.reads_state_of`.
@@ -100,6 +124,14 @@ class Attention(Op):
         softcap: scores become ``softcap * tanh(score / softcap)``; None for no cap.
         v_dim: values of a value head; by default ``head_dim``.
         causal: whether a token sees none of those after it. Where it does, it sees those of its own step.
+        clamp: what q, k and v are limited to, both ways; None for no limit.
+        q_norm, k_norm: over each head or, where their weight is as wide as all heads, over all of them at once.
+        norm_first: whether heads are normalised before they are rotated.
+        q_scale: None for no factor.
+        alibi: float32 ``(n_head,)``, what a key's score loses per token that it lies behind the query (Press et al.
+            2022, "Train Short, Test Long"); None for none.
+        sinks: ``(n_head,)``, a score more in each head's softmax, without a value (Xiao et al. 2024, "Efficient
+            Streaming Language Models with Attention Sinks"); None for none.
     """
 
     q: Dense
@@ -117,6 +149,11 @@ class Attention(Op):
     softcap: float | None = None
     v_dim: int | None = None
     causal: bool = True
+    clamp: float | None = None
+    norm_first: bool = True
+    q_scale: PositionScale | None = None
+    alibi: F32 | None = None
+    sinks: Weight | None = None
 
     @property
     def state(self) -> KV | None:
@@ -171,9 +208,10 @@ class CustomOp(Protocol):
 
 @frozen(eq=False)
 class Residual(Op):
-    """``x + sum(branch(x))``; each branch is a chain of ops. Two branches are GPT-NeoX's parallel residual."""
+    """``x + scale * sum(branch(x))``; each branch is a chain of ops. Two are GPT-NeoX's parallel residual."""
 
     branches: tuple[tuple[Op, ...], ...]
+    scale: float = 1.0
 
 
 class State(Protocol):

@@ -181,6 +181,18 @@ class Metadata:
         every = self.integer(key, period, minimum=0)
         return tuple(every == 0 or i % every != every - 1 for i in range(n_layer))
 
+    def windows(self, n_layer: int, period: int) -> tuple[int | None, ...]:
+        """For each layer the tokens that it sees, itself included; None for all before it.
+
+        Those for which `pattern` is true see the file's ``attention.sliding_window``, where it has one.
+        """
+        window = self.maybe_integer("attention.sliding_window")
+        if window is None:
+            self.ignore("attention.sliding_window_pattern", "rope.freq_base_swa")
+            return (None,) * n_layer
+        near = self.pattern("attention.sliding_window_pattern", n_layer, period)
+        return tuple(window if is_near else None for is_near in near)
+
     def ignore(self, *keys: str) -> None:
         """Mark keys as understood although they change nothing here."""
         for key in keys:

@@ -6,8 +6,11 @@ tensors; what a family decides is an argument.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from sis_core.arrays import F32
 from sis_core.block import (
     Activation,
     Attention,
@@ -16,6 +19,7 @@ from sis_core.block import (
     Embedding,
     FeedForward,
     Head,
+    Norm,
     NormKind,
     Op,
     Residual,
@@ -25,6 +29,8 @@ from sis_core.tensors import Tensors
 
 if TYPE_CHECKING:
     from sis_core.architecture import ModelConfig
+
+HeadNorm = bool | Literal["whole", "own"]
 
 
 def token_embedding(config: ModelConfig, tensors: Tensors, *, scale: float = 1.0) -> Embedding:
@@ -42,19 +48,30 @@ def self_attention(
     window: int | None = None,
     softcap: float | None = None,
     bias: bool | None = None,
-    head_norm: bool = False,
+    head_norm: HeadNorm = False,
     fused: bool = False,
+    **fields: Any,
 ) -> Attention:
     """Attention of layer ``i``.
 
     Args:
         scale: of the scores; by default ``1 / sqrt(head_dim)``.
         bias: required (True), refused (False), or used where the file has one (None).
-        head_norm: whether each query and key head is normalised before it is rotated.
+        head_norm: whether queries and keys have RMS norms: of each head (True) or of all heads at once (``whole``); or,
+            with weights for each head, layer norms (``own``).
         fused: the family's files usually have q, k and v in one tensor; which of the two is seen from the file.
+        fields: others of `Attention`.
     """
     n, d, heads, heads_kv = config.n_embd, config.head_dim, config.n_head[i], config.n_head_kv[i]
     q, k, v = _projections(config, i, tensors, bias, fused)
+
+    def norm(name: str, n_head: int) -> Norm | None:
+        stem = f"blk.{i}.{name}"
+        if head_norm == "own":
+            return tensors.norm_of_pieces("layer", stem, n_head, d, config.norm_eps)
+        width = n_head * d if head_norm == "whole" else d
+        return tensors.norm("rms", stem, width, config.norm_eps) if head_norm else None
+
     return Attention(
         q=q,  # (heads * d, n)
         k=k,  # (heads_kv * d, n)
@@ -65,11 +82,25 @@ def self_attention(
         head_dim=d,
         scale=d**-0.5 if scale is None else scale,
         rope=rope,
-        q_norm=tensors.norm("rms", f"blk.{i}.attn_q_norm", d, config.norm_eps) if head_norm else None,
-        k_norm=tensors.norm("rms", f"blk.{i}.attn_k_norm", d, config.norm_eps) if head_norm else None,
+        q_norm=norm("attn_q_norm", heads),
+        k_norm=norm("attn_k_norm", heads_kv),
         window=window,
         softcap=softcap,
+        **fields,
     )
+
+
+def alibi_slopes(n_head: int, max_bias: float = 8.0) -> F32:
+    """ALiBi's slope of each head, float32 ``(n_head,)``: a geometric sequence that ends in ``2 ** -max_bias``.
+
+    Where the number of heads is no power of two, those of the power below come first, then every second of twice as
+    many. Source: Press et al. 2022, "Train Short, Test Long", and its published code.
+    """
+    whole = 1 << (n_head.bit_length() - 1)
+    slopes = 2.0 ** (-max_bias * np.arange(1, whole + 1) / whole)
+    between = 2.0 ** (-max_bias * np.arange(1, 2 * whole + 1, 2) / (2 * whole))
+    found: F32 = np.concatenate([slopes, between])[:n_head].astype(np.float32)
+    return found
 
 
 def _projections(config: ModelConfig, i: int, tensors: Tensors, bias: bool | None, fused: bool) -> tuple[Dense, ...]:
@@ -121,30 +152,59 @@ def pre_norm_block(
     mlp: Op,
     *,
     norm: NormKind = "rms",
-    parallel: bool = False,
+    norm_bias: bool = True,
+    attn_norm: str = "attn_norm",
     mlp_norm: str = "ffn_norm",
+    post_norm: bool = False,
+    parallel: bool = False,
+    scale: float = 1.0,
 ) -> Block:
     """The layer of most families: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
     Args:
-        parallel: ``x + attention(norm(x)) + mlp(norm(x))``, each with a norm of its own.
-        mlp_norm: the tensor of the second norm.
+        norm_bias: whether layer norms have a bias.
+        attn_norm, mlp_norm: the tensors of the two norms.
+        post_norm: whether what attention and feed-forward return is normalised too.
+        parallel: ``x + attention(norm(x)) + mlp(norm(x))``; the norms may be the same.
+        scale: a factor on what is added to x.
     """
 
-    def branch(name: str, op: Op) -> tuple[Op, ...]:
-        return tensors.norm(norm, f"blk.{i}.{name}", config.n_embd, config.norm_eps), op
+    def branch(before: str, op: Op, after: str) -> tuple[Op, ...]:
+        names = (before, after) if post_norm else (before,)
+        norms = [
+            tensors.norm(norm, f"blk.{i}.{name}", config.n_embd, config.norm_eps, bias=norm_bias) for name in names
+        ]
+        return norms[0], op, *norms[1:]
 
-    first, second = branch("attn_norm", attention), branch(mlp_norm, mlp)
-    return Block(
-        (Residual((first, second)),) if parallel else (Residual((first,)), Residual((second,))), attention.state
+    first, second = branch(attn_norm, attention, "post_attention_norm"), branch(mlp_norm, mlp, "post_ffw_norm")
+    residuals = ((first, second),) if parallel else ((first,), (second,))
+    return Block(tuple(Residual(branches, scale) for branches in residuals), attention.state)
+
+
+def post_norm_block(config: ModelConfig, i: int, tensors: Tensors, attention: Attention, mlp: Op) -> Block:
+    """``x + norm(attention(x))``, then ``x + norm(mlp(x))``, with RMS norms."""
+    after, last = (
+        tensors.norm("rms", f"blk.{i}.{name}", config.n_embd, config.norm_eps)
+        for name in ("post_attention_norm", "post_ffw_norm")
     )
+    return Block((Residual(((attention, after),)), Residual(((mlp, last),))), attention.state)
 
 
-def output_head(config: ModelConfig, tensors: Tensors, *, norm: NormKind = "rms", softcap: float | None = None) -> Head:
-    """Norm and logits. A file without ``output.weight`` uses the token embedding again."""
+def output_head(
+    config: ModelConfig,
+    tensors: Tensors,
+    *,
+    norm: NormKind = "rms",
+    norm_bias: bool = True,
+    scale: float = 1.0,
+    softcap: float | None = None,
+) -> Head:
+    """Norm and ``scale`` times logits. A file without ``output.weight`` uses the token embedding again."""
     if "output.weight" in tensors:
         dense = tensors.dense("output", config.n_vocab, config.n_embd)
     else:
         weight = tensors.matrix("token_embd.weight", config.n_vocab, config.n_embd)
         dense = Dense(weight, tensors.maybe_vector("output.bias", config.n_vocab))
-    return Head(tensors.norm(norm, "output_norm", config.n_embd, config.norm_eps), dense, softcap=softcap)
+    return Head(
+        tensors.norm(norm, "output_norm", config.n_embd, config.norm_eps, bias=norm_bias), dense, scale, softcap
+    )

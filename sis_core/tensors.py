@@ -110,10 +110,15 @@ class Tensors:
             start = stop
         return tuple(parts)
 
-    def norm(self, kind: NormKind, stem: str, n: int, eps: float) -> Norm:
-        """Root-mean-square norm with ``stem.weight``, or layer norm with ``stem.bias`` too."""
+    def norm(self, kind: NormKind, stem: str, n: int, eps: float, *, bias: bool = True) -> Norm:
+        """Root-mean-square norm with ``stem.weight``, or layer norm, by default with ``stem.bias`` too."""
         weight = self.vector(f"{stem}.weight", n, fill=1.0)
-        return Norm(kind, eps, weight, self.vector(f"{stem}.bias", n) if kind == "layer" else None)
+        return Norm(kind, eps, weight, self.vector(f"{stem}.bias", n) if kind == "layer" and bias else None)
+
+    def norm_of_pieces(self, kind: NormKind, stem: str, pieces: int, n: int, eps: float) -> Norm:
+        """A norm without bias of ``pieces`` times ``n`` values, from ``stem.weight`` ``(pieces, n)``."""
+        weight = self.matrix(f"{stem}.weight", pieces, n)
+        return Norm(kind, eps, Weight.from_array(weight.name, weight.dequantize().reshape(-1)), pieces=pieces)
 
     def ignore(self, *names: str) -> None:
         """Mark tensors as understood although they change nothing here."""

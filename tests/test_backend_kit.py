@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -206,9 +205,7 @@ def spoiled_ends(spoil: Callable[[Network], Network]) -> Backend:
 class RotatesOnlyQueries(BoundAttention):
     def __init__(self, op: Attention, *projections: BoundDense) -> None:
         super().__init__(op, *projections)
-        rotate, turns = self.rotation, itertools.cycle([True, False])
-        if rotate is not None:
-            self.rotation = lambda x, plan: rotate(x, plan) if next(turns) else x  # type: ignore[assignment]
+        self.k_heads.rotation = None
 
 
 class SeesTheFuture(BoundAttention):

@@ -275,7 +275,7 @@ def test_large_scores_do_not_overflow(random: Random) -> None:
 def test_head_norms_come_before_the_rotation(random: Random) -> None:
     norm = Norm("rms", 1e-6, Weight.from_array("n", np.full(DIM, 2.0, np.float32)))
     bound = bound_attention(random, q_norm=norm, k_norm=norm, rope=Rope(rope_frequencies(DIM, 100.0)))
-    assert bound.q_norm is not None
+    assert bound.q_heads.norm is not None
     x = random.standard_normal((1, HEADS * DIM)).astype(np.float32)
     state = KVState(bound.op.state, "f32", 1, 32)
     bound(x, plan_of([0]), state)

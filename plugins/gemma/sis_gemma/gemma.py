@@ -13,9 +13,9 @@ import math
 from attrs import evolve, frozen
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head, Norm, Op, Residual
+from sis_core.block import Block, Embedding, Head
 from sis_core.metadata import Metadata
-from sis_core.parts import gated_feed_forward, output_head, self_attention, token_embedding
+from sis_core.parts import gated_feed_forward, output_head, pre_norm_block, self_attention, token_embedding
 from sis_core.quant import Weight
 from sis_core.rope import RopeConfig
 from sis_core.tensors import Tensors
@@ -66,21 +66,8 @@ class Gemma(Architecture[GemmaConfig]):
             softcap=config.attention_softcap,
             head_norm=config.head_norm,
         )
-        feed_forward = gated_feed_forward(config, i, tensors, "gelu_tanh")
-
-        def norm(name: str) -> Norm:
-            return tensors.norm("rms", f"blk.{i}.{name}", config.n_embd, config.norm_eps)
-
-        def after(name: str) -> tuple[Op, ...]:
-            return (norm(name),) if config.post_norm else ()
-
-        return Block(
-            (
-                Residual(((norm("attn_norm"), attention, *after("post_attention_norm")),)),
-                Residual(((norm("ffn_norm"), feed_forward, *after("post_ffw_norm")),)),
-            ),
-            attention.state,
-        )
+        mlp = gated_feed_forward(config, i, tensors, "gelu_tanh")
+        return pre_norm_block(config, i, tensors, attention, mlp, post_norm=config.post_norm)
 
     def head(self, config: GemmaConfig, tensors: Tensors) -> Head:
         return output_head(config, tensors, softcap=config.logit_softcap)

@@ -32,3 +32,13 @@ class Qwen2(Architecture[ModelConfig]):
 class Qwen3(Qwen2):
     names = ("qwen3",)
     head_norm = True
+
+
+class Qwen3VL(Qwen3):
+    """The language model: for text all positions of M-RoPE are the same, and nothing is added to deep layers."""
+
+    names = ("qwen3vl",)
+
+    def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
+        metadata.ignore("rope.dimension_sections", "n_deepstack_layers")
+        return super().config(metadata, n_vocab)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 3  # what this release and its libraries of kernels agree on
+PROGRAM = 4  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
@@ -20,7 +20,7 @@ FORMATS = {"F32": F32, "F16": F16, "BF16": BF16, "Q8_0": Q8_0, "Q4_0": Q4_0, "Q4
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
-ROUTE, EXPERTS, COMBINE, GATE = range(13, 17)
+ROUTE, EXPERTS, COMBINE, GATE, CLAMP = range(13, 18)
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
 INVARIANT = 1
 NO_ROOM = 1000
@@ -94,7 +94,8 @@ class Op(Structure, c_name="sis_op"):
             "layer", "table", "rope", "n_rot", "n_head", "n_head_kv", "k_dim", "v_dim", "window",
         )),
         ("eps", c_float), ("scale", c_float), ("cap", c_float), ("reserved", c_uint32),
-        ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p), ("experts", c_void_p),
+        ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p), ("slopes", c_void_p), ("sinks", c_void_p),
+        ("experts", c_void_p),
     ]  # fmt: skip
 
 

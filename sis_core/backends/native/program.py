@@ -9,6 +9,7 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from sis_core.arrays import F32
 from sis_core.backends.native import abi, ops
 from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
@@ -135,7 +136,12 @@ class Program:
             target = self._spare
             self.emit(abi.COPY, src=self.x, dst=target, width=self.n_embd)
         for branch in op.branches:
-            self.chain(branch, target)
+            if op.scale == 1.0:
+                self.chain(branch, target)
+                continue
+            result = self.chain(branch, None)
+            self.emit(abi.SCALE, dst=result, width=self.n_embd, scale=op.scale)
+            self.emit(abi.ADD_TO, src=result, dst=target, width=self.n_embd)
         if target != self.x:
             self.x, self._spare = target, self.x
 
@@ -181,6 +187,10 @@ class Program:
         """The address of a vector in float32, or none."""
         return self._store.vector(weight) if weight else None
 
+    def floats(self, values: F32) -> int:
+        """The address of numbers that come with an op."""
+        return self._store.floats(values)
+
     def matrix(self, weight: Weight) -> int:
         """The address of a bound matrix, or stack of matrices."""
         return ctypes.addressof(self._store[weight])
@@ -198,17 +208,19 @@ class Program:
         self, norm: Norm, src: int, src_at: int, dst: int, dst_at: int, width: int, count: int, *, add: bool
     ) -> None:
         """Normalise ``count`` pieces of ``width`` values of each row."""
-        if norm.kind not in ("rms", "layer"):
-            raise Unsupported(f"the norm {norm.kind!r}")
+        if norm.kind not in ("rms", "layer") or norm.pieces < 1 or width % norm.pieces or (count > 1 < norm.pieces):
+            raise Unsupported(f"the norm {norm.kind!r}, of {norm.pieces} pieces, {count} times")
         for vector in (norm.weight, norm.bias):
             if vector is not None and vector.n_cols != width:
                 raise Unsupported(f"a norm of {width} values with the vector {vector!r}")
-        self.emit(
-            abi.NORM, src=src, dst=dst, src_at=src_at, dst_at=dst_at, width=width, count=count, eps=norm.eps,
-            flags=(abi.ADD if add else 0) | (abi.LAYER_NORM if norm.kind == "layer" else 0),
-            gain=self._store.vector(norm.weight) if norm.weight else None,
-            bias=self._store.vector(norm.bias) if norm.bias else None,
-        )  # fmt: skip
+        gain, bias = self.vector(norm.weight), self.vector(norm.bias)
+        piece = width // norm.pieces
+        for at in range(0, width, piece):
+            self.emit(
+                abi.NORM, src=src, dst=dst, src_at=src_at + at, dst_at=dst_at + at, width=piece, count=count,
+                eps=norm.eps, flags=(abi.ADD if add else 0) | (abi.LAYER_NORM if norm.kind == "layer" else 0),
+                gain=gain and gain + 4 * at, bias=bias and bias + 4 * at,
+            )  # fmt: skip
 
     def take_state(self) -> State | None:
         """What the block at hand keeps, for the one op that uses it; None when there is none, or it was taken."""

@@ -1,4 +1,4 @@
-"""Tables of cosines and sines, as long as the longest text so far."""
+"""Tables of cosines and sines, and of other factors by position, as long as the longest text so far."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import numpy as np
 from sis_core.arrays import F32, F64
 from sis_core.backends.native import abi
 from sis_core.backends.native.library import address
-from sis_core.block import Rope
+from sis_core.block import PositionScale, Rope
 
 
 class Rotations:
-    """Tables of cosine and sine for each kind of rope of a model, as long as the longest text so far."""
+    """Tables of cosine and sine for each kind of rope of a model, as long as the longest text so far.
+
+    A `PositionScale` has a table too: its factors in place of cosines.
+    """
 
     def __init__(self) -> None:
-        self._ropes: list[Rope] = []
+        self._ropes: list[Rope | PositionScale] = []
         self._tables = RotationTables(0, ())
 
-    def index(self, rope: Rope) -> int:
+    def index(self, rope: Rope | PositionScale) -> int:
         """The number of a rope's table; ropes that turn alike share one."""
         for i, known in enumerate(self._ropes):
-            if known.magnitude == rope.magnitude and np.array_equal(known.frequencies, rope.frequencies):
+            if _alike(known, rope):
                 return i
         self._ropes.append(rope)
         return len(self._ropes) - 1
@@ -39,7 +42,7 @@ class Rotations:
 class RotationTables:
     """One table for each rope, cosines and sines of ``length`` positions, and where native code finds them."""
 
-    def __init__(self, length: int, ropes: Sequence[Rope]) -> None:
+    def __init__(self, length: int, ropes: Sequence[Rope | PositionScale]) -> None:
         self.length, self.n = length, len(ropes)
         self._arrays = [_table(rope, length) for rope in ropes]
         records = (abi.Rotation(address(cos), address(sin)) for cos, sin in self._arrays)
@@ -47,7 +50,16 @@ class RotationTables:
         self.address = ctypes.addressof(self._records)
 
 
-def _table(rope: Rope, length: int) -> tuple[F32, F32]:
+def _alike(a: Rope | PositionScale, b: Rope | PositionScale) -> bool:
+    if isinstance(a, PositionScale) or isinstance(b, PositionScale):
+        return a == b
+    return a.magnitude == b.magnitude and np.array_equal(a.frequencies, b.frequencies)
+
+
+def _table(rope: Rope | PositionScale, length: int) -> tuple[F32, F32]:
+    if isinstance(rope, PositionScale):
+        factors = rope.factors(np.arange(length, dtype=np.int32)).astype(np.float32)
+        return factors, factors
     angle: F64 = np.arange(length, dtype=np.float64)[:, None] * rope.frequencies
     return (
         np.ascontiguousarray(np.cos(angle) * rope.magnitude, np.float32),

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 3
+#define SIS_PROGRAM 4
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -54,7 +54,8 @@ enum sis_op_kind {
     SIS_OP_PREPARE = 4, /* row: src in the forms that the linears which follow read (SIS_Q8, SIS_FLOAT) */
     SIS_OP_ROPE = 5,    /* row: rotate `count` heads of `width` in dst, in place */
     SIS_OP_STORE = 6,   /* row: write keys (src) and values (src2) to the cache */
-    SIS_OP_SCALE = 7,   /* row: dst = cap * tanh(scale * dst / cap), or scale * dst where cap is 0 */
+    SIS_OP_SCALE = 7,   /* row: dst = cap * tanh(scale * dst / cap), or scale * dst where cap is 0; with
+                           SIS_BY_POSITION scale is also multiplied by the cosine of the rotation table, of n_rot 2 */
     SIS_OP_GATHER = 8,  /* row: dst = the output rows of src; all that follows works on those */
     SIS_OP_LINEAR = 9,  /* dst = prepared rows @ weight.T + bias; SIS_ADD adds it to dst. SIS_FOREIGN: dst = src @
                            weight.T and no more, with the prepared rows of place `count` where its linear prepares */
@@ -66,7 +67,8 @@ enum sis_op_kind {
     SIS_OP_EXPERTS = 14, /* what each row's experts make of it (src); the row operations before end with its ROUTE */
     SIS_OP_COMBINE = 15, /* row: dst = the weighted sum of that; SIS_ADD adds it to dst */
     SIS_OP_GATE = 16,    /* row: dst = src times the sigmoid of src2's one value; SIS_ADD adds it to dst */
-    SIS_N_OPS = 17
+    SIS_OP_CLAMP = 17,   /* row: dst, limited to cap both ways */
+    SIS_N_OPS = 18
 };
 
 enum sis_op_flag {
@@ -76,7 +78,7 @@ enum sis_op_flag {
     SIS_FLOAT = 8,
     SIS_LAYER_NORM = 16, /* NORM: subtract the mean first */
     SIS_NEOX = 32,       /* ROPE: rotate halves instead of neighbours */
-    SIS_BY_POSITION = 64 /* TAKE */
+    SIS_BY_POSITION = 64 /* TAKE, SCALE */
 };
 
 enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4, SIS_SWIGLU_OAI = 5 };
@@ -148,6 +150,8 @@ struct sis_op {
     const float *gain;
     const float *bias;
     const struct sis_weight *weight;
+    const float *slopes; /* ATTEND, (n_head,): a score is less by its slope for each token that its key lies behind; NULL */
+    const float *sinks;  /* ATTEND, (n_head,): a score more in each head's softmax, without a value; NULL */
     const struct sis_experts *experts;
 };
 

@@ -12,7 +12,7 @@ from sis_core.backends.numpy.bound import Binder, Run
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.norm import BoundNorm
 from sis_core.backends.numpy.rotation import Rotation
-from sis_core.block import KV, Attention
+from sis_core.block import KV, Attention, Norm
 from sis_core.cache.kv_types import kv_type_of
 from sis_core.errors import BackendError
 from sis_core.step import Group, Plan
@@ -102,6 +102,34 @@ def _kept(pages: I32) -> list[tuple[int, int]]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
+def clamped(x: F32, limit: float | None) -> F32:
+    """Values limited both ways."""
+    return x if limit is None else x.clip(np.float32(-limit), np.float32(limit))
+
+
+class BoundHeads:
+    """What becomes of a projection before it is a query or a key."""
+
+    def __init__(self, op: Attention, n_head: int, norm: Norm | None, rotation: Rotation | None) -> None:
+        self.clamp, self.n_head, self.rotation, self.norm_first = op.clamp, n_head, rotation, op.norm_first
+        self.norm = BoundNorm(norm) if norm else None
+        self.whole = norm is not None and norm.weight is not None and norm.weight.n_cols == n_head * op.head_dim
+
+    def __call__(self, x: F32, plan: Plan) -> F32:
+        """``(n, n_head * head_dim)`` to ``(n, n_head, head_dim)``."""
+        x = clamped(x, self.clamp).reshape(len(x), self.n_head, -1)
+        if self.norm_first:
+            x = self._normed(x)
+        if self.rotation:
+            x = self.rotation(x, plan)
+        return x if self.norm_first else self._normed(x)
+
+    def _normed(self, x: F32) -> F32:
+        if self.norm is None:
+            return x
+        return self.norm(x.reshape(len(x), -1)).reshape(x.shape) if self.whole else self.norm(x)
+
+
 class BoundAttention:
     """An `Attention` with its four projections bound."""
 
@@ -111,24 +139,20 @@ class BoundAttention:
         if not op.causal and op.window is not None:
             raise BackendError("no backend knows a window over tokens on both sides", where="block")
         self.op, self.q, self.k, self.v, self.out = op, q, k, v, out
-        self.q_norm = BoundNorm(op.q_norm) if op.q_norm else None
-        self.k_norm = BoundNorm(op.k_norm) if op.k_norm else None
-        self.rotation = Rotation.of(op.rope) if op.rope else None
+        rotation = Rotation.of(op.rope) if op.rope else None
+        self.q_heads = BoundHeads(op, op.n_head, op.q_norm, rotation)
+        self.k_heads = BoundHeads(op, op.n_head_kv, op.k_norm, rotation)
+        self.sinks = op.sinks.dequantize().reshape(op.n_head_kv, 1, -1, 1) if op.sinks else None
+        self.slopes = None if op.alibi is None else op.alibi.reshape(op.n_head_kv, 1, -1, 1)
 
     def __call__(self, x: F32, plan: Plan, state: KVState) -> F32:
         op, n = self.op, len(x)
-        q = self.q(x).reshape(n, op.n_head, -1)
-        if self.q_norm:
-            q = self.q_norm(q)
-        if self.rotation:
-            q = self.rotation(q, plan)
+        q = self.q_heads(self.q(x), plan)
+        if op.q_scale:
+            q = q * op.q_scale.factors(plan.positions).astype(np.float32)[:, None, None]
         if self.k is not None and self.v is not None:
-            k = self.k(x).reshape(n, op.n_head_kv, -1)
-            if self.k_norm:
-                k = self.k_norm(k)
-            if self.rotation:
-                k = self.rotation(k, plan)
-            state.write(plan.slots, k, self.v(x).reshape(n, op.n_head_kv, -1))
+            v = clamped(self.v(x), op.clamp).reshape(n, op.n_head_kv, -1)
+            state.write(plan.slots, self.k_heads(self.k(x), plan), v)
         if len(plan.groups) == 1:  # its rows are all rows, in order
             return self.out(self._attend(q, plan.groups[0], state))
         mixed = np.empty((n, op.n_head * state.v_dim), np.float32)
@@ -166,6 +190,11 @@ class BoundAttention:
                 added = scores.reshape(op.n_head_kv, -1, stop - start) @ values
                 mixed[:, rows] = mixed[:, rows] * fade + added.reshape(mixed[:, rows].shape)
                 best[:, rows] = peak
+        if self.sinks is not None:
+            peak = np.maximum(best, self.sinks)
+            fade = np.exp(best - peak)
+            total = total * fade + np.exp(self.sinks - peak)
+            mixed *= fade
         mixed /= total
         return mixed.swapaxes(0, 1).reshape(m, -1)
 
@@ -177,6 +206,8 @@ class BoundAttention:
         if op.softcap is not None:
             softcap(scores, op.softcap)
         stop = start + keys.shape[1]
+        if self.slopes is not None:
+            scores += self.slopes * (np.arange(start, stop) - position[:, None])[:, None].astype(np.float32)
         whole = (stop - 1 <= position[0] or not op.causal) and (op.window is None or start > position[-1] - op.window)
         if not whole:
             seen = np.arange(start, stop)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from sis_core.arrays import F32
 from sis_core.backends.numpy.bound import Binder, Run
 from sis_core.block import Residual
@@ -13,13 +15,14 @@ OP = Residual
 
 
 def bind(op: Residual, binder: Binder) -> Run:
-    """``x + sum(branch(x))``."""
+    """``x + scale * sum(branch(x))``."""
     branches = [binder.chain(branch) for branch in op.branches]
+    scale = np.float32(op.scale)
 
     def run(x: F32, plan: Plan, state: Any) -> F32:
         y = x
         for branch in branches:
-            y = y + branch(x, plan, state)
+            y = y + scale * branch(x, plan, state)
         return y
 
     return run

@@ -1,0 +1,19 @@
+"""LLaMA's block with a squared ReLU in place of the gate.
+
+Source: Arcee AI 2025, "Announcing Arcee Foundation Models".
+"""
+
+from sis_core.architecture import ModelConfig
+from sis_core.block import Block
+from sis_core.parts import feed_forward, pre_norm_block, self_attention
+from sis_core.tensors import Tensors
+from sis_llama.llama import Llama
+
+
+class Arcee(Llama):
+    names = ("arcee",)
+
+    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+        rope = config.rotation(tensors, "norm")  # (n_rot // 2,)
+        attention = self_attention(config, i, tensors, rope=rope)
+        return pre_norm_block(config, i, tensors, attention, feed_forward(config, i, tensors, "relu2"))
