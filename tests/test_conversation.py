@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 import pytest
 import sis_chat
 import sis_llama
 import sis_samplers
 import sis_tokenizers
+from scripted import Says
 from tiny_models import EOS, metadata, write_model
 
-from sis_core.arrays import F32
 from sis_core.chat import CallArguments, CallEnd, CallStart, Content, Finish, Reasoning, Rendered, Reply, Segment, Usage
 from sis_core.errors import ChatError, ContextError, PluginError, SamplerError, SisError
 from sis_core.registry import Registry
-from sis_core.sampler import Sampler, SamplerContext, SamplerState
 from sis_core.texts.conversation import Conversation, constrained
 from sis_core.texts.known_ids import with_known
 from sis_core.texts.language_model import LanguageModel, load
@@ -34,29 +32,6 @@ THINKING = (
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"
 )
 HE = 258  # "he", which the tokenizer never spells "h" "e"
-
-
-@attrs.frozen
-class Says(Sampler):
-    """Chooses the tokens that it was told, then the end."""
-
-    name = "says"
-    order = 900
-    tokens: tuple[int, ...] = ()
-
-    def start(self, context: SamplerContext) -> SamplerState:
-        return _Saying([*self.tokens, EOS])
-
-
-class _Saying(SamplerState):
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens, self.at = tokens, 0
-
-    def apply(self, logits: F32) -> None:
-        logits[np.arange(len(logits)) != self.tokens[self.at]] = -np.inf
-
-    def accept(self, token: int) -> None:
-        self.at += 1
 
 
 def registry() -> Registry:

@@ -29,7 +29,7 @@ def open_chat(model: LanguageModel, template: str | None = None) -> Chat:
     for format in [f for f in formats if f.score > 0] if named is None else [named]:
         if (chat := format.open(model, source)) is not None:
             return chat
-    names = ", ".join(model.registry.names("chat_formats"))
+    names = ", ".join(sorted(format.name for format in formats if format.score <= 0))
     raise ChatError(
         "the file has no chat template, so nobody knows how to talk to this model",
         where=model.path.name,

@@ -129,8 +129,10 @@ class Conversation:
         return self._run(request, parser)
 
     def stop(self) -> None:
-        """End the reply that is being streamed after the step that runs; its reason is ``cancelled``. For handlers of
-        signals."""
+        """End the reply that is being streamed, or the next, after the step that runs; its reason is ``cancelled``.
+
+        For handlers of signals.
+        """
         self._stopped = True
 
     def close(self) -> None:
@@ -150,7 +152,6 @@ class Conversation:
         return with_known(rendered, self._ids, replies, self.model.tokenizer)
 
     def _run(self, request: Request, parser: ReplyParser) -> Generator[Event]:
-        self._stopped = False
         ids = self._ids = list(request.prompt)
         n_prompt, n_cached, called = len(ids), 0, False
         reason = "cancelled"
@@ -168,6 +169,7 @@ class Conversation:
                         called |= isinstance(event, CallEnd)
                         yield event
         finally:
+            self._stopped = False
             self._scheduler.cancel(number, keep=True)
         for event in parser.end():
             called |= isinstance(event, CallEnd)

@@ -63,6 +63,7 @@ def _retry(program: Program, rest: str) -> None:
 
 def _edit(program: Program, rest: str) -> None:
     text = program.talk.undo()
+    program.keep()
     if rest:
         program.send(rest)
     else:

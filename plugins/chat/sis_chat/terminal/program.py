@@ -13,7 +13,7 @@ from sis_chat.terminal import commands, files
 from sis_chat.terminal.reading import Input
 from sis_chat.terminal.screen import Page
 from sis_chat.terminal.talk import Talk
-from sis_core.cli.streams import say
+from sis_core.cli.streams import printable, say
 from sis_core.errors import SisError
 
 log = logging.getLogger(__name__)
@@ -45,14 +45,14 @@ class Program:
         interactive: bool,
     ) -> None:
         self.talk, self.tell, self.given = talk, tell, ""
-        self._input, self._page, self._path, self._interactive = input, page, path, interactive
+        self.input, self._page, self._path, self._interactive = input, page, path, interactive
 
     def run(self) -> None:
         """Until there is no more input."""
         while True:
             given, self.given = self.given, ""
             try:
-                text = self._input.read(PROMPT, given).strip()
+                text = self.input.read(PROMPT, given).strip()
             except EOFError:
                 return
             except KeyboardInterrupt:
@@ -65,22 +65,26 @@ class Program:
                     commands.run(self, text)
                 else:
                     self.send(text)
-            except SisError as error:
+            except EOFError:
+                return
+            except (SisError, KeyboardInterrupt) as error:
                 if not self._interactive:
                     raise
-                self.tell(str(error))
+                self.tell(str(error) or "given up")
 
     def send(self, text: str) -> None:
         """A message, the reply to it, and the results of the tools that the reply calls.
 
-        When the reply fails, the message is taken back, and offered for the next.
+        When the reply fails, or is stopped before it begins, the message is taken back, and offered for the next.
         """
         self.talk.say(text)
         try:
             while calls := self._reply():
                 for call in calls:
                     name = call["function"]["name"]
-                    self.talk.answer_call(call, self._input.read(RESULT.format(name=name)))
+                    self.talk.answer_call(call, self.input.read(RESULT.format(name=printable(name))))
+            if self.talk.messages[-1]["role"] != "assistant":
+                self.given = self.talk.undo()
         except (SisError, EOFError, KeyboardInterrupt):
             self.given = self.talk.undo()
             raise
@@ -89,11 +93,11 @@ class Program:
 
     def keep(self) -> None:
         """Write the conversation to its own file."""
-        if self._path is not None and self.talk.messages:
-            files.write(self._path, self.talk.messages, self.talk.system, self.talk.conversation.model.path.name)
+        if self._path is not None and (self.talk.messages or self._path.exists()):
+            self.write(self._path)
 
     def write(self, path: Path) -> None:
-        """Write the conversation to another file."""
+        """Write the conversation to a file."""
         files.write(path, self.talk.messages, self.talk.system, self.talk.conversation.model.path.name)
 
     def load(self, path: Path) -> None:

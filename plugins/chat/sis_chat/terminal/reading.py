@@ -66,7 +66,6 @@ class Prompt:
                 buffer.validate_and_handle()
 
         @keys.add("escape", "enter")
-        @keys.add("c-j")
         def new_line(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
@@ -70,7 +71,8 @@ class MarkdownPage:
         self._text = ""
         self._kind: type[Content] | type[Reasoning] = Content
         self._names: dict[int, str] = {}
-        self._live = Live(console=console, refresh_per_second=REFRESH, transient=True, auto_refresh=False)
+        self._refreshed = 0.0
+        self._live = Live(console=console, transient=True, auto_refresh=False)
 
     def show(self, event: Event) -> None:
         match event:
@@ -101,7 +103,10 @@ class MarkdownPage:
             done, self._text = self._text[:end], self._text[end:]
             self._live.update(Text(""))
             self._console.print(self._drawn(done))
-        self._live.update(_Tail(self._drawn(self._text)), refresh=True)
+        self._live.update(_Tail(self._drawn(self._text)))
+        if (now := time.monotonic()) - self._refreshed > 1 / REFRESH:  # to draw takes longer than a token
+            self._live.refresh()
+            self._refreshed = now
 
     def _settle(self) -> None:
         text, self._text = self._text, ""

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from sis_core.chat import Event, Message, Reply, Tool, Usage
+from sis_core.chat import Content, Event, Finish, Message, Reply, Tool, Usage
 from sis_core.errors import ChatError, SisError, suggest
 from sis_core.texts.chain_text import sampler_options
 
@@ -92,14 +92,15 @@ class Talk:
         return text
 
     def reply(self) -> Iterator[Event]:
-        """The events of the model's next reply, which joins the messages at its end, also when it was stopped.
+        """The events of the model's next reply, which joins the messages at its end, also when it was stopped; not when
+        it was stopped before it said anything.
 
         Where it fails, the messages are as before. Turns that have no room any more fall out, the oldest first.
         """
         self._make_room()
         events: list[Event] = []
         began = first = time.perf_counter()
-        for event in self.conversation.stream(self._read(), tools=self.tools, **self.options):
+        for event in self._events():
             if not events:
                 first = time.perf_counter()
             events.append(event)
@@ -107,7 +108,8 @@ class Talk:
         reply, ended = Reply.of(events), time.perf_counter()
         if reply.usage is not None:
             self.speed = Speed(reply.usage, reply.finish_reason, first - began, ended - first)
-        self.messages.append(reply.message)
+        if reply.finish_reason != "cancelled" or len(events) > 1:
+            self.messages.append(reply.message)
 
     @property
     def n_left(self) -> int:
@@ -133,18 +135,50 @@ class Talk:
         system: list[Message] = [] if self.system is None else [{"role": "system", "content": self.system}]
         return system + self.messages[self.first :]
 
-    def _make_room(self) -> None:
-        """Let the oldest turns fall out until a reply has room."""
-        n_ctx, dropped = self.conversation.n_ctx, 0
+    def _events(self) -> Iterator[Event]:
+        """The events of a reply. Where it fills the context, it goes on when older turns fell out."""
+        said, only_said, n_generated = "", True, 0
+        begun: list[Message] = []
+        options = dict(self.options)
+        while True:
+            finish = Finish("error")
+            for event in self.conversation.stream([*self._read(), *begun], tools=self.tools, **options):
+                match event:
+                    case Finish():
+                        finish = event
+                        continue
+                    case Content(text):
+                        said += text
+                    case _:
+                        only_said = False
+                yield event
+            if finish.usage is not None:
+                n_generated += finish.usage.n_generated
+                finish = evolve(finish, usage=evolve(finish.usage, n_generated=n_generated))
+            begun = [{"role": "assistant", "content": said}]
+            if finish.reason != "context" or not (said and only_said and self._make_room(begun)):
+                yield finish
+                return
+            options["template_options"] = {**self.options.get("template_options", {}), "continue_last": True}
+            if (most := self.options.get("max_tokens")) is not None:
+                options["max_tokens"] = most - n_generated
+
+    def _make_room(self, begun: Sequence[Message] = ()) -> bool:
+        """Let the oldest turns fall out until a reply, of which some may have ``begun``, has room; whether any did."""
+        n_ctx, before, dropped = self.conversation.n_ctx, self.first, 0
         most = n_ctx - min(n_ctx // FOR_A_REPLY, self.options.get("max_tokens") or n_ctx)
-        while len(self.conversation.tokens(self._read(), self.tools)) > most:
+        while (n := len(self.conversation.tokens([*self._read(), *begun], self.tools))) > most:
             later = (i for i in range(self.first + 1, len(self.messages)) if self.messages[i]["role"] == "user")
             if (following := next(later, None)) is None:
                 break
             self.first, dropped = following, dropped + 1
+        if n > n_ctx:  # it will be refused: nothing falls out for that
+            self.first = before
+            return False
         if dropped:
             turns = "turn falls" if dropped == 1 else f"{dropped} turns fall"
             self._tell(f"the context of {n_ctx} tokens is full: the oldest {turns} out")
+        return dropped > 0
 
 
 def _value(name: str, kind: type, text: str) -> Any:
