@@ -278,6 +278,25 @@ def llama3(folder: Path) -> None:
     write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
 
 
+def mixtral(folder: Path) -> None:
+    """Mixtral's kind: four experts, of which two work, under the names of its first files."""
+    write_config(folder, "MixtralForCausalLM", "mixtral", **{**COMMON, "intermediate_size": N_FF // 2}, hidden_act="silu",
+                 rope_theta=1000000.0, num_local_experts=4, num_experts_per_tok=2, sliding_window=None,
+                 tie_word_embeddings=False, bos_token_id=1, eos_token_id=2)  # fmt: skip
+    write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)},
+                 bos_token="<s>", eos_token="</s>", unk_token="<unk>", add_bos_token=True)  # fmt: skip
+    weights = Weights(16)
+    gated(weights)
+    experts(weights, shared=False)
+    parts = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+    renamed = {}
+    for name, values in weights.tensors.items():
+        stem, _, part = name.removesuffix(".weight").rpartition(".")
+        found = f"{stem}.{parts[part]}.weight" if part in parts else name
+        renamed[found.replace(".mlp.", ".block_sparse_moe.")] = values
+    write_safetensors(folder / "model.safetensors", renamed, "BF16")
+
+
 def smollm3(folder: Path) -> None:
     """SmolLM3's kind: every fourth layer without rotation."""
     config = {**COMMON, "num_hidden_layers": 4}
@@ -473,8 +492,8 @@ def llama_json(folder: Path) -> None:
 CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
-        llama, llama3, llama_json, smollm3, arcee, qwen2, qwen3, qwen2moe, qwen3moe, gemma, gemma2, gemma3, phi3, gpt2,
-        gptneox,
+        llama, llama3, llama_json, mixtral, smollm3, arcee, qwen2, qwen3, qwen2moe, qwen3moe, gemma, gemma2, gemma3,
+        phi3, gpt2, gptneox,
     )
 }  # fmt: skip
 #: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.

@@ -54,23 +54,10 @@ def change(folder: Path, name: str = "config.json", **values: Any) -> None:
 # --- Conversions -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "llama",
-        "llama3",
-        "qwen2",
-        "qwen3",
-        "qwen2moe",
-        "qwen3moe",
-        "gemma",
-        "gemma2",
-        "gemma3",
-        "phi3",
-        "gpt2",
-        "gptneox",
-    ],
-)
+FAMILIES = ["llama", "llama3", "mixtral", "qwen2", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3", "gpt2", "gptneox"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_runs(checkpoint: Make, tmp_path: Path, name: str) -> None:
     path = convert(checkpoint(name), tmp_path / "m.gguf", registry=REGISTRY)
     with load(path, registry=REGISTRY) as model:

@@ -44,22 +44,28 @@ class Family:
     head_is_embedding: bool = False
 
 
-def _llama(config: Hyperparameters, keys: Any) -> Extra:
+def _llama(config: Hyperparameters, keys: Any, *, head_dim: bool = True) -> Extra:
     _common(config, keys)
-    _head_dim(config, keys)
+    if head_dim or config.find("head_dim") is not None:
+        _head_dim(config, keys)
     keys.add_vocab_size(config.integer("vocab_size"))
     keys.add_rope_dimension_count(config.head_dim)
     return _llama3_rope(config)
+
+
+def _mixtral(config: Hyperparameters, keys: Any) -> Extra:
+    keys.add_expert_count(config.integer("num_local_experts"))
+    keys.add_expert_used_count(config.integer("num_experts_per_tok"))
+    if config.find("sliding_window") is not None:
+        keys.add_sliding_window(config.integer("sliding_window"))
+    return _llama(config, keys, head_dim=False)
 
 
 def _smollm3(config: Hyperparameters, keys: Any) -> Extra:
     n, given = config.n_layer, config.find("no_rope_layers")
     if given is not None and given != [int((i + 1) % SMOLLM3_STEP != 0) for i in range(n)]:
         raise config.refuse(f"no_rope_layers names others than every {SMOLLM3_STEP}th layer")
-    _common(config, keys)
-    keys.add_vocab_size(config.integer("vocab_size"))
-    keys.add_rope_dimension_count(config.head_dim)
-    return {}
+    return _llama(config, keys, head_dim=False)
 
 
 def _mistral(config: Hyperparameters, keys: Any) -> Extra:
@@ -192,6 +198,7 @@ SMOLLM3_STEP = 4  # every fourth layer of SmolLM3 has no rotation
 FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": Family("llama", _llama, defaults=_LLAMA_DEFAULTS),
     "MistralForCausalLM": Family("llama", _mistral, defaults=_LLAMA_DEFAULTS),
+    "MixtralForCausalLM": Family("llama", _mixtral, defaults=_LLAMA_DEFAULTS),
     "SmolLM3ForCausalLM": Family("smollm3", _smollm3, defaults={**_LLAMA_DEFAULTS, "rope_theta": 2_000_000.0}),
     "ArceeForCausalLM": Family("arcee", _llama, ("relu2",), {"rms_norm_eps": 1e-5, "rope_theta": 10_000.0}),
     "Qwen2ForCausalLM": Family("qwen2", _qwen, defaults=_LLAMA_DEFAULTS),
