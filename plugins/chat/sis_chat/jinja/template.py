@@ -12,8 +12,10 @@ from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.exceptions import TemplateSyntaxError
 
 from sis_chat.errors import MessageError, TemplateError
+from sis_chat.jinja.functions import RaisedError
 from sis_chat.jinja.meter import CeilingError, Ceilings, Meter
-from sis_chat.jinja.sandbox import GivenList, RaisedError, Sandbox
+from sis_chat.jinja.methods import GivenList
+from sis_chat.jinja.sandbox import Sandbox
 from sis_chat.jinja.text import GIVEN, given, join
 
 MAX_GIVEN_DEPTH = 64
