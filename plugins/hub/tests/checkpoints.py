@@ -281,8 +281,8 @@ def llama3(folder: Path) -> None:
 def mixtral(folder: Path) -> None:
     """Mixtral's kind: four experts, of which two work, under the names of its first files."""
     write_config(folder, "MixtralForCausalLM", "mixtral", **{**COMMON, "intermediate_size": N_FF // 2},
-                 hidden_act="silu", rope_theta=1000000.0, num_local_experts=4, num_experts_per_tok=2, sliding_window=None,
-                 tie_word_embeddings=False, bos_token_id=1, eos_token_id=2)  # fmt: skip
+                 hidden_act="silu", rope_theta=1000000.0, num_local_experts=4, num_experts_per_tok=2,
+                 sliding_window=None, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2)  # fmt: skip
     write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)},
                  bos_token="<s>", eos_token="</s>", unk_token="<unk>", add_bos_token=True)  # fmt: skip
     weights = Weights(16)
