@@ -87,7 +87,7 @@ class Meter:
         if self._steps > self.ceilings.steps:
             raise CeilingError(f"it takes more than {self.ceilings.steps} steps")
         if time.thread_time() > self._end:
-            raise CeilingError(f"it takes longer than {self.ceilings.seconds:g} s")
+            raise CeilingError(f"it takes longer than {self.ceilings.seconds:.1f} s")
 
     def hold(self, size: int) -> None:
         """Count ``size`` bytes that are about to be made, and the work of making them."""
