@@ -14,6 +14,7 @@ import real_models
 import sis_core
 from sis_core import LanguageModel
 from sis_core.step import Batch
+from sis_core.texts.session import n_common
 from sis_core.workbench.evaluate import evaluate
 
 GOLDENS = Path(__file__).parent / "goldens" / "real"
@@ -100,3 +101,30 @@ def test_perplexity_is_that_of_llama_perplexity(name: str, theirs: dict[str, Any
         score = evaluate(model, model.tokenize(text), n_ctx=theirs["n_ctx"])
     assert score.n_chunks == theirs["n_chunks"]
     assert score.perplexity == pytest.approx(theirs["perplexity"], rel=0.01)
+
+
+def test_turns_are_those_of_llama_server() -> None:
+    """Six turns, by the best token: the same prompts, and replies that differ only where two tokens are as good; each
+    turn reads what is new and no more."""
+    turns = json.loads((GOLDENS / "smollm2-turns.json").read_text("utf-8"))
+    messages: list[dict[str, str]] = []
+    n_same = n_read = 0
+    with sis_core.load(real_models.real(real_models.SMOLLM2), n_ctx=512) as model, model.conversation() as conversation:
+        for turn in turns:
+            messages.append({"role": "user", "content": turn["question"]})
+            known, rows = conversation.ids[:-1], conversation.stats.rows
+            usage = conversation.reply(messages, sampler="greedy", max_tokens=24).usage
+            assert usage is not None
+            reply = list(conversation.ids[usage.n_prompt :])
+            assert list(conversation.ids[: usage.n_prompt]) == turn["prompt"]
+            assert usage.n_cached == n_common(known, turn["prompt"])
+            assert conversation.stats.rows - rows == usage.n_prompt - usage.n_cached + usage.n_generated - 1
+            n = n_common(reply, turn["reply"])
+            if n < max(len(reply), len(turn["reply"])):
+                logits = model.logits(turn["prompt"] + reply[:n])[-1]
+                theirs, ours = logits[turn["reply"][n]], logits[reply[n]]
+                assert ours - theirs < CLOSE * np.abs(logits).max()
+            n_same, n_read = n_same + n, n_read + usage.n_prompt - usage.n_cached
+            messages.append({"role": "assistant", "content": turn["content"]})
+    assert n_same > sum(len(turn["reply"]) for turn in turns) / 2
+    assert n_read < sum(len(turn["prompt"]) for turn in turns) / 2

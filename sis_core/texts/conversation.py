@@ -57,9 +57,9 @@ class Conversation:
         return self._scheduler.session.n_ctx
 
     @property
-    def n_tokens(self) -> int:
-        """Tokens of the last chat with its reply."""
-        return len(self._ids)
+    def ids(self) -> tuple[int, ...]:
+        """Token ids of the last chat with its reply, as they were read and written."""
+        return tuple(self._ids)
 
     @property
     def stats(self) -> SessionStats:

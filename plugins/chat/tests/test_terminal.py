@@ -156,7 +156,7 @@ def test_oldest_turns_fall_out_of_a_full_context_whole(talked: Any) -> None:
     assert talk.first > 0
     assert talk.messages[talk.first]["role"] == "user"
     assert "the context of 128 tokens is full: the oldest turn falls out" in told
-    assert talk.conversation.n_tokens <= N_CTX
+    assert len(talk.conversation.ids) <= N_CTX
 
 
 def test_a_reply_that_fills_the_context_goes_on(talked: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +234,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(path: Path, tmp_path: Path) 
         child.send_signal(signal.SIGINT)
         _until(terminal, b"; stopped")
         os.write(terminal, b"/stats\r")
-        _until(terminal, rb"ended\s+by cancelled.*context: .* steps")
+        _until(terminal, rb"cancelled.*context: .*steps")
         os.write(terminal, b"\x04")
         assert child.wait(60) == 0
     finally:

@@ -121,7 +121,7 @@ def _stats(program: Program, rest: str) -> None:
             f"ended by {speed.reason}"
         )
     program.tell(
-        f"context: {talk.conversation.n_tokens} of {talk.conversation.n_ctx} tokens; "
+        f"context: {len(talk.conversation.ids)} of {talk.conversation.n_ctx} tokens; "
         f"{len(talk.messages)} messages, {talk.first} of them fallen out; {stats.rows} rows in {stats.steps} steps"
     )
 

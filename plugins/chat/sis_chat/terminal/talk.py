@@ -114,7 +114,7 @@ class Talk:
     @property
     def n_left(self) -> int:
         """Tokens that the context still has room for."""
-        return self.conversation.n_ctx - self.conversation.n_tokens
+        return self.conversation.n_ctx - len(self.conversation.ids)
 
     def set(self, name: str, text: str | None) -> None:
         """Change an option of the next replies by its name on the command line; None takes it back. SisError says what
