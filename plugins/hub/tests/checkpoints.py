@@ -137,7 +137,8 @@ LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def gated(weights: Weights, *, head: int = HEAD, bias: bool = False, head_norm: bool = False,
-          norms: tuple[str, ...] = LLAMA_NORMS, tied: bool = False, n_layer: int = N_LAYER) -> None:  # fmt: skip
+          norms: tuple[str, ...] = LLAMA_NORMS, tied: bool = False, n_layer: int = N_LAYER,
+          n_kv: int = N_KV) -> None:  # fmt: skip
     """The layers of LLaMA's shape."""
     weights.add("model.embed_tokens.weight", N_VOCAB, N_EMBD)
     for i in range(n_layer):
@@ -145,8 +146,8 @@ def gated(weights: Weights, *, head: int = HEAD, bias: bool = False, head_norm: 
         for norm in norms:
             weights.norm(f"{at}.{norm}")
         weights.linear(f"{at}.self_attn.q_proj", N_HEAD * head, N_EMBD, bias=bias)
-        weights.linear(f"{at}.self_attn.k_proj", N_KV * head, N_EMBD, bias=bias)
-        weights.linear(f"{at}.self_attn.v_proj", N_KV * head, N_EMBD, bias=bias)
+        weights.linear(f"{at}.self_attn.k_proj", n_kv * head, N_EMBD, bias=bias)
+        weights.linear(f"{at}.self_attn.v_proj", n_kv * head, N_EMBD, bias=bias)
         weights.linear(f"{at}.self_attn.o_proj", N_EMBD, N_HEAD * head)
         if head_norm:
             for part in "qk":
@@ -323,6 +324,77 @@ def arcee(folder: Path) -> None:
     write_safetensors(folder / "model.safetensors", weights.tensors)
 
 
+def mistral3(folder: Path) -> None:
+    """Ministral 3's kind: stretched positions, and queries that grow with them."""
+    rope = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 32,
+            "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+            "llama_4_scaling_beta": 0.1}  # fmt: skip
+    write_config(folder, "Ministral3ForCausalLM", "ministral3", **{**COMMON, "head_dim": HEAD}, hidden_act="silu",
+                 rope_parameters=rope, sliding_window=None, tie_word_embeddings=False, bos_token_id=263,
+                 eos_token_id=264)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(LLAMA3, ["<s>", "</s>"], ignore_merges=True), eos_token="</s>")
+    weights = Weights(17)
+    gated(weights)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def granite(folder: Path) -> None:
+    """Granite 3's kind: numbers that multiply embeddings, attention, what is added, and logits."""
+    write_config(folder, "GraniteForCausalLM", "granite", **COMMON, hidden_act="silu", rope_theta=10000.0,
+                 attention_multiplier=0.25, embedding_multiplier=12.0, residual_multiplier=0.22, logits_scaling=8.0,
+                 attention_bias=False, mlp_bias=False, tie_word_embeddings=True, bos_token_id=263,
+                 eos_token_id=263)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(None, ["<|end_of_text|>"]), eos_token="<|end_of_text|>")
+    weights = Weights(18)
+    gated(weights, tied=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "F16")
+
+
+def olmo2(folder: Path) -> None:
+    """OLMo 2's kind: norms after the branches, and over all of a query or key."""
+    write_config(folder, "Olmo2ForCausalLM", "olmo2", **{**COMMON, "num_key_value_heads": N_HEAD}, hidden_act="silu",
+                 rope_theta=500000.0, attention_bias=False, tie_word_embeddings=False, bos_token_id=None,
+                 eos_token_id=263, pad_token_id=263)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(LLAMA3, ["<|endoftext|>"]), eos_token="<|endoftext|>")
+    weights = Weights(20)
+    gated(weights, n_kv=N_HEAD, norms=("post_attention_layernorm", "post_feedforward_layernorm"))
+    for i in range(N_LAYER):
+        for part in "qk":
+            weights.norm(f"model.layers.{i}.self_attn.{part}_norm")
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def seed_oss(folder: Path) -> None:
+    """Seed-OSS's kind: biases, and a head of its own size."""
+    write_config(folder, "SeedOssForCausalLM", "seed_oss", **{**COMMON, "head_dim": 16}, hidden_act="silu",
+                 rope_theta=10000000.0, attention_bias=True, attention_out_bias=False, mlp_bias=False,
+                 tie_word_embeddings=False, bos_token_id=263, eos_token_id=264)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(QWEN2, ["<seed:bos>", "<seed:eos>"]), eos_token="<seed:eos>")
+    weights = Weights(21)
+    gated(weights, head=16, bias=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
+def phi2(folder: Path) -> None:
+    write_config(folder, "PhiForCausalLM", "phi", **{**COMMON, "num_key_value_heads": N_HEAD,
+                 "intermediate_size": 4 * N_EMBD}, hidden_act="gelu_new", layer_norm_eps=1e-5, rope_theta=10000.0,
+                 partial_rotary_factor=0.5, tie_word_embeddings=False, qk_layernorm=False, bos_token_id=263,
+                 eos_token_id=263)  # fmt: skip
+    write_tokenizer(folder, byte_level_tokenizer(None, ["<|endoftext|>"]), eos_token="<|endoftext|>")
+    weights = Weights(19)
+    weights.add("model.embed_tokens.weight", N_VOCAB, N_EMBD)
+    for i in range(N_LAYER):
+        at = f"model.layers.{i}"
+        weights.norm(f"{at}.input_layernorm", bias=True)
+        for part in ("q_proj", "k_proj", "v_proj", "dense"):
+            weights.linear(f"{at}.self_attn.{part}", N_EMBD, N_EMBD, bias=True)
+        weights.linear(f"{at}.mlp.fc1", 4 * N_EMBD, N_EMBD, bias=True)
+        weights.linear(f"{at}.mlp.fc2", N_EMBD, 4 * N_EMBD, bias=True)
+    weights.norm("model.final_layernorm", bias=True)
+    weights.linear("lm_head", N_VOCAB, N_EMBD, bias=True)
+    write_safetensors(folder / "model.safetensors", weights.tensors, "F16")
+
+
 def qwen2(folder: Path) -> None:
     """Qwen2.5's kind: biases, tied, F16."""
     write_config(folder, "Qwen2ForCausalLM", "qwen2", **{**COMMON, "rms_norm_eps": 1e-6}, hidden_act="silu",
@@ -492,14 +564,16 @@ def llama_json(folder: Path) -> None:
 CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
-        llama, llama3, llama_json, mixtral, smollm3, arcee, qwen2, qwen3, qwen2moe, qwen3moe, gemma, gemma2, gemma3,
-        phi3, gpt2, gptneox,
+        llama, llama3, llama_json, mixtral, smollm3, arcee, mistral3, granite, olmo2, seed_oss, qwen2, qwen3, qwen2moe,
+        qwen3moe, gemma, gemma2, gemma3, phi2, phi3, gpt2, gptneox,
     )
 }  # fmt: skip
 #: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
 PRE = {
-    "llama3": "llama-bpe", "arcee": "llama-bpe", "smollm3": "dbrx", "gpt2": "gpt-2", "gptneox": "gpt-2",
-    **dict.fromkeys(("qwen2", "qwen3", "qwen2moe", "qwen3moe"), "qwen2"),
+    "smollm3": "dbrx", "olmo2": "dbrx",
+    **dict.fromkeys(("llama3", "arcee", "mistral3"), "llama-bpe"),
+    **dict.fromkeys(("gpt2", "gptneox", "granite", "phi2"), "gpt-2"),
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2moe", "qwen3moe", "seed_oss"), "qwen2"),
 }  # fmt: skip
 
 

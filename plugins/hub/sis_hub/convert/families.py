@@ -34,6 +34,7 @@ class Family:
         defaults: what config.json may leave out, as transformers' class has it.
         skipped: beginnings of the names of tensors that are not the text model's.
         head_is_embedding: a head in the files is the embedding once more, and left out.
+        layout: whose plugin knows what converters do to tensors: by default the family's own; "" for nothing at all.
     """
 
     architecture: str
@@ -42,6 +43,7 @@ class Family:
     defaults: Mapping[str, Any] = field(factory=dict)
     skipped: tuple[str, ...] = ()
     head_is_embedding: bool = False
+    layout: str | None = None
 
 
 def _llama(config: Hyperparameters, keys: Any, *, head_dim: bool = True) -> Extra:
@@ -58,6 +60,27 @@ def _mixtral(config: Hyperparameters, keys: Any) -> Extra:
     keys.add_expert_used_count(config.integer("num_experts_per_tok"))
     if config.find("sliding_window") is not None:
         keys.add_sliding_window(config.integer("sliding_window"))
+    return _llama(config, keys, head_dim=False)
+
+
+def _ministral3(config: Hyperparameters, keys: Any) -> Extra:
+    rope = config.rope
+    if rope.get("rope_type") != "yarn":
+        raise config.refuse("its rope scaling is not of the type 'yarn'")
+    keys.add_rope_scaling_yarn_log_mul(float(rope.get("mscale_all_dim", 1.0)))
+    keys.add_attn_temperature_scale(float(rope.get("llama_4_scaling_beta", 0.0)))
+    return _mistral(config, keys)
+
+
+def _granite(config: Hyperparameters, keys: Any) -> Extra:
+    for name, add in (
+        ("attention_multiplier", keys.add_attention_scale),
+        ("embedding_multiplier", keys.add_embedding_scale),
+        ("residual_multiplier", keys.add_residual_scale),
+        ("logits_scaling", keys.add_logit_scale),
+    ):
+        if config.find(name):
+            add(config.number(name))
     return _llama(config, keys, head_dim=False)
 
 
@@ -80,6 +103,11 @@ def _qwen(config: Hyperparameters, keys: Any) -> Extra:
     _common(config, keys)
     if config.find("head_dim") is not None:
         _head_dim(config, keys)
+    return {}
+
+
+def _olmo2(config: Hyperparameters, keys: Any) -> Extra:
+    _common(config, keys)
     return {}
 
 
@@ -155,6 +183,25 @@ def _phi3(config: Hyperparameters, keys: Any) -> Extra:
     }
 
 
+def _phi2(config: Hyperparameters, keys: Any) -> Extra:
+    n_embd, n_head = config.integer("hidden_size", "n_embd"), config.integer("num_attention_heads", "n_head")
+    if config.find("qk_layernorm") or config.find("num_key_value_heads") not in (None, n_head):
+        raise config.refuse("this Phi differs from Phi-2 in its attention")
+    if config.find("intermediate_size", "n_inner") not in (None, 4 * n_embd):
+        raise config.refuse("this Phi differs from Phi-2 in its feed-forward")
+    keys.add_block_count(config.n_layer)
+    keys.add_context_length(config.integer("n_positions", "max_position_embeddings"))
+    keys.add_embedding_length(n_embd)
+    keys.add_feed_forward_length(4 * n_embd)
+    keys.add_head_count(n_head)
+    keys.add_head_count_kv(n_head)
+    keys.add_layer_norm_eps(config.number("layer_norm_eps", "layer_norm_epsilon"))
+    keys.add_rope_dimension_count(int(config.rope.get("partial_rotary_factor", 0.5) * n_embd) // n_head)
+    keys.add_add_bos_token(False)
+    _plain_rope(config, keys, written=False)
+    return {}
+
+
 def _gpt2(config: Hyperparameters, keys: Any) -> Extra:
     n_embd = config.integer("n_embd", "hidden_size")
     n_ff = config.find("n_inner") or 4 * n_embd
@@ -199,8 +246,12 @@ FAMILIES: Mapping[str, Family] = {
     "LlamaForCausalLM": Family("llama", _llama, defaults=_LLAMA_DEFAULTS),
     "MistralForCausalLM": Family("llama", _mistral, defaults=_LLAMA_DEFAULTS),
     "MixtralForCausalLM": Family("llama", _mixtral, defaults=_LLAMA_DEFAULTS),
+    "Ministral3ForCausalLM": Family("mistral3", _ministral3, defaults=_LLAMA_DEFAULTS, layout="llama"),
+    "GraniteForCausalLM": Family("granite", _granite, defaults=_LLAMA_DEFAULTS, layout="llama"),
     "SmolLM3ForCausalLM": Family("smollm3", _smollm3, defaults={**_LLAMA_DEFAULTS, "rope_theta": 2_000_000.0}),
     "ArceeForCausalLM": Family("arcee", _llama, ("relu2",), {"rms_norm_eps": 1e-5, "rope_theta": 10_000.0}),
+    "Olmo2ForCausalLM": Family("olmo2", _olmo2, defaults={"rms_norm_eps": 1e-5, "rope_theta": 500_000.0}, layout=""),
+    "SeedOssForCausalLM": Family("seed_oss", _qwen, defaults=_LLAMA_DEFAULTS, layout=""),
     "Qwen2ForCausalLM": Family("qwen2", _qwen, defaults=_LLAMA_DEFAULTS),
     "Qwen3ForCausalLM": Family("qwen3", _qwen, defaults={**_LLAMA_DEFAULTS, "head_dim": 128}),
     "Qwen2MoeForCausalLM": Family("qwen2moe", partial(_qwen_moe, renormalised=False), defaults=_LLAMA_DEFAULTS),
@@ -210,6 +261,7 @@ FAMILIES: Mapping[str, Family] = {
     "Gemma3ForCausalLM": Family("gemma3", _gemma3, _TANH, _GEMMA3_DEFAULTS),
     "Gemma3ForConditionalGeneration": Family("gemma3", _gemma3, _TANH, _GEMMA3_DEFAULTS, _VISION),
     "Phi3ForCausalLM": Family("phi3", _phi3, defaults={"rms_norm_eps": 1e-5, "rope_theta": 10_000.0}),
+    "PhiForCausalLM": Family("phi2", _phi2, ("gelu_new",), {"layer_norm_eps": 1e-5}, layout=""),
     "GPT2LMHeadModel": Family("gpt2", _gpt2, _TANH, {"layer_norm_epsilon": 1e-5}),
     "GPTNeoXForCausalLM": Family(
         "gptneox", _gptneox, _GELU, {"layer_norm_eps": 1e-5, "rotary_pct": 0.25, "rotary_emb_base": 10_000}

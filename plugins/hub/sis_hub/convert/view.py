@@ -223,6 +223,10 @@ def _laid_out(
     plugin: Architecture[Any] = registry.get("architectures", family.architecture, where=where)
     try:
         config = plugin.config(Metadata(metadata, family.architecture, where), n_rows)
+        if family.layout == "":
+            return dict(roles)
+        if family.layout is not None:
+            plugin = registry.get("architectures", family.layout, where=where)
         return {role: plugin.from_hugging_face(config, role, weight) for role, weight in roles.items()}
     except ModelError as error:
         raise ModelError(error.what, where=error.where or where, fix=error.fix) from None
