@@ -26,6 +26,7 @@ from sis_server.errors import ApiError
 from sis_server.fields import ChatCompletion, Detokenize, TextCompletion, Tokenize, read_fields
 from sis_server.following import Heard, PlainText, follow
 from sis_server.guard import Guard, Rules
+from sis_server.pages import page
 from sis_server.reading import read_object
 from sis_server.receiving import Limits, read_body
 from sis_server.responses import Kept, ResponseWriter, Store
@@ -227,6 +228,8 @@ def make_app(served: Served, rules: Rules, limits: Limits) -> Starlette:
         Route("/v1/models/{name:path}", api.model),
         Route("/tokenize", api.tokenize, methods=["POST"]),
         Route("/detokenize", api.detokenize, methods=["POST"]),
+        Route("/", page),
+        Route("/page/{name}", page),
         Route("/health", api.health),
         Route("/metrics", api.metrics),
         Route("/props", api.props),
