@@ -203,8 +203,8 @@ CASES: dict[str, list[tuple[Callable[[Path], Path], str]]] = {
             r"tensor blk\.0\.attn_k\.weight has shape \(32, 32\), but the metadata call for \(16, 32\)",
         ),
         (
-            tensors(lambda t: t.update({"blk.0.ffn_norm.weight": np.ones((1, 32), np.float32)})),
-            r"tensor blk\.0\.ffn_norm\.weight has shape \(1, 32\), but the metadata call for \(32,\)",
+            tensors(lambda t: t.update({"blk.0.ffn_norm.weight": np.ones((2, 16), np.float32)})),
+            r"tensor blk\.0\.ffn_norm\.weight has shape \(2, 16\), but the metadata call for \(32,\)",
         ),
         (
             tensors(lambda t: t.update({"token_embd.weight": np.ones(32, np.float32)})),

@@ -16,7 +16,7 @@ def check_output(path: Path | None, *, force: bool = True) -> None:
     if path.is_dir():
         raise SourceError("is a folder", where=str(path), fix="name a file")
     if not folder.is_dir():
-        raise SourceError(f"the folder {folder} does not exist", where=str(path), fix="make it first")
+        raise SourceError(f"the folder {path.parent} does not exist", where=str(path), fix="make it first")
     if not os.access(path if path.exists() else folder, os.W_OK):
         raise SourceError("cannot be written there", where=str(path), fix="name a file in another folder")
     if path.exists() and not force:
