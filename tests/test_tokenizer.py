@@ -33,7 +33,8 @@ from sis_core.tokenizer import TextStream, Tokenizer
 GOLDENS = Path(__file__).parent / "goldens" / "tokenizers.json"
 DISTINCT = (
     "default", "gpt-2", "llama-bpe", "dbrx", "qwen2", "starcoder", "falcon", "deepseek-llm", "deepseek-coder",
-    "deepseek-v3", "tekken", "gpt-4o",
+    "deepseek-v3", "tekken", "gpt-4o", "qwen35", "minicpm5", "seed-coder", "youtu", "spark2_5", "bloom", "viking",
+    "laguna", "chameleon",
 )  # fmt: skip
 VOCABULARIES = (
     "aquila", "baichuan", "bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2",
@@ -44,7 +45,6 @@ REFUSED = {
     "bert-bge": "tokenizer 'bert'",
     "gemma-4": "tokenizer 'gemma4'",
     "nomic-bert-moe": "tokenizer 't5'",
-    "qwen35": "pre-tokenizer 'qwen35'",
 }
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t'aeirst.,1290é漢▁Ġ"), max_size=60)
 
