@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import MODEL_TENSOR as T
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
-from shapes import SHAPES, Shape, Vocab
+from shapes import MEASURED, SHAPES, Shape, Vocab
 
 GEMMAS = ("gemma2", "gemma3")
 CHUNK = 1 << 22  # weights made at a time
@@ -95,10 +95,20 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
             yield from linear(T.ATTN_Q, i, n_q, n_embd, gain=1.3, bias=bias)
             yield from linear(T.ATTN_K, i, n_kv, n_embd, gain=1.3, bias=bias)
             yield from linear(T.ATTN_V, i, n_kv, n_embd, bias=bias)
-        if arch in ("qwen3", "gemma3"):
+        if arch in ("qwen3", "qwen3moe", "gemma3"):
             yield from norm(T.ATTN_Q_NORM, i, shape.head_dim, mean=1.2)
             yield from norm(T.ATTN_K_NORM, i, shape.head_dim, mean=1.2)
         yield from linear(T.ATTN_OUT, i, n_embd, n_q, gain=residual)
+
+    def experts(i: int) -> Iterator[Tensor]:
+        yield from linear(T.FFN_GATE_INP, i, shape.n_expert, n_embd)
+        for key, n_out, n_in, gain in (
+            (T.FFN_GATE_EXP, shape.n_ff_expert, n_embd, 1.0),
+            (T.FFN_UP_EXP, shape.n_ff_expert, n_embd, 1.0),
+            (T.FFN_DOWN_EXP, n_embd, shape.n_ff_expert, residual),
+        ):
+            name = gguf.TENSOR_NAMES[key].format(bid=i)
+            yield Tensor(key, f"{name}.weight", i, (shape.n_expert, n_out, n_in), gain / math.sqrt(n_in))
 
     def feed_forward(i: int) -> Iterator[Tensor]:
         if arch == "phi3":  # gate and up are one tensor, under the name of up
@@ -121,7 +131,7 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
             yield from norm(T.FFN_PRE_NORM, i)
         else:
             yield from norm(T.FFN_NORM, i)
-        yield from feed_forward(i)
+        yield from experts(i) if shape.n_expert else feed_forward(i)
         if arch in GEMMAS:
             yield from norm(T.FFN_POST_NORM, i)
     yield from norm(T.OUTPUT_NORM)
@@ -238,7 +248,7 @@ def tensor_type(tensor: Tensor, file_type: str, shape: Shape, *, pure: bool = Fa
     `llama-quant.cpp`. `llama-quantize` stores the head as Q6_K, a few layers of a mix in a finer type, and rows that
     a K-quant's 256 does not divide in a type with blocks of 32.
     """
-    if len(tensor.shape) == 1 or tensor.key == T.POS_EMBD:
+    if len(tensor.shape) == 1 or tensor.key in (T.POS_EMBD, T.FFN_GATE_INP):
         return GGMLQuantizationType.F32
     if pure or file_type in PLAIN_TYPES:
         return GGMLQuantizationType[file_type]
@@ -248,7 +258,7 @@ def tensor_type(tensor: Tensor, file_type: str, shape: Shape, *, pure: bool = Fa
         name = "Q6_K"
     elif file_type == "Q4_K_M":
         finer = i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
-        if tensor.key in (T.ATTN_V, T.FFN_DOWN) and finer:
+        if tensor.key in (T.ATTN_V, T.FFN_DOWN, T.FFN_DOWN_EXP) and finer:
             name = "Q6_K"
         elif tensor.key == T.ATTN_QKV:
             name = "Q5_K"
@@ -288,6 +298,10 @@ def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
         writer.add_attn_logit_softcapping(shape.attn_softcap)
     if shape.final_softcap is not None:
         writer.add_final_logit_softcapping(shape.final_softcap)
+    if shape.n_expert:
+        writer.add_expert_count(shape.n_expert)
+        writer.add_expert_used_count(shape.n_expert_used)
+        writer.add_expert_feed_forward_length(shape.n_ff_expert)
     if arch == "llama":
         writer.add_vocab_size(shape.n_vocab)
     if arch == "gptneox":
@@ -403,7 +417,7 @@ def write_model(shape: Shape, path: Path | str, *, file_type: str = "F32", seed:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write a GGUF file with random weights and a real model's shape.")
-    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("shape", choices=SHAPES | MEASURED)
     parser.add_argument("path", type=Path)
     parser.add_argument("--type", choices=FILE_TYPES, default="F32")
     parser.add_argument("--pure", action="store_true", help="every matrix in that type, the head as well")
@@ -411,7 +425,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="the same architecture, scaled down")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    shape = SHAPES[options.shape]
+    shape = (SHAPES | MEASURED)[options.shape]
     if options.tiny:
         shape = shape.scaled_down()
     if options.layers is not None:

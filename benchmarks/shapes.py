@@ -74,6 +74,10 @@ class Shape:
     window: int | None = None
     attn_softcap: float | None = None
     final_softcap: float | None = None
+    n_expert: int = 0
+    """0: one feed-forward for all rows."""
+    n_expert_used: int = 0
+    n_ff_expert: int = 0
     tiny: Mapping[str, Any] = field(default_factory=dict)
 
     def scaled_down(self) -> Shape:
@@ -378,3 +382,22 @@ SHAPES: Mapping[str, Shape] = {
         PHI_3_MINI,
     )
 }  # fmt: skip
+
+QWEN3_30B_A3B = replace(
+    QWEN3_06B,
+    name="qwen3-30b-a3b",
+    arch="qwen3moe",
+    n_layer=48,
+    n_embd=2048,
+    n_head=32,
+    n_head_kv=4,
+    n_ff=6144,
+    tied=False,
+    n_expert=128,
+    n_expert_used=8,
+    n_ff_expert=768,
+    tiny={},
+)
+
+MEASURED = {shape.name: shape for shape in (QWEN3_30B_A3B,)}
+"""Shapes that are only measured: their goldens are among those of `tests/oracle`."""

@@ -72,6 +72,12 @@ class Experts(Op):
     def n_expert(self) -> int:
         return self.up.n_expert
 
+    @property
+    def n_working(self) -> int:
+        """Values that a row needs for each of its experts: what goes in, is gated, and comes out."""
+        n_in, n_ff, n_out = self.up.weight.n_cols, self.up.n_out, self.down.n_out
+        return max(n_in, n_ff) + n_ff + max(n_out, n_ff)
+
     def reads(self) -> tuple[Weight, ...]:
         """Those of the router, of gates and ups, and of the shared expert and its gate."""
         stacks = tuple(stack.weight for stack in (self.gate, self.up) if stack)

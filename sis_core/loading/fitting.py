@@ -15,9 +15,10 @@ from attrs import evolve, frozen
 
 from sis_core.architecture import ModelConfig
 from sis_core.backend import Backend, BackendOptions
-from sis_core.block import STEP_ROWS, Network
+from sis_core.block import STEP_ROWS, Network, find
 from sis_core.cache.kv_types import KV_TYPES
 from sis_core.cache.tables import text_nbytes
+from sis_core.experts import Experts
 from sis_core.machine.memory import MIB, MemoryPlan
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ def fit(
     known = KV_TYPES.get(options.kv_type)  # a plugin may have types of its own
     value_bytes = known.value_bytes if known else 4
     states = [block.state for block in network.blocks[layers.start : layers.stop] if block.state]
-    working = STEP_ROWS * 4 * (4 * config.n_embd + 2 * max(config.n_ff)) + config.n_vocab * 16 + 8 * MIB
+    working = _working(config, network)
 
     def cache(n_tokens: int) -> int:
         return int(sum(text_nbytes(state, value_bytes, n_tokens) for state in states))
@@ -124,6 +125,13 @@ def fit(
         n_ctx = max(least, bisect_right(range(config.n_ctx + 1), room, key=cache) - 1)
     fitted = evolve(plans[at], cache=cache(n_ctx))
     return Fit(n_ctx, choices[at], fitted, limit, plans[0] if at else None, options.pack is not None)
+
+
+def _working(config: ModelConfig, network: Network) -> int:
+    """Bytes that a step of as many rows as `Network.step_rows` works in."""
+    experts = max((op.n_used * op.n_working for op in find(network.blocks, Experts)), default=0)
+    rows = min(network.step_rows, max(config.n_ctx, STEP_ROWS))
+    return rows * 4 * (4 * config.n_embd + 2 * max(config.n_ff) + experts) + config.n_vocab * 16 + 8 * MIB
 
 
 def _weights(backend: Backend, network: Network, layers: range, options: BackendOptions) -> tuple[int, int]:
