@@ -30,6 +30,7 @@ class RopeConfig:
         n_ctx_original: tokens of context before stretching.
         magnitude: factor on cosine and sine that comes with the scaling.
         beta_fast, beta_slow: YaRN's borders, in turns within ``n_ctx_original``.
+        rounded: whether these are whole dimensions.
     """
 
     n_rot: int
@@ -40,6 +41,7 @@ class RopeConfig:
     magnitude: float = 1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    rounded: bool = True
 
     @classmethod
     def read(cls, metadata: Metadata, head_dim: int, n_ctx_train: int) -> Self:
@@ -76,6 +78,7 @@ class RopeConfig:
                 n_ctx_original=self.n_ctx_original,
                 beta_fast=self.beta_fast,
                 beta_slow=self.beta_slow,
+                rounded=self.rounded,
             )
             return Rope(frequencies, style, self.magnitude)
         factors = None
@@ -186,19 +189,22 @@ def yarn_frequencies(
     n_ctx_original: int,
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
+    rounded: bool = True,
 ) -> F64:
     """Frequencies of YaRN, float64 ``(n_rot // 2,)`` (Peng et al. 2023, section 3.2).
 
     Dimensions that turn more than ``beta_fast`` times within ``n_ctx_original`` keep their frequency, those that turn
-    less than ``beta_slow`` times are divided by ``factor``, with a linear ramp between.
+    less than ``beta_slow`` times are divided by ``factor``, with a linear ramp between; ``rounded``: between whole
+    dimensions.
     """
     plain = rope_frequencies(n_rot, base)
 
     def dimension(turns: float) -> float:
         return n_rot * float(np.log(n_ctx_original / (turns * 2 * np.pi))) / (2 * float(np.log(base)))
 
-    low = max(np.floor(dimension(beta_fast)), 0)
-    high = min(np.ceil(dimension(beta_slow)), n_rot - 1)
+    first, last = dimension(beta_fast), dimension(beta_slow)
+    low = max(np.floor(first) if rounded else first, 0)
+    high = min(np.ceil(last) if rounded else last, n_rot - 1)
     ramp = np.clip((np.arange(n_rot // 2) - low) / max(high - low, 1e-3), 0, 1)
     frequencies: F64 = plain * (1 - ramp) + plain / factor * ramp
     return frequencies

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kernel_suite import kind_of_this_machine
 
 from sis_core.backend import BackendOptions
 from sis_core.loading.model import Model
@@ -23,13 +24,14 @@ GOLDENS = sorted((Path(__file__).parent / "goldens" / "families").glob("*.npz"))
 TOLERANCE = 1e-4
 CLOSE = 1e-3
 """Two logits nearer than this are equally good."""
+NATIVE = kind_of_this_machine()
 
 
 class Golden:
     """A golden with its model opened."""
 
-    def __init__(self, path: Path, model: Model) -> None:
-        self.model = model
+    def __init__(self, path: Path, model: Model, *, native: bool) -> None:
+        self.model, self.native = model, native
         with np.load(path) as golden:
             self.ids, self.n_prompt, self.gaps = golden["ids"], int(golden["n_prompt"]), golden["gaps"]
             self.rows, self.logits = golden["rows"], golden["logits"]
@@ -58,11 +60,13 @@ def golden(request: pytest.FixtureRequest, registry: Registry, tmp_path: Path) -
     file.write_bytes(lzma.decompress(path.with_name(f"{path.stem}.gguf.xz").read_bytes()))
     options = BackendOptions(kv_type="f32", n_threads=1)
     with open_model(Model, file, registry, backend=backend if backend == "numpy" else None, options=options) as model:
-        yield Golden(path, model)
+        yield Golden(path, model, native=backend == "native" and NATIVE is not None)
 
 
 def test_at_once_and_token_by_token(golden: Golden) -> None:
     model, n = golden.model, len(golden.ids)
+    if golden.native and NATIVE:
+        assert set(model.grains) == {f"{NATIVE.name} forward"}, "a step of every family is one native call"
     golden.check(model.step(Batch.of(golden.ids, outputs=range(n)), model.new_cache(n)).values)
     cache = model.new_cache(n)
     golden.check(np.stack([model.step(Batch.of([t], position=i), cache).values[0] for i, t in enumerate(golden.ids)]))

@@ -1,4 +1,4 @@
-"""The Granite family: Granite 3 and 4, dense."""
+"""The Granite family: Granite 3 and 4, dense and with experts."""
 
 from __future__ import annotations
 

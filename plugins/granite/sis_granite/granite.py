@@ -1,19 +1,20 @@
-"""LLaMA's block with four factors: on embeddings, on what is added to the residual, on scores, and on logits.
+"""LLaMA's block, or one with experts, and four factors: on embeddings, on what is added, on scores, and on logits.
 
 Source: Granite Team 2024, "Granite 3.0 Language Models"; the factors after Yang et al. 2022, "Tensor Programs V".
 """
 
 from attrs import frozen
 
-from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head, Op
+from sis_core.architecture import Architecture
+from sis_core.block import Block, Embedding, Head
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
-from sis_core.parts import gated_feed_forward, output_head, pre_norm_block, self_attention, token_embedding
+from sis_core.parts import output_head, pre_norm_block, self_attention, token_embedding
 from sis_core.tensors import Tensors
 
 
 @frozen
-class GraniteConfig(ModelConfig):
+class GraniteConfig(ExpertsConfig):
     """``embedding_scale`` and ``residual_scale`` multiply, ``logit_scale`` divides; ``attention_scale`` is of scores,
     and None for ``1 / sqrt(head_dim)``."""
 
@@ -24,7 +25,7 @@ class GraniteConfig(ModelConfig):
 
 
 class Granite(Architecture[GraniteConfig]):
-    names = ("granite",)
+    names = ("granite", "granitemoe")
 
     def config(self, metadata: Metadata, n_vocab: int) -> GraniteConfig:
         return GraniteConfig.read(
@@ -42,11 +43,8 @@ class Granite(Architecture[GraniteConfig]):
     def block(self, config: GraniteConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "norm")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, scale=config.attention_scale)
-        return pre_norm_block(config, i, tensors, attention, self.mlp(config, i, tensors), scale=config.residual_scale)
-
-    def mlp(self, config: GraniteConfig, i: int, tensors: Tensors) -> Op:
-        """What comes after attention."""
-        return gated_feed_forward(config, i, tensors, "silu")
+        mlp = experts_or_dense(config, i, tensors, "silu")
+        return pre_norm_block(config, i, tensors, attention, mlp, scale=config.residual_scale)
 
     def head(self, config: GraniteConfig, tensors: Tensors) -> Head:
         return output_head(config, tensors, scale=1 / config.logit_scale)

@@ -8,6 +8,7 @@ from sis_core import hookimpl
 from sis_core.architecture import Architecture
 from sis_llama.arcee import Arcee
 from sis_llama.llama import Llama
+from sis_llama.llama4 import Llama4
 from sis_llama.mistral3 import Mistral3
 from sis_llama.others import Baichuan, InternLM2
 from sis_llama.smollm3 import SmolLM3
@@ -15,4 +16,4 @@ from sis_llama.smollm3 import SmolLM3
 
 @hookimpl
 def sis_register_architectures() -> list[Architecture[Any]]:
-    return [Llama(), SmolLM3(), Mistral3(), Arcee(), InternLM2(), Baichuan()]
+    return [Llama(), Llama4(), SmolLM3(), Mistral3(), Arcee(), InternLM2(), Baichuan()]
