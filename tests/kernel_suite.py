@@ -71,9 +71,12 @@ def kind_of_this_machine() -> type[NativeBackend] | None:
 
 
 def on_each_rung(kind: type[NativeBackend], isas: Sequence[str]) -> Any:
-    """A fixture: the backend on one rung after the other; rungs that this machine lacks are skipped."""
+    """A fixture: the backend on this machine's best rung and, in the full run, on each that it has."""
+    best = kind().library().isa_name if kind().idle_reason() is None else ""
+    kept = best if best in isas else isas[-1]
+    params = [isa if isa == kept else pytest.param(isa, marks=pytest.mark.full) for isa in isas]
 
-    @pytest.fixture(scope="module", params=isas)
+    @pytest.fixture(scope="module", params=params)
     def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> NativeBackend:
         library = load(kind, request.param, tmp_path_factory.mktemp("library"))
         if library.isa_name != request.param:

@@ -113,7 +113,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Load:
     return load
 
 
-@pytest.fixture(scope="module", params=["emulated", "real"])
+HAS_TILES = X86Backend().idle_reason() is None and X86Backend().library().isa_name == "amx"
+EMULATED = pytest.param("emulated", marks=pytest.mark.full) if HAS_TILES else "emulated"
+
+
+@pytest.fixture(scope="module", params=[EMULATED, "real"])
 def load(request: pytest.FixtureRequest) -> Load:
     found: Load = request.getfixturevalue(request.param)
     return found
