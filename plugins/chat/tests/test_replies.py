@@ -196,6 +196,17 @@ def test_what_the_template_began_is_known(templates: dict[str, str]) -> None:
     assert events == [Content("Yes")]
 
 
+def test_harmony_has_more_ways_to_call_than_its_template(templates: dict[str, str]) -> None:
+    format = Written(templates["channels"]).format
+    reply = (
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|>"
+        '<|start|>assistant<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"text": "a"}<|call|>'
+    )
+    for pieces in ([reply], list(reply)):
+        events = read(format, pieces, begun="<|start|>assistant")
+        assert meaning(events) == ([("look", {"text": "a"})], "I look.", "Hm.")
+
+
 JSON_CALL = ReplyFormat(ends=("<|im_end|>",), calls=Calls("<tool_call>\n{arguments}\n</tool_call>", "call"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import string
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from sis_core.chat import CallArguments, CallEnd, CallStart, Event, Tool
 
 ID_LENGTH = 9  # what Mistral's templates ask for
 CDATA, CDATA_END = "<![CDATA[", "]]>"  # how XML spells a text that would be tags
+_NAME_END = re.compile(r"[\s<\"]")  # what harmony puts between a name and its arguments
 _ALPHABET = string.ascii_letters + string.digits
 
 
@@ -28,7 +30,7 @@ class CallReader:
     """Makes events of calls. An attempt that finds none takes what it likes: the caller keeps the text.
 
     Attributes:
-        first: the text that tells that calls begin, or an empty one.
+        openers: the texts that tell that calls begin, and how each then goes on; empty where calls are bare JSON.
     """
 
     def __init__(self, calls: Calls, tools: Sequence[Tool], reader: Reader, add: Callable[[Event], None]) -> None:
@@ -37,14 +39,16 @@ class CallReader:
             str(tool["function"]["name"]): tool["function"].get("parameters") for tool in tools
         }
         self._n_calls = 0
-        self.first = calls.section.open.strip() or calls.open.strip()
+        first = calls.section.open.strip() or calls.open.strip()
+        self.openers = {first: calls.call} if first else {}
+        self.openers |= {SLOTS.split(other, maxsplit=1)[0].strip(): other for other in calls.also}
 
-    def after_opener(self) -> Steps[bool]:
+    def after_opener(self, opener: str) -> Steps[bool]:
         """After the opener of a section, or of one call."""
         calls = self._calls
         before = self._n_calls
         if not calls.section.open.strip():
-            return (yield from self._call())
+            return (yield from self._call(self.openers[opener]))
         if calls.listed:
             return (yield from self._list())
         close = calls.section.close.strip()
@@ -74,10 +78,10 @@ class CallReader:
         yield from self._reader.literal(self._calls.section.close)
         return self._n_calls > before
 
-    def _call(self) -> Steps[bool]:
+    def _call(self, pattern: str = "") -> Steps[bool]:
         """One call after its opening text; False where it is none and nothing was said of it."""
         calls = self._calls
-        parts = SLOTS.split(calls.call)  # text, slot, text, slot …, text
+        parts = SLOTS.split(pattern or calls.call)  # text, slot, text, slot …, text
         name, id = "", ""
         for i in range(1, len(parts), 2):
             slot, after = parts[i], parts[i + 1]
@@ -95,14 +99,14 @@ class CallReader:
             if stop.strip() and stop != after.strip():
                 self._reader.untake(stop)
             if slot == "name":
-                name = text
+                name = _NAME_END.split(text, maxsplit=1)[0]
             elif slot == "id":
                 id = text
         else:
             return False
         if calls.arguments == "call":
             return (yield from self._whole_call(close))
-        if not name or any(character.isspace() for character in name):
+        if not name:
             return False
         start = self._start(name, id)
         yield from getattr(self, f"_{calls.arguments}")(start, close)
@@ -169,7 +173,7 @@ class CallReader:
 
     def _may_call(self, name: str) -> bool:
         """Whether a call in plain JSON is one: without a text before it, only a tool's name tells."""
-        return bool(name) and (bool(self.first) or name in self._schemas)
+        return bool(name) and (bool(self.openers) or name in self._schemas)
 
     def _string(self) -> Steps[str | None]:
         if (yield from self._reader.skip_space()) != '"':

@@ -47,7 +47,20 @@ def detect(render: Render, source: str) -> ReplyFormat:
     format = _answering(format, answer, thought)
     if called is None:
         return format
-    return next((f for f in _calling(format, called) if _reads(f, called)), format)
+    return _harmony(next((f for f in _calling(format, called) if _reads(f, called)), format))
+
+
+def _harmony(format: ReplyFormat) -> ReplyFormat:
+    """What models of the harmony format write beside what their template does. Source: OpenAI's harmony guide."""
+    calls, start = format.calls, "<|start|>assistant"
+    if calls is None or not calls.call.startswith(f"{start} to=functions.{{name}}<|channel|>"):
+        return format
+    also = tuple(
+        f"{start}<|channel|>{channel} to=functions.{{name}}<|message|>{{arguments}}<|call|>"
+        for channel in ("commentary", "analysis")
+    )
+    preamble = f"{start}<|channel|>commentary<|message|>"
+    return evolve(format, calls=evolve(calls, also=also), also=(preamble,))
 
 
 def _thinking(header: str, thought: Thought, shared: str) -> ReplyFormat:

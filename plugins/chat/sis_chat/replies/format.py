@@ -36,6 +36,7 @@ class Calls:
         name_key, arguments_key, id_key: of a ``call``'s object. An empty ``name_key`` means that the name is the key
             and the arguments are its value.
         inner_key: the key of the object inside the call's object that has these keys, or empty.
+        also: other spellings of ``call`` that models of this kind write, though their template does not.
     """
 
     call: str
@@ -49,6 +50,7 @@ class Calls:
     arguments_key: str = "arguments"
     id_key: str = ""
     inner_key: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def open(self) -> str:
@@ -66,6 +68,7 @@ class ReplyFormat:
         reasoning: what stands around what is thought, or None.
         calls: how tools are called, or None.
         ends: texts that end a turn.
+        also: other texts that open an answer.
         arguments_as_text: the template wants the arguments of calls as JSON text, not as an object.
     """
 
@@ -74,4 +77,5 @@ class ReplyFormat:
     reasoning: Region | None = None
     calls: Calls | None = None
     ends: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     arguments_as_text: bool = False

@@ -53,7 +53,7 @@ class Parser:
         reader, content = self._reader, self._content
         openers = _openers(self._format, self._calls)
         while True:
-            if self._calls is not None and not self._calls.first and content.at_start:
+            if self._calls is not None and not self._calls.openers and content.at_start:
                 begin = yield from reader.skip_space()
                 if begin and begin in "[{" and (yield from self._tried(self._calls.without_opener())):
                     continue
@@ -67,7 +67,7 @@ class Parser:
                 content.close()
                 yield from reader.until((), drop)  # whatever comes after the end of the turn
                 return
-            if kind == "calls" and not (yield from self._tried_after_opener()):
+            if kind == "calls" and not (yield from self._tried_after(stop or "")):
                 content.push(stop or "")
                 continue
             content.close()
@@ -101,9 +101,9 @@ class Parser:
         if stop != close:  # a call without an end of thinking
             self._reader.untake(stop)
 
-    def _tried_after_opener(self) -> Steps[bool]:
+    def _tried_after(self, opener: str) -> Steps[bool]:
         assert self._calls is not None
-        return (yield from self._tried(self._calls.after_opener()))
+        return (yield from self._tried(self._calls.after_opener(opener)))
 
     def _tried(self, attempt: Steps[bool]) -> Steps[bool]:
         """Whether an attempt to read calls found one; else all it took comes again."""
@@ -122,8 +122,8 @@ def _openers(format: ReplyFormat, calls: CallReader | None) -> dict[str, str]:
     for end in format.ends:
         if end.strip():
             found[end.strip()] = "end"
-    if calls is not None and calls.first:
-        found[calls.first] = "calls"
+    found |= dict.fromkeys(calls.openers if calls is not None else (), "calls")
+    found |= dict.fromkeys(format.also, "content")
     for region, kind in ((format.content, "content"), (format.reasoning or Region(), "reasoning")):
         if region.open.strip():
             found[region.open.strip()] = kind
