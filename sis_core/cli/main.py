@@ -28,6 +28,7 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
     "compare-formats": "One model in several formats, side by side.",
     "bench": "Tokens a second, also beside llama.cpp.",
     "profile": "Where the time of a token goes.",
+    "cache": "What a prompt cache holds; empty it.",
     "new": "Write a plugin to start from, with its test.",
     "doctor": "Check this machine, the plugins and a model.",
 }

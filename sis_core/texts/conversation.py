@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,14 +23,18 @@ from sis_core.chat import (
     ToolChoice,
     Usage,
 )
-from sis_core.errors import ChatError
+from sis_core.errors import ChatError, SisError
 from sis_core.sampler import Sampler
 from sis_core.texts.known_ids import with_known
+from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Request
 
 if TYPE_CHECKING:
     from sis_core.texts.language_model import LanguageModel
     from sis_core.texts.session import SessionStats
+
+
+log = logging.getLogger(__name__)
 
 
 class Conversation:
@@ -43,10 +48,19 @@ class Conversation:
         model: the model; it must stay open.
         chat: how its chats are written.
         max_tokens: what the cache holds, by default and at most one chat of the model's context.
+        prompt_cache: where what is read is found again by another conversation; it is written when this one is closed.
     """
 
-    def __init__(self, model: LanguageModel, chat: Chat, *, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        chat: Chat,
+        *,
+        max_tokens: int | None = None,
+        prompt_cache: PromptCache | None = None,
+    ) -> None:
         self.model, self.chat = model, chat
+        self._disk = prompt_cache
         self._scheduler = model.scheduler(max_tokens=max_tokens)
         self._ids: list[int] = []  # of the last chat and its reply
         self._stopped = False
@@ -136,8 +150,13 @@ class Conversation:
         self._stopped = True
 
     def close(self) -> None:
-        """Free the cache. Closing twice is no error."""
-        self._scheduler.close()
+        """Write to the prompt cache, where there is one, and free the own. Closing twice is no error."""
+        try:
+            kept = None if self._disk is None or self._scheduler.session.closed else self._scheduler.kept(self._ids)
+            if self._disk is not None and kept is not None:
+                self._disk.write(self.model, *kept)
+        finally:
+            self._scheduler.close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,8 +167,21 @@ class Conversation:
         self.close()
 
     def _tokens(self, rendered: Rendered, messages: Sequence[Message]) -> list[int]:
+        if self._disk is not None and not self._ids:
+            self._look_up(self._disk, rendered.tokens)
         replies = {i for i, message in enumerate(messages) if message.get("role") == "assistant"}
         return with_known(rendered, self._ids, replies, self.model.tokenizer)
+
+    def _look_up(self, disk: PromptCache, tokens: Sequence[int]) -> None:
+        """Begin from what the prompt cache has of a text."""
+        if (path := disk.find(self.model, tokens)) is None:
+            return
+        try:
+            known, data = disk.read(path)
+            self._scheduler.keep(known, data)
+            self._ids = known
+        except (OSError, ValueError, SisError) as error:
+            log.warning("%s cannot be used: %s", path, error)
 
     def _run(self, request: Request, parser: ReplyParser) -> Generator[Event]:
         ids = self._ids = list(request.prompt)

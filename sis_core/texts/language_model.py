@@ -21,6 +21,7 @@ from sis_core.source import Progress, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
 from sis_core.texts.conversation import Conversation
+from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
 from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import Session
@@ -93,14 +94,22 @@ class LanguageModel(Model):
         """
         return open_chat(self, template)
 
-    def conversation(self, template: str | None = None, *, max_tokens: int | None = None) -> Conversation:
+    def conversation(
+        self,
+        template: str | None = None,
+        *,
+        max_tokens: int | None = None,
+        prompt_cache: str | os.PathLike[str] | PromptCache | None = None,
+    ) -> Conversation:
         """A `Conversation`, which reads nothing twice; a context manager.
 
         Args:
             template: as for `chat_format`.
             max_tokens: what its cache holds; by default one text of ``n_ctx``.
+            prompt_cache: a folder in which another conversation finds what this one has read.
         """
-        return Conversation(self, self.chat_format(template), max_tokens=max_tokens)
+        disk = PromptCache(prompt_cache) if isinstance(prompt_cache, str | os.PathLike) else prompt_cache
+        return Conversation(self, self.chat_format(template), max_tokens=max_tokens, prompt_cache=disk)
 
     @overload
     def chat(

@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -19,7 +19,7 @@ from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.texts.budget import Budget
-from sis_core.texts.prefixes import Prefixes
+from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.running import Text, shifted
 from sis_core.texts.session import Session, Want
@@ -127,6 +127,20 @@ class Scheduler:
             raise
         pieces, self._pieces = self._pieces, []
         return pieces
+
+    def keep(self, tokens: Sequence[int], data: Iterable[bytes]) -> None:
+        """Keep a saved text for others that begin alike, as if it had ended here; see `Session.load`."""
+        number = next(self._numbers)
+        self.session.load(tokens, data, number)
+        if (gone := self._kept.add(Scope("", None), number, tokens)) is not None:
+            self.session.drop(gone)
+
+    def kept(self, tokens: Sequence[int]) -> tuple[list[int], Iterator[bytes]] | None:
+        """The text among those that ended that begins most like ``tokens``: its tokens, and what `keep` takes."""
+        number, _ = self._kept.find(Scope("", None), tokens)
+        if number is None or self.session.behind(number):
+            return None
+        return self.session.tokens(number), self.session.save(number)
 
     def run(self) -> Iterator[Piece]:
         """Pieces as they come, until no text is left."""

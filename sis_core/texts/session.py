@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
@@ -248,6 +248,36 @@ class Session:
         self._tokens.pop(sequence, None)
         self._cache.drop(sequence)
         self._adapters.pop(sequence, None)
+
+    def save(self, sequence: int = 0) -> Iterator[bytes]:
+        """What the cache holds of a sequence, page by page, for `load` of a session over the same model, backend and
+        cache type. The sequence must not change before the last page was taken.
+
+        ContextError while the cache is `behind`.
+        """
+        self._check_open()
+        if n := self.behind(sequence):
+            raise ContextError(f"{n} tokens are still to be fed", where=f"sequence {sequence}")
+        return self._cache.save(sequence)
+
+    def load(self, tokens: Iterable[int], data: Iterable[bytes], sequence: int = 0) -> None:
+        """Replace a sequence by a saved one of these ``tokens``.
+
+        After an error the sequence is empty. BackendError: the data are not what `save` gave for them.
+        MemoryLimitError: there is no room.
+        """
+        self._check_open()
+        ids = self.valid(tokens)
+        self.drop(sequence)
+        self.check_room(len(ids), sequence)
+        try:
+            self._cache.load(sequence, data)
+            if (n := self._cache.length(sequence)) != len(ids):
+                raise BackendError(f"{n} tokens were saved, not {len(ids)}", where=f"sequence {sequence}")
+        except BaseException:
+            self._cache.drop(sequence)
+            raise
+        self._tokens[sequence] = ids
 
     def rewrite(self, sequence: int, tokens: Sequence[int]) -> None:
         """Make a sequence hold ``tokens``: the common beginning stays, the rest is computed again at its new places."""

@@ -28,6 +28,8 @@ from sis_core.errors import ChatError
 @click.option("--tools", metavar="FILE", type=click.Path(path_type=Path), help="A JSON file with tools it may call.")
 @click.option("-c", "--continue", "go_on", is_flag=True, help="Go on with the last conversation.")
 @click.option("--no-history", is_flag=True, help="Keep nothing: neither the conversation nor what was typed.")
+@click.option("--prompt-cache", metavar="FOLDER", type=click.Path(file_okay=False),
+              help="Keep what was read there, and find it again; see `sis cache`.")  # fmt: skip
 @click.option("-n", "--max-tokens", type=click.IntRange(-1), default=-1, show_default=True,
               help="Tokens of a reply; -1: no limit.")  # fmt: skip
 @click.option("--sampler", metavar="NAME", help="One sampler, with the options below; see `sis samplers`.")
@@ -43,6 +45,7 @@ def command(
     tools: Path | None,
     go_on: bool,
     no_history: bool,
+    prompt_cache: str | None,
     **options: Any,
 ) -> None:
     """Talk to a model. Its replies are Markdown on a terminal, and plain text in a pipe.
@@ -57,7 +60,7 @@ def command(
         raise ChatError("there is no conversation yet", where="--continue", fix="start one with `sis chat`")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     called = [] if tools is None else commands.read_tools(tools)
-    with load_model(ctx, options) as model, model.conversation(template) as conversation:
+    with load_model(ctx, options) as model, model.conversation(template, prompt_cache=prompt_cache) as conversation:
         given = {name: value for name, value in options.items() if value is not None}
         model.request([0], **given)  # what is wrong with an option is told before anything is typed
         talk = Talk(conversation, given, system=system, tools=called, tell=say)
