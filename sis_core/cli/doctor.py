@@ -14,12 +14,14 @@ import numpy as np
 
 from sis_core.backend import Backend
 from sis_core.backends.bind import knows, why_idle
+from sis_core.backends.native import NativeBackend
 from sis_core.backends.numpy import NumpyBackend
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
 from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel
+from sis_core.workbench.parameters import Parameters
 from sis_core.workbench.scan import check_tensors
 
 PROBE = "Once upon a time"
@@ -79,6 +81,18 @@ def _known(backend: Backend, model: LanguageModel) -> str:
     return f"{sum(knows(backend, weight, options) for weight in weights)} of {len(weights)} matrices"
 
 
+def _expected(model: LanguageModel) -> None:
+    """What a token reads, and how many a second memory allows."""
+    parameters = Parameters.of(model.file.tensors, model.file.metadata)
+    click.echo(f"{parameters}; a token reads {human_bytes(parameters.active_nbytes)} of weights")
+    for backend in model.backends:
+        if isinstance(backend, NativeBackend) and not why_idle(backend):
+            speed = backend.read_bandwidth(model.options.n_threads)
+            most = speed / max(parameters.active_nbytes, 1)
+            click.echo(f"memory is read at {speed / 1e9:.1f} GB/s: at most {most:,.1f} tokens/s of one text")
+            return
+
+
 def _model(model: LanguageModel, *, scan: bool) -> None:
     config = model.config
     click.echo()
@@ -89,6 +103,7 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     click.echo(f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for")
     click.echo(f"memory: {model.fit.plan}, of {model.fit.limit / MIB:,.0f} MiB that were free")
     click.echo(model.fit.layout)
+    _expected(model)
     for grain, layers in groupby(enumerate(model.grains), key=lambda pair: pair[1]):
         numbers = [i for i, _ in layers]
         click.echo(f"layers {numbers[0]} to {numbers[-1]}: {grain}")

@@ -16,6 +16,7 @@ from sis_core.cli.streams import printable
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.weights import file_weights
 from sis_core.source import resolve
+from sis_core.workbench.parameters import Parameters
 from sis_core.workbench.scan import check_weights
 
 SHOWN = 8  # items of a long array
@@ -49,12 +50,16 @@ def _show(opened: GGUFFile | RemoteHeader, tensors: bool, as_json: bool) -> None
     if as_json:
         json_line(_summary(opened, tensors))
         return
+    parameters = Parameters.of(opened.tensors, opened.metadata)
     total = sum(info.n_bytes for info in opened.tensors.values())
     types = Counter(info.type_name for info in opened.tensors.values())
     parts = f" in {len(opened.paths)} parts" if len(opened.paths) > 1 else ""
     sizes = f"{len(opened.tensors)} tensors, {human_bytes(total)}"
     click.echo(f"{opened.path}: GGUF version {opened.version}{parts}, {sizes}")
     click.echo("types: " + (printable(", ".join(f"{name} ×{n}" for name, n in types.most_common())) or "none"))
+    click.echo(printable(f"family {opened.metadata.get('general.architecture')}: ") + str(parameters))
+    if parameters.ignored:
+        click.echo(f"ignored: {len(parameters.ignored)} tensors that predict more than the next token (nextn)")
     for info in opened.tensors.values():
         if info.package:
             click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")
@@ -73,9 +78,16 @@ def _show(opened: GGUFFile | RemoteHeader, tensors: bool, as_json: bool) -> None
 
 
 def _summary(opened: GGUFFile | RemoteHeader, tensors: bool) -> dict[str, Any]:
+    parameters = Parameters.of(opened.tensors, opened.metadata)
     summary: dict[str, Any] = {
         "path": str(opened.path),
         "version": opened.version,
+        "parameters": {
+            "total": parameters.total,
+            "active": parameters.active,
+            "active_bytes": parameters.active_nbytes,
+            "ignored": list(parameters.ignored),
+        },
         "metadata": {key: _plain(value) for key, value in opened.metadata.items()},
     }
     if tensors:
