@@ -188,8 +188,14 @@ class Engine:
             wait = not scheduler.busy and self._inbox.empty()
 
     def _add(self, scheduler: Scheduler, item: Submission) -> None:
-        number = scheduler.add(item.request)
+        try:
+            number = scheduler.add(item.request)
+        except Exception as error:  # no memory
+            number = -1 - item.ticket  # none of the scheduler's
+            live = self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet)
+            return self._tell(live, Piece.of(finish_reason="error", error=_ours(error)))
         self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet)
+        return None
 
     def _drop(self, scheduler: Scheduler, ticket: int) -> None:
         found = next((live for live in self._live.values() if live.ticket == ticket), None)
@@ -205,7 +211,7 @@ class Engine:
             pieces = scheduler.step()
         except Exception as error:
             log.exception("a step of the model failed")
-            self._fail(error if isinstance(error, SisError) else SisError(f"failed: {error}", where="model"))
+            self._fail(_ours(error))
             return
         self.counts.steps += 1
         self.counts.step_seconds += time.perf_counter() - began
@@ -231,3 +237,12 @@ class Engine:
     def _fail(self, error: SisError) -> None:
         for live in list(self._live.values()):
             self._tell(live, Piece.of(sequence=live.number, finish_reason="error", error=error))
+
+
+def _ours(error: Exception) -> SisError:
+    """The error, told as one of ours."""
+    if isinstance(error, SisError):
+        return error
+    ours = SisError(f"failed: {type(error).__name__}: {error}", where="model")
+    ours.__cause__ = error
+    return ours

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Generator, Iterator
 
 import uvicorn
+from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp
 
 from sis_core.cli.streams import say
@@ -44,6 +45,9 @@ def run(served: Served, app: ASGIApp, listening: socket.socket, limits: Limits, 
         server_header=False,
         timeout_graceful_shutdown=max(1, round(grace)),
         h11_max_incomplete_event_size=MAX_HEADERS,
+    )
+    AppStatus.enable_automatic_graceful_drain = (
+        False  # it would cut every stream at the signal; uvicorn does after `grace`
     )
     served.engine.start()
     try:
