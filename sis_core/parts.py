@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sis_core.architecture import ModelConfig
 
 HeadNorm = bool | Literal["whole", "own"]
+NEXTN = ("eh_proj", "enorm", "hnorm", "embed_tokens", "shared_head_head", "shared_head_norm")
+"""What a layer that predicts a further token has beside the tensors of an ordinary one, under ``blk.{i}.nextn.``."""
 
 
 def token_embedding(config: ModelConfig, tensors: Tensors, *, scale: float = 1.0) -> Embedding:
@@ -188,6 +190,11 @@ def post_norm_block(config: ModelConfig, i: int, tensors: Tensors, attention: At
         for name in ("post_attention_norm", "post_ffw_norm")
     )
     return Block((Residual(((attention, after),)), Residual(((mlp, last),))), attention.state)
+
+
+def ignore_nextn(i: int, tensors: Tensors) -> None:
+    """Understand what makes layer ``i`` predict a further token, which changes nothing of the next one."""
+    tensors.ignore(*(f"blk.{i}.nextn.{name}.weight" for name in NEXTN))
 
 
 def output_head(
