@@ -8,6 +8,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal, overload
 
+import numpy as np
+
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.chat import Chat, Event, Message, Reply
@@ -21,6 +23,7 @@ from sis_core.source import Progress, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
 from sis_core.texts.conversation import Conversation
+from sis_core.texts.embedding import pooled, pooling_of
 from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
 from sis_core.texts.scheduler import Scheduler
@@ -199,6 +202,23 @@ class LanguageModel(Model):
     def hidden(self, prompt: Prompt) -> F32:
         """Hidden states after the output norm, for every token of ``prompt``: float32 ``(n, n_embd)``."""
         return self._once(prompt, "hidden")
+
+    def embed(self, texts: Sequence[Prompt], *, pooling: str | None = None) -> F32:
+        """A vector of length 1 for each text: float32 ``(k, n_embd)``. Texts end with the end token where the file
+        asks for one.
+
+        Args:
+            pooling: ``mean``, ``first`` or ``last``; by default what the file says, else the mean.
+        """
+        if isinstance(texts, str):
+            raise SisError("is one text, not several", where="texts", fix="give a list of texts")
+        kind = pooling_of(self, pooling)
+        found = np.empty((len(texts), self.config.n_embd), np.float32)
+        requests = [Request(self.tokenize(t) if isinstance(t, str) else list(t), want="hidden") for t in texts]
+        for piece in self.stream(requests):
+            assert piece.rows is not None
+            found[piece.sequence] = pooled(piece.rows, kind)
+        return found
 
     def _once(self, prompt: Prompt, want: Wanted) -> F32:
         tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)

@@ -18,12 +18,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sis_server import anthropic_fields, chat_asked, errors, openai_chat, openai_text, responses_fields
+from sis_server import (
+    anthropic_fields,
+    chat_asked,
+    errors,
+    openai_chat,
+    openai_embeddings,
+    openai_text,
+    responses_fields,
+)
 from sis_server.answering import Answer, ErrorBody, refusal, streamed, unless_gone
 from sis_server.anthropic_messages import MessageWriter
 from sis_server.chat_asked import Chatting
 from sis_server.errors import ApiError
-from sis_server.fields import ChatCompletion, Detokenize, TextCompletion, Tokenize, read_fields
+from sis_server.fields import ChatCompletion, Detokenize, Embeddings, TextCompletion, Tokenize, read_fields
 from sis_server.following import Heard, PlainText, follow
 from sis_server.guard import Guard, Rules
 from sis_server.pages import page
@@ -75,10 +83,10 @@ class Api:
         self._workers = anyio.CapacityLimiter(WORKERS)
         self._responses = Store()
 
-    async def read(self, request: Request, kind: type[Any]) -> tuple[Any, dict[str, Any]]:
-        """A request's own fields, and those for samplers."""
+    async def read(self, request: Request, kind: type[Any], *, samplers: bool = True) -> tuple[Any, dict[str, Any]]:
+        """A request's own fields, and those for samplers where there are any."""
         body = read_object(await read_body(request, self.limits))
-        asked, sampling = read_fields(kind, body, self.served.sampler_options)
+        asked, sampling = read_fields(kind, body, self.served.sampler_options if samplers else {})
         self.served.check_name(asked.model)
         return asked, sampling
 
@@ -114,6 +122,14 @@ class Api:
         heard = follow(self.served.engine, self.served.metrics, requests, [PlainText() for _ in requests])
         writer = openai_text.TextWriter(self.served, asked, requests)
         return await self.answer(request, writer, heard, stream=asked.stream)
+
+    @answered
+    async def embeddings(self, request: Request) -> Response:
+        asked, _ = await self.read(request, Embeddings, samplers=False)
+        requests = await self.work(openai_embeddings.prepare, self.served, asked)
+        heard = follow(self.served.engine, self.served.metrics, requests, [PlainText() for _ in requests])
+        async with contextlib.aclosing(heard):
+            return Answer(await unless_gone(request, openai_embeddings.write(self.served, asked, requests, heard)))
 
     @answered
     async def responses(self, request: Request) -> Response:
@@ -167,7 +183,7 @@ class Api:
 
     @answered
     async def tokenize(self, request: Request) -> Response:
-        asked, _ = await self.read(request, Tokenize)
+        asked, _ = await self.read(request, Tokenize, samplers=False)
         if (asked.content is None) == (asked.messages is None):
             raise ApiError(400, "give content or messages", param="content")
         return Answer(await self.work(self._tokenized, asked))
@@ -187,7 +203,7 @@ class Api:
 
     @answered
     async def detokenize(self, request: Request) -> Response:
-        asked, _ = await self.read(request, Detokenize)
+        asked, _ = await self.read(request, Detokenize, samplers=False)
         return Answer({"content": await self.work(self.served.model.detokenize, asked.tokens)})
 
     @answered
@@ -221,6 +237,7 @@ def make_app(served: Served, rules: Rules, limits: Limits) -> Starlette:
     routes = [
         Route("/v1/chat/completions", api.chat_completions, methods=["POST"]),
         Route("/v1/completions", api.completions, methods=["POST"]),
+        Route("/v1/embeddings", api.embeddings, methods=["POST"]),
         Route("/v1/responses", api.responses, methods=["POST"]),
         Route("/v1/messages", api.messages, methods=["POST"]),
         Route("/v1/messages/count_tokens", api.count_tokens, methods=["POST"]),

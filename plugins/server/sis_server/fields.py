@@ -89,6 +89,14 @@ class TextCompletion(OpenAI, kw_only=True, forbid_unknown_fields=True):
     best_of: Literal[1] = 1
 
 
+class Embeddings(Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /v1/embeddings"""
+
+    model: str | None = None
+    input: str | list[str | int | list[int]]  # a text, ids, texts, or lists of ids
+    encoding_format: Literal["float", "base64"] = "float"
+
+
 class Tokenize(Struct, kw_only=True, forbid_unknown_fields=True):
     """POST /tokenize: a text, or messages as the model would read them."""
 

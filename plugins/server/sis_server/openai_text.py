@@ -27,13 +27,12 @@ MAX_PROMPTS = 128
 MAX_TOKENS = 16  # where the request does not say
 
 
-def prompts_of(asked: TextCompletion, served: Served) -> list[list[int]]:
-    """Token ids of each prompt."""
-    given = asked.prompt
+def prompts_of(given: str | list[str | int | list[int]], served: Served, field: str = "prompt") -> list[list[int]]:
+    """Token ids of each prompt: a text, ids, texts, or lists of ids. ApiError names the field."""
     if isinstance(given, str) or (given and all(isinstance(part, int) for part in given)):
         given = cast("list[str | int | list[int]]", [given])
     if not given or len(given) > MAX_PROMPTS or "" in given or any(isinstance(prompt, int) for prompt in given):
-        raise ApiError(400, f"is not from one to {MAX_PROMPTS} prompts that are not empty", param="prompt")
+        raise ApiError(400, f"is not from one to {MAX_PROMPTS} prompts that are not empty", param=field)
     listed = cast("list[str | list[int]]", given)
     return [served.model.tokenize(prompt) if isinstance(prompt, str) else prompt for prompt in listed]
 
@@ -52,7 +51,7 @@ def prepare(served: Served, asked: TextCompletion, sampling: dict[str, Any], sal
     )
     echoed = asked.logprobs if asked.echo else None
     requests = []
-    for tokens in prompts_of(asked, served):
+    for tokens in prompts_of(asked.prompt, served):
         request = served.checked(make_request(served, tokens, chatting, prompt_logprobs=echoed))
         requests += [attrs.evolve(request, seed=(request.seed + i) % 2**64) for i in range(asked.n)]
     return requests

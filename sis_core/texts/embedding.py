@@ -1,0 +1,44 @@
+"""One vector for a text: its hidden states, pooled as the model's file says."""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+import numpy as np
+
+from sis_core.arrays import F32, F64
+from sis_core.errors import ModelError, SisError
+from sis_core.loading.model import Model
+
+Pooling = Literal["mean", "first", "last"]
+_KINDS: dict[int, Pooling] = {1: "mean", 2: "first", 3: "last"}
+"""GGUF's ``{arch}.pooling_type``, which llama.cpp's ``llama_pooling_type`` numbers; 0 is none and 4 a ranking."""
+
+
+def pooling_of(model: Model, asked: str | None = None) -> Pooling:
+    """How hidden states become one vector: as asked, as the file says, or their mean where it says nothing.
+
+    Raises:
+        ModelError: the file says what is no vector.
+        SisError: what is asked for is no pooling.
+    """
+    if asked is not None:
+        if asked not in get_args(Pooling):
+            raise SisError(f"is {asked!r:.40}, but must be {' or '.join(get_args(Pooling))}", where="pooling")
+        return cast("Pooling", asked)
+    key = f"{model.config.architecture}.pooling_type"
+    kind = model.metadata.get(key, 0)
+    if kind == 0:
+        return "mean"
+    if kind not in _KINDS:
+        raise ModelError(f"{key} is {kind!r:.40}, which makes no vectors of texts", where=str(model.path))
+    return _KINDS[kind]
+
+
+def pooled(rows: F32, pooling: Pooling) -> F32:
+    """Hidden states ``(n, n_embd)`` as one vector ``(n_embd,)`` of length 1."""
+    row = rows.mean(0, dtype=np.float64) if pooling == "mean" else rows[0 if pooling == "first" else -1]
+    vector: F64 = row.astype(np.float64)
+    length = float(np.linalg.norm(vector))
+    unit: F32 = (vector / (length or 1)).astype(np.float32)
+    return unit
