@@ -188,3 +188,22 @@ def test_a_session_saves_and_loads(model: LanguageModel) -> None:
         assert other.tokens(3) == []
         with pytest.raises(ContextError):
             other.load([1] * 2000, pages, 3)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_generate_reads_a_prompt_once(path: Path, cache: PromptCache, n: int) -> None:
+    prompts = [f"The {'cat ' * 20}{i}" for i in range(n)]
+    command = ["generate", "-m", str(path), "--seed", "1", "-n", "5", *prompts]
+    plain = CliRunner().invoke(group, command, catch_exceptions=False).output
+    for _ in range(2):
+        done = CliRunner().invoke(group, [*command, "--prompt-cache", str(cache.folder)], catch_exceptions=False)
+        assert sorted(done.output.splitlines()) == sorted(plain.splitlines())
+    assert len(cache.list()) == n
+
+
+def test_what_is_generated_again_begins_where_the_prompt_is_known(model: LanguageModel, cache: PromptCache) -> None:
+    request = model.request([*range(1, 50)], sampler="greedy", max_tokens=5, ignore_end=True)
+    first = list(model.stream([request], cache))
+    again = list(model.stream([request], cache))
+    assert [piece.token for piece in first] == [piece.token for piece in again]
+    assert (first[-1].n_cached, again[-1].n_cached) == (0, 48)

@@ -19,6 +19,7 @@ from sis_core.cli.naming import check_text
 from sis_core.cli.printing import print_json, print_text, print_texts
 from sis_core.errors import SourceError
 from sis_core.texts.chain_text import sampler_options
+from sis_core.texts.prompt_cache import PromptCache
 
 log = logging.getLogger(__name__)
 ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
@@ -60,6 +61,8 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
               help="First tokens that a shift keeps.")  # fmt: skip
 @click.option("--logprobs", type=click.IntRange(0, 100),
               help="With --json: also this many likeliest tokens at each place.")  # fmt: skip
+@click.option("--prompt-cache", metavar="FOLDER", type=click.Path(file_okay=False),
+              help="Keep what was read there, and find it again; see `sis cache`.")  # fmt: skip
 @click.option("--parse-special", is_flag=True, help="Read the names of control tokens in the prompt as those tokens.")
 @click.option("--ignore-end", is_flag=True, help="Go on after the model's own end token.")
 @click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
@@ -68,7 +71,14 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
 )
 @click.pass_context
 def command(
-    ctx: click.Context, /, prompts: tuple[str, ...], file: str | None, echo: bool, as_json: bool, **options: Any
+    ctx: click.Context,
+    /,
+    prompts: tuple[str, ...],
+    file: str | None,
+    prompt_cache: str | None,
+    echo: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Continue PROMPT; several prompts are run together, one step of the model for all of them.
 
@@ -81,16 +91,17 @@ def command(
         options["max_tokens"] = None
     if as_json and options["logprobs"] is None:
         options["logprobs"] = 0
+    cache = None if prompt_cache is None else PromptCache(prompt_cache)
     with load_model(ctx, options) as model:
         requests = [model.request(text, **options) for text in texts]
         for request in requests:
             log.info("seed %d, backend %s", request.seed, model.backend)
         if as_json:
-            print_json(model, requests)
+            print_json(model, requests, cache)
         elif len(texts) == 1:
-            print_text(model, requests[0], texts[0] if echo else "")
+            print_text(model, requests[0], texts[0] if echo else "", cache)
         else:
-            print_texts(model, requests, texts if echo else [""] * len(texts))
+            print_texts(model, requests, texts if echo else [""] * len(texts), cache)
 
 
 def _texts(prompts: tuple[str, ...], file: str | None) -> list[str]:

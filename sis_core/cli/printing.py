@@ -12,16 +12,17 @@ import click
 from sis_core.cli.common import json_line
 from sis_core.cli.streams import say, write_text
 from sis_core.texts.language_model import LanguageModel
+from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Piece, Request
 
 log = logging.getLogger(__name__)
 
 
-def print_text(model: LanguageModel, request: Request, prompt: str) -> None:
+def print_text(model: LanguageModel, request: Request, prompt: str, cache: PromptCache | None = None) -> None:
     """One text, piece by piece, after ``prompt``, which is printed once nothing can be refused any more."""
     started, first, n_tokens, last = time.perf_counter(), 0.0, 0, None
     try:
-        for piece in model.stream([request]):
+        for piece in model.stream([request], cache):
             if last is None:
                 first = time.perf_counter()
                 write_text(prompt)
@@ -39,7 +40,9 @@ def print_text(model: LanguageModel, request: Request, prompt: str) -> None:
         _tell_end(last, n_tokens)
 
 
-def print_texts(model: LanguageModel, requests: Sequence[Request], prompts: Sequence[str]) -> None:
+def print_texts(
+    model: LanguageModel, requests: Sequence[Request], prompts: Sequence[str], cache: PromptCache | None = None
+) -> None:
     """Several texts as they grow, by whole lines that begin with the number of their text; nothing made is lost.
 
     What goes wrong with one of them is raised when the others are done.
@@ -48,7 +51,7 @@ def print_texts(model: LanguageModel, requests: Sequence[Request], prompts: Sequ
     errors, n_tokens = [], [0] * len(requests)
     last: dict[int, Piece] = {}
     try:
-        for piece in model.together(requests):
+        for piece in model.together(requests, cache):
             i = piece.sequence
             last[i], n_tokens[i] = piece, n_tokens[i] + 1
             *whole, lines[i] = (lines[i] + piece).split("\n")
@@ -69,9 +72,9 @@ def print_texts(model: LanguageModel, requests: Sequence[Request], prompts: Sequ
         raise errors[0]
 
 
-def print_json(model: LanguageModel, requests: Sequence[Request]) -> None:
+def print_json(model: LanguageModel, requests: Sequence[Request], cache: PromptCache | None = None) -> None:
     """A JSON object for each token; the last of a text says why it ended, and the seed."""
-    for piece in model.stream(requests):
+    for piece in model.stream(requests, cache):
         line: dict[str, Any] = {"sequence": piece.sequence, "text": str(piece)}
         line |= {"token": piece.token, "logprob": piece.logprob}
         if piece.top:

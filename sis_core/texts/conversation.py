@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +22,7 @@ from sis_core.chat import (
     ToolChoice,
     Usage,
 )
-from sis_core.errors import ChatError, SisError
+from sis_core.errors import ChatError
 from sis_core.sampler import Sampler
 from sis_core.texts.known_ids import with_known
 from sis_core.texts.prompt_cache import PromptCache
@@ -32,9 +31,6 @@ from sis_core.texts.request import Request
 if TYPE_CHECKING:
     from sis_core.texts.language_model import LanguageModel
     from sis_core.texts.session import SessionStats
-
-
-log = logging.getLogger(__name__)
 
 
 class Conversation:
@@ -152,9 +148,8 @@ class Conversation:
     def close(self) -> None:
         """Write to the prompt cache, where there is one, and free the own. Closing twice is no error."""
         try:
-            kept = None if self._disk is None or self._scheduler.session.closed else self._scheduler.kept(self._ids)
-            if self._disk is not None and kept is not None:
-                self._disk.write(self.model, *kept)
+            if self._disk is not None and not self._scheduler.session.closed:
+                self._disk.remember(self._scheduler, self._ids)
         finally:
             self._scheduler.close()
 
@@ -168,20 +163,9 @@ class Conversation:
 
     def _tokens(self, rendered: Rendered, messages: Sequence[Message]) -> list[int]:
         if self._disk is not None and not self._ids:
-            self._look_up(self._disk, rendered.tokens)
+            self._ids = self._disk.recall(self._scheduler, rendered.tokens)
         replies = {i for i, message in enumerate(messages) if message.get("role") == "assistant"}
         return with_known(rendered, self._ids, replies, self.model.tokenizer)
-
-    def _look_up(self, disk: PromptCache, tokens: Sequence[int]) -> None:
-        """Begin from what the prompt cache has of a text."""
-        if (path := disk.find(self.model, tokens)) is None:
-            return
-        try:
-            known, data = disk.read(path)
-            self._scheduler.keep(known, data)
-            self._ids = known
-        except (OSError, ValueError, SisError) as error:
-            log.warning("%s cannot be used: %s", path, error)
 
     def _run(self, request: Request, parser: ReplyParser) -> Generator[Event]:
         ids = self._ids = list(request.prompt)

@@ -226,25 +226,38 @@ class LanguageModel(Model):
         assert piece.rows is not None
         return piece.rows
 
-    def stream(self, requests: Sequence[Request]) -> Iterator[Piece]:
-        """Continue requests together, each the ``sequence`` of its place; the first error of any is raised."""
-        with closing(self.together(requests)) as pieces:
+    def stream(self, requests: Sequence[Request], prompt_cache: PromptCache | None = None) -> Iterator[Piece]:
+        """Continue requests together, each the ``sequence`` of its place; the first error of any is raised.
+
+        With a ``prompt_cache`` beginnings that it knows are not read again, and what is read is kept there.
+        """
+        with closing(self.together(requests, prompt_cache)) as pieces:
             for piece in pieces:
                 if piece.error is not None:
                     raise piece.error
                 yield piece
 
-    def together(self, requests: Sequence[Request]) -> Generator[Piece]:
+    def together(self, requests: Sequence[Request], prompt_cache: PromptCache | None = None) -> Generator[Piece]:
         """The same, with errors as pieces: what fails in one text ends that one."""
         if not requests:
             return
         needed = [self._room(request) for request in requests]
+        if prompt_cache is not None:
+            needed += [prompt_cache.n_known(self, request.prompt) for request in requests]
         n_ctx = min(self.config.n_ctx, max(needed))
         session = self.session(n_ctx=n_ctx, max_tokens=sum(needed) + PAGE_SIZE * len(needed))
-        with Scheduler(session, reuse=False) as scheduler:
-            for request in requests:
-                scheduler.add(request)
-            yield from scheduler.run()
+        with Scheduler(session, reuse=prompt_cache is not None) as scheduler:
+            if prompt_cache is not None:
+                for request in requests:
+                    prompt_cache.recall(scheduler, request.prompt)
+            numbers = [scheduler.add(request) for request in requests]
+            places = {number: i for i, number in enumerate(numbers)}
+            for piece in scheduler.run():
+                piece.sequence = places[piece.sequence]
+                yield piece
+            if prompt_cache is not None:
+                for request in requests:
+                    prompt_cache.remember(scheduler, request.prompt)
 
     def _room(self, request: Request) -> int:
         """Tokens that a request may come to."""

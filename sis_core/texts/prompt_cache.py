@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,11 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.errors import SisError
 from sis_core.loading.model import Model
 from sis_core.texts.session import n_common
+
+if TYPE_CHECKING:
+    from sis_core.texts.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
 
 MAGIC = b"sis prompt cache 1\n"
 SUFFIX = ".kept"
@@ -67,20 +73,47 @@ class PromptCache:
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
 
+    def recall(self, scheduler: Scheduler, tokens: Sequence[int]) -> list[int]:
+        """Let a scheduler keep what is here of a text that begins like ``tokens``; its tokens, or none. A file that
+        cannot be used is told in the log."""
+        if (path := self.find(scheduler.session.model, tokens)) is None:
+            return []
+        try:
+            known, data = self.read(path)
+            scheduler.keep(known, data)
+        except (OSError, ValueError, SisError) as error:
+            log.warning("%s cannot be used: %s", path, error)
+            return []
+        return known
+
+    def remember(self, scheduler: Scheduler, tokens: Sequence[int]) -> None:
+        """Write what a scheduler keeps of a text that begins like ``tokens``. Where that cannot be, the log says so."""
+        try:
+            if (kept := scheduler.kept(tokens)) is not None:
+                self.write(scheduler.session.model, *kept)
+        except SisError as error:
+            log.warning("%s", error)
+
     def find(self, model: Model, tokens: Sequence[int]) -> Path | None:
         """The file whose sequence begins most like ``tokens``; None when none shares a page."""
         shared: dict[Path, int] = {}
         for path in self._folder_of(model, tokens).glob(f"*{SUFFIX}"):
-            with suppress(OSError, ValueError), path.open("rb") as file:
-                shared[path] = n_common(_read_head(file)[1], tokens)
+            with suppress(OSError, ValueError):
+                shared[path] = n_common(_tokens_of(path), tokens)
         best = max(shared, key=lambda path: shared[path], default=None)
         return best if best is not None and shared[best] >= PAGE_SIZE else None
+
+    def n_known(self, model: Model, tokens: Sequence[int]) -> int:
+        """Tokens of the text that `recall` would find."""
+        with suppress(OSError, ValueError):
+            if (path := self.find(model, tokens)) is not None:
+                return len(_tokens_of(path))
+        return 0
 
     def read(self, path: Path) -> tuple[list[int], Iterator[bytes]]:
         """The tokens of a file, and what `Cache.load` takes; ValueError or OSError, at the latest after the last piece,
         when the file is damaged or gone."""
-        with path.open("rb") as file:
-            _, tokens, _ = _read_head(file)
+        tokens = _tokens_of(path)
         os.utime(path)
         return tokens, _checked(path)
 
@@ -94,8 +127,8 @@ class PromptCache:
         folder = self._folder_of(model, tokens)
         known = self.find(model, tokens)
         if known is not None:
-            with suppress(OSError, ValueError), known.open("rb") as file:
-                if _read_head(file)[1][: len(tokens)] == list(tokens):
+            with suppress(OSError, ValueError):
+                if _tokens_of(known)[: len(tokens)] == list(tokens):
                     return
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,9 +139,8 @@ class PromptCache:
             raise SisError(f"cannot be written: {error.strerror}", where=f"prompt cache {self.folder}") from None
         if known is not None:
             with suppress(OSError, ValueError):
-                with known.open("rb") as file:
-                    longer = _read_head(file)[1]
-                if list(tokens[: len(longer)]) == longer:
+                shorter = _tokens_of(known)
+                if list(tokens[: len(shorter)]) == shorter:
                     known.unlink()
         self._sweep()
 
@@ -165,6 +197,11 @@ def _key(model: Model) -> bytes:
     how = (model.config, model.options.kv_type, model.backend, model.grains, model.layers, ABI, platform.machine())
     digest.update(repr(how).encode())
     return digest.digest()
+
+
+def _tokens_of(path: Path) -> list[int]:
+    with path.open("rb") as file:
+        return _read_head(file)[1]
 
 
 def _packed(tokens: Sequence[int]) -> bytes:
