@@ -142,7 +142,10 @@ class Api:
             if asked.store:
                 self._responses.add(id, Kept(salt, [*before, *responses_fields.items_of(asked), *output]))
 
-        return await self.answer(request, ResponseWriter(self.served.id, asked, keep), heard, stream=asked.stream)
+        writer = ResponseWriter(self.served.id, asked, keep)
+        return await self.answer(
+            request, writer, heard, stream=asked.stream, error_event="error", body=ApiError.of_stream
+        )
 
     @answered_to(ApiError.anthropic)
     async def messages(self, request: Request) -> Response:

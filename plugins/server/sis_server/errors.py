@@ -48,6 +48,10 @@ class ApiError(Exception):
         """The body of OpenAI's APIs."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
+    def of_stream(self) -> dict[str, Any]:
+        """The event of OpenAI's Responses."""
+        return {"type": "error", "code": self.code or self.kind, "message": self.message, "param": self.param}
+
     def anthropic(self) -> dict[str, Any]:
         """The body of Anthropic's."""
         kind = {"server_error": "overloaded_error" if self.status == 503 else "api_error"}.get(self.kind, self.kind)
