@@ -56,6 +56,20 @@ static void keep_groups(const struct sis_experts *e, const float *scores, uint8_
     for (uint32_t i = 0; i < e->n_expert; i++) taken[i] = !kept[i / size];
 }
 
+/* What an expert with the logit `most` gets among those that are left and at most a fiftieth below it. */
+static float sparse_mixer(const float *logits, const uint8_t *taken, uint32_t n, float most)
+{
+    float sum = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const float size = logits[i] < 0 ? -logits[i] : logits[i];
+        if (taken[i] || most - logits[i] > 0.02f * (size > most ? size : most)) continue;
+        float e[VL];
+        v_store(e, v_exp(v_set(logits[i] - most)));
+        sum += e[0];
+    }
+    return 1.0f / sum;
+}
+
 void route_row(const struct run *run, const struct sis_op *op, uint32_t row)
 {
     const struct sis_experts *e = op->experts;
@@ -70,9 +84,10 @@ void route_row(const struct run *run, const struct sis_op *op, uint32_t row)
     if (e->n_group > 1) keep_groups(e, selected, taken);
     for (uint32_t slot = 0; slot < n_used; slot++) {
         const uint32_t best = best_left(selected, taken, n);
+        weights[slot] = scores[best];
+        if (e->gating == SIS_SPARSE_MIXER) weights[slot] = sparse_mixer(scores, taken, n, scores[best]);
         taken[best] = 1;
         memcpy(chosen + slot, &best, sizeof best);
-        weights[slot] = scores[best];
     }
     if (e->gating == SIS_SOFTMAX_WEIGHT) softmax(weights, n_used);
     for (uint32_t slot = 0; slot < n_used; slot++) sum += weights[slot];

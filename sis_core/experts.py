@@ -9,7 +9,7 @@ from attrs import frozen
 from sis_core.block import Activation, Dense, FeedForward, Op
 from sis_core.quant import Weight
 
-Gating = Literal["softmax", "sigmoid", "softmax_weight"]
+Gating = Literal["softmax", "sigmoid", "softmax_weight", "sparse_mixer"]
 
 
 @frozen(eq=False)
@@ -41,7 +41,9 @@ class Experts(Op):
     Attributes:
         router: ``(n_expert, n_in)``.
         gate: None for experts without a gate; see `FeedForward`.
-        gating: ``softmax`` of all logits, ``sigmoid`` of each, or ``softmax_weight``, the softmax of the chosen.
+        gating: ``softmax`` of all logits, ``sigmoid`` of each, or ``softmax_weight``, the softmax of the chosen, or
+            ``sparse_mixer``: the softmax of those that are left when an expert is chosen and at most a fiftieth below
+            it (Liu et al. 2024, "GRIN: GRadient-INformed MoE").
         selection_bias: ``(n_expert,)``, added to the scores and not to the weights.
         n_group, n_group_used: experts come in groups, of which only those with the highest sums of their best two
             scores are used.

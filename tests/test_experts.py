@@ -103,6 +103,11 @@ class TestRouting:
         for choice in ({"gating": "softmax_weight", "renormalise": False}, {"renormalise": True}):
             np.testing.assert_allclose(routed(logits, **choice)[1], [[4 / 7, 3 / 7]], rtol=1e-6)
 
+    def test_sparse_mixer_shares_with_those_that_are_near(self) -> None:
+        ids, weights = routed([[1.0, 0.99, 0.97, -1.0, 0, 0, 0, 0]], gating="sparse_mixer", renormalise=False)
+        assert ids == [[0, 1]]  # 0.97 is more than a fiftieth below both
+        np.testing.assert_allclose(weights, [[1 / (1 + np.exp(-0.01)), 1]], rtol=1e-5)
+
     def test_a_bias_decides_and_does_not_weigh(self) -> None:
         bias = Weight.from_array("bias", np.array([0, 0, 0, 0, 0, 0, 1, 2], np.float32))
         ids, weights = routed(np.zeros((1, 8)), gating="sigmoid", selection_bias=bias, renormalise=False, scale=3.0)

@@ -30,6 +30,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "plain": {"gated": False, "activation": "gelu"},
     "sigmoid": {"gating": "sigmoid", "scale": 1.5, "n_group": 4, "n_group_used": 2},
     "inputs": {"gating": "sigmoid", "scale_input": True, "renormalise": False},
+    "mixer": {"gating": "sparse_mixer", "renormalise": False},
     "gpt-oss": {"gating": "softmax_weight", "activation": "swiglu_oai", "renormalise": False},
 }
 

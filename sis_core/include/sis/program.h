@@ -83,7 +83,7 @@ enum sis_op_flag {
 
 enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4, SIS_SWIGLU_OAI = 5 };
 
-enum sis_gating { SIS_SOFTMAX = 0, SIS_SIGMOID = 1, SIS_SOFTMAX_WEIGHT = 2 };
+enum sis_gating { SIS_SOFTMAX = 0, SIS_SIGMOID = 1, SIS_SOFTMAX_WEIGHT = 2, SIS_SPARSE_MIXER = 3 };
 enum sis_experts_flag { SIS_RENORMALISE = 1, SIS_SCALE_INPUT = 2 };
 #define SIS_MAX_EXPERTS 1024
 
