@@ -123,7 +123,7 @@ def spoiled_blocks(spoil: Callable[[Any], Any]) -> Backend:
         if isinstance(record, tuple):
             return tuple(walk(part) for part in record)
         if isinstance(record, Residual):
-            return spoil(Residual(walk(record.branches)))
+            return spoil(evolve(record, branches=walk(record.branches)))
         return spoil(record)
 
     class Spoiled(Backend):
@@ -184,7 +184,12 @@ def of_branches(how: Callable[[tuple[tuple[Any, ...], ...]], list[Any]]) -> Back
         name = "spoiled"
 
         def layer(self, block: Block, options: BackendOptions) -> Layer:
-            ops = [op for residual in block.ops if isinstance(residual, Residual) for op in how(residual.branches)]
+            ops = [
+                evolve(op, scale=residual.scale) if isinstance(op, Residual) else op
+                for residual in block.ops
+                if isinstance(residual, Residual)
+                for op in how(residual.branches)
+            ]
             return ReferenceLayer.of(Block(tuple(ops), block.state), ReferenceLinear)
 
     return Spoiled()

@@ -21,10 +21,12 @@ from sis_core.block import (
     Network,
     Norm,
     Op,
+    PositionScale,
     Residual,
     Rope,
 )
 from sis_core.experts import Experts, Stack
+from sis_core.parts import HeadNorm, alibi_slopes
 from sis_core.quant import F32Format, QuantFormat, Weight
 from sis_core.rope import rope_frequencies
 
@@ -59,6 +61,21 @@ class Maker:
         kind: Literal["rms", "layer"] = self.variant.norm if n == N_EMBD else "rms"
         bias = self.vector(f"{name}.bias", n) if kind == "layer" else None
         return Norm(kind, self.variant.eps, Weight.from_array(f"{name}.weight", self.values(n, middle=1.0)), bias)
+
+    def head_norm(self, name: str, n_head: int) -> Norm | None:
+        match self.variant.head_norm:
+            case False:
+                return None
+            case True:
+                return self.norm(name, HEAD_DIM)
+            case "whole":
+                return Norm("rms", self.variant.eps, self.ones(name, n_head * HEAD_DIM))
+            case "own":
+                return Norm("layer", self.variant.eps, self.ones(name, n_head * HEAD_DIM), pieces=n_head)
+
+    def ones(self, name: str, n: int) -> Weight:
+        """About one, each."""
+        return Weight.from_array(f"{name}.weight", self.values(n, middle=1.0))
 
 
 def feed_forward(make: Maker, name: str) -> FeedForward:
@@ -104,6 +121,7 @@ class Variant:
     """One way to build a network; each field is a choice that some family makes.
 
     Attributes:
+        head_norm: as in `sis_core.parts.self_attention`.
         window: for every second layer, so that one network has both kinds.
         mlp: `feed_forward`, `experts` or another that makes the op after attention.
         softcap, logit_softcap: of attention scores, and of logits.
@@ -117,7 +135,8 @@ class Variant:
     rope: Literal["norm", "neox"] | None = "norm"
     n_rot: int = HEAD_DIM
     magnitude: float = 1.0
-    head_norm: bool = False
+    head_norm: HeadNorm = False
+    norm_first: bool = True
     window: int | None = None
     softcap: float | None = None
     logit_softcap: float | None = None
@@ -131,6 +150,11 @@ class Variant:
     learned_positions: bool = False
     embedding_norm: bool = False
     eps: float = 1e-5
+    residual_scale: float = 1.0
+    clamp: float | None = None
+    q_scale: PositionScale | None = None
+    alibi: bool = False
+    sinks: bool = False
     mlp: Mlp = feed_forward
     format: QuantFormat = field(factory=F32Format)
 
@@ -153,6 +177,10 @@ VARIANTS = (
     Variant("relu", activation="relu", gated=False),
     Variant("squared relu", activation="relu2", gated=False),
     Variant("normed embedding", norm="layer", embedding_norm=True, eps=0.1, logit_scale=0.5),
+    Variant("sinks", rope="neox", window=5, sinks=True, residual_scale=0.5, q_scale=PositionScale(0.3, 4)),
+    Variant("alibi", norm="layer", n_head_kv=N_HEAD, rope=None, alibi=True, clamp=0.5),
+    Variant("norms of whole projections", head_norm="whole", norm_first=False),
+    Variant("norms with weights for each head", norm="layer", head_norm="own", parallel=True),
     Variant("experts", rope="neox", mlp=experts(shared=True, shared_gate=True, renormalise=False)),
     Variant("experts in groups", mlp=experts(
         gating="sigmoid", selection_bias=True, n_group=4, n_group_used=2, scale=1.5, shared=True)),
@@ -183,6 +211,14 @@ SMALL = (
     _plain_with("rope with a magnitude", rope="norm", magnitude=1.2),
     _plain_with("norms of queries and keys", head_norm=True),
     _plain_with("norms of queries and keys before rope", head_norm=True, rope="neox"),
+    _plain_with("norms of queries and keys after rope", head_norm=True, rope="neox", norm_first=False),
+    _plain_with("norms over all query heads and all key heads", head_norm="whole"),
+    _plain_with("norms of queries and keys with weights for each head", head_norm="own"),
+    _plain_with("a limit of queries, keys and values", clamp=0.5),
+    _plain_with("queries that grow with the text", q_scale=PositionScale(0.3, 4)),
+    _plain_with("scores that fall with the distance", alibi=True),
+    _plain_with("sinks", sinks=True),
+    _plain_with("a factor on its branches", residual_scale=0.5),
     _plain_with("a window of 5 tokens in one of its layers", window=5),
     _plain_with("a soft-cap of scores", softcap=3.0),
     _plain_with("a soft-cap of logits", logit_softcap=3.0),
@@ -258,10 +294,15 @@ def _block(make: Maker, i: int) -> Block:
         head_dim=HEAD_DIM,
         scale=HEAD_DIM**-0.5,
         rope=rope,
-        q_norm=norm(f"{name}.attn_q_norm", HEAD_DIM) if variant.head_norm else None,
-        k_norm=norm(f"{name}.attn_k_norm", HEAD_DIM) if variant.head_norm else None,
+        q_norm=make.head_norm(f"{name}.attn_q_norm", N_HEAD),
+        k_norm=make.head_norm(f"{name}.attn_k_norm", kv),
         window=window,
         softcap=variant.softcap,
+        clamp=variant.clamp,
+        norm_first=variant.norm_first,
+        q_scale=variant.q_scale,
+        alibi=alibi_slopes(N_HEAD) if variant.alibi else None,
+        sinks=make.vector(f"{name}.attn_sinks", N_HEAD) if variant.sinks else None,
     )
     mlp = variant.mlp(make, name)
     post = variant.post_norm
@@ -273,5 +314,6 @@ def _block(make: Maker, i: int) -> Block:
         ),
         (norm(f"{name}.ffn_norm", N_EMBD), mlp, *([norm(f"{name}.post_ffw_norm", N_EMBD)] if post else [])),
     )
-    ops = (Residual(branches),) if variant.parallel else tuple(Residual((branch,)) for branch in branches)
+    residuals = (branches,) if variant.parallel else tuple((branch,) for branch in branches)
+    ops = tuple(Residual(residual, variant.residual_scale) for residual in residuals)
     return Block(ops, KV(kv, HEAD_DIM, HEAD_DIM, window))

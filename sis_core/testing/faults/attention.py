@@ -11,6 +11,7 @@ from sis_core.block import (
     Attention,
     Dense,
     Network,
+    Norm,
     find,
 )
 from sis_core.quant import Weight
@@ -49,6 +50,20 @@ def _no_bias_in_attention(op: Attention) -> Attention:
     return evolve(op, q=q, k=k, v=v, out=out)
 
 
+def _one_slope(op: Attention) -> Attention:
+    return op if op.alibi is None else evolve(op, alibi=np.full_like(op.alibi, op.alibi[0]))
+
+
+def _other_pieces(op: Attention) -> Attention:
+    def other(norm: Norm | None, n_head: int) -> Norm | None:
+        wide = norm is not None and norm.weight is not None and norm.weight.n_cols == n_head * op.head_dim
+        return evolve(norm, pieces=n_head if norm.pieces == 1 else 1) if norm and wide and n_head > 1 else norm
+
+    q_norm, k_norm = other(op.q_norm, op.n_head), other(op.k_norm, op.n_head_kv)
+    same = q_norm is op.q_norm and k_norm is op.k_norm
+    return op if same else evolve(op, q_norm=q_norm, k_norm=k_norm)
+
+
 FAULTS = (
     Fault("forgets the norms of queries and keys", setting(Attention, q_norm=None, k_norm=None)),
     Fault("forgets the scale of the scores", setting(Attention, scale=1.0)),
@@ -64,5 +79,13 @@ FAULTS = (
     Fault("uses the window of one layer in all", _window_everywhere),
     Fault("lets query head h read key head h % n_head_kv, not h // (n_head / n_head_kv)",
           every(Attention, _strided_heads)),
+    Fault("forgets the limit of queries, keys and values", setting(Attention, clamp=None)),
+    Fault("forgets to scale queries by position", setting(Attention, q_scale=None)),
+    Fault("ignores the slopes of ALiBi",
+          every(Attention, lambda op: op if op.alibi is None else evolve(op, alibi=None))),
+    Fault("gives all heads the slope of the first", every(Attention, _one_slope)),
+    Fault("forgets the sinks", setting(Attention, sinks=None)),
+    Fault("normalises each head where it should be all at once, or all at once where it should be each",
+          every(Attention, _other_pieces)),
     Fault("forgets the biases of attention", every(Attention, _no_bias_in_attention)),
 )  # fmt: skip

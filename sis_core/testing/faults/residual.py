@@ -11,7 +11,7 @@ from sis_core.block import (
     Norm,
     Residual,
 )
-from sis_core.testing.faults.change import Fault, every
+from sis_core.testing.faults.change import Fault, every, setting
 
 
 def _without_input(block: Block) -> Block:
@@ -24,7 +24,7 @@ def _without_input(block: Block) -> Block:
 def _one_after_the_other(block: Block) -> Block:
     if not any(isinstance(op, Residual) and len(op.branches) > 1 for op in block.ops):
         return block
-    ops = [Residual((branch,)) for op in block.ops if isinstance(op, Residual) for branch in op.branches]
+    ops = [Residual((branch,), op.scale) for op in block.ops if isinstance(op, Residual) for branch in op.branches]
     return evolve(block, ops=tuple(ops))
 
 
@@ -47,6 +47,7 @@ def _no_post_norm(residual: Residual) -> Residual:
 FAULTS = (
     Fault("forgets the norm after a branch", every(Residual, _no_post_norm)),
     Fault("forgets to add a branch to what went into it", every(Block, _without_input)),
+    Fault("forgets the factor on branches", setting(Residual, scale=1.0)),
     Fault("runs parallel branches one after the other", every(Block, _one_after_the_other)),
     Fault("gives branches that follow each other the same input", every(Block, _at_once)),
 )  # fmt: skip

@@ -50,5 +50,6 @@ FAULTS = (
     Fault("rotates the wrong pairs: neighbours for halves, or halves for neighbours", every(Rope, _other_style)),
     Fault("rotates the whole head, not its first n_rot values", every(Attention, _whole_head)),
     Fault("forgets the magnitude of rope", setting(Rope, magnitude=1.0)),
-    wrong_attention("normalises heads after it rotates them", lambda op: op.q_norm and op.rope, norm_first=False),
+    Fault("normalises heads after it rotates them, or before, where it should be the other way",
+          every(Attention, lambda op: evolve(op, norm_first=not op.norm_first) if op.q_norm and op.rope else op)),
 )  # fmt: skip
