@@ -18,6 +18,7 @@ from sis_core.backend import Backend, BackendOptions
 from sis_core.block import STEP_ROWS, Network, find
 from sis_core.cache.kv_types import KV_TYPES
 from sis_core.cache.tables import text_nbytes
+from sis_core.errors import BackendError, blaming
 from sis_core.experts import Experts
 from sis_core.machine.memory import MIB, MemoryPlan
 
@@ -135,4 +136,5 @@ def _working(config: ModelConfig, network: Network) -> int:
 
 
 def _weights(backend: Backend, network: Network, layers: range, options: BackendOptions) -> tuple[int, int]:
-    return backend.memory(network, layers, options), backend.in_place(network, layers, options)
+    with blaming(BackendError, f"the backend {backend.name!r}"):
+        return backend.memory(network, layers, options), backend.in_place(network, layers, options)
