@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Generator, Iterator
@@ -49,6 +50,7 @@ def run(served: Served, app: ASGIApp, listening: socket.socket, limits: Limits, 
     AppStatus.enable_automatic_graceful_drain = (
         False  # it would cut every stream at the signal; uvicorn does after `grace`
     )
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that leaves in the middle of a word
     served.engine.start()
     try:
         host, port = listening.getsockname()[:2]
