@@ -14,46 +14,24 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sis_core.cli.common import load_model, model_options, read_input, registry_of
+from sis_core.cli.common import load_model, model_options, read_input
 from sis_core.cli.naming import check_text
 from sis_core.cli.printing import print_json, print_text, print_texts
+from sis_core.cli.sampling import SamplingCommand, sampling_options
 from sis_core.errors import SourceError
-from sis_core.texts.chain_text import sampler_options
 from sis_core.texts.prompt_cache import PromptCache
 
 log = logging.getLogger(__name__)
 ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 
 
-class GenerateCommand(click.Command):
-    """A command whose options include those of every installed sampler."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        fixed = super().get_params(ctx)
-        taken = {option for param in fixed for option in param.opts}
-        return fixed[:-1] + [o for o in _sampler_params(ctx) if not taken & set(o.opts)] + fixed[-1:]
-
-
-def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
-    params: list[click.Parameter] = []
-    for spelling, name, sampler, field in sampler_options(registry_of(ctx)):
-        shown = f"; default {field.default}" if isinstance(field.default, str | int | float | bool) else ""
-        text = f"{sampler.name}: {field.metadata.get('help', field.name)}{shown}"
-        kind = {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(field.type or str, click.STRING)
-        params.append(click.Option([spelling, name], type=kind, default=None, help=text))
-    return params
-
-
-@click.command("generate", cls=GenerateCommand)
+@click.command("generate", cls=SamplingCommand)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("-f", "--file", "file", type=click.Path(dir_okay=False), help="Read the prompt from a file.")
 @model_options()
 @click.option("-n", "--max-tokens", type=click.IntRange(-1), default=256, show_default=True,
               help="Tokens to generate; -1: no limit.")  # fmt: skip
-@click.option("--sampler", metavar="NAME", help="One sampler, with the options below; see `sis samplers`.")
-@click.option("--samplers", metavar="CHAIN",
-              help='A whole chain in order: "penalties;top-k=40;top-p=0.95;temperature=0.8".')  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), help="Same seed, same text.")
+@sampling_options
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
 @click.option("--context", type=click.Choice(["error", "shift"]), default="error", show_default=True,
               help="When the context is full: stop, or let the oldest text fall out.")  # fmt: skip

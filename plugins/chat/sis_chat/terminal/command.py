@@ -16,12 +16,12 @@ from sis_chat.terminal.program import Program
 from sis_chat.terminal.reading import Lines, Prompt
 from sis_chat.terminal.talk import Talk
 from sis_core.cli.common import load_model, model_options
-from sis_core.cli.generate import GenerateCommand
+from sis_core.cli.sampling import SamplingCommand, sampling_options
 from sis_core.cli.streams import printable, say
 from sis_core.errors import ChatError
 
 
-@click.command("chat", cls=GenerateCommand)
+@click.command("chat", cls=SamplingCommand)
 @model_options()
 @click.option("--system", metavar="TEXT", help="What the model is told first.")
 @click.option("--template", metavar="NAME|FILE", help="A named chat format or a Jinja file instead of the model's own.")
@@ -32,10 +32,7 @@ from sis_core.errors import ChatError
               help="Keep what was read there, and find it again; see `sis cache`.")  # fmt: skip
 @click.option("-n", "--max-tokens", type=click.IntRange(-1), default=-1, show_default=True,
               help="Tokens of a reply; -1: no limit.")  # fmt: skip
-@click.option("--sampler", metavar="NAME", help="One sampler, with the options below; see `sis samplers`.")
-@click.option("--samplers", metavar="CHAIN",
-              help='A whole chain in order: "penalties;top-k=40;top-p=0.95;temperature=0.8".')  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), help="Same seed, same replies.")
+@sampling_options
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from sis_chat.terminal import commands, files
+from sis_chat.terminal.echo import no_echo
 from sis_chat.terminal.reading import Input
 from sis_chat.terminal.screen import Page
 from sis_chat.terminal.talk import Talk
@@ -132,6 +133,7 @@ class Program:
 
         before = signal.signal(signal.SIGINT, stop)
         try:
-            yield
+            with no_echo():
+                yield
         finally:
             signal.signal(signal.SIGINT, before)

@@ -6,11 +6,11 @@ import re
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
-from rich.markdown import Markdown
+from rich.markdown import Heading, Markdown, MarkdownElement
 from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
@@ -117,7 +117,19 @@ class MarkdownPage:
     def _drawn(self, text: str) -> RenderableType:
         if self._kind is Reasoning:
             return Text(text.strip("\n"), "dim italic")
-        return Padding(Markdown(text, hyperlinks=False), (0, 0, 1, 0))  # a link must not hide where it leads
+        return Padding(_Markdown(text, hyperlinks=False), (0, 0, 1, 0))  # a link must not hide where it leads
+
+
+class _Heading(Heading):
+    """A heading where everything else begins, not in the middle."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        self.text.justify = "left"
+        yield self.text
+
+
+class _Markdown(Markdown):
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {**Markdown.elements, "heading_open": _Heading}
 
 
 class _Tail:
