@@ -198,7 +198,7 @@ def test_tokenize(random_model: Path) -> None:
 
 def test_plugins_and_samplers_lists() -> None:
     plugins = [json.loads(line) for line in sis("plugins", "--json").stdout.splitlines()]
-    assert next(p for p in plugins if p["name"] == "llama")["offers"] == {"architectures": ["llama"]}
+    assert "llama" in next(p for p in plugins if p["name"] == "llama")["offers"]["architectures"]
     samplers = [json.loads(line)["name"] for line in sis("samplers", "--json").stdout.splitlines()]
     assert {"greedy", "top-k", "top-p", "min-p", "temperature", "penalties"} <= set(samplers)
     assert sis("samplers").stdout.startswith("sampler\tplugin\toptions")
