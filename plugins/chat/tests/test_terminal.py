@@ -232,9 +232,9 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(path: Path, tmp_path: Path) 
         os.write(terminal, b"hello\r")
         _until(terminal, rb"hello.*\x1b\[\?2004l.*\x1b\[\?25l.*\x1b\[2K")  # the prompt has gone, and the reply grows
         child.send_signal(signal.SIGINT)
-        _until(terminal, b"; stopped")
+        _until(terminal, rb"; stopped.*\x1b\[\?2004h")
         os.write(terminal, b"/stats\r")
-        _until(terminal, rb"cancelled.*context: .*steps")
+        _until(terminal, rb"cancelled.*context: .*steps.*\x1b\[\?2004h")
         os.write(terminal, b"\x04")
         assert child.wait(60) == 0
     finally:
