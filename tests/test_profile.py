@@ -210,7 +210,7 @@ def test_the_program(random_model: Path, tmp_path: Path) -> None:
         (["--backend", "warp"], "no installed plugin brings the backend 'warp'"),
         (["--prompt", "a" * 127], "has no room after the prompt"),
         (["--prompt", "a" * 400], "does not fit into the context"),
-        (["--trace", "no/such/t.json"], "cannot be written"),
+        (["--trace", "no/such/t.json"], "does not exist"),
         (["--samplers", "top-q"], "no installed plugin brings the sampler 'top-q'"),
     ],
 )
