@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sis_core.errors import SourceError
-from sis_core.source import Source
+from sis_core.source import Progress, Source
 from sis_core.testing import check_source
 
 NAME = "story"
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, sis_model_file: Path) -> Path:
 def source(resolve: Callable[[Path, str], Any], folder: Path, **attributes: Any) -> Source:
     """A source that resolves with a function of the folder and the reference."""
 
-    def method(self: Source, reference: str) -> Any:
+    def method(self: Source, reference: str, progress: Progress | None = None) -> Any:
         return resolve(folder, reference)
 
     made: type[Source] = type("Wrong", (Source,), {"name": "wrong", "resolve": method, **attributes})
