@@ -551,6 +551,8 @@ class KernelSuite:
             true = wanted.step(batch, wanted.new_cache("f32", 32)).values
             found = tested.step(batch, tested.new_cache("f32", 32)).values
             np.testing.assert_allclose(found, true, rtol=0, atol=2e-2, err_msg=variant.name)
+            if variant.chooses:  # each expert prepares the rows that it was sent
+                continue
             rows = sum(n for _, _, n in format.rows)
             assert rows == 25 * _inputs_of(network, format, other), variant.name
 
