@@ -335,7 +335,7 @@ def test_every_network(backend: NativeBackend, kv_type: str, tolerance: float) -
     check_backend(backend, formats=[F32Format()], kv_types=[kv_type], tolerance=tolerance)
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2)])
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 3e-3), ("bf16", 5e-2), ("q8_0", 6e-2)])
 def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
     for variant in VARIANTS:  # windows and soft-caps among them
         if variant.chooses:  # another cache may send a row to other experts
@@ -398,4 +398,4 @@ def test_types_on_the_command_line() -> None:
         found = re.search(r"^memory: .* cache (\d+) \+", done.stdout, re.MULTILINE)
         assert found, done.stdout
         sizes[name] = int(found[1])
-    assert sizes == {"f32": 3, "f16": 2, "bf16": 2, "q8_0": 1}  # MiB of 512 tokens
+    assert sizes == {"f32": 6, "f16": 3, "bf16": 3, "q8_0": 2}  # MiB of 1,024 tokens
