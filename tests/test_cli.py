@@ -238,7 +238,7 @@ def test_ctrl_c_ends_cleanly(random_model: Path) -> None:
     running.stdout.read(8)
     os.kill(running.pid, signal.SIGINT)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == 130, errors
     assert b"Traceback" not in errors
 
 

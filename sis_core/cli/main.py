@@ -160,6 +160,7 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except SisError as error:
+        _leave_if_interrupted(error)
         say(f"sis: {error}")
         sys.exit(EXIT_ERROR)
     except (KeyboardInterrupt, click.Abort):
@@ -172,10 +173,24 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
         _drop_output()
         sys.exit(EXIT_ERROR)
     except OSError as error:  # a full disk under a redirected output, a closed stream, no file descriptors left
+        _leave_if_interrupted(error)
         _drop_output()
         say(f"sis: {error.filename or 'output'}: {error.strerror or error}")
         sys.exit(EXIT_ERROR)
+    except Exception as error:
+        _leave_if_interrupted(error)
+        raise
     sys.exit(code if isinstance(code, int) else 0)  # click hands the code of ctx.exit() back
+
+
+def _leave_if_interrupted(error: BaseException) -> None:
+    """An error on the way out of an interrupt is none: it exits as the interrupt does."""
+    cause = error.__context__
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            click.echo(err=True)
+            sys.exit(EXIT_INTERRUPTED)
+        cause = cause.__context__
 
 
 def _drop_output() -> None:

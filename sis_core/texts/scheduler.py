@@ -309,7 +309,7 @@ class Scheduler:
 
     def _drop_all(self) -> None:
         for text in self._running + self._waiting:
-            with suppress(SisError):  # closed, perhaps
+            with suppress(Exception):  # closed, perhaps, or torn by an interrupt: the first error is the one to tell
                 self.session.drop(text.number)
         self._running, self._waiting, self._pieces, self._read = [], [], [], Prefixes()
 
