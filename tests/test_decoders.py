@@ -94,6 +94,7 @@ def test_linears(backend: NativeBackend, name: str) -> None:
         assert np.array_equal(threaded(x), whole)
 
 
+@pytest.mark.full
 def test_whole_networks(backend: NativeBackend) -> None:
     check_backend(backend, formats=[format_of("Q5_0")], kv_types=["f32"])
 
