@@ -19,6 +19,7 @@ from attrs import define, evolve, field
 from sis_core.arrays import F32
 from sis_core.backend import Cache
 from sis_core.backends.bind import usable
+from sis_core.block import STEP_ROWS
 from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
@@ -26,7 +27,7 @@ from sis_core.step import Batch, Run
 
 log = logging.getLogger(__name__)
 
-CHUNK = 512  # rows of a prefill step: what one Ctrl-C waits for
+CHUNK = STEP_ROWS  # rows of a prefill step: what one Ctrl-C waits for
 MAX_FAILURES = 3
 Outputs = Literal["none", "last", "all"]
 Want = Literal["logits", "hidden"]

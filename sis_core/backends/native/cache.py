@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sis_core.arrays import U8
 from sis_core.backends.native import abi
 from sis_core.backends.native.library import address
 from sis_core.backends.native.memory import HUGE, Arena
 from sis_core.block import KV
 from sis_core.cache.kv_types import kv_type_of
 from sis_core.cache.paged import Layout, PagedCache
+from sis_core.cache.raw_pages import RawPages
 from sis_core.errors import BackendError
 
 
@@ -35,29 +35,19 @@ def _row_nbytes(dim: int, kv_type: str) -> int:
             return dim * (4 if kv_type == "f32" else 2)
 
 
-class NativeKV:
+class NativeKV(RawPages):
     """One layer's pages, ``(n_pages, page_nbytes)``: zeros, so that what was never written is at least finite."""
 
     def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
         if page_size not in (16, 32, 64, 128):  # attention reads tiles of 16 keys in chunks of 128
             raise BackendError(f"pages of {page_size} tokens do not fit the kernels", where="cache")
-        self.kv_type, self.page_size, self.page_nbytes = kv_type, page_size, page_nbytes(kv, kv_type, page_size)
+        self.kv_type, self.page_size = kv_type, page_size
+        n_each = page_nbytes(kv, kv_type, page_size)
         # Either way memory is taken when a page is first written; a small cache would not fill one huge page.
-        n_bytes = n_pages * self.page_nbytes
+        n_bytes = n_pages * n_each
         flat = Arena(n_bytes).array if n_bytes >= HUGE else np.zeros(n_bytes, np.uint8)
-        self.pages: U8 = flat.reshape(n_pages, self.page_nbytes)
+        super().__init__(flat.reshape(n_pages, n_each))
         self.record = abi.KV(address(self.pages), self.page_nbytes)  # where native code finds the pages
-
-    def copy_page(self, source: int, target: int) -> None:
-        self.pages[target] = self.pages[source]
-
-    def save_page(self, page: int) -> bytes:
-        return bytes(self.pages[page])
-
-    def load_page(self, page: int, data: bytes) -> None:
-        if len(data) != self.page_nbytes:
-            raise BackendError(f"a saved page has {len(data)} bytes, not {self.page_nbytes}", where="cache")
-        self.pages[page] = np.frombuffer(data, np.uint8)
 
 
 class NativeCache(PagedCache):
