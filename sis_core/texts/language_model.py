@@ -16,7 +16,7 @@ from sis_core.chat import Chat, Event, Message, Reply
 from sis_core.errors import SamplerError, SisError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
-from sis_core.loading.options import HALF, LoadOptions, Policy, documented
+from sis_core.loading.options import HALF, LoadOptions, Policy, check_option, documented
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.source import Progress, resolve
@@ -64,7 +64,7 @@ class LanguageModel(Model):
             reuse: texts that begin alike share what is known of the beginning, also with texts that ended.
             stall: seconds that texts may wait for the prompts of others in one step.
         """
-        _at_least(1, max_tokens=max_tokens)
+        check_option("max_tokens", max_tokens, least=1)
         n_ctx = self.config.n_ctx if max_tokens is None else min(self.config.n_ctx, max_tokens)
         return Scheduler(self.session(n_ctx=n_ctx, max_tokens=max_tokens), reuse=reuse, stall=stall)
 
@@ -170,8 +170,9 @@ class LanguageModel(Model):
         **options: Any,
     ) -> Request:
         """A `Request` from what a person would write. Without ``seed`` every call draws anew."""
-        _at_least(1, max_tokens=max_tokens)
-        _at_least(0, n_keep=n_keep, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
+        check_option("max_tokens", max_tokens, least=1)
+        for name, value in (("n_keep", n_keep), ("logprobs", logprobs), ("prompt_logprobs", prompt_logprobs)):
+            check_option(name, value, least=0)
         tokens = (
             self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
             if isinstance(prompt, str)
@@ -277,12 +278,6 @@ def _checked_stops(stops: tuple[str, ...]) -> tuple[str, ...]:
     if "" in stops:
         raise SamplerError("a stop string is empty", where="--stop", fix="leave it out to go on without one")
     return stops
-
-
-def _at_least(least: int, **values: int | None) -> None:
-    for name, value in values.items():
-        if value is not None and operator.index(value) < least:
-            raise SisError(f"is {value}, but must be at least {least}", where=name)
 
 
 @documented
