@@ -335,7 +335,7 @@ def test_every_network(backend: NativeBackend, kv_type: str, tolerance: float) -
     check_backend(backend, formats=[F32Format()], kv_types=[kv_type], tolerance=tolerance)
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 3e-3), ("bf16", 5e-2), ("q8_0", 6e-2)])
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2)])
 def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
     for variant in VARIANTS:  # windows and soft-caps among them
         if variant.chooses:  # another cache may send a row to other experts
@@ -347,7 +347,8 @@ def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_typ
         wanted = reference.step(batch, reference.new_cache("f32", 224)).values
         for forward in (bind(network, [backend], BackendOptions(kv_type=kv_type)), reference):
             found = forward.step(batch, forward.new_cache(kv_type, 224)).values
-            assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max(), variant.name
+            room = 1.25 if variant.name == "sinks" else 1.0  # measured: up to 1.15 times the rest, on avx512_bf16
+            assert np.abs(found - wanted).max() <= room * tolerance * np.abs(wanted).max(), variant.name
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
