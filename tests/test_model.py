@@ -197,14 +197,17 @@ def test_overlapping_limits_of_blas_threads_end_where_they_began() -> None:
 def test_an_interrupted_close_can_be_repeated() -> None:
     from sis_core.loading.gate import Gate
 
-    gate = Gate("thing")
+    freed: list[str] = []
+    gate = Gate("thing", lambda: freed.append("once"))
     with gate:
         gate._lock.wait_for = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             gate.close()
         del gate._lock.wait_for
-    assert gate.close()
-    assert not gate.close()
+        gate.close()
+        assert not freed  # the ground stays while its thread is inside
+    gate.close()
+    assert freed == ["once"]
 
 
 def test_closing_unmaps_a_file_whose_parts_were_cut(tmp_path: Path) -> None:
@@ -233,9 +236,13 @@ def test_ctrl_c_on_the_way_out_of_a_step() -> None:
     """Whoever was interrupted before it could say that it left does not wait for itself."""
     from sis_core.loading.gate import Gate
 
-    gate = Gate("thing")
+    freed: list[str] = []
+    gate = Gate("thing", lambda: freed.append("once"))
     gate.__enter__()  # and never left
     with gate:
         pass
     gate.__enter__()
-    assert gate.close()
+    gate.close()
+    with pytest.raises(ClosedError):
+        gate.__enter__()
+    assert freed == ["once"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 from sis_core.errors import ClosedError
@@ -10,18 +11,17 @@ from sis_core.machine.lock import Lock
 
 
 class Gate:
-    """Knows who is inside; `close` lets nobody in any more and waits for those. Used as a context manager.
+    """Knows who is inside; `close` lets nobody in any more, and what it guards is freed when nobody is. A context manager.
 
-    It knows threads, since Ctrl-C may keep a thread from saying that it left: whoever closes is not inside, whatever it
-    said before, and a thread that enters again has left. So a thread that is inside must not enter again. In a forked
-    child nobody is inside but the thread that forked.
+    It knows threads, since Ctrl-C may keep a thread from saying that it left: a thread that enters again has left, so a
+    thread that is inside must not enter again. In a forked child nobody is inside but the thread that forked.
     """
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, free: Callable[[], None]) -> None:
+        self._what, self._free = what, free
         self._inside: set[int] = set()
         self._closed = False
-        self._drained = False
+        self._freed = False
         self._lock = Lock()
 
     @property
@@ -31,30 +31,40 @@ class Gate:
     def __enter__(self) -> None:
         self._forget_other_processes()
         with self._lock:
+            self._inside.add(threading.get_ident())  # before the question: a signal handler may close in between
             if self._closed:
+                self._leave()
                 raise ClosedError("is closed", where=self._what, fix="load it again")
-            self._inside.add(threading.get_ident())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._lock:
-            self._inside.discard(threading.get_ident())
-            if self._closed:
-                self._lock.notify()
+            self._leave()
 
-    def close(self) -> bool:
-        """Let nobody in any more and wait for those inside. True for the one caller that should free things.
+    def close(self) -> None:
+        """Let nobody in any more, wait for the other threads inside, and free.
 
-        An interrupted wait can be repeated.
+        Where the caller is inside itself, which a signal handler can be, it frees when it leaves. An interrupted wait
+        can be repeated.
         """
         self._forget_other_processes()
+        me = threading.get_ident()
         with self._lock:
             self._closed = True
-            self._inside.discard(threading.get_ident())
-            self._lock.wait_for(lambda: not self._inside)
-            first, self._drained = not self._drained, True
-            return first
+            self._lock.wait_for(lambda: self._inside <= {me})
+            self._free_if_empty()
+
+    def _leave(self) -> None:
+        self._inside.discard(threading.get_ident())
+        if self._closed:
+            self._lock.notify()
+            self._free_if_empty()
+
+    def _free_if_empty(self) -> None:
+        if not self._inside and not self._freed:
+            self._freed = True
+            self._free()
 
     def _forget_other_processes(self) -> None:
         if self._lock.inherited:

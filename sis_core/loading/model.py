@@ -33,6 +33,7 @@ class Model:
         layers: those that are bound, and whose weights are read. Where they begin after the first, steps take hidden
             states; where they end before the last, steps give them.
         forward: the bound network.
+        grains: who runs each layer.
         fit: how weights are kept and what memory that takes; its options are `options`.
         backend: the name the user asked for, or that of the best backend used.
         degraded: placeholders and other guesses made while loading; 0 unless ``on_error="degrade"``.
@@ -58,23 +59,19 @@ class Model:
         self.path: Path = file.path
         self.layers = layers
         self._asked, self._shared = asked, shared
-        self._gate = Gate(str(file.path))
+        self._gate = Gate(str(file.path), self._free)
         self._lock = Lock()
         self._tokenizer: Tokenizer | None = None
         self.backends = backends
         self.backend = self.backends[0].name
         self.forward: Forward = bind(network, self.backends, self.options, layers)
+        self.grains = self.forward.grains
         shared.add()
 
     @property
     def metadata(self) -> Mapping[str, Any]:
         """Every key of the file."""
         return self.file.metadata
-
-    @property
-    def grains(self) -> tuple[str, ...]:
-        """Who runs each layer."""
-        return self._grains if self.closed else self.forward.grains
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -123,11 +120,15 @@ class Model:
         return self._gate.closed
 
     def close(self) -> None:
-        """Wait for running steps, then free what the backend holds and unmap the file. Closing twice is no error."""
-        if self._gate.close():
-            self._grains = self.forward.grains
-            del self.forward
-            self._shared.drop()
+        """Wait for running steps, then free what the backend holds and unmap the file. Closing twice is no error.
+
+        A signal handler may call it in the middle of a step; that step then frees them when it ends.
+        """
+        self._gate.close()
+
+    def _free(self) -> None:
+        del self.forward
+        self._shared.drop()
 
     def __enter__(self) -> Self:
         return self
