@@ -11,7 +11,7 @@ from sis_core.machine.lock import Lock
 
 
 class Gate:
-    """Knows who is inside; `close` lets nobody in any more, and what it guards is freed when nobody is. A context manager.
+    """A context manager that knows who is inside; `close` lets nobody in any more, and frees when nobody is.
 
     It knows threads, since Ctrl-C may keep a thread from saying that it left: a thread that enters again has left, so a
     thread that is inside must not enter again. In a forked child nobody is inside but the thread that forked.
