@@ -182,6 +182,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     size_t width = program->register_cols[0];
     for (uint32_t r = 0; step->hidden && r < step->n; r++)
         memcpy(run.registers[0] + r * run.strides[0], step->hidden + r * width, width * sizeof(float));
-    team_run(step->n_threads, step->cpus, run_member, &run);
+    const struct kind kind = {program, step->n};
+    team_run(step->n_threads, step->cpus, &kind, run_member, &run);
     return atomic_load(&run.error);
 }

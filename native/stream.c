@@ -20,7 +20,7 @@ static void pack_member(void *context, struct team *team, uint32_t member)
 void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads)
 {
     struct pack_job job = {weight, tiles};
-    team_run(n_threads, NULL, pack_member, &job);
+    team_run(n_threads, NULL, NULL, pack_member, &job);
 }
 
 struct replacement {
@@ -38,7 +38,7 @@ static void replace_member(void *context, struct team *team, uint32_t member)
 void sis_replace(struct sis_weight *weight, const struct sis_weight *by)
 {
     struct replacement r = {weight, by};
-    team_run(1, NULL, replace_member, &r); /* one run at a time */
+    team_run(1, NULL, NULL, replace_member, &r); /* one run at a time */
 }
 
 struct read_job {
@@ -62,7 +62,7 @@ uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads)
 {
     struct read_job job = {.data = data, .bytes = bytes};
     uint64_t start = team_now();
-    team_run(n_threads, NULL, read_member, &job);
+    team_run(n_threads, NULL, NULL, read_member, &job);
     uint64_t time = team_now() - start;
     return time + (atomic_load(&job.sum) == 1); /* so that the reading cannot be left out */
 }

@@ -1,13 +1,16 @@
 /* Members spin within a step, where the next phase is microseconds away, and sleep between steps. A futex costs 70 µs a
  * hand-off, which at ten phases a layer would be half of a small model's time; a spinning hand-off costs 0.5 µs. */
 #define _GNU_SOURCE /* sched_setaffinity, and clock_gettime in strict C11 */
+#include "pace.h"
 #include "team.h"
 #include "thread.h"
 #include <stdatomic.h>
 #include <string.h>
 
 #define SPINS_BEFORE_YIELD 4000 /* some 50 µs: then somebody else needs the core */
+#define LONG_WAIT 64           /* spins: from then on a wait is counted */
 #define SLEEP_AFTER_NS 1000000
+#define LOG_KINDS 8
 #define LINE 64
 #define ANYWHERE (-1)
 
@@ -18,6 +21,7 @@ struct team {
     } claims[MAX_THREADS]; /* of each member's share */
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint generation;
+    _Alignas(64) atomic_ullong waited; /* nanoseconds of all members in long waits */
     team_fn fn;
     void *context;
     const int32_t *cpus;
@@ -36,6 +40,13 @@ struct worker {
 static struct team team;
 static struct worker workers[MAX_THREADS];
 static uint32_t n_workers;
+
+/* By a hash of the kind: those that share a place forget each other. */
+static struct {
+    const void *work;
+    uint32_t log_rows;
+    struct pace pace;
+} kinds[1 << LOG_KINDS];
 
 static lock turn_mutex = LOCK_INITIALIZER;
 static condition turn_changed = CONDITION_INITIALIZER;
@@ -91,7 +102,9 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
         atomic_store_explicit(&t->generation, generation + 1, memory_order_release);
         return;
     }
+    uint64_t since = 0;
     for (unsigned spins = 0; atomic_load_explicit(&t->generation, memory_order_acquire) == generation; spins++) {
+        if (spins == LONG_WAIT) since = team_now();
         if (ahead.bytes > LINE) {
             __builtin_prefetch(ahead.data, 0, 2);
             ahead = (struct span){ahead.data + LINE, ahead.bytes - LINE};
@@ -99,6 +112,7 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
             pause_cpu();
         if (spins > SPINS_BEFORE_YIELD) thread_yield();
     }
+    if (since) atomic_fetch_add_explicit(&t->waited, team_now() - since, memory_order_relaxed);
 }
 
 static void wait_for_work(struct worker *w, unsigned seen)
@@ -166,16 +180,23 @@ static void start_workers(uint32_t wanted)
     }
 }
 
-void team_run(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context)
+static struct pace *pace_of(const struct kind *kind)
 {
-    lock_take(&turn_mutex);
-    uint64_t ticket = next_ticket++;
-    while (ticket != serving) condition_wait(&turn_changed, &turn_mutex);
-    lock_give(&turn_mutex);
+    uint32_t log_rows = kind->rows ? 32 - (uint32_t)__builtin_clz(kind->rows) : 0;
+    uint64_t hash = ((uintptr_t)kind->work / 64 * 33 + log_rows) * 0x9e3779b97f4a7c15u;
+    size_t i = hash >> (64 - LOG_KINDS);
+    if (kinds[i].work != kind->work || kinds[i].log_rows != log_rows) {
+        kinds[i].work = kind->work;
+        kinds[i].log_rows = log_rows;
+        kinds[i].pace = (struct pace){0};
+    }
+    return &kinds[i].pace;
+}
 
-    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
-    start_workers(n_threads);
-    team.size = n_threads < 1 ? 1 : n_threads <= n_workers + 1 ? n_threads : n_workers + 1;
+/* In this caller's turn. */
+static void run_in_turn(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context)
+{
+    team.size = n_threads;
     team.fn = fn;
     team.context = context;
     team.cpus = cpus;
@@ -197,6 +218,28 @@ void team_run(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context
     fn(context, &team, 0);
     team_barrier(&team);
     if (cpus) thread_place(&before);
+}
+
+void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context)
+{
+    lock_take(&turn_mutex);
+    uint64_t ticket = next_ticket++;
+    while (ticket != serving) condition_wait(&turn_changed, &turn_mutex);
+    lock_give(&turn_mutex);
+
+    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    if (n_threads < 1) n_threads = 1;
+    start_workers(n_threads);
+    if (n_threads > n_workers + 1) n_threads = n_workers + 1;
+    if (kind && n_threads > 1) {
+        struct pace *pace = pace_of(kind);
+        uint32_t members = pace_members(pace, n_threads);
+        atomic_store_explicit(&team.waited, 0, memory_order_relaxed);
+        uint64_t start = team_now();
+        run_in_turn(members, cpus, fn, context);
+        pace_learn(pace, members, kind->rows, team_now() - start, atomic_load(&team.waited));
+    } else
+        run_in_turn(n_threads, cpus, fn, context);
 
     lock_take(&turn_mutex);
     serving++;

@@ -8,10 +8,17 @@
 struct team;
 typedef void (*team_fn)(void *context, struct team *team, uint32_t member);
 
+/* Runs that are alike: fn does the same for as many `rows` or about as many. */
+struct kind {
+    const void *work;
+    uint32_t rows;
+};
+
 /* Run fn on up to n_threads threads, the caller among them (member 0); returns when all are done. Callers in other
  * threads wait for their turn, first come first served. With `cpus`, member m runs on processor cpus[m] where the
- * system knows how; the caller is then let go again. */
-void team_run(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context);
+ * system knows how; the caller is then let go again. Without `kind` all threads are used, else as many as paid for runs
+ * of this kind before; see pace.h. */
+void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context);
 /* The next of this phase's n units of work for a member, or n when none is left. Every member begins with a share of
  * its own, since neighbouring units lie side by side in memory and a stream is read faster than pieces of it; whoever
  * is done helps the next. Which member gets a unit must not matter. */

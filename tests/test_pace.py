@@ -1,0 +1,112 @@
+"""How many threads a step uses (native/pace.c), on simulated machines: what each number of members costs is given."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import random
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).parents[1] / "native"
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang, which builds, is missing")
+
+
+@pytest.fixture(scope="module")
+def pace(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folder = tmp_path_factory.mktemp("pace")
+    build = runpy.run_path(str(NATIVE / "zig.py"))
+    triple = build["TARGETS"][build["this_machine"]()][0]
+    flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
+    build["zig"](triple, *flags, str(NATIVE / "pace.c"), "-o", str(folder / "pace.so"), scratch=str(folder))
+    library = ctypes.CDLL(str(folder / "pace.so"))
+    library.pace_members.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    library.pace_members.restype = ctypes.c_uint32
+    library.pace_learn.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64]
+    library.pace_learn.restype = None
+    return library
+
+
+class Machine:
+    """Steps of one kind on at most ``most`` threads; ``cost`` gives the time of one, and the share of it that waits."""
+
+    def __init__(self, pace: ctypes.CDLL, most: int) -> None:
+        self.pace, self.most, self.state = pace, most, ctypes.create_string_buffer(256)
+
+    def run(self, n: int, cost: Callable[[int], tuple[float, float]], rows: int = 1) -> tuple[list[int], float]:
+        """Members of each of n steps, and all their milliseconds."""
+        used, total = [], 0.0
+        for _ in range(n):
+            members = self.pace.pace_members(self.state, self.most)
+            ms, waits = cost(members)
+            self.pace.pace_learn(self.state, members, rows, int(ms * 1e6), int(ms * 1e6 * waits * members))
+            used.append(members)
+            total += ms
+        return used, total
+
+
+def quiet(members: int) -> tuple[float, float]:
+    return 16 / members, 0.03
+
+
+def busy(members: int) -> tuple[float, float]:
+    return (24.0, 0.4) if members > 1 else (18.0, 0.0)
+
+
+def test_a_quiet_machine_uses_all_threads_and_tries_nothing(pace: ctypes.CDLL) -> None:
+    used, _ = Machine(pace, 8).run(1000, quiet)
+    assert set(used) == {8}
+
+
+def test_a_member_that_lost_its_processor_is_left_out_and_comes_back(pace: ctypes.CDLL) -> None:
+    machine = Machine(pace, 2)
+    machine.run(100, quiet)
+    used, ms = machine.run(400, busy)
+    assert used.count(1) > 380
+    assert ms <= 400 * busy(1)[0] / 0.97
+    used, _ = machine.run(400, quiet)
+    assert set(used[-250:]) == {2}
+
+
+def test_noise_costs_little(pace: ctypes.CDLL) -> None:
+    draw = random.Random(4)
+
+    def noisy(members: int) -> tuple[float, float]:
+        lost = members > 1 and draw.random() < 0.5
+        return (30.0, 0.5) if lost else (10.0 if members > 1 else 16.0, 0.02)
+
+    _, ms = Machine(pace, 2).run(4000, noisy)  # two cost 20 on average, one 16
+    assert ms <= 4000 * 16 / 0.95
+
+
+def test_steps_too_small_to_share_use_one_thread(pace: ctypes.CDLL) -> None:
+    used, _ = Machine(pace, 2).run(1000, lambda members: (0.13, 0.0) if members > 1 else (0.12, 0.0))
+    assert used.count(1) > 900
+
+
+def test_half_of_the_threads_when_half_of_the_processors_are_taken(pace: ctypes.CDLL) -> None:
+    machine = Machine(pace, 8)
+    used, _ = machine.run(1000, lambda members: (30.0, 0.5) if members > 4 else (40 / members, 0.02))
+    assert used[-1] == 4
+    assert used.count(4) > 900
+
+
+def test_rows_are_what_is_compared(pace: ctypes.CDLL) -> None:
+    """Steps of a kind may have twice the rows: a longer step is no reason to use fewer threads."""
+    machine = Machine(pace, 2)
+    for _ in range(100):
+        for rows in (256, 511):
+            used, _ = machine.run(1, lambda members, rows=rows: (rows / 100 / members, 0.2), rows)  # type: ignore[misc]
+    assert used == [2]
+
+
+def test_fewer_threads_than_before(pace: ctypes.CDLL) -> None:
+    machine = Machine(pace, 8)
+    machine.run(400, busy)
+    machine.most = 1
+    assert set(machine.run(50, busy)[0]) == {1}
+    machine.most = 2
+    assert machine.run(1, quiet)[0] == [2]
