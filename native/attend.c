@@ -37,7 +37,7 @@ struct unit {
     const struct sis_group *group;
     uint32_t head, first, last;
     uint64_t first_span, span, n; /* span counts from the first */
-    float *parts; /* of the group, if it is split: [n][n_head_kv][pairs of a head] */
+    float *parts;                 /* of the group, if it is split: [n][n_head_kv][pairs of a head] */
 };
 
 /* How many units there are: all, or those that join what the spans left. */
@@ -64,9 +64,16 @@ static struct unit find(const struct run *run, const struct attention *job, cons
         const uint64_t spans = joined ? c.n > 1 : c.n, units = c.pieces * op->n_head_kv * spans;
         if (index < units) {
             uint32_t piece = c.pieces - 1 - (uint32_t)(index / spans % c.pieces), pairs = group->n_rows * shared;
-            return (struct unit){.group = group, .head = (uint32_t)(index / spans / c.pieces), .first = piece * most,
-                                 .last = piece * most + most < pairs ? piece * most + most : pairs,
-                                 .first_span = c.first, .span = index % spans, .n = c.n, .parts = parts};
+            return (struct unit){
+                .group = group,
+                .head = (uint32_t)(index / spans / c.pieces),
+                .first = piece * most,
+                .last = piece * most + most < pairs ? piece * most + most : pairs,
+                .first_span = c.first,
+                .span = index % spans,
+                .n = c.n,
+                .parts = parts,
+            };
         }
         index -= units;
         if (c.n > 1) parts += c.n * group->n_rows * op->n_head * sis_part_floats(&job->layout);
@@ -77,10 +84,18 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
 {
     const struct sis_step *step = run->step;
     struct attention job = {
-        .kv = &step->kv[op->layer], .q = at(run, op->src, 0, op->src_at), .out = at(run, op->dst, 0, op->dst_at),
-        .q_stride = stride_of(run, op->src), .out_stride = stride_of(run, op->dst), .n_head = op->n_head,
-        .n_head_kv = op->n_head_kv, .window = op->window, .scale = op->scale, .cap = op->cap,
-        .slopes = op->slopes, .sinks = op->sinks,
+        .kv = &step->kv[op->layer],
+        .q = at(run, op->src, 0, op->src_at),
+        .out = at(run, op->dst, 0, op->dst_at),
+        .q_stride = stride_of(run, op->src),
+        .out_stride = stride_of(run, op->dst),
+        .n_head = op->n_head,
+        .n_head_kv = op->n_head_kv,
+        .window = op->window,
+        .scale = op->scale,
+        .cap = op->cap,
+        .slopes = op->slopes,
+        .sinks = op->sinks,
         .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
     const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;

@@ -39,7 +39,8 @@ static uint32_t many_forms_of(const struct sis_experts *e, enum stage stage)
 static size_t room_of_order(const struct experts_room *room, uint8_t *place, struct expert_order *order)
 {
     const size_t experts = up(room->n_expert * sizeof(struct expert_rows));
-    const size_t groups = up(room->choices * sizeof(struct expert_group)), choices = up(room->choices * sizeof(uint32_t));
+    const size_t groups = up(room->choices * sizeof(struct expert_group)),
+                 choices = up(room->choices * sizeof(uint32_t));
     if (order) {
         order->experts = (struct expert_rows *)(void *)place;
         order->groups = (struct expert_group *)(void *)(place + experts);
@@ -55,7 +56,8 @@ void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_
     const size_t places = (size_t)n * e->n_used, few = e->n_expert < places ? e->n_expert : places;
     const struct sis_weight *weights[] = {e->up, e->down, e->gate};
     for (enum stage stage = IN; stage <= HIDDEN; stage++) {
-        const size_t k = width_of(e, stage), sizes[] = {places * k * 2, places * sis_float_row(sis_kernels(), k) * 4, places * k * 4};
+        const size_t k = width_of(e, stage),
+                     sizes[] = {places * k * 2, places * sis_float_row(sis_kernels(), k) * 4, places * k * 4};
         for (int form = 0; form < N_ROW_FORMS; form++)
             if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[form], up(sizes[form]));
         for (uint32_t form = SIS_Q8; many && form <= SIS_FLOAT; form *= 2) {
@@ -195,7 +197,8 @@ static const float *gathered(const struct run *run, const struct sis_op *op, con
     return out - g->m * k;
 }
 
-static void prepare_group(const struct run *run, const struct sis_op *op, enum stage stage, uint32_t unit, uint32_t member)
+static void prepare_group(const struct run *run, const struct sis_op *op, enum stage stage, uint32_t unit,
+                          uint32_t member)
 {
     const struct sis_experts *e = op->experts;
     const struct expert_group *g = &run->order->groups[unit];
@@ -229,10 +232,10 @@ struct product {
     const struct expert_rows *rows;
     enum stage stage;
     int many;
-    const float *bias;     /* of the first tile */
-    size_t tile, n_tiles;  /* of the whole weight */
-    uint32_t first, n;     /* rows among the expert's */
-    float *y;              /* where the first tile's values of the expert's first row go */
+    const float *bias;    /* of the first tile */
+    size_t tile, n_tiles; /* of the whole weight */
+    uint32_t first, n;    /* rows among the expert's */
+    float *y;             /* where the first tile's values of the expert's first row go */
     size_t stride;
 };
 
@@ -250,10 +253,18 @@ static void product_of_many(const struct run *run, const struct product *p, uint
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     const int floats = many_form(w) == SIS_FLOAT;
     struct many job = {
-        .format = w->format, .first = p->first, .rows = p->n, .k = w->n_cols,
+        .format = w->format,
+        .first = p->first,
+        .rows = p->n,
+        .k = w->n_cols,
         .x = run->expert_many[floats] + p->rows->many_at[p->stage][floats],
-        .tiles = w->tiles + p->tile * bytes, .tile_bytes = bytes, .n = p->n_tiles * TILE,
-        .y = p->y, .stride = p->stride, .bias = p->bias, .scratch = run->scratch + member * run->scratch_bytes,
+        .tiles = w->tiles + p->tile * bytes,
+        .tile_bytes = bytes,
+        .n = p->n_tiles * TILE,
+        .y = p->y,
+        .stride = p->stride,
+        .bias = p->bias,
+        .scratch = run->scratch + member * run->scratch_bytes,
     };
     if (w->raw) {
         uint8_t *made = job.scratch + run->raw_at;
@@ -328,18 +339,25 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
         else high = middle;
     }
     const struct expert_rows *rows = &order->experts[low];
-    const size_t n_out = stage == IN ? e->n_ff : e->n_out, all_tiles = n_out / TILE, tiles = (size_t)1 << log_tiles(run);
+    const size_t n_out = stage == IN ? e->n_ff : e->n_out, all_tiles = n_out / TILE,
+                 tiles = (size_t)1 << log_tiles(run);
     const uint32_t across = tile_units(run, n_out), at_once = unit_rows(run, e, stage, rows);
     unit -= rows->units_before[stage];
     const size_t t = unit % across * tiles, column = t * TILE;
     struct product p = {
-        .rows = rows, .stage = stage, .many = is_many(run, e, stage, rows), .tile = rows->expert * all_tiles + t,
-        .n_tiles = all_tiles - t < tiles ? all_tiles - t : tiles, .first = unit / across * at_once, .stride = n_out,
+        .rows = rows,
+        .stage = stage,
+        .many = is_many(run, e, stage, rows),
+        .tile = rows->expert * all_tiles + t,
+        .n_tiles = all_tiles - t < tiles ? all_tiles - t : tiles,
+        .first = unit / across * at_once,
+        .stride = n_out,
     };
     p.n = rows->n - p.first < at_once ? rows->n - p.first : at_once;
     const size_t from = rows->first * n_out + column, bias_at = rows->expert * n_out + column;
     if (stage == HIDDEN) {
-        p.w = e->down, p.y = run->registers[e->out_values] + from, p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
+        p.w = e->down, p.y = run->registers[e->out_values] + from,
+        p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
         multiply(run, &p, member);
         return;
     }
@@ -357,14 +375,16 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     }
 }
 
-static void do_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage, uint32_t member)
+static void do_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage,
+                     uint32_t member)
 {
     const uint32_t n = run->order->units[stage];
     for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0, &end)) < n;)
         for (; unit < end; unit++) do_unit(run, op, stage, unit, member);
 }
 
-static void prepare_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage, uint32_t member)
+static void prepare_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage,
+                          uint32_t member)
 {
     const uint32_t n = run->order->n_groups;
     for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) prepare_group(run, op, stage, unit, member);

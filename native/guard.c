@@ -112,10 +112,7 @@ void sis_unguard(uint64_t guard)
     if (guard) atomic_store(&((struct guard *)(uintptr_t)guard)->end, 0);
 }
 
-uint32_t sis_guard_hit(uint64_t guard)
-{
-    return guard ? atomic_load(&((struct guard *)(uintptr_t)guard)->hit) : 0;
-}
+uint32_t sis_guard_hit(uint64_t guard) { return guard ? atomic_load(&((struct guard *)(uintptr_t)guard)->hit) : 0; }
 
 uint64_t sis_guard_hits(void) { return atomic_load(&hits); }
 #endif

@@ -20,9 +20,9 @@
 /* A block of activations, one cache line: 32 values, their scale, and what cancels a weight's offset exactly. */
 struct q8_block {
     int8_t q[BLOCK];
-    float d;          /* value = d * q */
-    float minus_ds;   /* -d * sum(q) */
-    int32_t minus_8;  /* -8 * sum(q), for weights stored as 0..15 */
+    float d;         /* value = d * q */
+    float minus_ds;  /* -d * sum(q) */
+    int32_t minus_8; /* -8 * sum(q), for weights stored as 0..15 */
     int32_t minus_128;
     int32_t minus_32[2]; /* -32 * sum of each half */
     int32_t unused[2];
@@ -126,7 +126,7 @@ struct kernels {
     /* y[m][TILE]: n decoded rows [n][k], at most a tile, times m rows of x. */
     void (*dot)(const float *w, uint32_t n, const float *x, size_t stride, uint32_t m, size_t k, float *y);
     sis_decode_fn (*decoder)(const char *format); /* of a format without tiles, or NULL */
-    const struct many_rows *many; /* or NULL */
+    const struct many_rows *many;                 /* or NULL */
     void (*norm)(const float *x, float *y, size_t n, const struct sis_op *op);
     void (*activate)(const float *x, const float *gated, float *y, size_t n, uint32_t activation);
     void (*rotate)(float *x, size_t half, const float *cos, const float *sin, int neox);

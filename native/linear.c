@@ -2,7 +2,7 @@
 #include "run.h"
 #include <string.h>
 
-#define DECODED_ROWS 4 /* rows of a decoded weight at a time */
+#define DECODED_ROWS 4   /* rows of a decoded weight at a time */
 #define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
@@ -89,20 +89,25 @@ static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, u
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log, t = unit % across * tiles;
     const size_t left = w->n_rows - t * TILE;
     struct many job = {
-        .format = w->format, .add = (op->flags & SIS_ADD) != 0,
-        .first = row, .rows = all - row < rows ? all - row : rows,
-        .k = w->n_cols, .x = form_of(w) == SIS_FLOAT ? run->many_floats : run->many_q8,
-        .tile_bytes = bytes, .n = left < tiles * TILE ? left : tiles * TILE,
-        .y = at(run, op->dst, 0, op->dst_at) + t * TILE, .stride = stride_of(run, op->dst),
-        .bias = op->bias ? op->bias + t * TILE : NULL, .scratch = run->scratch + member * run->scratch_bytes,
+        .format = w->format,
+        .add = (op->flags & SIS_ADD) != 0,
+        .first = row,
+        .rows = all - row < rows ? all - row : rows,
+        .k = w->n_cols,
+        .x = form_of(w) == SIS_FLOAT ? run->many_floats : run->many_q8,
+        .tile_bytes = bytes,
+        .n = left < tiles * TILE ? left : tiles * TILE,
+        .y = at(run, op->dst, 0, op->dst_at) + t * TILE,
+        .stride = stride_of(run, op->dst),
+        .bias = op->bias ? op->bias + t * TILE : NULL,
+        .scratch = run->scratch + member * run->scratch_bytes,
     };
     if (w->raw) {
         uint8_t *made = job.scratch + run->raw_at;
         for (size_t i = 0; i * TILE < job.n; i++)
             sis_pack_tile(w, t + i, made + i * bytes, (float *)(void *)(made + tiles * bytes));
         job.tiles = made;
-    } else
-        job.tiles = w->tiles + t * bytes;
+    } else job.tiles = w->tiles + t * bytes;
     run->many[gathered]->multiply(&job);
 }
 
@@ -191,7 +196,8 @@ struct span linear_ahead(const struct run *run, const struct team *team, uint32_
     const struct sis_op *op = linear_of(run, first, log, gathered, &unit);
     const struct sis_weight *w = op->weight;
     if (!w->tiles) return (struct span){NULL, 0};
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), all = sis_tile_bytes(w->format, w->n_rows, w->n_cols);
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols),
+                 all = sis_tile_bytes(w->format, w->n_rows, w->n_cols);
     const size_t at = ((size_t)(unit % tile_units(op, log)) << log) * bytes;
     return (struct span){w->tiles + at, all - at < AHEAD ? all - at : AHEAD};
 }

@@ -5,9 +5,9 @@
 static const struct {
     uint32_t values, bytes, tile;
 } FORMATS[] = {
-    [SIS_F32] = {1, 4, 64},         [SIS_F16] = {1, 2, 32},           [SIS_BF16] = {1, 2, 32},
-    [SIS_Q8_0] = {32, 34, 544},     [SIS_Q4_0] = {32, 18, 288},       [SIS_Q4_K] = {256, 144, 2368},
-    [SIS_Q6_K] = {256, 210, 3392},  [SIS_DECODED] = {1, 0, 64},
+    [SIS_F32] = {1, 4, 64},        [SIS_F16] = {1, 2, 32},     [SIS_BF16] = {1, 2, 32},
+    [SIS_Q8_0] = {32, 34, 544},    [SIS_Q4_0] = {32, 18, 288}, [SIS_Q4_K] = {256, 144, 2368},
+    [SIS_Q6_K] = {256, 210, 3392}, [SIS_DECODED] = {1, 0, 64},
 };
 
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)

@@ -4,7 +4,8 @@
 #include <string.h>
 
 struct sizes {
-    size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts, total;
+    size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts,
+        total;
     size_t prepared[SIS_PREPARED], all_prepared, all_experts;
     struct experts_room experts;
 };
@@ -47,8 +48,9 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     s.all_experts += s.experts.many[0] + s.experts.many[1] + s.experts.order;
     for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
     for (int i = 0; i < SIS_PREPARED; i++) s.all_prepared += s.prepared[i];
-    s.total = s.registers + s.all_prepared + s.all_experts + up(s.rows * s.widest_q8 * 2) + up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats +
-              up(step->n * sizeof(struct group_of_rows)) + up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
+    s.total = s.registers + s.all_prepared + s.all_experts + up(s.rows * s.widest_q8 * 2) +
+              up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats + up(step->n * sizeof(struct group_of_rows)) +
+              up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
               s.scratch * (step->n_threads < MAX_THREADS ? step->n_threads : MAX_THREADS) + 64;
     return s;
 }
@@ -98,12 +100,9 @@ static void run_member(void *context, struct team *team, uint32_t member)
             struct row_ops rows = {run, i, end, gathered};
             const uint32_t n = run->n_groups[gathered];
             for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) do_rows(&rows, unit);
-        } else if (op->kind == SIS_OP_LINEAR)
-            linear_phase(run, team, i, end, gathered, member);
-        else if (op->kind == SIS_OP_EXPERTS)
-            experts_phase(run, team, op, member);
-        else
-            attend_phase(run, team, op, member);
+        } else if (op->kind == SIS_OP_LINEAR) linear_phase(run, team, i, end, gathered, member);
+        else if (op->kind == SIS_OP_EXPERTS) experts_phase(run, team, op, member);
+        else attend_phase(run, team, op, member);
         /* Row operations on a single group that come next are done by whoever reaches the barrier last. */
         struct row_ops next = {run, end, end, gathered};
         if (end < program->n_ops && is_row_op(&program->ops[end])) {

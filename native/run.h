@@ -37,7 +37,7 @@ enum row_form { ROWS_Q8, ROWS_FLOAT, ROWS_PLAIN, N_ROW_FORMS };
 /* Bytes that experts need of a workspace. */
 struct experts_room {
     size_t rows[N_ROW_FORMS], many[2], order;
-    size_t choices, n_expert; /* the most of any op: numbers, no bytes */
+    size_t choices, n_expert;                   /* the most of any op: numbers, no bytes */
     size_t many_scratch, raw_scratch, gathered; /* of each thread */
 };
 
@@ -50,16 +50,17 @@ struct run {
     struct q8_block *q8;
     float *floats;
     uint8_t *many_q8, *many_floats;
-    uint32_t n_rows[2]; /* of the step, of its output; so the next three */
+    uint32_t n_rows[2];              /* of the step, of its output; so the next three */
     const struct many_rows *many[2]; /* NULL: too few rows */
     struct group_of_rows *groups[2];
     uint32_t n_groups[2];
-    uint8_t *scratch; /* for each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows */
+    /* For each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows. */
+    uint8_t *scratch;
     size_t scratch_bytes, raw_at;
     uint8_t *prepared[SIS_PREPARED]; /* what foreign linears prepare */
     struct expert_order *order;
     uint8_t *expert_x[N_ROW_FORMS], *expert_many[2]; /* rows as experts read them, in the order of choices */
-    float *parts; /* what the spans of attention leave until they are joined */
+    float *parts;                                    /* what the spans of attention leave until they are joined */
     atomic_int error;
 };
 

@@ -108,8 +108,7 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
         if (ahead.bytes > LINE) {
             __builtin_prefetch(ahead.data, 0, 2);
             ahead = (struct span){ahead.data + LINE, ahead.bytes - LINE};
-        } else
-            pause_cpu();
+        } else pause_cpu();
         if (spins > SPINS_BEFORE_YIELD) thread_yield();
     }
     if (since) atomic_fetch_add_explicit(&t->waited, team_now() - since, memory_order_relaxed);

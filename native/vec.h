@@ -7,17 +7,18 @@
 #include <string.h>
 
 #if defined(__clang__)
-#define UNROLL _Pragma("unroll")
+#define UNROLL_FOR(...) _Pragma("unroll") for (__VA_ARGS__)
 #else
-#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_FOR(...) _Pragma("GCC unroll 16") for (__VA_ARGS__)
 #endif
 #define INLINE static inline __attribute__((always_inline))
 #define NV (TILE / VL)
 
 enum { ROWS_F32, ROWS_F16, ROWS_BF16 }; /* kinds of float weights */
 
-/* Bytes ahead of a stream from memory that are asked for; 0 leaves it to the processor. A Zen 4 reads a third slower with 1 KB and more than with 256,
- * since its own prefetcher is better; an earlier prototype on a Sapphire Rapids was a tenth faster with 2 KB. */
+/* Bytes ahead of a stream from memory that are asked for; 0 leaves it to the processor. A Zen 4 reads a third slower with
+ * 1 KB and more than with 256, since its own prefetcher is better; an earlier prototype on a Sapphire Rapids was a tenth
+ * faster with 2 KB. */
 #ifndef FAR
 #define FAR 256
 #endif
@@ -29,8 +30,18 @@ typedef float vf_at __attribute__((vector_size(4 * VL), aligned(1), may_alias));
 INLINE vf v_load(const void *p) { return *(const vf_at *)p; }
 INLINE void v_store(void *p, vf v) { *(vf_at *)p = v; }
 INLINE vf v_set(float x) { return x - (vf){0}; }
-INLINE vi v_bits(vf x) { vi b; memcpy(&b, &x, sizeof b); return b; }
-INLINE vf v_from_bits(vi b) { vf x; memcpy(&x, &b, sizeof x); return x; }
+INLINE vi v_bits(vf x)
+{
+    vi b;
+    memcpy(&b, &x, sizeof b);
+    return b;
+}
+INLINE vf v_from_bits(vi b)
+{
+    vf x;
+    memcpy(&x, &b, sizeof x);
+    return x;
+}
 INLINE vf v_select(vi mask, vf a, vf b) { return v_from_bits((v_bits(a) & mask) | (v_bits(b) & ~mask)); }
 INLINE float v_sum(vf v)
 {

@@ -49,8 +49,14 @@ int main(int argc, char **argv)
     for (uint32_t t = 1; t <= times && t <= MOST; t++)
         ops[t] = (struct sis_op){.kind = SIS_OP_LINEAR, .dst = 1, .weight = &weight};
     const uint32_t cols[2] = {(uint32_t)n_cols, (uint32_t)n_rows};
-    struct sis_program program = {.version = SIS_PROGRAM, .n_ops = 1 + times, .n_registers = 2, .n_out_cols = 1, .ops = ops,
-                                  .register_cols = cols};
+    struct sis_program program = {
+        .version = SIS_PROGRAM,
+        .n_ops = 1 + times,
+        .n_registers = 2,
+        .n_out_cols = 1,
+        .ops = ops,
+        .register_cols = cols,
+    };
     float *hidden = take(rows * n_cols * 4);
     for (size_t i = 0; i < rows * n_cols; i++) hidden[i] = (float)(i % 13) - 6;
     struct sis_step step = {.n = rows, .n_out = rows, .n_threads = 1, .hidden = hidden, .out = take(rows * 4)};

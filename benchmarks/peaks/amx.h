@@ -38,8 +38,9 @@ static void amx_begin(const uint8_t *operands)
     __asm__ volatile("ldtilecfg %0" ::"m"(shape));
     __asm__ volatile("tilezero %tmm0\n\ttilezero %tmm1\n\ttilezero %tmm2\n\ttilezero %tmm3");
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm4\n\ttileloadd 1024(%0,%1,1), %%tmm5\n\t"
-                     "tileloadd 2048(%0,%1,1), %%tmm6\n\ttileloadd 3072(%0,%1,1), %%tmm7"
-                     ::"r"(operands), "r"((ptrdiff_t)64) : "memory");
+                     "tileloadd 2048(%0,%1,1), %%tmm6\n\ttileloadd 3072(%0,%1,1), %%tmm7" ::"r"(operands),
+                     "r"((ptrdiff_t)64)
+                     : "memory");
 }
 
 static void amx_end(void) { __asm__ volatile("tilerelease"); }

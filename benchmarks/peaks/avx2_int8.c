@@ -9,11 +9,11 @@ static const char *absent(void)
     return (found.b & bit_AVX2) && saves(found, SAVES_YMM) ? 0 : "this processor has no AVX2";
 }
 
-#define DOT(c, a, b) \
-    __asm__ volatile("vpmaddubsw %2, %1, %%ymm15\n\tvpmaddwd %%ymm15, %3, %%ymm15\n\tvpaddd %%ymm15, %0, %0" \
-                     : "+x"(c) : "x"(a), "x"(b), "x"(one) : "ymm15")
-#define ROUND(a, b) \
-    DOT(c0, a, b); DOT(c1, a, b); DOT(c2, a, b); DOT(c3, a, b); DOT(c4, a, b); DOT(c5, a, b)
+#define DOT(c, a, b)                                                                                                   \
+    __asm__ volatile("vpmaddubsw %2, %1, %%ymm15\n\tvpmaddwd %%ymm15, %3, %%ymm15\n\tvpaddd %%ymm15, %0, %0"           \
+                     : "+x"(c)                                                                                         \
+                     : "x"(a), "x"(b), "x"(one)                                                                        \
+                     : "ymm15")
 
 __attribute__((target("avx2"))) static void spin(long rounds, const void *operands)
 {
@@ -23,10 +23,10 @@ __attribute__((target("avx2"))) static void spin(long rounds, const void *operan
             b1 = _mm256_loadu_si256(x + 3);
     __m256i c0 = a0, c1 = a1, c2 = b0, c3 = b1, c4 = a0, c5 = a1;
     for (long i = 0; i < rounds; i++) {
-        ROUND(a0, b0);
-        ROUND(a1, b1);
-        ROUND(a0, b1);
-        ROUND(a1, b0);
+        SIX(a0, b0);
+        SIX(a1, b1);
+        SIX(a0, b1);
+        SIX(a1, b0);
     }
 }
 

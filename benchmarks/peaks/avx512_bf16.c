@@ -11,9 +11,6 @@ static const char *absent(void)
 }
 
 #define DOT(c, a, b) __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(a), "v"(b))
-#define ROUND(a, b) \
-    DOT(c0, a, b); DOT(c1, a, b); DOT(c2, a, b); DOT(c3, a, b); DOT(c4, a, b); DOT(c5, a, b); \
-    DOT(c6, a, b); DOT(c7, a, b); DOT(c8, a, b); DOT(c9, a, b); DOT(c10, a, b); DOT(c11, a, b)
 
 __attribute__((target("avx512f"))) static void spin(long rounds, const void *operands)
 {
@@ -21,13 +18,13 @@ __attribute__((target("avx512f"))) static void spin(long rounds, const void *ope
     const __m512i sign = _mm512_set1_epi16((short)0x8000);
     __m512i a0 = _mm512_loadu_si512(x), a1 = _mm512_loadu_si512(x + 1), b0 = _mm512_loadu_si512(x + 2),
             b1 = _mm512_loadu_si512(x + 3), m0 = _mm512_xor_si512(b0, sign), m1 = _mm512_xor_si512(b1, sign);
-    __m512i c0 = _mm512_setzero_si512(), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0, c8 = c0, c9 = c0,
-            c10 = c0, c11 = c0;
+    __m512i c0 = _mm512_setzero_si512(), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0, c8 = c0,
+            c9 = c0, c10 = c0, c11 = c0;
     for (long i = 0; i < rounds; i++) {
-        ROUND(a0, b0);
-        ROUND(a1, b1);
-        ROUND(a0, m0);
-        ROUND(a1, m1);
+        TWELVE(a0, b0);
+        TWELVE(a1, b1);
+        TWELVE(a0, m0);
+        TWELVE(a1, m1);
     }
 }
 

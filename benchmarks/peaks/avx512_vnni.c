@@ -11,20 +11,18 @@ static const char *absent(void)
 }
 
 #define DOT(c, a, b) __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(c) : "v"(a), "v"(b))
-#define ROUND(a, b) \
-    DOT(c0, a, b); DOT(c1, a, b); DOT(c2, a, b); DOT(c3, a, b); DOT(c4, a, b); DOT(c5, a, b); \
-    DOT(c6, a, b); DOT(c7, a, b); DOT(c8, a, b); DOT(c9, a, b); DOT(c10, a, b); DOT(c11, a, b)
 
 __attribute__((target("avx512f"))) static void spin(long rounds, const void *operands)
 {
     const __m512i *x = operands;
     __m512i a0 = _mm512_loadu_si512(x), a1 = _mm512_loadu_si512(x + 1), a2 = _mm512_loadu_si512(x + 2),
             b0 = _mm512_loadu_si512(x + 3), b1 = _mm512_loadu_si512(x + 4), b2 = _mm512_loadu_si512(x + 5);
-    __m512i c0 = a0, c1 = a1, c2 = a2, c3 = b0, c4 = b1, c5 = b2, c6 = a0, c7 = a1, c8 = a2, c9 = b0, c10 = b1, c11 = b2;
+    __m512i c0 = a0, c1 = a1, c2 = a2, c3 = b0, c4 = b1, c5 = b2, c6 = a0, c7 = a1, c8 = a2, c9 = b0, c10 = b1,
+            c11 = b2;
     for (long i = 0; i < rounds; i++) {
-        ROUND(a0, b0);
-        ROUND(a1, b1);
-        ROUND(a2, b2);
+        TWELVE(a0, b0);
+        TWELVE(a1, b1);
+        TWELVE(a2, b2);
     }
 }
 

@@ -3,12 +3,13 @@
 #include "arm.h"
 #include <arm_neon.h>
 
-static const char *absent(void) { return HAS(AT_HWCAP, 20, "hw.optional.arm.FEAT_DotProd") ? 0 : "this processor has no dot products"; }
+static const char *absent(void)
+{
+    return HAS(AT_HWCAP, 20, "hw.optional.arm.FEAT_DotProd") ? 0 : "this processor has no dot products";
+}
 
-#define DOT(c, a, b) __asm__ volatile(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(c) : "w"(a), "w"(b))
-#define ROUND(a, b) \
-    DOT(c0, a, b); DOT(c1, a, b); DOT(c2, a, b); DOT(c3, a, b); DOT(c4, a, b); DOT(c5, a, b); \
-    DOT(c6, a, b); DOT(c7, a, b); DOT(c8, a, b); DOT(c9, a, b); DOT(c10, a, b); DOT(c11, a, b)
+#define DOT(c, a, b)                                                                                                   \
+    __asm__ volatile(".arch_extension dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(c) : "w"(a), "w"(b))
 
 static void spin(long rounds, const void *operands)
 {
@@ -17,10 +18,10 @@ static void spin(long rounds, const void *operands)
     int32x4_t c0 = vdupq_n_s32(0), c1 = c0, c2 = c0, c3 = c0, c4 = c0, c5 = c0, c6 = c0, c7 = c0, c8 = c0, c9 = c0,
               c10 = c0, c11 = c0;
     for (long i = 0; i < rounds; i++) {
-        ROUND(a0, b0);
-        ROUND(a1, b1);
-        ROUND(a0, b1);
-        ROUND(a1, b0);
+        TWELVE(a0, b0);
+        TWELVE(a1, b1);
+        TWELVE(a0, b1);
+        TWELVE(a1, b0);
     }
 }
 

@@ -32,16 +32,17 @@ static inline __attribute__((always_inline)) void rows(const int M, const int ha
         }
         const __m256 d = _mm256_cvtph_ps(_mm_loadu_si128((const void *)(scales(tile, n_blocks, b) + half)));
         for (int m = 0; m < M; m++)
-            acc[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[m]), _mm256_mul_ps(d, _mm256_set1_ps(x[m * stride + b].d)), acc[m]);
+            acc[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[m]), _mm256_mul_ps(d, _mm256_set1_ps(x[m * stride + b].d)),
+                                     acc[m]);
     }
     for (int m = 0; m < M; m++) _mm256_storeu_ps(y + m * TILE + half, acc[m]);
 }
 
 #define OF(M)                                                                                                          \
-    static void of_##M(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n, float *y)    \
+    static void of_##M(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n, float *y)        \
     {                                                                                                                  \
-        rows(M, 0, tile, x, stride, n, y);                                                                                \
-        rows(M, 8, tile, x, stride, n, y);                                                                                \
+        rows(M, 0, tile, x, stride, n, y);                                                                             \
+        rows(M, 8, tile, x, stride, n, y);                                                                             \
     }
 OF(1)
 OF(2)

@@ -27,19 +27,21 @@ static inline __attribute__((always_inline)) void rows(const int M, const uint8_
             const __m512i both = _mm512_load_si512(codes(tile, b, i));
             const __m512i first = _mm512_and_si512(both, low), then = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
             for (int m = 0; m < M; m++) sum[m] = _mm512_dpbusd_epi32(sum[m], first, quad(x[m * stride + b].q + 8 * i));
-            for (int m = 0; m < M; m++) sum[m] = _mm512_dpbusd_epi32(sum[m], then, quad(x[m * stride + b].q + 8 * i + 4));
+            for (int m = 0; m < M; m++)
+                sum[m] = _mm512_dpbusd_epi32(sum[m], then, quad(x[m * stride + b].q + 8 * i + 4));
         }
         const __m512 d = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)scales(tile, n_blocks, b)));
         for (int m = 0; m < M; m++)
-            acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[m]), _mm512_mul_ps(d, _mm512_set1_ps(x[m * stride + b].d)), acc[m]);
+            acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[m]), _mm512_mul_ps(d, _mm512_set1_ps(x[m * stride + b].d)),
+                                     acc[m]);
     }
     for (int m = 0; m < M; m++) _mm512_storeu_ps(y + m * TILE, acc[m]);
 }
 
 #define OF(M)                                                                                                          \
-    static void of_##M(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n, float *y)    \
+    static void of_##M(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n, float *y)        \
     {                                                                                                                  \
-        rows(M, tile, x, stride, n, y);                                                                                   \
+        rows(M, tile, x, stride, n, y);                                                                                \
     }
 OF(1)
 OF(2)

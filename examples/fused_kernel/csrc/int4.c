@@ -97,8 +97,8 @@ static int best(void)
         return 0; /* OSXSAVE, FMA, F16C */
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (low & 6) != 6 || !(b & 1u << 5)) return 0; /* AVX2 */
-    const int wide = (low & 0xe6) == 0xe6 && b & 1u << 16 && b & 1u << 30 && b & 1u << 31; /* AVX-512 F, BW, VL */
-    return wide && c & 1u << 11 ? 2 : 1;                                                   /* VNNI */
+    const int wide = (low & 0xe6) == 0xe6 && b & 1u << 16 && b & 1u << 30 && b & 1u << 31;      /* AVX-512 F, BW, VL */
+    return wide && c & 1u << 11 ? 2 : 1;                                                        /* VNNI */
 }
 
 static const struct isa *const SETS[] = {&int4_portable, &int4_avx2, &int4_avx512_vnni};
@@ -121,19 +121,25 @@ EXPORT uint64_t int4_bytes(uint64_t n_rows, uint64_t n_cols)
 
 /* Pack a matrix into memory of that size, aligned to 64; the struct sis_linear lies at its beginning. */
 EXPORT void int4_pack(void *memory, const uint8_t *rows, uint64_t row_bytes, uint64_t n_rows, uint64_t n_cols,
-                          int32_t isa)
+                      int32_t isa)
 {
     struct int4 *w = memory;
     const uint64_t n = n_tiles(n_rows), n_blocks = n_cols / BLOCK;
     w->linear = (struct sis_linear){
-        .abi = SIS_ABI, .parts = (uint32_t)((n + PART_TILES - 1) / PART_TILES), .self = w, .run = run,
-        .prepared_bytes = prepared_bytes, .prepare = prepare, .form = n_blocks,
+        .abi = SIS_ABI,
+        .parts = (uint32_t)((n + PART_TILES - 1) / PART_TILES),
+        .self = w,
+        .run = run,
+        .prepared_bytes = prepared_bytes,
+        .prepare = prepare,
+        .form = n_blocks,
     };
     w->isa = SETS[isa];
     w->n_rows = n_rows;
     w->n_blocks = n_blocks;
     for (uint64_t t = 0; t < n; t++) {
         const uint64_t left = n_rows - t * TILE;
-        pack(w->tiles + t * tile_bytes(n_blocks), rows + t * TILE * row_bytes, row_bytes, left < TILE ? left : TILE, n_blocks);
+        pack(w->tiles + t * tile_bytes(n_blocks), rows + t * TILE * row_bytes, row_bytes, left < TILE ? left : TILE,
+             n_blocks);
     }
 }

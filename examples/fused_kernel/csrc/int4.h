@@ -11,8 +11,9 @@
 #endif
 
 #define BLOCK 32
-#define TILE 16     /* rows of weights side by side, so that a vector holds the same columns of all of them */
-#define ROW_BYTES 18 /* of a block in the file: a half d, then 16 bytes: low nibbles are values 0 to 15, high ones the rest */
+#define TILE 16 /* rows of weights side by side, so that a vector holds the same columns of all of them */
+/* Bytes of a block in the file: a half d, then 16 bytes; low nibbles are values 0 to 15, high ones the rest. */
+#define ROW_BYTES 18
 
 /* A tile: for each block four vectors, where byte y of row r in vector i holds columns 8 i + y (low) and 8 i + 4 + y
  * (high); then the scales of each block. Vectors so begin on borders of 64 bytes. */
@@ -39,8 +40,7 @@ struct activations {
 
 /* y[m][TILE] = n_blocks blocks of a tile times m rows of activations, each `stride` blocks after the one before. A row's sum
  * is taken block by block, exactly within a block, so neither m nor the instruction set changes the order. */
-typedef void (*tile_fn)(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n_blocks,
-                        float *y);
+typedef void (*tile_fn)(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n_blocks, float *y);
 
 /* For groups of 1, 2, 4 and 8 rows. */
 struct isa {

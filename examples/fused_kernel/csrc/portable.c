@@ -34,9 +34,9 @@ static void one(const uint8_t *tile, const struct activations *x, uint64_t n_blo
 }
 
 #define OF(M)                                                                                                          \
-    static void of_##M(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n, float *y)    \
+    static void of_##M(const uint8_t *tile, const struct activations *x, uint64_t stride, uint64_t n, float *y)        \
     {                                                                                                                  \
-        for (int m = 0; m < M; m++) one(tile, x + m * stride, n, y + m * TILE);                                           \
+        for (int m = 0; m < M; m++) one(tile, x + m * stride, n, y + m * TILE);                                        \
     }
 OF(1)
 OF(2)

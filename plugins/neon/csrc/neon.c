@@ -29,11 +29,9 @@ INLINE void add_products(int16x8_t *d, int8x16_t w, int8x16_t x)
 
 INLINE void add_nibbles(const uint8_t *w, const struct q8_block *x, int32x4_t *dot)
 {
-    UNROLL for (int g = 0; g < 4; g++)
-    {
+    UNROLL_FOR (int g = 0; g < 4; g++) {
         int16x8_t d[2];
-        UNROLL for (int i = 0; i < 4; i++)
-        {
+        UNROLL_FOR (int i = 0; i < 4; i++) {
             const uint8x16_t v = vld1q_u8(w + i * 64 + g * 16);
             const int8x16_t low = vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15)));
             if (i) add_products(d, low, repeat(x, 2 * i));
@@ -64,11 +62,9 @@ INLINE void block_q4_k(const uint8_t *w, const uint8_t *scales, const struct q8_
 INLINE void block_q8_0(const uint8_t *w, const uint8_t *scales, const struct q8_block *x, float32x4_t *acc)
 {
     int32x4_t dot[4];
-    UNROLL for (int g = 0; g < 4; g++)
-    {
+    UNROLL_FOR (int g = 0; g < 4; g++) {
         int32x4_t a = vdupq_n_s32(0), b = a;
-        UNROLL for (int i = 0; i < 8; i += 2)
-        {
+        UNROLL_FOR (int i = 0; i < 8; i += 2) {
             int16x8_t d[2];
             multiply_bytes(d, vreinterpretq_s8_u8(vld1q_u8(w + i * 64 + g * 16)), repeat(x, i));
             add_products(d, vreinterpretq_s8_u8(vld1q_u8(w + i * 64 + 64 + g * 16)), repeat(x, i + 1));
@@ -83,12 +79,10 @@ INLINE void block_q8_0(const uint8_t *w, const uint8_t *scales, const struct q8_
 /* Both halves of a block of 32, each with a scale of its own. */
 INLINE void block_q6_k(const uint8_t *w, const uint8_t *scales, const struct q8_block *x, float32x4_t *sum)
 {
-    UNROLL for (int h = 0; h < 2; h++)
-    {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         int32x4_t dot[4], scale[4];
         start(dot, x->minus_32[h]);
-        UNROLL for (int g = 0; g < 4; g++)
-        {
+        UNROLL_FOR (int g = 0; g < 4; g++) {
             int16x8_t d[2];
             int8x16_t low, high;
             six_bits(w, h, 0, g, &low, &high);

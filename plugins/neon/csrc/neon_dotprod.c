@@ -45,19 +45,18 @@ INLINE void add_step(const int M, const uint8_t *w, const uint8_t *x, int32x4_t 
         const int32x4x3_t all = vld1q_s32_x3((const int32_t *)(const void *)x);
         words[0] = all.val[0], words[1] = all.val[1], words[2] = all.val[2];
     } else
-        UNROLL for (int i = 0; i < M / 2; i++) words[i] = vld1q_s32((const int32_t *)(const void *)x + 4 * i);
-    UNROLL for (int q = 0; q < 2; q++)
-        UNROLL for (int m = 0; m < M; m++)
-        {
+        UNROLL_FOR (int i = 0; i < M / 2; i++) words[i] = vld1q_s32((const int32_t *)(const void *)x + 4 * i);
+    UNROLL_FOR (int q = 0; q < 2; q++)
+        UNROLL_FOR (int m = 0; m < M; m++) {
             const int at = q * M + m;
             const int8x16_t y = vreinterpretq_s8_s32(vdupq_n_s32(words[at / 4][at % 4]));
-            UNROLL for (int j = 0; j < 2; j++) dot[m * 2 + j] = vdotq_s32(dot[m * 2 + j], v.val[q * 2 + j], y);
+            UNROLL_FOR (int j = 0; j < 2; j++) dot[m * 2 + j] = vdotq_s32(dot[m * 2 + j], v.val[q * 2 + j], y);
         }
 }
 
 INLINE void store_sums(const int M, const float32x4_t *sum, float *y)
 {
-    UNROLL for (int i = 0; i < 2 * M; i++) v_store(y + i / 2 * TILE + i % 2 * 4, sum[i]);
+    UNROLL_FOR (int i = 0; i < 2 * M; i++) v_store(y + i / 2 * TILE + i % 2 * 4, sum[i]);
 }
 
 #define MANY sis_many_dotprod

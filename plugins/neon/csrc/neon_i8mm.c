@@ -23,8 +23,7 @@ INLINE void put_step(uint8_t *out, int g, int8x16_t low, int8x16_t high)
 /* A number of the first row twice, then of the second: the sums of two rows of weights with two of activations. */
 INLINE void put_numbers(uint8_t *out, const float32x4_t *v)
 {
-    UNROLL for (int i = 0; i < 2; i++)
-    {
+    UNROLL_FOR (int i = 0; i < 2; i++) {
         v_store(out + 32 * i, vzip1q_f32(v[i], v[i]));
         v_store(out + 32 * i + 16, vzip2q_f32(v[i], v[i]));
     }
@@ -33,7 +32,7 @@ INLINE void put_numbers(uint8_t *out, const float32x4_t *v)
 INLINE void numbers_at(const uint8_t *p, float32x4_t *v)
 {
     const float32x4x4_t all = vld1q_f32_x4((const float *)(const void *)p);
-    UNROLL for (int i = 0; i < 4; i++) v[i] = all.val[i];
+    UNROLL_FOR (int i = 0; i < 4; i++) v[i] = all.val[i];
 }
 
 /* Numbers of two rows, twice. */
@@ -59,14 +58,14 @@ INLINE void add_step(const int M, const uint8_t *w, const uint8_t *x, int32x4_t 
         const int8x16x3_t all = vld1q_s8_x3((const int8_t *)x);
         y[0] = all.val[0], y[1] = all.val[1], y[2] = all.val[2];
     } else
-        UNROLL for (int i = 0; i < M / 2; i++) y[i] = vld1q_s8((const int8_t *)x + 16 * i);
-    UNROLL for (int i = 0; i < M / 2; i++)
-        UNROLL for (int j = 0; j < 4; j++) dot[i * 4 + j] = vmmlaq_s32(dot[i * 4 + j], v.val[j], y[i]);
+        UNROLL_FOR (int i = 0; i < M / 2; i++) y[i] = vld1q_s8((const int8_t *)x + 16 * i);
+    UNROLL_FOR (int i = 0; i < M / 2; i++)
+        UNROLL_FOR (int j = 0; j < 4; j++) dot[i * 4 + j] = vmmlaq_s32(dot[i * 4 + j], v.val[j], y[i]);
 }
 
 INLINE void store_sums(const int M, const float32x4_t *sum, float *y)
 {
-    UNROLL for (int i = 0; i < M; i++) /* two vectors of two rows: one row in the even lanes, one in the odd */
+    UNROLL_FOR (int i = 0; i < M; i++) /* two vectors of two rows: one row in the even lanes, one in the odd */
     {
         float *row = y + i / 2 * 2 * TILE + i % 2 * 4;
         v_store(row, vuzp1q_f32(sum[2 * i], sum[2 * i + 1]));

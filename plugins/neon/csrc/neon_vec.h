@@ -7,13 +7,31 @@
 #define VL 4
 #define MAX_ROWS 6
 #define Q8_AT(B, R, M, N) ((R) * (N) + (B)) /* row by row */
-static inline __attribute__((always_inline)) float32x4_t v_fma(float32x4_t a, float32x4_t b, float32x4_t c) { return vfmaq_f32(c, a, b); }
-static inline __attribute__((always_inline)) float32x4_t v_max(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
-static inline __attribute__((always_inline)) float32x4_t v_min(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+static inline __attribute__((always_inline)) float32x4_t v_fma(float32x4_t a, float32x4_t b, float32x4_t c)
+{
+    return vfmaq_f32(c, a, b);
+}
+static inline __attribute__((always_inline)) float32x4_t v_max(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+static inline __attribute__((always_inline)) float32x4_t v_min(float32x4_t a, float32x4_t b)
+{
+    return vbslq_f32(vcltq_f32(a, b), a, b);
+}
 static inline __attribute__((always_inline)) float32x4_t v_abs(float32x4_t a) { return vabsq_f32(a); }
-static inline __attribute__((always_inline)) float32x4_t v_load_half(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
-static inline __attribute__((always_inline)) void v_store_half(uint16_t *p, float32x4_t v) { vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v))); }
-static inline __attribute__((always_inline)) float32x4_t v_load_bfloat(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
+static inline __attribute__((always_inline)) float32x4_t v_load_half(const uint16_t *p)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+static inline __attribute__((always_inline)) void v_store_half(uint16_t *p, float32x4_t v)
+{
+    vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(v)));
+}
+static inline __attribute__((always_inline)) float32x4_t v_load_bfloat(const uint16_t *p)
+{
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16));
+}
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF
@@ -28,7 +46,7 @@ INLINE void quantize_block(const float *x, float inverse, int8_t *q, int32_t sum
 {
     for (int h = 0; h < 2; h++, x += 16) {
         int32x4_t r[4];
-        UNROLL for (int i = 0; i < 4; i++) r[i] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse));
+        UNROLL_FOR (int i = 0; i < 4; i++) r[i] = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse));
         int16x8_t low = vqmovn_high_s32(vqmovn_s32(r[0]), r[1]), high = vqmovn_high_s32(vqmovn_s32(r[2]), r[3]);
         int8x16_t bytes = vmaxq_s8(vqmovn_high_s16(vqmovn_s16(low), high), vdupq_n_s8(-127));
         vst1q_s8(q + 16 * h, bytes);
@@ -39,8 +57,7 @@ INLINE void quantize_block(const float *x, float inverse, int8_t *q, int32_t sum
 /* Sixteen numbers in half precision. */
 INLINE void halves(const uint8_t *p, float32x4_t *s)
 {
-    UNROLL for (int g = 0; g < 4; g += 2)
-    {
+    UNROLL_FOR (int g = 0; g < 4; g += 2) {
         const float16x8_t v = vreinterpretq_f16_u8(vld1q_u8(p + 8 * g));
         s[g] = vcvt_f32_f16(vget_low_f16(v));
         s[g + 1] = vcvt_high_f32_f16(v);
@@ -53,13 +70,13 @@ INLINE void load_row(int kind, const uint8_t *w, float32x4_t *row)
 {
     if (kind == ROWS_F16) halves(w, row);
     else
-        UNROLL for (int j = 0; j < 4; j++) row[j] = kind == ROWS_F32 ? v_load(w + 16 * j) : v_load_bfloat((const uint16_t *)(const void *)w + 4 * j);
+        UNROLL_FOR (int j = 0; j < 4; j++)
+            row[j] = kind == ROWS_F32 ? v_load(w + 16 * j) : v_load_bfloat((const uint16_t *)(const void *)w + 4 * j);
 }
 INLINE void load_numbers(const int M, const float *x, float32x4_t *numbers)
 {
     int m = 0;
-    UNROLL for (; m + 2 <= M; m += 2)
-    {
+    UNROLL_FOR (; m + 2 <= M; m += 2) {
         const float32x2_t pair = vld1_f32(x + m);
         numbers[m] = vdupq_lane_f32(pair, 0);
         numbers[m + 1] = vdupq_lane_f32(pair, 1);
@@ -71,12 +88,12 @@ INLINE void load_numbers(const int M, const float *x, float32x4_t *numbers)
 INLINE void bytes_u(const uint8_t *p, int32x4_t *s)
 {
     static const uint8_t order[64] = {
-        0, 255, 255, 255, 1, 255, 255, 255, 2,  255, 255, 255, 3,  255, 255, 255, 4,  255, 255, 255, 5,  255,
-        255, 255, 6, 255, 255, 255, 7,  255, 255, 255, 8,  255, 255, 255, 9,  255, 255, 255, 10, 255, 255, 255,
-        11, 255, 255, 255, 12, 255, 255, 255, 13, 255, 255, 255, 14, 255, 255, 255, 15, 255, 255, 255,
+        0,   255, 255, 255, 1,   255, 255, 255, 2,   255, 255, 255, 3,   255, 255, 255, 4,   255, 255, 255, 5,   255,
+        255, 255, 6,   255, 255, 255, 7,   255, 255, 255, 8,   255, 255, 255, 9,   255, 255, 255, 10,  255, 255, 255,
+        11,  255, 255, 255, 12,  255, 255, 255, 13,  255, 255, 255, 14,  255, 255, 255, 15,  255, 255, 255,
     };
     const uint8x16_t v = vld1q_u8(p);
-    UNROLL for (int g = 0; g < 4; g++) s[g] = vreinterpretq_s32_u8(vqtbl1q_u8(v, vld1q_u8(order + 16 * g)));
+    UNROLL_FOR (int g = 0; g < 4; g++) s[g] = vreinterpretq_s32_u8(vqtbl1q_u8(v, vld1q_u8(order + 16 * g)));
 }
 
 INLINE void bytes_s(const uint8_t *p, int32x4_t *s)
@@ -94,18 +111,18 @@ INLINE void add_scaled(float32x4_t *acc, const int32x4_t *dot, const uint8_t *sc
 {
     float32x4_t s[4];
     halves(scales, s);
-    UNROLL for (int g = 0; g < 4; g++) acc[g] = vfmaq_f32(acc[g], vcvtq_f32_s32(dot[g]), vmulq_n_f32(s[g], x->d));
+    UNROLL_FOR (int g = 0; g < 4; g++) acc[g] = vfmaq_f32(acc[g], vcvtq_f32_s32(dot[g]), vmulq_n_f32(s[g], x->d));
 }
 
 /* sum += d of the activations * (scale * dot), where scales are whole numbers */
 INLINE void add_whole(float32x4_t *sum, const int32x4_t *dot, const int32x4_t *scale, const struct q8_block *x)
 {
-    UNROLL for (int g = 0; g < 4; g++) sum[g] = vfmaq_n_f32(sum[g], vcvtq_f32_s32(vmulq_s32(dot[g], scale[g])), x->d);
+    UNROLL_FOR (int g = 0; g < 4; g++) sum[g] = vfmaq_n_f32(sum[g], vcvtq_f32_s32(vmulq_s32(dot[g], scale[g])), x->d);
 }
 
 INLINE void start(int32x4_t *dot, int32_t value)
 {
-    UNROLL for (int g = 0; g < 4; g++) dot[g] = vdupq_n_s32(value);
+    UNROLL_FOR (int g = 0; g < 4; g++) dot[g] = vdupq_n_s32(value);
 }
 
 /* Q6_K: of half h of a block, vector i of nibbles: quads 2 i and 2 i + 1 of four rows as 0..63. */

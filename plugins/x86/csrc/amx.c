@@ -13,8 +13,8 @@
 #include "tiles.h"
 #include <immintrin.h>
 
-#define SIDE 32 /* rows of activations, and rows of weights, of four tiles of sums */
-#define STEP 32 /* values of k of a tile */
+#define SIDE 32  /* rows of activations, and rows of weights, of four tiles of sums */
+#define STEP 32  /* values of k of a tile */
 #define ONE 1024 /* bytes of a tile */
 #define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
 
@@ -88,7 +88,7 @@ static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, s
 INLINE __m512i side_by_side(__m512i even_then_odd)
 {
     static const uint16_t ORDER[32] __attribute__((aligned(64))) = {
-        0, 16, 1, 17, 2, 18, 3, 19, 4,  20, 5,  21, 6,  22, 7,  23,
+        0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31,
     };
     return _mm512_permutexvar_epi16(_mm512_load_si512(ORDER), even_then_odd);
@@ -112,8 +112,7 @@ INLINE void put_split(uint8_t *out, __m512 even, __m512 odd)
 INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
 {
     const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    UNROLL for (int j = 0; j < 4; j++)
-    {
+    UNROLL_FOR (int j = 0; j < 4; j++) {
         const unsigned shift = (unsigned)(j % 2 * 16 + j / 2 * 4);
         const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift), values);
         const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift + 8), values);
@@ -124,8 +123,7 @@ INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
 /* Two rows from signed bytes. */
 INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
 {
-    UNROLL for (int j = 0; j < 2; j++)
-    {
+    UNROLL_FOR (int j = 0; j < 2; j++) {
         const __m512i even = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(24 - 16 * j)), 24);
         const __m512i odd = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(16 - 16 * j)), 24);
         put(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale),
@@ -142,8 +140,7 @@ INLINE void expand_q8_0(const uint8_t *w, size_t block, int quarter, uint8_t *ou
 {
     const uint8_t *pair = w + block / 2 * PAIR_Q8_0, *q = pair + 64 + block % 2 * 512 + quarter * 128;
     const __m512 scale = halves(pair + block % 2 * 32);
-    UNROLL for (int i = 0; i < 2; i++)
-    {
+    UNROLL_FOR (int i = 0; i < 2; i++) {
         _mm_prefetch((const char *)q + AHEAD + i * 64, _MM_HINT_T0);
         put_bytes(out + i * 128, _mm512_loadu_si512(q + i * 64), scale);
     }
@@ -186,8 +183,7 @@ INLINE void expand_q6_k(const uint8_t *w, size_t block, int quarter, uint8_t *ou
 /* Columns past the last are zeros, and what would lie there is not read. */
 INLINE void expand_floats(const uint32_t format, const uint8_t *w, size_t block, int quarter, size_t k, uint8_t *out)
 {
-    UNROLL for (size_t j = 0; j < 4; j++)
-    {
+    UNROLL_FOR (size_t j = 0; j < 4; j++) {
         const size_t at = block * STEP + (size_t)quarter * 8 + j * 2;
         const __mmask16 even = at < k ? 0xffff : 0, odd = at + 1 < k ? 0xffff : 0;
         const uint8_t *p = w + at * TILE * (format == SIS_F16 || format == SIS_BF16 ? 2 : 4);
@@ -197,8 +193,7 @@ INLINE void expand_floats(const uint32_t format, const uint8_t *w, size_t block,
         } else if (format == SIS_F16)
             put_split(out + j * 64, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(even, p)),
                       _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(odd, p + 32)));
-        else
-            put_split(out + j * 64, _mm512_maskz_loadu_ps(even, p), _mm512_maskz_loadu_ps(odd, p + 64));
+        else put_split(out + j * 64, _mm512_maskz_loadu_ps(even, p), _mm512_maskz_loadu_ps(odd, p + 64));
     }
 }
 
@@ -312,7 +307,10 @@ static struct expansion panel_at(const struct panels *p, uint32_t i)
     const size_t other = (tile + 1) * TILE < job->n ? tile + 1 : tile; /* what a lone last tile gives is not stored */
     return (struct expansion){
         .w = {job->tiles + tile * job->tile_bytes, job->tiles + other * job->tile_bytes},
-        .k = job->k, .first = first, .out = job->scratch + i % 2 * PANEL_BYTES, .n = (uint32_t)steps * PIECES,
+        .k = job->k,
+        .first = first,
+        .out = job->scratch + i % 2 * PANEL_BYTES,
+        .n = (uint32_t)steps * PIECES,
     };
 }
 
@@ -358,8 +356,8 @@ JOB(multiply_q6_k, SIS_Q6_K)
 static void multiply(const struct many *job)
 {
     static void (*const JOBS[])(const struct many *) = {
-        [SIS_F32] = multiply_f32,   [SIS_F16] = multiply_f16,   [SIS_BF16] = multiply_bf16,
-        [SIS_Q8_0] = multiply_q8_0, [SIS_Q4_0] = multiply_q4_0, [SIS_Q4_K] = multiply_q4_k,
+        [SIS_F32] = multiply_f32,   [SIS_F16] = multiply_f16,     [SIS_BF16] = multiply_bf16,
+        [SIS_Q8_0] = multiply_q8_0, [SIS_Q4_0] = multiply_q4_0,   [SIS_Q4_K] = multiply_q4_k,
         [SIS_Q6_K] = multiply_q6_k, [SIS_DECODED] = multiply_f32,
     };
     struct tile_shapes shapes = {.palette = 1};

@@ -36,7 +36,15 @@ static uint64_t saved_by_system(void)
 
 static uint32_t features_of_machine(void)
 {
-    enum { YMM = 0x6, ZMM = 0xe6, TILES = 0x60000, VNNI_BIT = 1 << 4, BF16_BIT = 1 << 5, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24 };
+    enum {
+        YMM = 0x6,
+        ZMM = 0xe6,
+        TILES = 0x60000,
+        VNNI_BIT = 1 << 4,
+        BF16_BIT = 1 << 5,
+        AMX_BF16 = 1 << 22,
+        AMX_TILE = 1 << 24
+    };
     uint32_t a, b, c, d, b7, c7, d7, a71 = 0, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_AVX)) return 0;
     uint64_t saved = saved_by_system();

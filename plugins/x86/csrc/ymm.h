@@ -2,13 +2,34 @@
 #include <immintrin.h>
 #define VL 8
 typedef float vf8 __attribute__((vector_size(32)));
-static inline __attribute__((always_inline)) vf8 v_fma(vf8 a, vf8 b, vf8 c) { return (vf8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
-static inline __attribute__((always_inline)) vf8 v_max(vf8 a, vf8 b) { return (vf8)_mm256_max_ps((__m256)a, (__m256)b); }
-static inline __attribute__((always_inline)) vf8 v_min(vf8 a, vf8 b) { return (vf8)_mm256_min_ps((__m256)a, (__m256)b); }
-static inline __attribute__((always_inline)) vf8 v_abs(vf8 a) { return (vf8)_mm256_andnot_ps(_mm256_set1_ps(-0.0f), (__m256)a); }
-static inline __attribute__((always_inline)) vf8 v_load_half(const unsigned short *p) { return (vf8)_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
-static inline __attribute__((always_inline)) void v_store_half(unsigned short *p, vf8 v) { _mm_storeu_si128((void *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
-static inline __attribute__((always_inline)) vf8 v_load_bfloat(const unsigned short *p) { return (vf8)_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16)); }
+static inline __attribute__((always_inline)) vf8 v_fma(vf8 a, vf8 b, vf8 c)
+{
+    return (vf8)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+static inline __attribute__((always_inline)) vf8 v_max(vf8 a, vf8 b)
+{
+    return (vf8)_mm256_max_ps((__m256)a, (__m256)b);
+}
+static inline __attribute__((always_inline)) vf8 v_min(vf8 a, vf8 b)
+{
+    return (vf8)_mm256_min_ps((__m256)a, (__m256)b);
+}
+static inline __attribute__((always_inline)) vf8 v_abs(vf8 a)
+{
+    return (vf8)_mm256_andnot_ps(_mm256_set1_ps(-0.0f), (__m256)a);
+}
+static inline __attribute__((always_inline)) vf8 v_load_half(const unsigned short *p)
+{
+    return (vf8)_mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+}
+static inline __attribute__((always_inline)) void v_store_half(unsigned short *p, vf8 v)
+{
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline __attribute__((always_inline)) vf8 v_load_bfloat(const unsigned short *p)
+{
+    return (vf8)_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
+}
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF
@@ -33,7 +54,8 @@ INLINE void prepare_block(const float *x, struct q8_block *o)
     __m256i n[4];
     for (int i = 0; i < 4; i++) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
     const __m256i words = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
-    __m256i q = _mm256_permutevar8x32_epi32(words, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); /* packing is by halves */
+    __m256i q =
+        _mm256_permutevar8x32_epi32(words, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); /* packing is by halves */
     q = _mm256_max_epi8(q, _mm256_set1_epi8(-127));
     _mm256_storeu_si256((void *)o->q, q);
     const __m256i s = _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
@@ -53,5 +75,11 @@ INLINE __m256i quad(const struct q8_block *x, int i)
 }
 
 INLINE __m256 halves(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
-INLINE __m256 bytes_u(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p))); }
-INLINE __m256 bytes_s(const uint8_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p))); }
+INLINE __m256 bytes_u(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+INLINE __m256 bytes_s(const uint8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}

@@ -63,7 +63,7 @@ enum sis_op_kind {
     SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
                            formats F32 to Q6_K, and DECODED from raw bytes */
     SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
-    SIS_OP_ROUTE = 13,   /* row: the experts of each row, by their logits (src) */
+    SIS_OP_ROUTE = 13,           /* row: the experts of each row, by their logits (src) */
     SIS_OP_EXPERTS = 14, /* what each row's experts make of it (src); the row operations before end with its ROUTE */
     SIS_OP_COMBINE = 15, /* row: dst = the weighted sum of that; SIS_ADD adds it to dst */
     SIS_OP_GATE = 16,    /* row: dst = src times the sigmoid of src2's one value; SIS_ADD adds it to dst */
@@ -150,8 +150,9 @@ struct sis_op {
     const float *gain;
     const float *bias;
     const struct sis_weight *weight;
-    const float *slopes; /* ATTEND, (n_head,): a score is less by its slope for each token that its key lies behind; NULL */
-    const float *sinks;  /* ATTEND, (n_head,): a score more in each head's softmax, without a value; NULL */
+    const float
+        *slopes; /* ATTEND, (n_head,): a score is less by its slope for each token that its key lies behind; NULL */
+    const float *sinks; /* ATTEND, (n_head,): a score more in each head's softmax, without a value; NULL */
     const struct sis_experts *experts;
 };
 
@@ -216,7 +217,7 @@ struct sis_step {
     uint32_t reserved;
     const int32_t *tokens; /* NULL for a program that takes no rows by them */
     const float *hidden;   /* (n, width of register 0): what register 0 holds at the start; NULL: nothing yet */
-    float *out;          /* (n_out or n, n_out_cols) */
+    float *out;            /* (n_out or n, n_out_cols) */
     const int32_t *positions;
     const int32_t *outputs;
     const struct sis_table *tables;
