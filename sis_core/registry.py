@@ -112,11 +112,17 @@ class Registry:
         files: Sequence[str | Path] = (),
         disabled: Iterable[str] | None = None,
         prefer: Mapping[str, str] | None = None,
+        keep_broken: bool = False,
     ) -> Registry:
         """Every installed plugin, plus single ``files``, without those ``disabled`` (SIS_DISABLED_PLUGINS by default).
 
-        A plugin that cannot be imported is kept with its reason; `PluginError` is raised only for a file that the
-        user named.
+        A plugin that cannot be imported is kept with its reason, but a file was named to be used.
+
+        Args:
+            keep_broken: keep such files with their reasons too, for a listing.
+
+        Raises:
+            PluginError: a file that cannot be read or imported, does not register, or returns what is no record.
         """
         if disabled is None:
             disabled = [name.strip() for name in os.environ.get("SIS_DISABLED_PLUGINS", "").split(",")]
@@ -124,7 +130,10 @@ class Registry:
         found = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
         installed = [Plugin.installed(point) for point in found if point.name not in hidden]
         named = [Plugin.in_file(Path(path)) for path in files]
-        return cls([_builtin(), *installed, *named], prefer=prefer, disabled=hidden)
+        registry = cls([_builtin(), *installed, *named], prefer=prefer, disabled=hidden)
+        if named and not keep_broken:
+            registry._refuse_broken_files()
+        return registry
 
     @classmethod
     def of(cls, *modules: Any, prefer: Mapping[str, str] | None = None) -> Registry:
@@ -219,6 +228,12 @@ class Registry:
         for kind in self._kinds:
             self.entries(kind)
 
+    def _refuse_broken_files(self) -> None:
+        self.load_all()
+        for plugin in self.plugins:
+            if plugin.named and plugin.error:
+                raise PluginError(plugin.error, where=f"--plugin {plugin.origin}") from plugin.cause
+
     def _preferred(self, kind: str, name: str, claims: list[Entry]) -> list[Entry]:
         wanted = self.preferred(name)
         chosen = [entry for entry in claims if entry.plugin == wanted]
@@ -256,7 +271,10 @@ class Registry:
                 raise PluginError(f"has a function {name}, but there is no such hook{suggest(name, sorted(known))}")
         hooks = [name for name in known if hasattr(plugin.module, name)]
         if not hooks:
-            raise PluginError("has none of the hooks of sis")
+            raise PluginError(
+                "has none of the hooks of sis",
+                fix="what it brings is returned by a function such as sis_register_samplers",
+            )
         unmarked = [n for n in hooks if not hasattr(getattr(plugin.module, n), "sis_impl")]
         if unmarked:
             raise PluginError(f"{unmarked[0]} is not marked with @sis_core.hookimpl")
@@ -281,15 +299,26 @@ def _entry(kind: Kind, record: Any, plugin: str) -> Entry:
     """A record that a hook returned, checked; PluginError when it is not of its kind."""
     fits = isinstance(record, type) and issubclass(record, kind.base) if kind.classes else isinstance(record, kind.base)
     if not fits:
-        what = "a subclass" if kind.classes else "an instance"
-        raise PluginError(f"returned {record!r}, which is not {what} of {kind.base.__name__}")
+        raise PluginError(f"returned {record!r}, which is not {_wanted(kind, record)}")
     score = getattr(record, "score", 0)
     if not isinstance(score, int | float):
         raise PluginError(f"returned {record!r}, whose score is not a number")
-    names = tuple(kind.names(record))
+    try:
+        names = tuple(kind.names(record))
+    except AttributeError:
+        names = ()
     if not names or not all(isinstance(name, str) and name for name in names):
         raise PluginError(f"returned {record!r} without a name")
     return Entry(record, plugin, names, score)
+
+
+def _wanted(kind: Kind, record: Any) -> str:
+    """What a hook should have returned in place of ``record``, with the remedy for the usual mistake."""
+    if kind.classes:
+        mistake = f": return the class {type(record).__name__} itself" if isinstance(record, kind.base) else ""
+        return f"a subclass of {kind.base.__name__}{mistake}"
+    is_class = isinstance(record, type) and issubclass(record, kind.base)
+    return f"an instance of {kind.base.__name__}{f': return {record.__name__}()' if is_class else ''}"
 
 
 def _builtin() -> Plugin:

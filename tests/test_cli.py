@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from sis_core.cli.main import COMMANDS, group, hoist
-from sis_core.errors import package_for
+from sis_core.errors import PluginError, package_for
 
 SIS = [sys.executable, "-m", "sis_core"]
 
@@ -264,6 +264,72 @@ def test_doctor_says_by_its_exit_code_that_something_is_broken(tmp_path: Path) -
     path.write_text("nothing = 1\n")
     done = sis("doctor", "--plugin", path)
     assert (done.returncode, "hollow: has none of the hooks of sis" in done.stdout) == (1, True)
+
+
+SHY = """
+from sis_core import Filter, hookimpl
+class Shy(Filter):
+    name = "shy"
+    def apply(self, logits):
+        pass
+@hookimpl
+def sis_register_samplers():
+    return [Shy]
+"""
+SIGN = """
+from sis_core import hookimpl
+from sis_core.quant import BlockFormat
+class Sign(BlockFormat):
+    name, block_size, type_size = "SIGN", 32, 6
+    def dequantize_blocks(self, blocks):
+        raise NotImplementedError
+@hookimpl
+def sis_register_quant_formats():
+    return [Sign()]
+"""
+UNREGISTERED = {  # what an author may get wrong: the text, the change, and the reason that belongs on the first error
+    "hook name": (SHY, ("register_samplers", "register_sampler"), "there is no such hook (did you mean 'sis_register_"),
+    "instance": (SHY, ("[Shy]", "[Shy()]"), "not a subclass of Sampler: return the class Shy itself"),
+    "no mark": (SHY, ("@hookimpl", ""), "sis_register_samplers is not marked with @sis_core.hookimpl"),
+    "no name": (SHY, ('name = "shy"', ""), "Shy'> without a name"),
+    "class": (SIGN, ("[Sign()]", "[Sign]"), "not an instance of QuantFormat: return Sign()"),
+    "no list": (SIGN, ("[Sign()]", "Sign()"), "TypeError: 'Sign' object is not iterable"),
+}
+
+
+@pytest.mark.parametrize("fault", UNREGISTERED)
+def test_a_file_that_does_not_register_says_why_on_the_first_error(fault: str, tmp_path: Path) -> None:
+    right, change, reason = UNREGISTERED[fault]
+    path = tmp_path / "mine.py"
+    path.write_text(right.replace(*change))
+    named = {
+        "generate": ["--sampler", "shy", "Once"],
+        "quantize": ["tiny", str(tmp_path / "out.gguf"), "--to", "sign"],
+        "samplers": [],
+        "mycommand": [],
+    }
+    for command, args in named.items():
+        with pytest.raises(PluginError) as raised:
+            group.main(["--plugin", str(path), command, *args], standalone_mode=False)
+        assert str(raised.value).startswith(f"--plugin {path}: "), command
+        assert reason in str(raised.value), command
+    listed = CliRunner().invoke(group, ["plugins", "--plugin", str(path), "--json"])
+    row = next(row for row in map(json.loads, listed.stdout.splitlines()) if row["name"] == "mine")
+    assert reason in row["problem"]
+
+
+def test_a_single_file_brings_commands(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import click\nfrom sis_core import hookimpl\n"
+        "@click.command('greet')\n@click.argument('name')\ndef greet(name):\n    click.echo(f'hello {name}')\n"
+        "@hookimpl\ndef sis_register_commands():\n    return [greet]\n"
+    )
+    run = CliRunner().invoke
+    assert run(group, ["greet", "you", "--plugin", str(path)]).stdout == "hello you\n"
+    assert f"greet            (from {path})" in run(group, ["--help", "--plugin", str(path)], terminal_width=200).stdout
+    assert "no such command 'greet'" in run(group, ["greet", "you"]).stderr
+    assert "(did you mean 'greet'?)" in run(group, ["gret", "--plugin", str(path)]).stderr
 
 
 def test_preferences_reach_a_plugins_command(tmp_path: Path) -> None:

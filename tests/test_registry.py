@@ -71,7 +71,7 @@ def test_a_broken_hook_is_one_line_and_the_rest_works() -> None:
     ("returned", "reason"),
     [
         ([42], "returned 42, which is not an instance of QuantFormat"),
-        ([QuantFormat], "which is not an instance of QuantFormat"),
+        ([QuantFormat], "which is not an instance of QuantFormat: return QuantFormat()"),
         (7, "TypeError: 'int' object is not iterable"),
         (None, "TypeError: 'NoneType' object is not iterable"),
     ],
@@ -258,11 +258,12 @@ def test_a_name_that_is_taken_does_not_harm_its_holder() -> None:
 def test_a_file_named_like_a_plugin_does_not_replace_it(tmp_path: Path) -> None:
     path = tmp_path / "llama.py"
     path.write_text("from sis_core import hookimpl\n@hookimpl\ndef sis_register_sources():\n    return []\n")
-    registry = Registry.load(files=[path])
+    registry = Registry.load(files=[path], keep_broken=True)
     assert registry.get("architectures", "llama").names
-    assert [p.error for p in registry.plugins if p.origin == str(path)] == [
-        "the name 'llama' is taken by the plugin of sis-llama"
-    ]
+    fault = "the name 'llama' is taken by the plugin of sis-llama"
+    assert [p.error for p in registry.plugins if p.origin == str(path)] == [fault]
+    with pytest.raises(PluginError, match=rf"--plugin .*llama\.py: {fault}"):
+        Registry.load(files=[path])
 
 
 def test_a_plugin_cannot_end_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

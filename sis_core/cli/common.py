@@ -29,13 +29,15 @@ def model_options(*, bare: bool = False) -> Callable[[F], F]:
     return lambda function: model_named(bare=bare)(load_options()(function))
 
 
-def registry_of(ctx: click.Context) -> Registry:
-    """The program's registry, made when first needed."""
+def registry_of(ctx: click.Context, *, keep_broken: bool = False) -> Registry:
+    """The program's registry, made when first needed; with ``keep_broken`` it lists a broken file of --plugin."""
     root = ctx.find_root()
     obj = root.ensure_object(dict)
     if "registry" not in obj:  # a plugin's command is looked up before the group itself has run: read its parameters
         params = root.params
-        obj["registry"] = Registry.load(files=params.get("plugins", ()), prefer=prefer_pairs(params.get("prefer", ())))
+        obj["registry"] = Registry.load(
+            files=params.get("plugins", ()), prefer=prefer_pairs(params.get("prefer", ())), keep_broken=keep_broken
+        )
     registry: Registry = obj["registry"]
     return registry
 

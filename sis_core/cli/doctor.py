@@ -33,7 +33,7 @@ PROBE = "Once upon a time"
 @click.pass_context
 def command(ctx: click.Context, /, check_tensors: bool, **options: Any) -> None:
     """Check this machine, the plugins and, with -m, a model. Exit code 1 when something is broken."""
-    registry = registry_of(ctx)
+    registry = registry_of(ctx, keep_broken=True)
     registry.load_all()
     _machine()
     broken = _plugins(registry)

@@ -41,13 +41,13 @@ class LazyGroup(click.Group):
     """A group whose commands are imported when typed. Global options may stand anywhere on the line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *sorted(set(_foreign_commands()) - set(COMMANDS))]
+        return [*COMMANDS, *sorted({*_foreign_commands(), *_commands_in_files(ctx)} - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             command: click.Command = import_module(f"sis_core.cli.{name.replace('-', '_')}").command
             return command
-        if name in _foreign_commands():
+        if name in _foreign_commands() or name in _commands_in_files(ctx):
             from sis_core.cli.common import registry_of
 
             found: click.Command = registry_of(ctx).get("commands", name, where=f"sis {name}")
@@ -73,7 +73,8 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Click would import every command for its help line.
-        foreign = {name: f"(from {package})" for name, package in _foreign_commands().items()}
+        origins = _foreign_commands() | _commands_in_files(ctx)
+        foreign = {name: f"(from {origin})" for name, origin in origins.items()}
         with formatter.section("Commands"):
             formatter.write_dl([(name, {**foreign, **COMMANDS}[name]) for name in self.list_commands(ctx)])
 
@@ -105,6 +106,22 @@ def _foreign_commands() -> dict[str, str]:
     return {point.name: point.dist.name if point.dist else "?" for point in entry_points(group="sis.commands")}
 
 
+def _commands_in_files(ctx: click.Context) -> dict[str, str]:
+    """Commands of the files that --plugin names, and the file each comes from."""
+    if not ctx.find_root().params.get("plugins"):
+        return {}
+    from sis_core.cli.common import registry_of
+
+    registry = registry_of(ctx)
+    files = {plugin.name: plugin.origin for plugin in registry.plugins if plugin.named}
+    return {
+        name: files[entry.plugin]
+        for entry in registry.entries("commands")
+        if entry.plugin in files
+        for name in entry.names
+    }
+
+
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -114,7 +131,8 @@ def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--plugin", "plugins", multiple=True, metavar="FILE", help="Also load a plugin from one Python file.")
+@click.option("--plugin", "plugins", multiple=True, metavar="FILE", is_eager=True,  # before --help, which lists it
+              help="Also load a plugin from one Python file.")  # fmt: skip
 @click.option("--prefer", "prefer", multiple=True, metavar="NAME=PLUGIN", help="Settle a name that two plugins claim.")
 @click.option("-v", "--verbose", count=True, help="Say more; twice for debugging.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
@@ -129,7 +147,7 @@ def group(ctx: click.Context, plugins: tuple[str, ...], prefer: tuple[str, ...],
     if ctx.invoked_subcommand is None:
         from sis_core.cli.welcome import welcome
 
-        welcome(ctx, {*COMMANDS, *_foreign_commands()})
+        welcome(ctx, set(group.list_commands(ctx)))
 
 
 def prefer_pairs(items: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from sis_core.cli.common import json_line, registry_of, table
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
     """List plugins, what they offer, and what is wrong with the broken ones."""
-    registry = registry_of(ctx)
+    registry = registry_of(ctx, keep_broken=True)
     registry.load_all()
     clashes = {kind: registry.clashes(kind) for kind in registry.kinds}
     rows: list[dict[str, Any]] = []

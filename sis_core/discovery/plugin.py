@@ -13,7 +13,6 @@ from typing import Any
 from attrs import define, field
 
 from sis_core.discovery.guard import Guard
-from sis_core.errors import PluginError
 
 
 @define(eq=False)
@@ -23,7 +22,9 @@ class Plugin:
     Attributes:
         version: of its distribution, or empty for a single file or an object.
         origin: the distribution, or the path of a single file.
+        named: the user named the file, and so means to use what it brings.
         error: why it, or a part of it, does not work; None when all does.
+        cause: the exception behind that, where there is one.
         offers: names of what it brings, by kind.
     """
 
@@ -32,6 +33,8 @@ class Plugin:
     version: str = ""
     origin: str = ""
     error: str | None = None
+    cause: BaseException | None = None
+    named: bool = False
     offers: dict[str, list[str]] = field(factory=dict)
 
     @classmethod
@@ -47,19 +50,23 @@ class Plugin:
 
     @classmethod
     def in_file(cls, path: Path) -> Plugin:
-        """A single Python file that the user named; PluginError when it cannot be imported."""
+        """A single Python file that the user named; one that cannot be imported has its reason in ``error``."""
+        plugin = cls(path.stem, origin=str(path), named=True)
         if not path.is_file():
-            raise PluginError("no such file", where=f"--plugin {path}")
-        name = path.stem
+            plugin.error = "no such file"
+            return plugin
         unique = hashlib.sha1(str(path.resolve()).encode(), usedforsecurity=False).hexdigest()[:12]
-        spec = importlib.util.spec_from_file_location(f"sis_plugin_{name}_{unique}", path)
+        spec = importlib.util.spec_from_file_location(f"sis_plugin_{plugin.name}_{unique}", path)
         if spec is None or spec.loader is None:
-            raise PluginError("is not a Python file", where=f"--plugin {path}")
+            plugin.error = "is not a Python file"
+            return plugin
         module: ModuleType = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses and pickles look their module up
         with Guard() as guard:
             spec.loader.exec_module(module)
         if guard.reason:
             del sys.modules[spec.name]
-            raise PluginError(f"cannot be imported: {guard.reason}", where=f"--plugin {path}") from guard.error
-        return cls(name, module, origin=str(path))
+            plugin.error, plugin.cause = f"cannot be imported: {guard.reason}", guard.error
+            return plugin
+        plugin.module = module
+        return plugin
