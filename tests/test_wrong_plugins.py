@@ -5,6 +5,7 @@ Also: a suite shows each fault as a test of its own.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -188,6 +189,7 @@ def test_a_suite_shows_each_fault_as_a_test_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", "-rfp", "test_suites.py"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},  # a run of its own
     )  # fmt: skip
     lines = [line.removeprefix("test_suites.py::") for line in done.stdout.replace("test_suites.py::", "").splitlines()]
     passed = {line.removeprefix("PASSED ") for line in lines if line.startswith("PASSED ")}
