@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,8 +17,11 @@ from sis_server import errors
 from sis_server.errors import ApiError
 
 T = TypeVar("T")
+A = TypeVar("A")
 PING_SECONDS = 10
 ErrorBody = Callable[[ApiError], Mapping[str, Any]]
+Endpoint = Callable[[A, Request], Awaitable[Response]]
+GONE = 499  # nginx's number for a client that left: nobody reads it
 
 
 class Answer(Response):
@@ -32,6 +36,27 @@ class Answer(Response):
 def refusal(error: ApiError, body: ErrorBody = ApiError.openai) -> Answer:
     """An error as an answer."""
     return Answer(body(error), status_code=error.status, headers=error.headers)
+
+
+def answered_to(body: ErrorBody) -> Callable[[Endpoint[A]], Endpoint[A]]:
+    """Make the errors of an endpoint, a method, answers in the form of its API."""
+
+    def wrap(endpoint: Endpoint[A]) -> Endpoint[A]:
+        @wraps(endpoint)
+        async def safe(api: A, request: Request) -> Response:
+            try:
+                return await endpoint(api, request)
+            except ClientDisconnect:
+                return Response(status_code=GONE)
+            except Exception as error:
+                return refusal(errors.logged(error), body)
+
+        return safe
+
+    return wrap
+
+
+answered = answered_to(ApiError.openai)
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:

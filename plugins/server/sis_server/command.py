@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from sis_core.cli.common import load_model, model_options
 @click.option("--api-key-file", type=click.Path(exists=True, dir_okay=False), help="Keys, one a line.")
 @click.option("--alias", "aliases", multiple=True, metavar="NAME",
               help="What requests call the model (default: the file's name).")  # fmt: skip
+@click.option("--models", "others", multiple=True, metavar="FOLDER|[NAME=]MODEL",
+              help="Models that are opened when a request names them; may be given several times.")  # fmt: skip
+@click.option("--idle", type=click.FloatRange(0), default=10.0, show_default=True, metavar="MINUTES",
+              help="When such a model is closed that nobody uses; 0: never.")  # fmt: skip
 @click.option("--template", metavar="NAME|FILE", help="How chats are written, where the file does not say.")
 @click.option("--cache", "cache_tokens", type=click.IntRange(1), metavar="TOKENS",
               help="What all texts together may keep (default: what a quarter of the free memory holds).")  # fmt: skip
@@ -45,6 +50,8 @@ def command(
     keys: tuple[str, ...],
     api_key_file: str | None,
     aliases: tuple[str, ...],
+    others: tuple[str, ...],
+    idle: float,
     template: str | None,
     cache_tokens: int | None,
     max_stall: int,
@@ -58,10 +65,14 @@ def command(
 ) -> None:
     """Serve a model over HTTP: the APIs of OpenAI and of Anthropic, and a page to talk to it.
 
-    It listens on this machine alone; elsewhere it asks for a key.
+    It listens on this machine alone; elsewhere it asks for a key. With --models and without -m, nothing is opened
+    before it is asked for.
     """
     from sis_server.app import make_app
+    from sis_server.catalogue import Catalogue
     from sis_server.guard import LOOPBACK, Rules
+    from sis_server.metrics import Metrics
+    from sis_server.models import Models
     from sis_server.receiving import Limits
     from sis_server.room import cache_tokens_for
     from sis_server.running import listen, run
@@ -75,16 +86,31 @@ def command(
     if not local and not keys:
         raise click.UsageError(f"who listens on {host} asks for a key: --api-key KEY")
     rules = Rules(keys, LOOPBACK | set(hosts) | {host} if local or hosts else frozenset(), frozenset(origins))
-    name = options["model"]
-    with listen(host, port) as socket, load_model(ctx, options) as model:
-        stem = model.path.stem if name is None or os.path.exists(name) else name
-        served = Served(
-            model,
-            aliases or (stem,),
-            template=template,
-            cache_tokens=cache_tokens or cache_tokens_for(model),
-            stall=max_stall / 1000,
-            queue_limit=queue_limit,
-        )
-        limits = Limits(max_body << 20, timeout)
-        run(served, make_app(served, rules, limits), socket, limits, grace)
+    limits, metrics = Limits(max_body << 20, timeout), Metrics()
+
+    def opened(reference: str | None, names: tuple[str, ...]) -> Served:
+        model = load_model(ctx, {**options, "model": reference})
+        try:
+            served = Served(
+                model,
+                names or (model.path.stem if reference is None or os.path.exists(reference) else reference,),
+                template=template,
+                cache_tokens=cache_tokens or cache_tokens_for(model),
+                stall=max_stall / 1000,
+                queue_limit=queue_limit,
+                metrics=metrics,
+            )
+            served.engine.start()
+        except BaseException:
+            model.close()
+            raise
+        return served
+
+    models = Models(Catalogue.of(others), lambda name, reference: opened(reference, (name,)), idle=idle * 60 or None)
+    with listen(host, port) as socket, contextlib.closing(models):
+        name = options["model"]
+        if name is not None or not others:
+            models.pin(opened(name, aliases))
+        elif aliases:
+            raise click.UsageError("--alias names the model of -m; others are named by --models NAME=MODEL")
+        run(models, make_app(models, metrics, rules, limits), socket, limits, grace)

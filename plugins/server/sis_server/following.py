@@ -12,7 +12,7 @@ from sis_core.chat import CallEnd, Content, Event, Finish, ReplyParser, Usage
 from sis_core.texts.request import Piece, Request
 from sis_server import errors
 from sis_server.engine import Engine
-from sis_server.metrics import Metrics
+from sis_server.metrics import Waits
 
 
 class PlainText:
@@ -41,7 +41,7 @@ class Heard:
 
 
 async def follow(
-    engine: Engine, metrics: Metrics, requests: Sequence[Request], parsers: Sequence[ReplyParser]
+    engine: Engine, waits: Waits, requests: Sequence[Request], parsers: Sequence[ReplyParser]
 ) -> AsyncGenerator[Heard]:
     """Run requests, and say what is heard of each until all have ended. Closed early, it ends them.
 
@@ -63,7 +63,7 @@ async def follow(
         while to_come:
             index, piece = await inbox.get()
             now = time.perf_counter()
-            (metrics.gap if any(n_generated) else metrics.first_token).observe(now - last)
+            (waits.gap if any(n_generated) else waits.first_token).observe(now - last)
             last = now
             if piece.error is not None:
                 raise errors.of(piece.error)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import asdict
+from attrs import asdict, frozen
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sis_server.engine import Engine
+from sis_server.engine import Counts, Engine
 
 _HELP = {
     "requests": "Requests taken.",
@@ -24,32 +24,66 @@ _HELP = {
 }
 
 
-class Metrics:
-    """Counts of an engine, and how long its clients waited."""
+@frozen
+class Waits:
+    """How long the clients of a model waited."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Counts(engine))
+    first_token: Histogram
+    gap: Histogram
+
+
+class Metrics:
+    """Counts of engines, and how long their clients waited, by the ids of models. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._registry, self._counts = CollectorRegistry(), _Counts()
+        self._registry.register(self._counts)
         buckets = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
-        self.first_token = Histogram(
-            "sis_first_token_seconds", "From a request to its first token.", registry=self._registry, buckets=buckets
-        )
-        self.gap = Histogram(
-            "sis_token_gap_seconds", "Between two pieces of a reply.", registry=self._registry, buckets=buckets
-        )
+
+        def histogram(name: str, about: str) -> Histogram:
+            return Histogram(name, about, ["model"], registry=self._registry, buckets=buckets)
+
+        self._first_token = histogram("sis_first_token_seconds", "From a request to its first token.")
+        self._gap = histogram("sis_token_gap_seconds", "Between two pieces of a reply.")
+
+    def watch(self, id: str, engine: Engine) -> Waits:
+        """Count what an engine does for a model."""
+        self._counts.engines[engine] = id
+        return Waits(self._first_token.labels(id), self._gap.labels(id))
+
+    def forget(self, id: str, engine: Engine) -> None:
+        """Keep what an engine has done that has ended. Twice is no error."""
+        if self._counts.engines.pop(engine, None) is not None:
+            self._counts.ended[id] = added(self._counts.ended.get(id, Counts()), engine.counts)
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
+def added(some: Counts, others: Counts) -> Counts:
+    """The sums of two counts."""
+    more = asdict(others)
+    return Counts(**{name: value + more[name] for name, value in asdict(some).items()})
+
+
 class _Counts(Collector):
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self) -> None:
+        self.engines: dict[Engine, str] = {}
+        self.ended: dict[str, Counts] = {}
 
     def collect(self) -> Iterable[Metric]:
-        for name, value in asdict(self._engine.counts).items():
-            yield CounterMetricFamily(f"sis_{name}", _HELP[name], value=value)
-        yield GaugeMetricFamily("sis_requests_running", "Texts that are computed.", value=self._engine.n_running)
-        waiting = max(0, self._engine.n_open - self._engine.n_running)
-        yield GaugeMetricFamily("sis_requests_waiting", "Texts that wait for room.", value=waiting)
+        engines, sums = list(self.engines.items()), dict(self.ended)
+        running = GaugeMetricFamily("sis_requests_running", "Texts that are computed.", labels=["model"])
+        waiting = GaugeMetricFamily("sis_requests_waiting", "Texts that wait for room.", labels=["model"])
+        for engine, id in engines:
+            sums[id] = added(sums.get(id, Counts()), engine.counts)
+            running.add_metric([id], engine.n_running)
+            waiting.add_metric([id], max(0, engine.n_open - engine.n_running))
+        for name, about in _HELP.items():
+            family = CounterMetricFamily(f"sis_{name}", about, labels=["model"])
+            for id, counts in sums.items():
+                family.add_metric([id], getattr(counts, name))
+            yield family
+        yield running
+        yield waiting

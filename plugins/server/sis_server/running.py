@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 
 from sis_core.cli.streams import say
 from sis_core.errors import SourceError
+from sis_server.models import Models
 from sis_server.receiving import Limits, http_protocol
-from sis_server.served import Served
 
 MAX_HEADERS = 64 << 10
 
@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listening
 
 
-def run(served: Served, app: ASGIApp, listening: socket.socket, limits: Limits, grace: float) -> None:
+def run(models: Models, app: ASGIApp, listening: socket.socket, limits: Limits, grace: float) -> None:
     """Serve until an interrupt or SIGTERM; replies then have ``grace`` seconds to end."""
     config = uvicorn.Config(
         app,
@@ -51,17 +51,20 @@ def run(served: Served, app: ASGIApp, listening: socket.socket, limits: Limits, 
         False  # it would cut every stream at the signal; uvicorn does after `grace`
     )
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that leaves in the middle of a word
-    served.engine.start()
-    try:
-        host, port = listening.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        say(
-            f"sis: {served.id} at http://{shown}:{port} "
-            f"(context {served.engine.n_ctx} tokens, cache {served.cache_tokens})"
-        )
-        _Server(config).run(sockets=[listening])
-    finally:
-        served.engine.close()
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    say(f"sis: {_told(models)} at http://{shown}:{port}{_sizes(models)}")
+    _Server(config).run(sockets=[listening])
+
+
+def _told(models: Models) -> str:
+    return ", ".join(served.id for served in models.served()) or "models by name"
+
+
+def _sizes(models: Models) -> str:
+    return "".join(
+        f" (context {served.engine.n_ctx} tokens, cache {served.cache_tokens})" for served in models.served()
+    )
 
 
 class _Server(uvicorn.Server):

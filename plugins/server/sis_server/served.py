@@ -27,6 +27,7 @@ class Served:
         cache_tokens: what the cache holds over all texts.
         stall: seconds that texts may wait for the prompts of others in one step.
         queue_limit: requests that may wait.
+        metrics: where its counts are kept; None for its own.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Served:
         cache_tokens: int,
         stall: float | None,
         queue_limit: int,
+        metrics: Metrics | None = None,
     ) -> None:
         self.model, self.names, self.created = model, names, int(time.time())
         self.sampler_options: Mapping[str, SamplerOption] = request_options(model.registry)
@@ -50,7 +52,14 @@ class Served:
                 raise
             self._chat = error
         self.engine = Engine(lambda: model.scheduler(max_tokens=cache_tokens, stall=stall), queue_limit=queue_limit)
-        self.metrics = Metrics(self.engine)
+        self.metrics = metrics or Metrics()
+        self.waits = self.metrics.watch(self.id, self.engine)
+
+    def close(self) -> None:
+        """End its engine, whatever it does, and free the model. Slow: for a worker."""
+        self.engine.close()
+        self.metrics.forget(self.id, self.engine)
+        self.model.close()
 
     @property
     def id(self) -> str:
@@ -67,11 +76,6 @@ class Served:
     def chat_line(self) -> str:
         """One line on its chats."""
         return str(self._chat) if isinstance(self._chat, ChatError) else self._chat.describe()
-
-    def check_name(self, name: str | None) -> None:
-        """ApiError 404 for a model that is not this one."""
-        if name is not None and name not in self.names:
-            raise ApiError(404, f"there is no model {name!r:.100}", code="model_not_found", param="model")
 
     def checked(self, request: Request) -> Request:
         """The request, once it is sure that it can start: it fits, its ids exist, and its grammars are compiled.

@@ -1,0 +1,76 @@
+"""Endpoints that tell of a server: its models, whether it lives, what it counts, and what is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sis_server.answering import Answer, answered
+from sis_server.metrics import Metrics
+from sis_server.models import Models
+from sis_server.served import Served, options_of_page
+
+META = ("n_vocab", "n_embd", "n_layer")
+
+
+class About:
+    """What can be known of the models of a server."""
+
+    def __init__(self, models: Models, metrics: Metrics) -> None:
+        self._models, self._metrics = models, metrics
+
+    @answered
+    async def models(self, request: Request) -> Response:
+        names = await self._models.names()
+        return Answer({"object": "list", "data": [_model(name, served) for name, served in names.items()]})
+
+    @answered
+    async def model(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        return Answer(_model(name, await self._models.get(name)))
+
+    @answered
+    async def health(self, request: Request) -> Response:
+        alive = self._models.alive
+        return Answer({"status": "ok" if alive else "stopped"}, status_code=200 if alive else 503)
+
+    @answered
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @answered
+    async def props(self, request: Request) -> Response:
+        """Of the model that ``?model=`` names, which is opened for it."""
+        served = await self._models.use(request.query_params.get("model"), request.state.held)
+        return Answer(
+            {
+                "model": served.id,
+                "version": version("sis-server"),
+                "backend": served.model.backend,
+                "n_ctx": served.engine.n_ctx,
+                "n_vocab": served.model.config.n_vocab,
+                "cache_tokens": served.cache_tokens,
+                "chat": served.chat_line,
+                "sampler_options": options_of_page(served.sampler_options),
+            }
+        )
+
+    @answered
+    async def slots(self, request: Request) -> Response:
+        return Answer(
+            [{"model": served.id, **text} for served in self._models.served() for text in served.engine.texts()]
+        )
+
+
+def _model(name: str, served: Served | None) -> Mapping[str, Any]:
+    """A model as OpenAI's API lists it; ``meta`` is known of one that is open."""
+    entry = {"id": name, "object": "model", "created": 0, "owned_by": "sis", "open": served is not None}
+    if served is None:
+        return entry
+    meta = {"n_ctx": served.engine.n_ctx, **{field: getattr(served.model.config, field) for field in META}}
+    return {**entry, "created": served.created, "meta": meta}
