@@ -174,7 +174,8 @@ def pre_norm_block(
     def branch(before: str, op: Op, after: str) -> tuple[Op, ...]:
         names = (before, after) if post_norm else (before,)
         norms = [
-            tensors.norm(norm, f"blk.{i}.{name}", config.n_embd, config.norm_eps, bias=norm_bias) for name in names
+            tensors.norm(norm, f"blk.{i}.{name}", config.n_embd, config.norm_eps, bias=norm == "layer" and norm_bias)
+            for name in names
         ]
         return norms[0], op, *norms[1:]
 
@@ -212,6 +213,5 @@ def output_head(
     else:
         weight = tensors.matrix("token_embd.weight", config.n_vocab, config.n_embd)
         dense = Dense(weight, tensors.maybe_vector("output.bias", config.n_vocab))
-    return Head(
-        tensors.norm(norm, "output_norm", config.n_embd, config.norm_eps, bias=norm_bias), dense, scale, softcap
-    )
+    bias = norm == "layer" and norm_bias
+    return Head(tensors.norm(norm, "output_norm", config.n_embd, config.norm_eps, bias=bias), dense, scale, softcap)

@@ -91,6 +91,10 @@ class Tensors:
         wanted = bias or (bias is None and f"{stem}.bias" in self)
         return Dense(weight, self.vector(f"{stem}.bias", n_out) if wanted else None)
 
+    def tensor(self, name: str, shape: tuple[int, ...], *, fill: float = 0.0) -> Weight:
+        """A tensor of any number of dimensions, in numpy's order, for an op of the family's own; errors as `matrix`."""
+        return self._take(name, shape, fill)
+
     def stack(self, stem: str, n_expert: int, n_out: int, n_in: int, *, bias: bool = False) -> Stack:
         """``stem.weight`` ``(n_expert, n_out, n_in)``, with ``stem.bias`` ``(n_expert, n_out)`` if ``bias``."""
         weight = self._take(f"{stem}.weight", (n_expert, n_out, n_in), fill=0.0)
@@ -110,10 +114,12 @@ class Tensors:
             start = stop
         return tuple(parts)
 
-    def norm(self, kind: NormKind, stem: str, n: int, eps: float, *, bias: bool = True) -> Norm:
-        """Root-mean-square norm with ``stem.weight``, or layer norm, by default with ``stem.bias`` too."""
+    def norm(self, kind: NormKind, stem: str, n: int, eps: float, *, bias: bool | None = None) -> Norm:
+        """A norm with ``stem.weight``; ``stem.bias`` is required (True), refused as unread (False), or by default used
+        by a layer norm whose file has it."""
         weight = self.vector(f"{stem}.weight", n, fill=1.0)
-        return Norm(kind, eps, weight, self.vector(f"{stem}.bias", n) if kind == "layer" and bias else None)
+        wanted = bias or (bias is None and kind == "layer" and f"{stem}.bias" in self)
+        return Norm(kind, eps, weight, self.vector(f"{stem}.bias", n) if wanted else None)
 
     def norm_of_pieces(self, kind: NormKind, stem: str, pieces: int, n: int, eps: float) -> Norm:
         """A norm without bias of ``pieces`` times ``n`` values, from ``stem.weight`` ``(pieces, n)``."""

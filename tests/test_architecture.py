@@ -20,7 +20,7 @@ from shapes import SHAPES
 from sis_llama.llama import Llama
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Attention, Block, Dense, Embedding, Head, Residual
+from sis_core.block import Attention, Block, Dense, Embedding, Head, Norm, Residual
 from sis_core.errors import ModelError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.network import build_network
@@ -96,12 +96,7 @@ class TakesNoShape(Llama):
 
 class ForgetsPositions(Llama):
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
-        block = super().block(config, i, tensors)
-        first = block.ops[0]
-        assert isinstance(first, Residual)
-        norm, attention = first.branches[0]
-        assert isinstance(attention, Attention)
-        return evolve(block, ops=(Residual(((norm, evolve(attention, rope=None)),)), *block.ops[1:]))
+        return attention_of(super().block(config, i, tensors), rope=None)
 
 
 class WrongVocabulary(Llama):
@@ -146,6 +141,47 @@ class RepeatsALayer(Llama):
 def test_a_wrong_family_is_found(family: type[Llama], says: str, small: Callable[[str], Content]) -> None:
     with pytest.raises(AssertionError, match=says):
         check_architecture(family(), *small("tinyllama-1.1b"))
+
+
+def attention_of(block: Block, **fields: Any) -> Block:
+    """The block with other fields of its attention."""
+    first = block.ops[0]
+    assert isinstance(first, Residual)
+    norm, attention = first.branches[0]
+    assert isinstance(attention, Attention)
+    return evolve(block, ops=(Residual(((norm, evolve(attention, **fields)),)), *block.ops[1:]))
+
+
+class NormsAsManyAsItLikes(Llama):
+    def __init__(self, what: str, n: int) -> None:
+        self.what, self.n = what, n
+
+    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+        norm = Norm("rms", 1e-5, Weight.from_array("own", np.ones(self.n, np.float32)))
+        return attention_of(super().block(config, i, tensors), **{self.what: norm})
+
+
+class TakesHalfTheHidden(Llama):
+    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
+        block = super().block(config, i, tensors)
+        half = Dense(Weight.from_array("half", np.ones((config.n_embd, config.n_embd // 2), np.float32)))
+        return evolve(block, ops=(*block.ops, half))
+
+
+def test_widths_that_do_not_fit_are_found_at_load(small: Callable[[str], Content]) -> None:
+    values, weights = small("tinyllama-1.1b")
+    n_embd, n_head = values["llama.embedding_length"], values["llama.attention.head_count"]
+    head_dim, n_head_kv = n_embd // n_head, values["llama.attention.head_count_kv"]
+    for family in (NormsAsManyAsItLikes("q_norm", n_embd), NormsAsManyAsItLikes("k_norm", head_dim)):
+        build_network(family, values, weights, name="llama")
+    assert n_head_kv < n_head
+    for family, says in (
+        (NormsAsManyAsItLikes("q_norm", n_embd - 1), f"q_norm own has {n_embd - 1} values: {head_dim} normalise each"),
+        (NormsAsManyAsItLikes("k_norm", n_embd), rf"k_norm own has {n_embd} values: .* {n_head_kv * head_dim} all"),
+        (TakesHalfTheHidden(), f"tensor half reads rows of {n_embd // 2} values, not {n_embd}"),
+    ):
+        with pytest.raises(ModelError, match=f"m.gguf: the family llama as installed cannot run .* in layer 0, {says}"):
+            build_network(family, values, weights, name="llama", where="m.gguf")
 
 
 def test_a_model_of_another_family(small: Callable[[str], Content]) -> None:

@@ -345,7 +345,10 @@ WRONG = [
     ),
     (OtherSign, "sign reversed"),
     (TwiceAsLarge, r"come back 1\.5 times as large"),
-    (Coarse, r"has an error of 0\.\d+; 5 bits should give 0\.125"),
+    (
+        Coarse,
+        r"has an error of 0\.\d+; 5 bits should give 0\.125. A format that is coarse on purpose says so: .*max_error=",
+    ),
     (Drifting, "second round trip"),
     (Random, "dequantize is not deterministic"),
     (Remembers, "quantize keeps state between calls"),
@@ -392,8 +395,36 @@ def test_names_the_fault(wrong: type[QuantFormat], fault: str) -> None:
 
 def test_an_author_may_state_the_error() -> None:
     check_quant_format(Plain(), max_error=0.11)
-    with pytest.raises(AssertionError, match=r"should give 0\.05"):
+    with pytest.raises(AssertionError, match=r"has an error of 0\.\d+; max_error allows 0\.05 "):
         check_quant_format(Plain(), max_error=0.05)
+
+
+class TwoOfFour(BlockFormat):
+    """The two largest of every four values in 16 bits, and where they stood; the others are zero."""
+
+    name, block_size, type_size = "TWO_OF_FOUR", 8, 10
+
+    def quantize_blocks(self, values: F32) -> U8:
+        fours = values.reshape(-1, 4)
+        kept = np.sort(np.argsort(-np.abs(fours), axis=1, kind="stable")[:, :2], axis=1)
+        halves = np.take_along_axis(fours, kept, 1).astype("<f2").reshape(-1, 4)
+        places = (kept[:, 0] | kept[:, 1] << 2).astype(np.uint8).reshape(-1, 2)
+        return np.hstack([halves.view(np.uint8), places])
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        places = blocks[:, 8:].reshape(-1, 1)
+        kept = np.hstack([places & 3, places >> 2 & 3]).astype(np.intp)
+        values = np.zeros((len(kept), 4), np.float32)
+        halves = blocks[:, :8].copy().view("<f2").astype(np.float32).reshape(-1, 2)
+        np.put_along_axis(values, kept, halves, 1)
+        return values.reshape(-1, 8)
+
+
+def test_what_is_coarse_on_purpose_is_told_where_to_say_so() -> None:
+    where = r"check_quant_format\(format, max_error=…\), or max_error = … in its QuantFormatSuite"
+    with pytest.raises(AssertionError, match=f"has an error of 0.36.; 10 bits should give 0.00391.*{where}"):
+        check_quant_format(TwoOfFour())
+    check_quant_format(TwoOfFour(), max_error=0.4)
 
 
 def test_a_format_that_only_decodes() -> None:

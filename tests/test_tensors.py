@@ -64,6 +64,29 @@ def test_fused_parts_are_views() -> None:
         found.fused("qkv", (4, 2, 1), 2)
 
 
+def test_a_layer_norms_bias_is_used_where_there_is_one() -> None:
+    found = tensors(weight("n.weight", 3), weight("m.weight", 3), weight("m.bias", 3))
+    assert found.norm("layer", "n", 3, 1e-5).bias is None
+    assert found.norm("layer", "m", 3, 1e-5).bias is not None
+    with pytest.raises(ModelError, match=r"tensor n\.bias \(3,\) is missing"):
+        found.norm("layer", "n", 3, 1e-5, bias=True)
+    unread = tensors(weight("m.weight", 3), weight("m.bias", 3))
+    assert unread.norm("layer", "m", 3, 1e-5, bias=False).bias is None
+    assert unread.unread() == ["m.bias"]
+
+
+def test_a_tensor_of_three_dimensions() -> None:
+    found = tensors(weight("conv", 4, 2, 3))
+    taken = found.tensor("conv", (4, 2, 3))
+    assert taken.dequantize().shape == (4, 2, 3)
+    assert taken.dequantize()[1, 0].tolist() == [6, 7, 8]
+    assert found.unread() == []
+    with pytest.raises(ModelError, match=r"conv has shape \(4, 2, 3\), but the metadata call for \(2, 4, 3\)"):
+        found.tensor("conv", (2, 4, 3))
+    with pytest.raises(ModelError, match=r"tensor other \(2, 4, 3\) is missing"):
+        found.tensor("other", (2, 4, 3))
+
+
 def test_norms() -> None:
     found = tensors(weight("n.weight", 3), weight("n.bias", 3))
     assert found.norm("rms", "n", 3, 1e-5).bias is None

@@ -11,6 +11,7 @@ from attrs import evolve
 from sis_core.architecture import MAX_LAYERS, NOT_IMPLEMENTED, Architecture, ModelConfig
 from sis_core.block import Network
 from sis_core.errors import ModelError
+from sis_core.loading.widths import check_widths
 from sis_core.metadata import Metadata
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors, derived, gguf_names
@@ -70,6 +71,7 @@ def build_network(
         step_rows=architecture.step_rows,
     )
     _refuse_tensors(tensors, name)
+    check_widths(network, name, where)
     return config, network, tensors
 
 

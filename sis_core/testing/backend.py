@@ -39,6 +39,7 @@ def check_backend(
     numbers they are, where it is a usual fault ("these are the numbers of a backend that forgets the biases of norms").
 
     Args:
+        formats: of the weights; a backend for formats of its own names instances of them.
         tolerance: the largest allowed ``max|a - b| / max|b|`` of logits. 1e-4 is right for float32 arithmetic; a
             backend that rounds activations to 8 bits needs about 5e-2. Caches other than f32 get at least 2e-3.
         must_bind: fail when the backend answers None to everything, since nothing would be tested.
@@ -59,7 +60,11 @@ def check_backend(
                 case = _Case(backend, variant, format, kv_type, limit)
                 bound_any |= case.is_bound
                 case.check()
-    assert bound_any or not must_bind, f"{backend.name} answered None to every network: nothing was tested"
+    names = ", ".join(format.name for format in formats)
+    assert bound_any or not must_bind, (
+        f"{backend.name} answered None to every network in {names}: nothing was tested; a backend for other formats "
+        "names them: formats=[…] of check_backend, or formats = […] in its BackendSuite"
+    )
 
 
 class _Case:

@@ -26,9 +26,16 @@ DECODER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size
 def check_quant_format(format: QuantFormat, /, *, max_error: float | None = None) -> None:
     """Hold a format to the contract of `sis_core.quant`.
 
+    Rows have 1, 3 and ``512 // block_size`` blocks, at least two: whatever a format stores for a row beside its blocks
+    must fit such rows, and those of other lengths are refused by ``row_bytes`` with a FormatError. ``bits_per_weight``
+    is that of a row of 64 blocks, within 1 %. Values that come out of a format are encoded again: a second round trip
+    may not move them further than the first one moved the original, since a file may be quantised twice.
+
     Args:
         max_error: the largest root mean square error, relative to that of the values, for normally distributed values;
             by default what 2 bits fewer than the format's ``bits_per_weight`` could reach, and never less than 1/256.
+            Formats that are coarse on purpose must say it: those of few mantissa bits, whose error does not fall with
+            their bits, those that drop weights.
 
     Raises:
         AssertionError: naming the format, the fault, and the case in which it showed.
@@ -370,14 +377,25 @@ class _Check:
             self.positions(values, decoded, case)
             if error > bound:
                 self.diagnose(values, decoded, bound, case)
-                self.fail(
-                    f"has an error of {error:.3g}; {self.format.bits_per_weight:g} bits should give {bound:.3g}", case
-                )
+                self.fail(self.too_coarse(error, max_error), case)
             again = self.decode(self.encode(decoded, "decoded values"), n_cols, "decoded values")
             if _relative(again - decoded, decoded) > max(error, 1e-6):
-                self.fail("a second round trip moves the values further than the first one did", case)
+                self.fail(
+                    "a second round trip moves the values further than the first one did: what it decodes must be "
+                    "among the values that it can encode",
+                    case,
+                )
 
         self.one_sided()
+
+    def too_coarse(self, error: float, max_error: float | None) -> str:
+        if max_error is not None:
+            return f"has an error of {error:.3g}; max_error allows {max_error:.3g}"
+        return (
+            f"has an error of {error:.3g}; {self.format.bits_per_weight:g} bits should give {self.default_bound():.3g}"
+            ". A format that is coarse on purpose says so: check_quant_format(format, max_error=…), or max_error = … "
+            "in its QuantFormatSuite"
+        )
 
     def one_sided(self) -> None:
         """Blocks whose values have one sign, or are all the same, which normal values never show."""

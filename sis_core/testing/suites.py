@@ -25,7 +25,7 @@ class QuantFormatSuite:
 
     Attributes:
         format: the instance under test.
-        max_error: as in `check_quant_format`.
+        max_error: as in `check_quant_format`; a format that is coarse on purpose must say it.
     """
 
     format: ClassVar[QuantFormat]

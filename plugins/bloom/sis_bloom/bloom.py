@@ -19,7 +19,7 @@ class Bloom(Architecture[ModelConfig]):
         return ModelConfig.read(metadata, n_vocab, eps_key="attention.layer_norm_epsilon", rope=False)
 
     def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
-        norm = tensors.norm("layer", "token_embd_norm", config.n_embd, config.norm_eps)
+        norm = tensors.norm("layer", "token_embd_norm", config.n_embd, config.norm_eps, bias=True)
         return evolve(token_embedding(config, tensors), norm=norm)
 
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
