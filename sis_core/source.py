@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from attrs import frozen
+from attrs import field, frozen
 
-from sis_core.errors import SourceError, blaming, package_for
+from sis_core.errors import SisError, SourceError, blaming, package_for
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,23 @@ class Listing:
     path: Path
     n_bytes: int
     licence: str = ""
+
+
+@frozen
+class Preset:
+    """What whoever offers a model has set for it: used where the user says nothing else.
+
+    Attributes:
+        system: the message that a chat without one begins with.
+        options: those of samplers, by the names that `LanguageModel.request` takes.
+        stop: texts that a text ends before.
+        n_ctx: the context that it is offered with.
+    """
+
+    system: str = ""
+    options: Mapping[str, Any] = field(factory=dict)
+    stop: tuple[str, ...] = ()
+    n_ctx: int | None = None
 
 
 class Source(ABC):
@@ -59,6 +76,10 @@ class Source(ABC):
 
         For looking at a model's header before it is fetched. Raises what `resolve` does.
         """
+        return None
+
+    def preset(self, reference: str) -> Preset | None:
+        """What is set for the model that `resolve` gives for ``reference``, or None. Never asks the network."""
         return None
 
     def list(self) -> Iterable[Listing]:
@@ -115,6 +136,22 @@ def resolve(reference: str | None, sources: Sequence[Source], progress: Progress
             "no such file, and no installed source of that name", where=reference, fix=f"`pip install {package}`"
         )
     return path  # opening it says why it cannot be read
+
+
+def preset_for(reference: str | None, sources: Sequence[Source]) -> Preset:
+    """What a source has set for the model that `resolve` finds; nothing where none has, or where one fails."""
+    for source in sources:
+        name, colon, rest = (reference or "").partition(":")
+        asked = rest if colon and name == source.name else reference or ""
+        try:
+            with blaming(_FailedError, f"the source {source.name!r}", asked):
+                found = source.preset(asked)
+        except SisError as failed:
+            log.warning("what is set for the model is not used: %s", failed)
+            continue
+        if found is not None:
+            return found
+    return Preset()
 
 
 class _FailedError(SourceError):

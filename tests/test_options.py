@@ -20,7 +20,11 @@ COMMANDS = ("generate", "doctor", "bench", "eval", "profile", "compare-formats",
 
 def test_load_takes_every_option_with_its_default() -> None:
     parameters = inspect.signature(sis_core.load).parameters
-    own = {name: p.default for name, p in parameters.items() if name not in ("model", "layers", "progress", "registry")}
+    own = {
+        name: p.default
+        for name, p in parameters.items()
+        if name not in ("model", "layers", "preset", "progress", "registry")
+    }
     assert own == {field.name: field.default for field in FIELDS}
     for field in FIELDS:
         assert f"{field.name}: {field.metadata['help']}" in (sis_core.load.__doc__ or "")

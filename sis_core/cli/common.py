@@ -18,7 +18,7 @@ from sis_core.cli.progress import progress_bar
 from sis_core.cli.streams import printable
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
-from sis_core.source import resolve
+from sis_core.source import preset_for, resolve
 from sis_core.texts.language_model import LanguageModel, load
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,10 +51,12 @@ def model_path(ctx: click.Context, model: str | None) -> Path:
 def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     """Load the model that the options of `model_options` describe, taking them out of ``options``."""
     chosen = take_load_options(options)
-    path = model_path(ctx, options.pop("model"))
+    reference, registry = options.pop("model"), registry_of(ctx)
+    path = model_path(ctx, reference)
+    preset = preset_for(reference, registry.records("sources"))
     with progress_bar() as update:
         packing = partial(update, "packing")
-        return load(path, registry=registry_of(ctx), progress=packing, **chosen)
+        return load(path, preset=preset, registry=registry, progress=packing, **chosen)
 
 
 def read_input() -> str:

@@ -78,6 +78,7 @@ class Conversation:
 
     def tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = (), **template_options: Any) -> list[int]:
         """The ids that a reply to ``messages`` would begin from."""
+        messages = self._with_system(messages)
         return self._tokens(self.chat.render(messages, tools, **template_options), messages)
 
     def reply(self, messages: Sequence[Message], **options: Any) -> Reply:
@@ -121,6 +122,7 @@ class Conversation:
                 where="schema",
                 fix='leave the tools out, or say tool_choice="none"',
             )
+        messages = self._with_system(messages)
         rendered = self.chat.render(messages, tools, **(template_options or {}))
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         request = self.model.request(
@@ -160,6 +162,13 @@ class Conversation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Those, after the system message that the model's source has set where they bring none."""
+        system = self.model.preset.system
+        if not system or any(message.get("role") in ("system", "developer") for message in messages):
+            return messages
+        return [{"role": "system", "content": system}, *messages]
 
     def _tokens(self, rendered: Rendered, messages: Sequence[Message]) -> list[int]:
         if self._disk is not None and not self._ids:

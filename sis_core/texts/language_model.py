@@ -19,11 +19,12 @@ from sis_core.loading.open import open_model
 from sis_core.loading.options import HALF, LoadOptions, Policy, check_option, documented
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
-from sis_core.source import Progress, resolve
+from sis_core.source import Preset, Progress, preset_for, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
 from sis_core.texts.conversation import Conversation
 from sis_core.texts.embedding import pooled, pooling_of
+from sis_core.texts.preset import usable
 from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
 from sis_core.texts.scheduler import Scheduler
@@ -33,9 +34,15 @@ Prompt = str | Sequence[int]
 
 
 class LanguageModel(Model):
-    """A `Model` with text. Make one with `load`."""
+    """A `Model` with text. Make one with `load`.
+
+    Attributes:
+        preset: what the source of the file has set for it: options of samplers and stops of a `request` that names no
+            samplers, the system message of a chat without one.
+    """
 
     on_error: Policy = "strict"
+    preset: Preset = Preset()
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``add_special`` adds what the model wants at the beginning."""
@@ -48,7 +55,7 @@ class LanguageModel(Model):
     def with_backend(self, backend: str) -> LanguageModel:
         """A second model over the same file with another backend; each is closed on its own."""
         other = super().with_backend(backend)
-        other.on_error = self.on_error
+        other.on_error, other.preset = self.on_error, self.preset
         return other
 
     def session(self, *, n_ctx: int | None = None, max_tokens: int | None = None) -> Session:
@@ -178,11 +185,14 @@ class LanguageModel(Model):
             if isinstance(prompt, str)
             else prompt
         )
+        if sampler is None and samplers is None:
+            options = {**self.preset.options, **{k: v for k, v in options.items() if v is not None}}
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
         return Request(
             tokens,
             make_chain(self.registry, sampler, samplers, options),
             max_tokens=max_tokens,
-            stop=_checked_stops((stop,) if isinstance(stop, str) else tuple(stop)),
+            stop=_checked_stops(stops + tuple(s for s in self.preset.stop if s not in stops)),
             seed=int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed),
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
@@ -296,6 +306,7 @@ def load(
     ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
     layers: range | None = None,
+    preset: Preset | None = None,
     progress: Progress | None = None,
     registry: Registry | None = None,
 ) -> LanguageModel:
@@ -306,6 +317,7 @@ def load(
         {options}
         layers: the layers to bind and read, by default all; others give `Model.step` and `Model.new_cache` their part:
             see `Model`.
+        preset: `LanguageModel.preset`; by default what the source of the model has set.
         progress: called with bytes done and bytes in all while a model is fetched, and while weights are packed.
         registry: plugins to use; None for all that are installed.
 
@@ -317,18 +329,20 @@ def load(
         batch_invariant=batch_invariant, on_error=on_error, ignore_keys=tuple(ignore_keys), memory_limit=memory_limit,
     )  # fmt: skip
     registry = registry or Registry.load()
-    path = resolve(None if model is None else os.fspath(model), registry.records("sources"), progress)
+    reference, sources = None if model is None else os.fspath(model), registry.records("sources")
+    path = resolve(reference, sources, progress)
+    preset = usable(preset_for(reference, sources) if preset is None else preset, registry, str(path))
     loaded = open_model(
         LanguageModel,
         path,
         registry,
         backend=options.backend,
-        n_ctx=options.n_ctx,
+        n_ctx=options.n_ctx or preset.n_ctx,
         options=options.for_backends(progress),
         degrade=options.on_error == "degrade",
         memory_limit=options.memory_limit,
         ignored=options.ignore_keys,
         layers=layers,
     )
-    loaded.on_error = options.on_error
+    loaded.on_error, loaded.preset = options.on_error, preset
     return loaded

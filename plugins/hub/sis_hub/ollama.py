@@ -3,23 +3,24 @@
     manifests/REGISTRY/NAMESPACE/NAME/TAG    JSON with layers: media type, digest, size
     blobs/sha256-HEX                         the layers: weights in GGUF, template, parameters, licence
 
-Ollama's templates are Go templates, which sis does not run: the file's own chat template is used. Read in Ollama's
-``manifest`` package; nothing is ever asked of its server.
+Ollama's templates are Go templates, which sis does not run: the file's own chat template is used. Its system message,
+stops and parameters are a `Preset`. Read in Ollama's ``manifest`` package; nothing is ever asked of its server.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from attrs import field, frozen
 
 from sis_core.errors import SourceError
-from sis_core.source import Progress, Source
+from sis_core.source import Preset, Progress, Source
 from sis_hub.listing import HashedListing, listed
 from sis_hub.verify import check_hash
 
@@ -27,6 +28,13 @@ REGISTRY, NAMESPACE, TAG = "registry.ollama.ai", "library", "latest"
 LAYER = "application/vnd.ollama.image."
 LARGEST_MANIFEST = 1 << 20
 LARGEST_TEXT = 1 << 20
+
+OPTIONS = {  # Ollama's names of numbers, and ours
+    "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p", "typical_p": "typical_p",
+    "repeat_penalty": "repeat_penalty", "repeat_last_n": "repeat_last_n", "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+}  # fmt: skip
+WHOLE = {"top_k", "repeat_last_n"}
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _NAME = re.compile(rf"(?:(?:({_PART}(?::\d+)?)/)?({_PART})/)?({_PART})(?::({_PART}))?")
@@ -87,6 +95,24 @@ class OllamaSource(Source):
         with found.path.open("rb") as file:
             file.seek(start)
             return file.read(n)
+
+    def preset(self, reference: str) -> Preset | None:
+        """The system message and the parameters that ``ollama run`` would use, those that have a like here."""
+        found = self.model(reference)
+        if found is None:
+            return None
+        numbers = {
+            ours: int(value) if ours in WHOLE else float(value)
+            for theirs, ours in OPTIONS.items()
+            if _is_number(value := found.parameters.get(theirs))
+        }
+        stops = found.parameters.get("stop", [])
+        stops = [stops] if isinstance(stops, str) else stops if isinstance(stops, list) else []
+        n_ctx = found.parameters.get("num_ctx")
+        return Preset(
+            found.system.strip(), numbers, tuple(stop for stop in stops if isinstance(stop, str) and stop),
+            int(n_ctx) if _is_number(n_ctx) and n_ctx >= 1 else None,
+        )  # fmt: skip
 
     def model(self, reference: str) -> OllamaModel | None:
         """All that the store knows of a model; None when the reference is not Ollama's.
@@ -174,6 +200,10 @@ def _read(store: Path, manifest: Path, name: str, where: str) -> OllamaModel:
         name, layers["model"].absolute(), digests["model"], texts.get("template", ""), texts.get("system", ""),
         parameters if isinstance(parameters, dict) else {}, licence,
     )  # fmt: skip
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _text(path: Path) -> str:

@@ -12,6 +12,7 @@ from sis_hub.ollama import OllamaSource
 from sis_hub.verify import verify
 
 from sis_core.errors import SourceError
+from sis_core.source import Preset
 from sis_core.testing import check_source
 
 LAYER = "application/vnd.ollama.image."
@@ -63,6 +64,30 @@ def test_template_parameters_and_licence_come_along(store: Path) -> None:
     assert found.template == "{{ .Prompt }}"
     assert found.parameters == {"stop": ["<|im_end|>"], "temperature": 0.2}
     assert found.licence == "Apache License"
+
+
+def test_what_is_set_for_a_model(store: Path) -> None:
+    source = OllamaSource(store)
+    assert source.preset("ollama://tiny") == Preset("", {"temperature": 0.2}, ("<|im_end|>",))
+    assert source.preset("ollama://me/tiny:q8") == Preset()
+    assert source.preset("hf://me/tiny") is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '{"stop": "END", "top_k": 20.0, "num_ctx": 64}',
+        '{"stop": ["", 3, "END"], "top_p": "much", "top_k": 20, "num_ctx": 64, "temperature": true, "seed": 1e999}',
+    ],
+)
+def test_parameters_that_are_odd(store: Path, model: bytes, odd: str) -> None:
+    layers = [
+        layer(store, "model", model),
+        layer(store, "params", odd.encode()),
+        layer(store, "system", b"Be brief.\n"),
+    ]
+    manifest(store, "registry.ollama.ai/library/odd/latest", layers)
+    assert OllamaSource(store).preset("ollama://odd") == Preset("Be brief.", {"top_k": 20}, ("END",), 64)
 
 
 def test_listed_and_verified(store: Path) -> None:
