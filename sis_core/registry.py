@@ -7,6 +7,7 @@ down. Records keep the name of the plugin they came from. A registry is an objec
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
 from sis_core.source import Source
 from sis_core.tokenizer import TokenizerFactory
+
+log = logging.getLogger(__name__)
 
 GROUP = "sis"
 FROM_FILES = ("architectures", "tokenizers")  # kinds whose names come from files, not from people
@@ -116,7 +119,8 @@ class Registry:
     ) -> Registry:
         """Every installed plugin, plus single ``files``, without those ``disabled`` (SIS_DISABLED_PLUGINS by default).
 
-        A plugin that cannot be imported is kept with its reason, but a file was named to be used.
+        A plugin that cannot be imported is kept with its reason, but a file was named to be used. A name in
+        ``disabled`` that no plugin has is a warning.
 
         Args:
             keep_broken: keep such files with their reasons too, for a listing.
@@ -126,8 +130,11 @@ class Registry:
         """
         if disabled is None:
             disabled = [name.strip() for name in os.environ.get("SIS_DISABLED_PLUGINS", "").split(",")]
-        hidden = set(disabled)
+        hidden = {name for name in disabled if name}
         found = sorted(metadata.entry_points(group=GROUP), key=lambda point: point.name)
+        names = [point.name for point in found]
+        for name in sorted(hidden - set(names)):
+            log.warning("SIS_DISABLED_PLUGINS: no plugin is called %r%s", name, suggest(name, names))
         installed = [Plugin.installed(point) for point in found if point.name not in hidden]
         named = [Plugin.in_file(Path(path)) for path in files]
         registry = cls([_builtin(), *installed, *named], prefer=prefer, disabled=hidden)

@@ -506,3 +506,9 @@ def test_defaults_come_from_the_environment_and_a_file(random_model: Path, tmp_p
     assert "config.toml: [generate]: sis generate has no option --max-token" in wrong.stderr
     config.write_text("not toml")
     assert "cannot be read" in sis("generate", "Once", env=environment).stderr
+    config.unlink()
+    gone = sis("generate", "Once", env=environment)
+    assert (gone.returncode, gone.stderr) == (
+        1,
+        f"sis: SIS_CONFIG={config}: there is no such file. Name a file, or unset it\n",
+    )

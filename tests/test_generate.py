@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import sis_llama
 import sis_samplers
 import sis_tokenizers
+from scripted import Says
 from tiny_models import BOS, EOS, metadata, tensors, write_model
 
 import sis_core
@@ -89,6 +91,18 @@ def test_stop_strings_end_a_text_and_are_not_part_of_it(stub: LanguageModel) -> 
     assert "".join(pieces) == whole[: whole.index(stop)]
     assert pieces[-1].finish_reason == "stop"
     assert [piece.stop for piece in pieces] == [None] * (len(pieces) - 1) + [stop]
+
+
+@pytest.mark.parametrize("spelt", [False, True], ids=["silent", "spelt"])
+def test_a_stop_may_name_a_control_token(stub: LanguageModel, spelt: bool) -> None:
+    a, b, c = (stub.tokenize(letter, add_special=False)[0] for letter in "abc")
+    says: dict[str, Any] = {"sampler": Says((a, b, BOS, c)), "spell_special": spelt, "stop": ["bx", "<s>"]}
+    pieces = list(stub.generate("Once", **says))
+    assert ("".join(pieces), pieces[-1].finish_reason, pieces[-1].stop) == ("ab", "stop", "<s>")
+    assert [piece.token for piece in pieces] == [a, b, BOS]
+    says["stop"] = ["</s>"]  # also where the model's own end is passed over
+    done = stub.generate_batch(["Once"], ignore_end=True, **says)[0]
+    assert (done.tokens, done.finish_reason) == ((a, b, BOS, c, EOS), "stop")
 
 
 def test_the_end_token_ends_a_text(stub: LanguageModel) -> None:

@@ -199,6 +199,14 @@ def test_disabled_plugins_are_not_imported(tmp_path: Path, monkeypatch: pytest.M
     assert "unwanted" not in sys.modules
 
 
+def test_a_misspelt_name_among_the_disabled_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SIS_DISABLED_PLUGINS", "llama, quen,")
+    Registry.load()
+    assert caplog.messages == ["SIS_DISABLED_PLUGINS: no plugin is called 'quen' (did you mean 'qwen'?)"]
+
+
 def test_every_part_of_this_repository_works() -> None:
     registry = Registry.load()
     registry.load_all()

@@ -474,12 +474,20 @@ def test_logit_bias_is_read_from_maps_and_text(given: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("3", "3= is not token id and number"),
-        ("x=1", "x=1 is not token id and number. Write 15043="),
-        ("3=nan", "but must be a token id, 0 or more, and a finite number or -inf"),
-        ({3: math.inf}, "but must be"),
-        ({-3: 1.0}, "but must be"),
+        ("3", "'3' does not begin with TOKEN=NUMBER. Write 15043="),
+        ("3=1;4=2", "does not begin with TOKEN=NUMBER"),
+        ('"a=1', "does not begin with TOKEN=NUMBER"),
+        ("x=y", "the bias of 'x' is 'y', not a number"),
+        ("3=nan", "the bias of 3 is nan, but must be finite or -inf"),
+        ({3: math.inf}, "but must be finite or -inf"),
+        ({-3: 1.0}, "-3 is neither a token id, 0 or more, nor a text"),
+        ("-3=1", "-3 is neither a token id"),
+        ({"": 1.0}, "'' is neither a token id"),
+        ({3.5: 1.0}, "3.5 is neither a token id"),
+        ({True: 1.0}, "True is neither a token id"),
+        (r'"\q"=1', "is no text in quotes"),
         ("3=1,3=2", "token 3 is given twice"),
+        ('x=1,"x"=2', "token 'x' is given twice"),
         (5, "5 is not a map"),
         ([5], "5 is not a pair"),
     ],
@@ -487,6 +495,26 @@ def test_logit_bias_is_read_from_maps_and_text(given: Any) -> None:
 def test_logit_bias_refuses(given: Any, message: str) -> None:
     with pytest.raises(SamplerError, match=f"sampler logit-bias: .*{message}"):
         LogitBias(given)
+
+
+def test_logit_bias_names_tokens_by_text(random_model: Path) -> None:
+    given = LogitBias('b=1,"a"=2,"5"=3," ,=\\n"=4, 7=-inf,<s>=5')
+    assert given.logit_bias == ((7, -math.inf), (" ,=\n", 4), ("5", 3), ("<s>", 5), ("a", 2), ("b", 1))
+    registry = Registry.of(sis_llama, sis_samplers, sis_tokenizers)
+    with load(random_model, backend="stub", registry=registry) as model:
+        context = SamplerContext(model.config.n_vocab, tokenizer=model.tokenizer)
+        found = np.zeros(context.n_vocab, np.float32)
+        LogitBias('b=1,"5"=3,<s>=5').start(context).apply(found)
+        assert {i: found[i] for i in found.nonzero()[0]} == {
+            model.tokenize(text, add_special=False, parse_special=True)[0]: value
+            for text, value in (("b", 1), ("5", 3), ("<s>", 5))
+        }
+        with pytest.raises(SamplerError, match=r"'ab' is not one token but 2: .*'a', .*'b'. Name the ids"):
+            LogitBias("ab=1").start(context)
+        with pytest.raises(SamplerError, match="is given twice, the second time as 'b'"):
+            LogitBias({model.tokenize("b", add_special=False)[0]: 1, "b": 1}).start(context)
+    with pytest.raises(SamplerError, match="there is no vocabulary to find 'b' in"):
+        LogitBias("b=1").start(SamplerContext(50))
 
 
 def test_logit_bias_outside_the_vocabulary() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -134,6 +134,19 @@ def test_fork_and_drop(model: Model) -> None:
         session.drop(0)
         session.drop(1)
         assert session.nbytes == 0
+
+
+@pytest.mark.parametrize("act", [lambda s: s.truncate(4, 0), lambda s: s.fork(4, 5), lambda s: s.save(4)])
+def test_a_sequence_that_is_not_there(act: Callable[[Session], object], model: Model) -> None:
+    with Session(model) as session:
+        session.feed([1, 2], 3)
+        with pytest.raises(ContextError, match=r"sequence 4: there is no such sequence. There are: 3"):
+            act(session)
+        assert (session.tokens(3), session.length(5)) == ([1, 2], 0)
+        session.rewrite(4, [1, 2])  # says what a sequence holds from now on: it need not be there
+        session.drop(4)
+        with pytest.raises(ContextError, match="no such sequence"):
+            act(session)
 
 
 def test_hidden_states(model: Model) -> None:

@@ -30,12 +30,17 @@ def defaults_for(command: click.Command, name: str, ctx: click.Context) -> dict[
     """The defaults of a command's parameters, by their names for click; empty where there is no file.
 
     Raises:
-        SisError: the file is no TOML, or names an option for this command that it does not have.
+        SisError: the file is no TOML, SIS_CONFIG names one that is not there, or the file names an option for this
+            command that it does not have.
     """
     path = config_path()
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
+        if os.environ.get("SIS_CONFIG"):
+            raise SisError(
+                "there is no such file", where=f"SIS_CONFIG={path}", fix="name a file, or unset it"
+            ) from None
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SisError(f"cannot be read: {error}", where=str(path), fix="mend it, or remove it") from None

@@ -32,7 +32,9 @@ ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 @click.option("-n", "--max-tokens", type=click.IntRange(-1), default=256, show_default=True,
               help="Tokens to generate; -1: no limit.")  # fmt: skip
 @sampling_options
-@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help="End before this text or control token; may be given several times."
+)
 @click.option("--context", type=click.Choice(["error", "shift"]), default="error", show_default=True,
               help="When the context is full: stop, or let the oldest text fall out.")  # fmt: skip
 @click.option("--keep", "n_keep", type=click.IntRange(0), default=4, show_default=True,

@@ -41,7 +41,7 @@ class Request:
         prompt: token ids, at least one.
         samplers: the chain, in order.
         max_tokens: tokens to generate at most; None until the model ends or the context is full.
-        stop: strings that end the text; they are not part of it.
+        stop: strings that end the text, and names of control tokens that do; they are not part of it.
         logprobs: how many of the most likely tokens to report with each piece; None for no logprobs at all.
         prompt_logprobs: the same for the tokens of the prompt, all but the first; they come with the first piece.
         want: ``text`` continues the prompt; ``logits`` and ``hidden`` end after it, with a row for each of its tokens.
@@ -95,7 +95,7 @@ class Piece(str):
         prompt_logprobs: of the prompt's second and later tokens, on the first piece, when asked for.
         finish_reason: set on the last piece: ``length`` (max_tokens), ``stop`` (a stop string), ``end`` (the model's
             own end token), ``context`` (n_ctx is full) or ``error``.
-        stop: the stop string that ended the text, on its last piece.
+        stop: the stop string, or the name of the control token, that ended the text, on its last piece.
         n_cached: tokens of the prompt that were known from an earlier text, and not computed again.
         rows: what a request for logits or hidden states wanted, float32 ``(n_prompt, n_vocab)`` or
             ``(n_prompt, n_embd)``, on its one piece.

@@ -182,7 +182,7 @@ class Scheduler:
             text = self._waiting[0]
             text.n_known = self._share(text)
             if not self._make_room_for(text):
-                return self.session.truncate(text.number, 0)
+                return self._let_go(text)
             del self._waiting[0]
             insort(self._running, text, key=_rank)
             if text.n_cached is None:
@@ -302,10 +302,15 @@ class Scheduler:
         """Take a text's pages away; it is fed again, as far as it had come, when its turn comes."""
         n = self.session.length(text.number)
         log.info("the cache is full: text %d gives way; %d tokens are computed again later", text.number, n)
-        self.session.truncate(text.number, 0)
+        self._let_go(text)
         self._read.discard(text.number)
         self._running.remove(text)
         insort(self._waiting, text, key=_rank)
+
+    def _let_go(self, text: Text) -> None:
+        """Free the pages of a text, which stays."""
+        if self.session.length(text.number):
+            self.session.truncate(text.number, 0)
 
     def _drop_all(self) -> None:
         for text in self._running + self._waiting:

@@ -218,9 +218,11 @@ class Session:
             self._cache.mark(sequence)
 
     def truncate(self, sequence: int, n: int) -> None:
-        """Keep the first ``n`` tokens. Where the cache can only go back further, the next step feeds the difference."""
-        self._check_open()
-        ids = self._tokens.get(sequence, [])
+        """Keep the first ``n`` tokens. Where the cache can only go back further, the next step feeds the difference.
+
+        ContextError for a sequence that nothing was fed to, or that has fewer tokens.
+        """
+        ids = self._known(sequence)
         if not 0 <= n <= len(ids):
             raise ContextError(f"cannot keep {n} tokens of {len(ids)}", where=f"sequence {sequence}")
         self._tokens[sequence] = ids[:n]  # first: an interrupt leaves a cache that holds more, which a step mends
@@ -228,9 +230,11 @@ class Session:
             go_back(self._cache, sequence, n)
 
     def fork(self, source: int, target: int, n: int | None = None) -> None:
-        """Let ``target`` begin with the first ``n`` tokens of ``source`` (all by default), sharing their memory."""
-        self._check_open()
-        ids = self._tokens.get(source, [])
+        """Let ``target`` begin with the first ``n`` tokens of ``source`` (all by default), sharing their memory.
+
+        ContextError for a source that nothing was fed to, or that has fewer tokens.
+        """
+        ids = self._known(source)
         n = len(ids) if n is None else n
         if not 0 <= n <= len(ids):
             raise ContextError(f"cannot share {n} tokens of {len(ids)}", where=f"sequence {source}")
@@ -254,9 +258,9 @@ class Session:
         """What the cache holds of a sequence, page by page, for `load` of a session over the same model, backend and
         cache type. The sequence must not change before the last page was taken.
 
-        ContextError while the cache is `behind`.
+        ContextError for a sequence that nothing was fed to, and while the cache is `behind`.
         """
-        self._check_open()
+        self._known(sequence)
         if n := self.behind(sequence):
             raise ContextError(f"{n} tokens are still to be fed", where=f"sequence {sequence}")
         return self._cache.save(sequence)
@@ -287,7 +291,8 @@ class Session:
             raise self._too_long(len(tokens), sequence)
         old = self._tokens.get(sequence, [])
         same = n_common(old, tokens)
-        self.truncate(sequence, same)
+        if same < len(old):
+            self.truncate(sequence, same)
         if same < len(tokens):
             self.feed(tokens[same:], sequence)
 
@@ -335,6 +340,14 @@ class Session:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("is closed", where="session", fix="make a new one from the model")
+
+    def _known(self, sequence: int) -> list[int]:
+        """The ids of a sequence; ContextError where there is none of that number."""
+        self._check_open()
+        if (ids := self._tokens.get(sequence)) is None:
+            known = ", ".join(map(str, list(self._tokens)[:8])) or "none"
+            raise ContextError("there is no such sequence", where=f"sequence {sequence}", fix=f"there are: {known}")
+        return ids
 
     def _n_tokens(self) -> int:
         return sum(map(len, self._tokens.values()))

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from sis_core.errors import TokenizerError
+from sis_core.tokenizer import Tokenizer
+
+
+def control_tokens(stops: Iterable[str], tokenizer: Tokenizer) -> dict[int, str]:
+    """Those of ``stops`` that name a control token, by its id: it adds no text in which the name could be found."""
+    found = {}
+    for stop in stops:
+        try:
+            ids = tokenizer.encode(stop, add_special=False, parse_special=True)
+        except TokenizerError:  # no vocabulary, or none that can spell it
+            continue
+        if len(ids) == 1 and not tokenizer.token_bytes(ids[0]):
+            found[ids[0]] = stop
+    return found
 
 
 class StopFilter:

@@ -11,7 +11,7 @@ from sis_core.errors import SamplerError
 from sis_core.sampler import SamplerContext
 from sis_core.texts.chain import Chain
 from sis_core.texts.request import FinishReason, Request
-from sis_core.texts.stops import StopFilter
+from sis_core.texts.stops import StopFilter, control_tokens
 from sis_core.tokenizer import TextStream, Tokenizer
 
 
@@ -37,6 +37,7 @@ class Writer:
         at_start = not tokenizer.decode(prompt[:8])  # nothing but control tokens: the text begins here
         self._stream = TextStream(tokenizer, skip_special=not request.spell_special, at_start=at_start)
         self._stops = StopFilter(request.stop)
+        self._stop_tokens = control_tokens(request.stop, tokenizer)
         self._end_tokens = frozenset() if request.ignore_end else tokenizer.end_tokens
         self._n_written = 0
 
@@ -50,6 +51,9 @@ class Writer:
         self._chain.accept(token)
         self._n_written += 1
         reason: FinishReason | None = None
+        if (stop := self._stop_tokens.get(token)) is not None:
+            text = self._stops.flush(self._stream.flush())
+            return Written(token, text, "stop", self._stops.found or stop)
         if token in self._end_tokens:
             reason, text = "end", ""
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import platform
 from importlib.resources import as_file, files
@@ -16,6 +17,8 @@ from sis_core.backends.native.border import taken
 from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads
 from sis_core.machine.lock import Lock
+
+log = logging.getLogger(__name__)
 
 SUFFIX = {"Darwin": ".dylib", "Windows": ".dll"}.get(platform.system(), ".so")
 
@@ -48,6 +51,9 @@ class Library:
         for index, structure in enumerate(abi.STRUCTURES):
             if self.struct_size(index) != ctypes.sizeof(structure):
                 raise BackendError(f"has another struct {structure.c_name} than this sis-core", where=where)
+        wanted = os.environ.get("SIS_ISA")
+        if wanted and wanted != self.isa_name:
+            log.warning("SIS_ISA=%s is passed over: %s; %s is used", wanted, self.isa_reason, self.isa_name)
 
     def __getattr__(self, name: str) -> Any:  # so that a type checker knows that there are more attributes
         raise AttributeError(name)
