@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from sis_core.cli.completion import completing, model_names
 from sis_core.errors import SourceError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,8 +31,11 @@ def model_named(*, required: bool = False, bare: bool = False, default: str = "t
         def named(*args: Any, model: str | None, bare_model: str | None = None, **rest: Any) -> Any:
             return function(*args, model=_one(model, bare_model, required), **rest)
 
-        marked: Any = click.option("-m", "--model", metavar="FILE", envvar="SIS_MODEL", help=about)(named)
-        return click.argument("bare_model", required=False, metavar="[MODEL]")(marked) if bare else marked  # type: ignore[no-any-return]
+        marked: Any = click.option("-m", "--model", metavar="FILE", envvar="SIS_MODEL", help=about,
+                                   shell_complete=completing(model_names, files=True))(named)  # fmt: skip
+        alone = click.argument("bare_model", required=False, metavar="[MODEL]",
+                               shell_complete=completing(model_names, files=True))  # fmt: skip
+        return alone(marked) if bare else marked  # type: ignore[no-any-return]
 
     return add
 

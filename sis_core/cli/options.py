@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import attrs
 import click
 
+from sis_core.cli.completion import completing, names_of
 from sis_core.loading.options import LoadOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -29,6 +30,8 @@ def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes:
         values["type"] = click.IntRange(about["least"])
     else:
         values["metavar"] = about["metavar"]
+        if about["names"]:
+            values["shell_complete"] = completing(names_of(about["names"]))
     values["show_default"] = not is_flag and values["default"] not in (None, ())
     return click.option(*spelt, field.name, **(values | changes))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sis_core.cli.common import human_bytes, json_line, model_path, registry_of, table
+from sis_core.cli.completion import completing, format_names, model_names
 from sis_core.cli.options import load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.gguf_file import GGUFFile
@@ -20,8 +21,9 @@ log = logging.getLogger(__name__)
 
 @click.command("quantize")
 @click.argument("names", nargs=-1, metavar="[IN] OUT")
-@click.option("-m", "--model", metavar="FILE", help="The model, in place of IN.")
-@click.option("--to", "target_format", required=True, metavar="FORMAT",
+@click.option("-m", "--model", metavar="FILE", shell_complete=completing(model_names, files=True),
+              help="The model, in place of IN.")  # fmt: skip
+@click.option("--to", "target_format", required=True, metavar="FORMAT", shell_complete=completing(format_names),
               help="Any installed format that can encode, or a mix: q4_k_s, q4_k_m, q5_k_s, q5_k_m.")  # fmt: skip
 @click.option("--tensor", "rules", multiple=True, metavar="PATTERN=FORMAT",
               help="A format by name ('blk.*.ffn_down.weight=Q6_K'), or 'keep'; the first match wins.")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from sis_core.cli.common import registry_of
+from sis_core.cli.completion import completing, names_of
 from sis_core.texts.chain_text import sampler_options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,7 +29,8 @@ def sampling_options(function: F) -> F:
         click.option("--seed", type=click.IntRange(0), help="Same seed, same text."),
         click.option("--samplers", metavar="CHAIN",
                      help='A whole chain in order: "penalties;top-k=40;top-p=0.95;temperature=0.8".'),
-        click.option("--sampler", metavar="NAME", help="One sampler, with the options below; see `sis samplers`."),
+        click.option("--sampler", metavar="NAME", shell_complete=completing(names_of("samplers")),
+                     help="One sampler, with the options below; see `sis samplers`."),
     ):  # fmt: skip
         function = option(function)
     return function

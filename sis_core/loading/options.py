@@ -25,6 +25,7 @@ def option(
     metavar: str | None = None,
     least: int | None = None,
     choices: tuple[str, ...] | None = None,
+    names: str | None = None,
 ) -> Any:
     """An attrs field that is an option.
 
@@ -32,12 +33,13 @@ def option(
         flag: how the program spells it, such as ``-t/--threads`` or ``--pin/--no-pin``; None for Python alone.
         least: the smallest whole number allowed.
         choices: the only texts allowed.
+        names: the kind of part whose names it takes, such as ``backends``.
     """
 
     def check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
         check_option(field.name, value, least=least, choices=choices)
 
-    about = {"help": help, "flag": flag, "metavar": metavar, "least": least, "choices": choices}
+    about = {"help": help, "flag": flag, "metavar": metavar, "least": least, "choices": choices, "names": names}
     return attrs.field(default=default, validator=check, metadata=about)
 
 
@@ -58,7 +60,7 @@ class LoadOptions:
     """What a user may say of how a model is loaded. `load` documents each field by its ``help``."""
 
     backend: str | None = option(
-        None, "Use this backend instead of the best one.", flag="--backend", metavar="NAME"
+        None, "Use this backend instead of the best one.", flag="--backend", metavar="NAME", names="backends"
     )  # fmt: skip
     n_ctx: int | None = option(
         None, "Tokens of context (default: what the model was trained for, or less where memory is short).",
