@@ -232,7 +232,7 @@ def fuzz(count: int, seed: int, folder: Path, say: Callable[[str], object] = pri
     path = folder / "m-00001-of-00003.gguf"
     for no in (1, 2):
         (folder / f"m-0000{no + 1}-of-00003.gguf").write_bytes(_part(no))
-    signal.signal(signal.SIGVTALRM, _too_slow)
+    signal.signal(signal.SIGVTALRM, too_slow)
     for i in range(count):
         data, start = mutator.next(), time.process_time()
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # of computing: another program's load is no failure
@@ -262,7 +262,7 @@ class TooSlowError(Exception):
     """A file took over `SECONDS`."""
 
 
-def _too_slow(*_: object) -> None:
+def too_slow(*_: object) -> None:
     raise TooSlowError(f"no answer within {SECONDS} s")
 
 
