@@ -1,21 +1,23 @@
 """Quantisation formats, and weights: views of tensors that stay in their format.
 
 A format maps rows of values to rows of bytes. `QuantFormat` is the contract; `BlockFormat` is the usual case in which
-each row is cut into equal blocks. Nothing here decodes more than it was asked for.
+each row is cut into equal blocks. A format that declares its `Layout` is decoded by it. Nothing here decodes more than
+it was asked for.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Iterator
 from math import prod
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError, SisError
+from sis_core.layout import Layout, Unpacked
 
 PANEL_VALUES = 1 << 18  # 1 MiB of float32: a decoded panel stays in the second-level cache
 
@@ -43,12 +45,23 @@ class QuantFormat(ABC):
         block_size: values per block; a row must hold a whole number of blocks.
         type_size: bytes per block.
         bits_per_weight: size of the format, by default ``8 * type_size / block_size``.
+        layout: what the bytes mean, from which `dequantize` and native code follow; or None, the default.
     """
 
     name: ClassVar[str]
     type_id: ClassVar[int | None] = None
     block_size: ClassVar[int] = 1
     type_size: ClassVar[int] = 1
+    layout: ClassVar[Layout | None] = None
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        """FormatError, naming the format, when its blocks do not hold what its layout says."""
+        super().__init_subclass__(**rest)
+        if cls.layout is not None:
+            try:
+                cls.layout.check(cls.block_size, cls.type_size)
+            except FormatError as error:
+                raise FormatError(error.what, where=getattr(cls, "name", cls.__name__), fix=error.fix) from None
 
     @property
     def bits_per_weight(self) -> float:
@@ -82,12 +95,31 @@ class QuantFormat(ABC):
             )
         return n_blocks * self.type_size
 
-    @abstractmethod
     def dequantize(self, rows: U8, n_cols: int) -> F32:
-        """Decode ``rows`` ``(n_rows, row_bytes(n_cols))`` to float32 ``(n_rows, n_cols)``.
+        """Decode ``rows`` ``(n_rows, row_bytes(n_cols))`` to float32 ``(n_rows, n_cols)``: the tensor's own values.
 
         ``rows`` is read-only and may be a view into the file. The result may be a view too: callers do not write to it.
+        By default as the layout says; a format without one has a decoder of its own.
         """
+        layout = self._layout()
+        values = layout.values(self.unpack(rows, n_cols))
+        return layout.transform.own(values) if layout.transform else values
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        """What `Layout` calls the numbers in ``rows`` ``(n_rows, row_bytes(n_cols))``, which are read-only.
+
+        Called for some rows at a time, once for each weight, when native code packs them. By default the layout's runs
+        are read; a format whose numbers lie otherwise brings its own.
+        """
+        self.check_rows(rows, n_cols)
+        return self._layout().unpack_blocks(rows.reshape(-1, self.type_size), self.block_size, len(rows))
+
+    def _layout(self) -> Layout:
+        if self.layout is None:
+            raise FormatError(
+                "has neither a layout nor a decoder", where=self.name, fix="give it a layout, or write dequantize"
+            )
+        return self.layout
 
     def quantize(self, values: F32) -> U8:
         """Encode float32 ``(n_rows, n_cols)`` to bytes ``(n_rows, row_bytes(n_cols))``; FormatError if it cannot.
@@ -138,14 +170,14 @@ class QuantFormat(ABC):
 class BlockFormat(QuantFormat):
     """A format in which every block of ``block_size`` values takes ``type_size`` bytes of its own.
 
-    An author writes `dequantize_blocks` and, if the format is to be written too, `quantize_blocks`. In both, numpy does
-    not warn of overflow and NaN: a damaged block may hold an infinite scale, which makes NaN of zeros, as in C; and
-    values may be too large for a half-precision scale, which `sis quantize` finds out and refuses.
+    An author declares a layout or writes `dequantize_blocks`, and `quantize_blocks` if the format is to be written too.
+    In both, numpy does not warn of overflow and NaN: a damaged block may hold an infinite scale, which makes NaN of
+    zeros, as in C; and values may be too large for a half-precision scale, which `sis quantize` finds out and refuses.
     """
 
-    @abstractmethod
     def dequantize_blocks(self, blocks: U8) -> F32:
         """Decode ``(n_blocks, type_size)`` bytes to float32 ``(n_blocks, block_size)``. The bytes are read-only."""
+        return super().dequantize(blocks, self.block_size)
 
     def quantize_blocks(self, values: F32) -> U8:
         """Encode float32 ``(n_blocks, block_size)`` to ``(n_blocks, type_size)`` bytes, not writing to the values."""

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FLAT = {
     "errors", "arrays", "hookspecs", "registry", "source", "quant", "architecture", "block", "experts", "parts",
     "expert_parts", "tensors", "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "drafter",
+    "layout", "fields", "transform",
 }  # fmt: skip
 FOLDERS = {
     "gguf_file", "cache", "backends", "discovery", "machine", "loading", "texts", "workbench", "testing", "cli",

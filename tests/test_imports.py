@@ -11,6 +11,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [  # a module may import only from the rows above its own, or from its own package
     ["errors"],
     ["arrays", "machine", "discovery"],
+    ["fields", "transform"],
+    ["layout"],
     ["gguf_file", "quant", "tokenizer"],
     ["step", "metadata", "sampler", "source", "chat", "drafter"],
     ["block"],

@@ -9,6 +9,7 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.quant import QuantFormat
+from sis_ggml_quants.layouts import LAYOUTS
 
 TINY = 2.0**-120  # below this the encoders of `gguf` divide by numbers whose inverse overflows
 
@@ -18,7 +19,8 @@ class Decoded(QuantFormat):
 
     def __init__(self, name: str, type_id: int, block_size: int, type_size: int) -> None:
         # A format is usually a class of its own; here one class serves a table, so the constants are the instance's.
-        self.__dict__.update(name=name, type_id=type_id, block_size=block_size, type_size=type_size)
+        layout = LAYOUTS.get(name)
+        self.__dict__.update(name=name, type_id=type_id, block_size=block_size, type_size=type_size, layout=layout)
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
         self.check_rows(rows, n_cols)

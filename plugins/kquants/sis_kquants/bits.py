@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.fields import Bits
+
+SCALES = (Bits(4, 6, 8), Bits(12, 4, 8, 0, Bits(4, 2, 8, 6)))  # of Q4_K and Q5_K; see `scales_and_mins`
+MINS = (Bits(8, 6, 8), Bits(12, 4, 8, 4, Bits(8, 2, 8, 6)))
 
 
 def half(blocks: U8, start: int) -> F32:

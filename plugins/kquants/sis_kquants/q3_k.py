@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sis_core.arrays import F32, U8
+from sis_core.fields import Bits
+from sis_core.layout import Layout, Scale
 from sis_kquants import symmetric
 from sis_kquants.bits import cut, half, product, scaled, spread
 from sis_kquants.columns import pack
@@ -16,6 +18,16 @@ class Q3_K(KQuant):  # noqa: N801 - GGUF's own spelling
     """110 bytes a block: 32 of the values' high bits, 64 of their low two bits, 12 of scales, ``d``."""
 
     name, type_id, type_size = "Q3_K", 11, 110
+    layout = Layout(
+        3, 16,
+        Scale(
+            "uint",
+            [Bits(96 + i % 2 * 4, 4, 8, i // 2 * 4, Bits(104, 2, 8, i * 2)) for i in range(4)],
+            less=32, times=Scale("f16", 108, per=256),
+        ),
+        zero=4,
+        codes=[Bits(32 + i // 4 * 32, 2, 8, i % 4 * 2, Bits(0, 1, 8, i)) for i in range(8)],
+    )  # fmt: skip
 
     def dequantize_blocks(self, blocks: U8) -> F32:
         quants = spread(cut(blocks, 32, 96), 32, 2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.fields import Bits
+from sis_core.layout import Layout, Scale
 from sis_kquants import symmetric
 from sis_kquants.bits import cut, half, product, scaled, spread
 from sis_kquants.columns import pack
@@ -15,6 +17,15 @@ class Q6_K(KQuant):  # noqa: N801 - GGUF's own spelling
     """210 bytes a block: 128 of the values' low nibbles in runs of 64, 64 of their high two bits, 16 scales, ``d``."""
 
     name, type_id, type_size = "Q6_K", 14, 210
+    layout = Layout(
+        6, 16,
+        Scale("int", Bits(192, 8), times=Scale("f16", 208, per=256)),
+        zero=32,
+        codes=[
+            Bits(i // 4 * 64 + i % 2 * 32, 4, 8, i // 2 % 2 * 4, Bits(128 + i // 4 * 32, 2, 8, i % 4 * 2))
+            for i in range(8)
+        ],
+    )  # fmt: skip
 
     def dequantize_blocks(self, blocks: U8) -> F32:
         quants = spread(cut(blocks, 128, 192), 32, 2)

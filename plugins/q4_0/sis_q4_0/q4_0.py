@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.fields import Bits
+from sis_core.layout import Layout, Scale
 from sis_core.quant import BlockFormat
 
 
@@ -15,6 +17,7 @@ class Q4_0(BlockFormat):  # noqa: N801 - GGUF's own spelling
     """18 bytes a block: ``d`` as binary16, then 16 bytes: low nibbles are values 0 to 15, high ones 16 to 31."""
 
     name, type_id, block_size, type_size = "Q4_0", 2, 32, 18
+    layout = Layout(4, 32, Scale("f16", 0), zero=8, codes=[Bits(2, 4, 8), Bits(2, 4, 8, 4)])
 
     def dequantize_blocks(self, blocks: U8) -> F32:
         halves = blocks.view("<u2")  # (n, 9)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.fields import Bits
+from sis_core.layout import Layout, Scale
 from sis_core.quant import BlockFormat
 
 
@@ -15,6 +17,7 @@ class Q8_0(BlockFormat):  # noqa: N801 - GGUF's own spelling
     """34 bytes a block: ``d`` as binary16, then 32 signed bytes."""
 
     name, type_id, block_size, type_size = "Q8_0", 8, 32, 34
+    layout = Layout(8, 32, Scale("f16", 0), table=np.arange(256, dtype=np.uint8).view(np.int8), codes=Bits(2, 8))
 
     def dequantize_blocks(self, blocks: U8) -> F32:
         scales = blocks.view("<u2")[:, :1].view("<f2").astype(np.float32)  # (n, 1)

@@ -1,0 +1,296 @@
+"""What a weight format's bytes mean, declared: codes, what a code stands for, scales, and where all of it lies.
+
+A format that declares its `Layout` needs no decoder, and native backends pack it into tiles, as they pack GGML's own
+types. The definition is `Layout.values`: for each value of a row, with the numbers of the group that it belongs to,
+
+    value = scale * (code - zero) + minimum        without a table
+    value = scale * table[code] + minimum          with one
+
+in float32, where scale and minimum are single numbers or products of two levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from attrs import field, frozen
+
+from sis_core.arrays import F32, I8, U8
+from sis_core.errors import FormatError
+from sis_core.fields import (
+    FLOAT_BYTES,
+    KINDS,
+    MAX_BITS,
+    Bits,
+    Kind,
+    Runs,
+    as_runs,
+    check_runs,
+    read_codes,
+    read_numbers,
+)
+from sis_core.transform import Transform
+
+
+@frozen(eq=False)
+class Scale:
+    """Numbers that several values share.
+
+    Attributes:
+        kind: how one is stored; see `sis_core.fields`.
+        at: where in the block: a byte, for floats side by side, or runs. None for a format with an `unpack` of its own.
+        per: values that share one, or ``"row"``; by default the layout's group.
+        less: what is taken from each as it is stored,
+        factor: and what it is multiplied by then: -1 for minima that are stored with the sign turned.
+        times: the upper level, whose numbers these are multiplied by.
+
+    Raises:
+        FormatError: a kind that is none, a place that does not say of how many bits, or three levels.
+    """
+
+    kind: Kind
+    at: int | Runs | None = None
+    per: int | Literal["row"] | None = None
+    less: int = 0
+    factor: float = 1.0
+    times: Scale | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise FormatError(f"{self.kind!r} is no kind of number; there are {', '.join(KINDS)}", where="layout")
+        if isinstance(self.at, int) and self.kind not in FLOAT_BYTES:
+            raise FormatError(f"{self.kind} at byte {self.at} does not say of how many bits: use Bits", where="layout")
+        if isinstance(self.per, int) and self.per < 1:
+            raise FormatError(f"{self.per} values cannot share a scale", where="layout")
+        if self.times and self.times.times:
+            raise FormatError("there are two levels of scales at most", where="layout")
+
+    @property
+    def runs(self) -> tuple[Bits, ...]:
+        """`at` as runs."""
+        return (Bits(self.at, 8 * FLOAT_BYTES[self.kind]),) if isinstance(self.at, int) else as_runs(self.at)
+
+    def read(self, blocks: U8, n: int) -> F32:
+        """The ``n`` numbers of each block, of this level alone: float32 ``(n_blocks, n)``."""
+        return np.asarray((read_numbers(self.kind, self.runs, blocks, n) - self.less) * self.factor, np.float32)
+
+    def check(self, block_size: int, type_size: int, group: int) -> None:
+        """FormatError when blocks do not hold these numbers where they are said to lie."""
+        n, rest = (0, 1) if self.per == "row" else divmod(block_size, self.per or group)
+        if rest:
+            raise FormatError(f"a block of {block_size} values has no whole number of {self}", where="layout")
+        check_runs(self.runs, self.kind, n, type_size)
+        if self.times:
+            self.times.check(block_size, type_size, group)
+
+
+@frozen(eq=False)
+class Unpacked:
+    """Rows of a weight as numbers: what `Layout.values` reads, and what native backends pack.
+
+    How many values share a scale is seen from its shape: in ``(n_rows, k)`` each is that of ``n_cols / k`` neighbouring
+    columns, so that ``(n_rows, 1)`` is one for a row.
+
+    Attributes:
+        codes: uint8 ``(n_rows, n_cols)``, each below ``2 ** bits``.
+        scales: float32 ``(n_rows, k)``; the lower of two levels where the layout's scale has ``times``.
+        minima: float32 ``(n_rows, k)`` in the same way, or None.
+        super_scales, super_minima: float32 ``(n_rows, k)``: the upper levels, or None.
+        tables: float32 ``(n_rows, 2 ** bits)``, where the layout's table is ``"row"``.
+    """
+
+    codes: U8
+    scales: F32
+    minima: F32 | None = None
+    super_scales: F32 | None = None
+    super_minima: F32 | None = None
+    tables: F32 | None = None
+
+    def combined_scales(self) -> F32:
+        """Both levels multiplied: float32 ``(n_rows, k)``."""
+        return _times(self.scales, self.super_scales)
+
+    def combined_minima(self) -> F32 | None:
+        """Both levels multiplied: float32 ``(n_rows, k)``, or None."""
+        return None if self.minima is None else _times(self.minima, self.super_minima)
+
+
+@frozen(eq=False)
+class ByteTable:
+    """A table as kernels have it: ``table[i]`` is ``step * numbers[i]``, but for the error.
+
+    Attributes:
+        numbers: int8 ``(2 ** bits,)``.
+        error: the largest, in units of the table.
+    """
+
+    step: float
+    numbers: I8
+    error: float
+
+    @classmethod
+    def of(cls, table: Sequence[float]) -> ByteTable:
+        """The nearest one. It is exact for whole numbers from -128 to 127, and for these times anything."""
+        levels = np.asarray(table, np.float64)
+        if np.array_equal(levels, np.rint(levels)) and levels.min() >= -128 and levels.max() <= 127:
+            return cls(1.0, levels.astype(np.int8), 0.0)
+        steps = np.abs(levels).max() / np.arange(127, 0, -1)
+        numbers = np.rint(levels / steps[:, None])  # (127, 2 ** bits): the largest magnitude is 127 steps, or 126 ...
+        errors = np.abs(levels - numbers * steps[:, None]).max(axis=1)
+        best = int((errors > 1.001 * errors.min() + 1e-9 * steps[0]).argmin())  # of equals, the one of most steps
+        return cls(float(steps[best]), numbers[best].astype(np.int8), float(errors[best]))
+
+
+def _table(table: Any) -> Any:
+    return table if table is None or isinstance(table, str) else tuple(map(float, table))
+
+
+@frozen(eq=False)
+class Layout:
+    """What a format's bytes mean; the arithmetic is at the top of this page.
+
+    Attributes:
+        bits: of a code, at most 8.
+        group: neighbouring values of a row that share a scale.
+        scale: what a group's values are multiplied by.
+        minimum: what is added to them then.
+        zero: where there is no table, the code that stands for 0: one for all, or a number for each group.
+        table: what each of the ``2 ** bits`` codes stands for; ``"row"``: each row has its own, `Unpacked.tables`.
+            Kernels have the nearest table of 8-bit whole numbers times a step; `byte_table` says how near it is.
+        codes: where the codes lie in a block. None for a format with an `unpack` of its own.
+        transform: what stands between the stored values and the tensor's own.
+
+    Raises:
+        FormatError: parts that cannot be, or contradict each other.
+    """
+
+    bits: int
+    group: int
+    scale: Scale
+    minimum: Scale | None = None
+    zero: int | Scale = 0
+    table: tuple[float, ...] | Literal["row"] | None = field(default=None, converter=_table)
+    codes: Runs | None = None
+    transform: Transform | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.bits <= MAX_BITS or self.group < 1:
+            raise FormatError(f"codes of {self.bits} bits in groups of {self.group} cannot be", where="layout")
+        if isinstance(self.table, str) and self.table != "row":
+            raise FormatError(f"the table is {self.table!r}, which can only be 'row' or numbers", where="layout")
+        if isinstance(self.table, tuple):
+            if len(self.table) != 1 << self.bits:
+                raise FormatError(
+                    f"a table of {len(self.table)} numbers does not go with codes of {self.bits} bits",
+                    where="layout",
+                    fix=f"give {1 << self.bits}, one for each code",
+                )
+            if not np.isfinite(self.table).all() or not any(self.table):
+                raise FormatError("the table has NaN or infinity in it, or is all zeros", where="layout")
+        if self.table is not None and self.zero != 0:
+            raise FormatError("there are a table and a zero", where="layout", fix="let the table say what a code is")
+        if isinstance(self.zero, Scale) and (self.minimum or self.zero.times):
+            raise FormatError("there are a zero for each group and a minimum, or two levels of zeros", where="layout")
+        for run in as_runs(self.codes):
+            if run.width != self.bits:
+                raise FormatError(f"codes have {self.bits} bits, but {run} holds {run.width}", where="layout")
+
+    def check(self, block_size: int, type_size: int) -> None:
+        """FormatError unless blocks hold what is said to lie in them; places are not checked without `codes`."""
+        if self.transform and block_size % self.transform.size:
+            raise FormatError(f"blocks of {block_size} values are not whole pieces of {self.transform}", where="layout")
+        if self.codes is None:
+            return
+        check_runs(as_runs(self.codes), "uint", block_size, type_size)
+        for scale in (self.scale, self.minimum, self.zero):
+            if isinstance(scale, Scale):
+                scale.check(block_size, type_size, self.group)
+
+    @cached_property
+    def byte_table(self) -> ByteTable | None:
+        """The table as kernels have it, or None where there is none, or one for each row."""
+        return ByteTable.of(self.table) if isinstance(self.table, tuple) else None
+
+    def unpack_blocks(self, blocks: U8, block_size: int, n_rows: int) -> Unpacked:
+        """The numbers in ``(n_rows * n, type_size)`` bytes: each row is ``n`` blocks of ``block_size`` values."""
+        if self.codes is None:
+            raise FormatError(
+                "the layout does not say where the codes lie", fix="give it codes, or the format an unpack of its own"
+            )
+        codes = read_codes(as_runs(self.codes), blocks, block_size).reshape(n_rows, -1)
+
+        def read(scale: Scale | None) -> F32 | None:
+            if scale is None:
+                return None
+            per = scale.per if isinstance(scale.per, int) else self.group
+            return scale.read(blocks, block_size // per).reshape(n_rows, -1)
+
+        zero, minimum = self.zero, self.minimum
+        with np.errstate(over="ignore", invalid="ignore"):  # damaged blocks may hold infinite scales, as in C
+            scales, super_scales = read(self.scale), read(self.scale.times)
+            assert scales is not None
+            if not isinstance(zero, Scale):
+                return Unpacked(codes, scales, read(minimum), super_scales, read(minimum.times if minimum else None))
+            zeros = read(zero)
+            assert zeros is not None
+            return Unpacked(codes, scales, -_times(_times(scales, super_scales), zeros), super_scales)
+
+    def values(self, unpacked: Unpacked) -> F32:
+        """What the numbers stand for, as they are stored: float32 ``(n_rows, n_cols)``. This is the definition."""
+        codes = unpacked.codes
+        if unpacked.tables is not None:
+            values = np.take_along_axis(unpacked.tables, codes.astype(np.intp), axis=1)
+        elif isinstance(self.table, tuple):
+            values = np.asarray(self.table, np.float32)[codes]
+        else:
+            values = codes.astype(np.float32)
+            if isinstance(self.zero, int) and self.zero:
+                values -= np.float32(self.zero)
+        with np.errstate(over="ignore", invalid="ignore"):
+            _each_group(np.multiply, values, unpacked.combined_scales())
+            if (minima := unpacked.combined_minima()) is not None:
+                _each_group(np.add, values, minima)
+        return values
+
+    def check_unpacked(self, unpacked: Unpacked, n_rows: int, n_cols: int) -> None:
+        """FormatError unless these are numbers of this layout, for ``n_rows`` rows of ``n_cols`` values."""
+        _check_array("codes", unpacked.codes, np.uint8, (n_rows, n_cols))
+        if self.bits < 8 and unpacked.codes.size and (most := int(unpacked.codes.max())) >> self.bits:
+            raise FormatError(f"unpack gives the code {most}, of more than {self.bits} bits")
+        for name in ("scales", "minima", "super_scales", "super_minima"):
+            numbers = getattr(unpacked, name)
+            if numbers is not None or name == "scales":
+                k = numbers.shape[1] if isinstance(numbers, np.ndarray) and numbers.ndim == 2 else 0
+                _check_array(name, numbers, np.float32, (n_rows, k if k and n_cols % k == 0 else n_cols // self.group))
+        for lower, upper in ((unpacked.scales, unpacked.super_scales), (unpacked.minima, unpacked.super_minima)):
+            if upper is not None and (lower is None or lower.shape[1] % upper.shape[1]):
+                raise FormatError("unpack gives an upper level that is no multiple of the lower one, or stands alone")
+        if (unpacked.tables is not None) != (self.table == "row"):
+            raise FormatError("unpack gives tables where the layout's table is not 'row', or the other way round")
+        if unpacked.tables is not None:
+            _check_array("tables", unpacked.tables, np.float32, (n_rows, 1 << self.bits))
+
+
+def _times(numbers: F32, upper: F32 | None) -> F32:
+    """The product of ``(n_rows, k)`` and ``(n_rows, l)``, each for its share of the row: of the larger shape."""
+    if upper is None:
+        return numbers
+    n = max(numbers.shape[1], upper.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        both = [np.repeat(some, n // some.shape[1], axis=1) for some in (numbers, upper)]
+        return np.asarray(both[0] * both[1], np.float32)
+
+
+def _each_group(combine: np.ufunc, values: F32, numbers: F32) -> None:
+    """``values`` ``(n_rows, n_cols)`` combined in place with ``(n_rows, k)``, each for its share of the row."""
+    groups = values.reshape(*numbers.shape, values.shape[1] // numbers.shape[1])
+    combine(groups, numbers[:, :, None], out=groups)
+
+
+def _check_array(name: str, found: Any, dtype: type, shape: tuple[int, int]) -> None:
+    if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
+        shown = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        raise FormatError(f"unpack gives {name} as {shown}, not {np.dtype(dtype)} {shape}")

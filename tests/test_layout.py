@@ -1,0 +1,197 @@
+"""Declared layouts: every type of GGML that has one, against its decoder, and what a layout refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sis_core import Registry
+from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
+from sis_core.fields import Bits
+from sis_core.layout import ByteTable, Layout, Scale, Unpacked
+from sis_core.quant import BlockFormat, QuantFormat
+from sis_core.transform import Hadamard
+
+REGISTRY = Registry.load()
+DECLARED: list[QuantFormat] = [format for format in REGISTRY.records("quant_formats") if format.layout is not None]
+
+
+def rows_of(format: QuantFormat, n_rows: int, n_cols: int) -> U8:
+    return np.random.default_rng(5).integers(0, 256, (n_rows, format.row_bytes(n_cols)), np.uint8)
+
+
+def test_the_types_of_ggml_without_grids_are_layouts() -> None:
+    names = {format.name for format in DECLARED}
+    assert names >= {
+        "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ2_0",
+        "MXFP4", "NVFP4",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("format", DECLARED, ids=repr)
+def test_a_layout_gives_what_the_decoder_gives(format: QuantFormat) -> None:
+    """Random bytes, NaN and infinite scales among them; to the bit, but for the order of a product of three."""
+    n_cols = 3 * format.block_size
+    rows = rows_of(format, 50, n_cols)
+    layout = format.layout
+    assert layout is not None
+    unpacked = format.unpack(rows, n_cols)
+    layout.check_unpacked(unpacked, 50, n_cols)
+    found, wanted = layout.values(unpacked), format.dequantize(rows, n_cols)
+    finite = np.isfinite(wanted)
+    assert np.array_equal(np.isfinite(found), finite)
+    found, wanted = (np.where(finite, some, 0).astype(np.float64) for some in (found, wanted))
+    assert (np.abs(found - wanted) <= 1e-6 * np.abs(wanted).max(1, keepdims=True)).all()
+
+
+class Nibbles(BlockFormat):
+    """A layout and nothing else."""
+
+    name, block_size, type_size = "NIBBLES", 8, 6
+    layout = Layout(4, 4, Scale("uint", Bits(0, 8), factor=0.5), zero=8, codes=Bits(2, 4))
+
+
+def test_a_format_needs_a_layout_and_nothing_else() -> None:
+    rows = np.array([[2, 6, 0x10, 0x32, 0x54, 0x76]], np.uint8)
+    values = [[-8, -7, -6, -5, -12, -9, -6, -3]]
+    assert Nibbles().dequantize(rows, 8).tolist() == values
+    assert Nibbles().dequantize_blocks(rows).tolist() == values
+
+
+def test_a_format_without_both_says_so() -> None:
+    class Nothing(QuantFormat):
+        name = "NOTHING"
+
+    with pytest.raises(FormatError, match="NOTHING: has neither a layout nor a decoder"):
+        Nothing().dequantize(np.zeros((1, 1), np.uint8), 1)
+
+
+def test_rows_are_checked() -> None:
+    with pytest.raises(FormatError, match=r"decodes uint8 \(n_rows, 6\)"):
+        Nibbles().unpack(np.zeros((1, 7), np.uint8), 8)
+
+
+def test_two_levels_a_minimum_and_a_zero_for_each_group() -> None:
+    """Against the formula, in float64."""
+    random = np.random.default_rng(0)
+    layout = Layout(3, 4, Scale("uint"), Scale("uint", factor=-1))
+    codes = random.integers(0, 8, (2, 16), np.uint8)
+    s, m = (random.integers(0, 60, (2, 4)).astype(np.float32) for _ in range(2))
+    ss, sm = (random.standard_normal((2, n)).astype(np.float32) for n in (2, 1))
+    found = layout.values(Unpacked(codes, s, m, ss, sm))
+    scale = np.repeat(s.astype(np.float64), 4, 1) * np.repeat(ss, 8, 1)
+    wanted = scale * codes + np.repeat(m.astype(np.float64), 4, 1) * sm
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_zeros_of_groups_become_minima() -> None:
+    layout = Layout(4, 8, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 4))
+    blocks = np.hstack([np.array([[0.5, 3.25]], "<f2").view(np.uint8), np.array([[0x10, 0x32, 0x54, 0x76]], np.uint8)])
+    found = layout.values(layout.unpack_blocks(blocks, 8, 1))
+    assert found.tolist() == [[0.5 * (i - 3.25) for i in range(8)]]
+
+
+def test_a_table_for_each_row() -> None:
+    layout = Layout(1, 4, Scale("f32"), table="row")
+    one = np.ones((2, 1), np.float32)
+    tables = np.array([[1, 2], [3, 4]], np.float32)
+    unpacked = Unpacked(np.array([[0, 1, 0, 1], [1, 1, 0, 0]], np.uint8), one, tables=tables)
+    layout.check_unpacked(unpacked, 2, 4)
+    assert layout.values(unpacked).tolist() == [[1, 2, 1, 2], [4, 4, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("table", "exact"),
+    [
+        ((0, 1, 2, 3), True),
+        ((-128, 127, 0, 5), True),
+        (tuple(np.arange(16) / 8), True),
+        (tuple(0.3 * np.array([0, 1, 2, 3, 4, 6, 8, 12])), True),
+        ((-1.0, -0.6961928, 0.33791524, 0.72295684), False),
+        ((1000, 1, 2, 0), False),
+    ],
+)
+def test_a_table_of_bytes_is_the_nearest(table: tuple[float, ...], exact: bool) -> None:
+    found = ByteTable.of(table)
+    errors = np.abs(found.step * found.numbers.astype(np.float64) - table)
+    assert errors.max() == pytest.approx(found.error, abs=1e-12)
+    assert found.error <= np.abs(table).max() / 254 + 1e-12
+    assert (found.error < 1e-9) == exact
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Layout(9, 32, Scale("f16")), "codes of 9 bits"),
+        (lambda: Layout(4, 0, Scale("f16")), "groups of 0"),
+        (lambda: Layout(4, 32, Scale("f16"), table=(1, 2, 3)), "a table of 3 numbers .* Give 16"),
+        (lambda: Layout(1, 32, Scale("f16"), table=(0, 0)), "all zeros"),
+        (lambda: Layout(1, 32, Scale("f16"), table=(0, float("nan"))), "NaN"),
+        (lambda: Layout(4, 32, Scale("f16"), table="column"), "can only be 'row'"),
+        (lambda: Layout(1, 32, Scale("f16"), table=(0, 1), zero=1), "a table and a zero"),
+        (lambda: Layout(4, 32, Scale("f16"), Scale("f16"), zero=Scale("f16")), "a zero for each group and a minimum"),
+        (lambda: Layout(4, 32, Scale("f16"), codes=Bits(2, 3)), "codes have 4 bits, but .* holds 3"),
+        (lambda: Scale("f8"), "'f8' is no kind"),
+        (lambda: Scale("uint", 3), "does not say of how many bits"),
+        (lambda: Scale("f16", per=0), "0 values cannot share"),
+        (lambda: Scale("f16", times=Scale("f16", times=Scale("f16"))), "two levels"),
+    ],
+)
+def test_parts_that_contradict_each_other_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (Layout(4, 32, Scale("f16", 0), codes=Bits(3, 4)), "BAD: 32 numbers at .* end at byte 19, but a block has 18"),
+        (Layout(4, 32, Scale("f16", 17), codes=Bits(2, 4)), "1 numbers at .* end at byte 19"),
+        (Layout(4, 24, Scale("f16", 0), codes=Bits(2, 4)), "no whole number"),
+        (Layout(4, 32, Scale("f16", Bits(0, 8)), codes=Bits(2, 4)), "f16 takes 2 whole bytes"),
+        (Layout(4, 32, Scale("f16"), codes=Bits(2, 4)), "in each of 0 runs"),
+        (Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4)] * 3), "in each of 3 runs"),
+        (Layout(4, 32, Scale("f16", 0, per="row"), codes=Bits(2, 4)), "no whole number"),
+        (Layout(4, 32, Scale("f16", 0), transform=Hadamard(64), codes=Bits(2, 4)), "not whole pieces of Hadamard"),
+    ],
+)
+def test_a_class_whose_blocks_do_not_hold_its_layout_is_refused(layout: Layout, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        type("Bad", (BlockFormat,), {"name": "BAD", "block_size": 32, "type_size": 18, "layout": layout})
+
+
+ONE = np.ones((2, 1), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("unpacked", "message"),
+    [
+        (Unpacked(np.zeros((2, 7), np.uint8), ONE), r"codes as uint8 \(2, 7\), not uint8 \(2, 8\)"),
+        (Unpacked(np.zeros((2, 8), np.int8), ONE), "codes as int8"),  # type: ignore[arg-type]
+        (Unpacked(np.full((2, 8), 16, np.uint8), ONE), "the code 16, of more than 4 bits"),
+        (Unpacked(np.zeros((2, 8), np.uint8), ONE.astype(np.float64)), "scales as float64"),  # type: ignore[arg-type]
+        (Unpacked(np.zeros((2, 8), np.uint8), np.ones((2, 3), np.float32)), r"float32 \(2, 3\), not .* \(2, 2\)"),
+        (Unpacked(np.zeros((2, 8), np.uint8), ONE, super_scales=np.ones((2, 2), np.float32)), "no multiple"),
+        (Unpacked(np.zeros((2, 8), np.uint8), ONE, super_minima=ONE), "stands alone"),
+        (Unpacked(np.zeros((2, 8), np.uint8), ONE, tables=np.ones((2, 16), np.float32)), "tables where"),
+    ],
+)  # fmt: skip
+def test_what_unpack_gives_is_checked(unpacked: Unpacked, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        Layout(4, 4, Scale("f16")).check_unpacked(unpacked, 2, 8)
+
+
+def test_a_transform_is_undone_by_the_decoder() -> None:
+    class Turned(BlockFormat):
+        name, block_size, type_size = "TURNED", 8, 10
+        layout = Layout(
+            8, 8, Scale("f16", 0), table=np.arange(256, dtype=np.uint8).view(np.int8), codes=Bits(2, 8),
+            transform=Hadamard(4),
+        )  # fmt: skip
+
+    stored: F32 = np.array([[4, 0, 0, 0, 1, 1, 1, 1]], np.float32)
+    rows = np.hstack([np.ones((1, 1), "<f2").view(np.uint8), stored.astype(np.int8).view(np.uint8)])
+    assert Turned().dequantize(rows, 8).tolist() == [[2, 2, 2, 2, 2, 0, 0, 0]]
