@@ -277,6 +277,54 @@ def test_an_encoder_that_fails_is_named(random_model: Path, tmp_path: Path, faul
     assert list(tmp_path.iterdir()) == []
 
 
+class Unfaithful(BlockFormat):
+    """Eight bits and a scale for each block of 32, and an encoder that makes something else of them."""
+
+    name, block_size, type_size = "UNFAITHFUL", 32, 34
+    fault = ""
+
+    def dequantize_blocks(self, blocks: Any) -> Any:
+        return blocks[:, 2:].copy().view(np.int8) * blocks[:, :2].copy().view("<f2").astype(np.float32)
+
+    def quantize_blocks(self, values: Any) -> Any:
+        if self.fault == "random":
+            return np.random.default_rng().integers(0, 256, (len(values), 34), np.uint8)
+        if self.fault == "nothing":
+            return np.zeros((len(values), 34), np.uint8)
+        if self.fault == "order":
+            values = values[:, ::-1]
+        if self.fault == "not finite":
+            return np.full((len(values), 34), 0x7F, np.uint8)
+        scales = (abs(values).max(axis=1, keepdims=True) / np.float32(127)).astype("<f2")
+        codes = np.rint(values / np.maximum(scales.astype(np.float32), 1e-8)).clip(-127, 127).astype(np.int8)
+        return np.hstack([scales.view(np.uint8), codes.view(np.uint8)])
+
+
+@pytest.mark.parametrize("fault", ["random", "nothing", "order", "not finite", ""])
+def test_what_was_written_is_read_back(fault: str, random_model: Path, tmp_path: Path) -> None:
+    format = Unfaithful()
+    format.fault = fault
+
+    class Plugin:
+        from sis_core import hookimpl
+
+        @hookimpl
+        def sis_register_quant_formats(self) -> list[Any]:
+            return [format]
+
+    out = tmp_path / "out.gguf"
+    if not fault:
+        make(random_model, out, "unfaithful", Registry.of(Plugin()))
+        assert out.exists()
+        return
+    says = (
+        r"tensor token_embd\.weight: .* rows that were read back are off by \S+ of their size, where UNFAITHFUL keeps"
+    )
+    with pytest.raises(FormatError, match=says):
+        make(random_model, out, "unfaithful", Registry.of(Plugin()))
+    assert list(tmp_path.iterdir()) == []
+
+
 # Runs that are killed
 
 

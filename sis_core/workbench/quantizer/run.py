@@ -24,6 +24,7 @@ from sis_core.machine.cores import default_threads
 from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import PLAIN, Plan, TensorPlan
+from sis_core.workbench.quantizer.read_back import check_read_back
 from sis_core.workbench.quantizer.work import WorkFolder
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def quantize_file(
 
     Raises:
         SourceError: ``target`` exists (unless ``force``), is the input, or cannot be written; the disk is full.
-        FormatError: a tensor holds NaN or infinity, or its format failed.
+        FormatError: a tensor holds NaN or infinity, its format failed, or rows that were read back are not near those
+            that they were made of.
     """
     check_target(file, target, force)
     started = time.perf_counter()
@@ -174,17 +176,28 @@ def _fill(
 
             report(0)
             out.seek(offsets[tensor.name])
-            crc = _write(file, tensor, importance, pool, n_pending, out, report)
+            columns = _importance(tensor, importance)
+            crc = _write(file, tensor, columns, pool, n_pending, out, report)
             out.flush()
+            if tensor.format is not None and tensor.weight is not None:
+                check_read_back(out, offsets[tensor.name], tensor.weight, tensor.format, columns)
+            file.release(tensor.name)
             work.mark(tensor.name, crc)
             report(tensor.n_bytes)
         os.fsync(out.fileno())
 
 
+def _importance(tensor: TensorPlan, importance: Importance | None) -> F32 | None:
+    """That of the tensor's columns, where its format uses it."""
+    if importance is None or tensor.format is None or not tensor.format.uses_importance:
+        return None
+    return importance.mean(tensor.name, tensor.info.shape)
+
+
 def _write(
     file: ModelFile,
     tensor: TensorPlan,
-    importance: Importance | None,
+    columns: F32 | None,
     pool: Executor,
     n_pending: int,
     out: BinaryIO,
@@ -192,26 +205,20 @@ def _write(
 ) -> int:
     """Write one tensor's bytes at the place where ``out`` stands, and return their CRC-32."""
     crc = n = 0
-    for piece in _pieces(file, tensor, importance, pool, n_pending):
+    for piece in _pieces(file, tensor, columns, pool, n_pending):
         data = memoryview(piece).cast("B")
         out.write(data)
         crc = zlib.crc32(data, crc)
         n += len(data)
         report(n)
-    file.release(tensor.name)
     return crc
 
 
-def _pieces(
-    file: ModelFile, tensor: TensorPlan, importance: Importance | None, pool: Executor, n_pending: int
-) -> Iterator[Any]:
+def _pieces(file: ModelFile, tensor: TensorPlan, columns: F32 | None, pool: Executor, n_pending: int) -> Iterator[Any]:
     if tensor.format is None or tensor.weight is None:
         raw = file.raw(tensor.name)
         yield from (raw[start : start + COPY] for start in range(0, len(raw), COPY))
         return
-    columns: F32 | None = None
-    if importance is not None and tensor.format.uses_importance:
-        columns = importance.mean(tensor.name, tensor.info.shape)
     yield from encode(tensor.weight, tensor.format, columns, pool, n_pending)
 
 
