@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from tiny_models import metadata, write_model
 
 from sis_core import load
-from sis_core.errors import ModelError, SisError
-from sis_core.texts.embedding import pooled, pooling_of
+from sis_core.cli.main import group
+from sis_core.errors import ModelError, SisError, SourceError
+from sis_core.texts.embedding import Pooling, in_groups, pooled, pooling_of
 from sis_core.texts.language_model import LanguageModel
+
+GOLDENS = sorted((Path(__file__).parent / "goldens" / "embeddings").glob("*.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -60,5 +68,55 @@ def test_what_is_no_pooling_or_no_list_is_refused(model: LanguageModel) -> None:
         model.embed(cast(Any, "x"))
 
 
+def test_groups_hold_so_many_tokens() -> None:
+    prompts = [[0] * n for n in (3, 4, 9, 1, 1, 1)]
+    assert [[len(prompt) for prompt in group] for group in in_groups(prompts, 7)] == [[3, 4], [9], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_vectors_are_those_of_transformers(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / f"{path.stem}.gguf"
+    packed = path.parents[1] / "families" / f"{path.stem}.gguf.xz"
+    file.write_bytes(lzma.decompress(packed.read_bytes()))
+    with np.load(path) as golden, load(file, n_threads=1) as model:
+        lengths = [int(name.removeprefix("ids_")) for name in golden if name.startswith("ids_")]
+        assert len(lengths) == 3
+        texts = [golden[f"ids_{length}"].tolist() for length in lengths]
+        for pooling in get_args(Pooling):
+            found = model.embed(texts, pooling=pooling)
+            for vector, length in zip(found, lengths, strict=True):
+                assert float(vector @ golden[f"{pooling}_{length}"]) >= 0.9999
+
+
+def test_the_end_token_is_the_last_where_the_file_asks_for_one(tmp_path: Path) -> None:
+    """As Qwen3-Embedding's file does."""
+    changes = {"llama.pooling_type": 3, "tokenizer.ggml.add_eos_token": True}
+    file = write_model(tmp_path / "model.gguf", metadata(**changes))
+    with load(file, n_threads=1) as model:
+        plain = model.tokenizer.encode("hen", add_special=False)
+        (end,) = model.tokenizer.end_tokens
+        ids = model.tokenize("hen")
+        assert ids[-len(plain) - 1 :] == [*plain, end]
+        expected = model.hidden(ids)[-1].astype("f8")
+        np.testing.assert_allclose(model.embed(["hen"])[0], expected / np.linalg.norm(expected), atol=1e-5)
+
+
 def test_nothing_has_no_length() -> None:
     assert pooled(np.zeros((2, 3), np.float32), "mean").tolist() == [0, 0, 0]
+
+
+def test_the_command_prints_vectors_or_writes_them(model: LanguageModel, tmp_path: Path) -> None:
+    texts = ["Two hens.", "A goat went home."]
+    printed = CliRunner().invoke(group, ["embed", *texts])
+    assert printed.exit_code == 0, printed.output
+    found = [json.loads(line) for line in printed.stdout.splitlines()]
+    np.testing.assert_allclose(found, model.embed(texts), atol=1e-2)
+    written = CliRunner().invoke(group, ["embed", "-o", str(tmp_path / "x.npy")], input="\n".join(texts))
+    assert written.exit_code == 0, written.output
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", ["", "one\n\nthree"])
+def test_the_command_refuses_a_text_that_is_empty(given: str) -> None:
+    done = CliRunner().invoke(group, ["embed"], input=given)
+    assert isinstance(done.exception, SourceError)

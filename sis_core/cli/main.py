@@ -20,6 +20,7 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
     "generate": "Continue a text.",
     "inspect": "Show what is in a model file.",
     "tokenize": "Turn text into token ids, or ids into text.",
+    "embed": "Turn texts into vectors.",
     "plugins": "List plugins, what they offer, and what is wrong with the broken ones.",
     "samplers": "List samplers and their options.",
     "quantize": "Write a model in another weight format.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -33,6 +34,19 @@ def pooling_of(model: Model, asked: str | None = None) -> Pooling:
     if kind not in _KINDS:
         raise ModelError(f"{key} is {kind!r:.40}, which makes no vectors of texts", where=str(model.path))
     return _KINDS[kind]
+
+
+def in_groups(prompts: Iterable[list[int]], n: int) -> Iterator[list[list[int]]]:
+    """Prompts in order, as many at a time as have ``n`` tokens together, and at least one: a step has room for many
+    short ones, and a cache need not hold all of a long list."""
+    group: list[list[int]] = []
+    for prompt in prompts:
+        if group and sum(map(len, group)) + len(prompt) > n:
+            yield group
+            group = []
+        group.append(prompt)
+    if group:
+        yield group
 
 
 def pooled(rows: F32, pooling: Pooling) -> F32:

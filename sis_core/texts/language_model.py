@@ -23,7 +23,7 @@ from sis_core.source import Preset, Progress, preset_for, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
 from sis_core.texts.conversation import Conversation
-from sis_core.texts.embedding import pooled, pooling_of
+from sis_core.texts.embedding import in_groups, pooled, pooling_of
 from sis_core.texts.preset import usable
 from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
@@ -225,10 +225,13 @@ class LanguageModel(Model):
             raise SisError("is one text, not several", where="texts", fix="give a list of texts")
         kind = pooling_of(self, pooling)
         found = np.empty((len(texts), self.config.n_embd), np.float32)
-        requests = [Request(self.tokenize(t) if isinstance(t, str) else list(t), want="hidden") for t in texts]
-        for piece in self.stream(requests):
-            assert piece.rows is not None
-            found[piece.sequence] = pooled(piece.rows, kind)
+        prompts = (self.tokenize(text) if isinstance(text, str) else list(text) for text in texts)
+        start = 0
+        for group in in_groups(prompts, self.config.n_ctx):
+            for piece in self.stream([Request(tokens, want="hidden") for tokens in group]):
+                assert piece.rows is not None
+                found[start + piece.sequence] = pooled(piece.rows, kind)
+            start += len(group)
         return found
 
     def _once(self, prompt: Prompt, want: Wanted) -> F32:
