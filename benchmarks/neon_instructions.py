@@ -67,8 +67,8 @@ class Counter:
         place = self.folder / ("scalar" if flags else "usual")
         place.mkdir()
         objects = compile_units(ROOT / "plugins" / "neon", TRIPLE, place, *flags)
-        include = f"-I{ROOT / 'sis_core' / 'include'}"
-        zig(TRIPLE, "-O2", "-static", include, str(HERE / "one_linear.c"), *objects, "-o", str(place / "one_linear"),
+        includes = [f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}"]
+        zig(TRIPLE, "-O2", "-static", *includes, str(HERE / "one_linear.c"), *objects, "-o", str(place / "one_linear"),
             scratch=str(place))  # fmt: skip
         return place / "one_linear"
 

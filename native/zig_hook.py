@@ -1,12 +1,15 @@
 """Hatch build hook shared by the native plugins.
 
 SIS_TARGET (one of TARGETS) builds for another machine; unset, the library is for this one. A machine that a plugin has
-no code for gets the plugin without a library: it says so and is never chosen.
+no code for gets the plugin without a library: it says so and is never chosen. That wheel's tag names this machine, so
+that it is never taken for one that serves every machine.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,10 +29,11 @@ class ZigHook(BuildHookInterface):  # type: ignore[type-arg,misc,unused-ignore]
         name = wanted or this_machine()
         if wanted and name not in TARGETS:
             raise RuntimeError(f"no target {name!r}; SIS_TARGET is one of {', '.join(TARGETS)}")
+        build_data["pure_python"] = False
         if name not in TARGETS or not name.endswith("-" + self.config["arch"]):
+            build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', sysconfig.get_platform())}"
             return
         _, tag, suffix = TARGETS[name]
-        build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{tag}"
         self.scratch = tempfile.TemporaryDirectory(prefix="sis-zig-")
         output = self.config["output"] + suffix

@@ -2,7 +2,7 @@
  * with rows 0, decodes the matrix. What a multiplication costs is the difference between two runs.
  *
  *   one_linear format rows n_rows n_cols times */
-#include <sis/program.h>
+#include <kernels.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +36,7 @@ int main(int argc, char **argv)
     if (!rows) {
         float *out = take(n_cols * 4);
         for (uint32_t t = 0; t < times; t++)
-            for (int32_t r = 0; r < (int32_t)n_rows; r++) sis_take(&weight, &r, 1, out);
+            for (int32_t r = 0; r < (int32_t)n_rows; r++) sis_take_row(&weight, r, out);
         return 0;
     }
     uint8_t *tiles = take(sis_tile_bytes(format, n_rows, n_cols));
@@ -60,6 +60,7 @@ int main(int argc, char **argv)
     float *hidden = take(rows * n_cols * 4);
     for (size_t i = 0; i < rows * n_cols; i++) hidden[i] = (float)(i % 13) - 6;
     struct sis_step step = {.n = rows, .n_out = rows, .n_threads = 1, .hidden = hidden, .out = take(rows * 4)};
-    step.workspace = take(sis_workspace(&program, &step));
+    step.workspace_bytes = sis_workspace(&program, &step);
+    step.workspace = take(step.workspace_bytes);
     return sis_run(&program, &step);
 }

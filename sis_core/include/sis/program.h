@@ -150,9 +150,10 @@ struct sis_op {
     const float *gain;
     const float *bias;
     const struct sis_weight *weight;
-    const float
-        *slopes; /* ATTEND, (n_head,): a score is less by its slope for each token that its key lies behind; NULL */
-    const float *sinks; /* ATTEND, (n_head,): a score more in each head's softmax, without a value; NULL */
+    /* ATTEND, (n_head,) each, or NULL: a score is less by its slope for each token that its key lies behind; a score more
+     * in each head's softmax, without a value. */
+    const float *slopes;
+    const float *sinks;
     const struct sis_experts *experts;
 };
 
