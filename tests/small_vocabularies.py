@@ -85,5 +85,25 @@ def sentencepiece(**changes: Any) -> dict[str, Any]:
     return _changed(values, changes)
 
 
+def characters(**changes: Any) -> dict[str, Any]:
+    """A ``gemma4`` vocabulary: ``changes`` replace keys of ``tokenizer.ggml.``, None removes one."""
+    lines = [line.replace(" ", SPACE) for line in TEXT.splitlines()]
+    pairs = learn([symbol for line in lines for symbol in line], 250)
+    letters = sorted({*"".join(lines)} - set("字😀#½"))
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces = list(dict.fromkeys(["".join(pair) for pair in pairs] + letters))
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "\n", "\n\n", *bytes_, *pieces]
+    values = {
+        "model": "gemma4",
+        "tokens": tokens,
+        "token_type": [3, 3, 3, 3, 1, 1] + [6] * 256 + [1] * len(pieces),
+        "merges": [" ".join(pair) for pair in pairs],
+        "bos_token_id": 2,
+        "eos_token_id": 1,
+        "unknown_token_id": 3,
+    }
+    return _changed(values, changes)
+
+
 def _changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {f"tokenizer.ggml.{key}": value for key, value in (values | changes).items() if value is not None}

@@ -120,3 +120,9 @@ def test_the_command_prints_vectors_or_writes_them(model: LanguageModel, tmp_pat
 def test_the_command_refuses_a_text_that_is_empty(given: str) -> None:
     done = CliRunner().invoke(group, ["embed"], input=given)
     assert isinstance(done.exception, SourceError)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_no_vector(value: float) -> None:
+    with pytest.raises(ModelError, match="a hidden state that is not finite"):
+        pooled(np.array([[1, 2], [value, 0]], np.float32), "last")

@@ -16,12 +16,13 @@ import sis_tokenizers
 import small_vocabularies
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sis_tokenizers import bpe, spm
+from sis_tokenizers import bpe, spm, text_bpe
 from sis_tokenizers.bpe import BPETokenizer, build_bpe
 from sis_tokenizers.chunks import BOUNDARY, NOWHERE, chunks
 from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS
 from sis_tokenizers.special import Defaults, Partition, read_specials
 from sis_tokenizers.spm import SPMTokenizer, build_spm
+from sis_tokenizers.text_bpe import TEXT_PRES, TextBPETokenizer, build_text_bpe
 from sis_tokenizers.vocabulary import Kind, Vocabulary
 
 from sis_core.errors import SisError, TokenizerError
@@ -34,7 +35,7 @@ GOLDENS = Path(__file__).parent / "goldens" / "tokenizers.json"
 DISTINCT = (
     "default", "gpt-2", "llama-bpe", "dbrx", "qwen2", "starcoder", "falcon", "deepseek-llm", "deepseek-coder",
     "deepseek-v3", "tekken", "gpt-4o", "qwen35", "minicpm5", "seed-coder", "youtu", "spark2_5", "bloom", "viking",
-    "laguna", "chameleon",
+    "laguna", "chameleon", "tiny_aya", "superbpe", "afmoe", "exaone-moe",
 )  # fmt: skip
 VOCABULARIES = (
     "aquila", "baichuan", "bert-bge", "command-r", "deepseek-coder", "deepseek-llm", "falcon", "gemma-4", "gpt-2",
@@ -43,15 +44,16 @@ VOCABULARIES = (
 WITHOUT_PAIRS = ("aquila", "baichuan", "gpt-neox", "nomic-bert-moe")
 REFUSED = {
     "bert-bge": "tokenizer 'bert'",
-    "gemma-4": "tokenizer 'gemma4'",
     "nomic-bert-moe": "tokenizer 't5'",
 }
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t'aeirst.,1290é漢▁Ġ"), max_size=60)
 
 
 @cache
-def small(kind: str) -> BPETokenizer | SPMTokenizer:
-    """A small vocabulary: SentencePiece for "spm", else byte-level with the pre-tokenizer of that name."""
+def small(kind: str) -> BPETokenizer | SPMTokenizer | TextBPETokenizer:
+    """A small vocabulary: SentencePiece, of characters, or byte-level with the pre-tokenizer of that name."""
+    if kind == "gemma4":
+        return build_text_bpe(small_vocabularies.characters())
     if kind == "spm":
         return build_spm(small_vocabularies.sentencepiece())
     return build_bpe(small_vocabularies.byte_level(pre=kind))
@@ -72,7 +74,7 @@ def split_at(part: str | int, name: str, token: int) -> list[str | int]:
 
 
 class TestIds:
-    @pytest.mark.parametrize("kind", [*DISTINCT, "spm"])
+    @pytest.mark.parametrize("kind", [*DISTINCT, "spm", "gemma4"])
     def test_goldens(self, kind: str) -> None:
         goldens = json.loads(GOLDENS.read_text("utf-8"))
         found = {text: small(kind).encode(text, add_special=False) for text in goldens[kind]}
@@ -313,7 +315,7 @@ class TestSpecial:
 
 
 class TestLongTexts:
-    @pytest.mark.parametrize("kind", [*DISTINCT, "spm"])
+    @pytest.mark.parametrize("kind", [*DISTINCT, "spm", "gemma4"])
     @pytest.mark.parametrize(
         "text",
         [
@@ -337,8 +339,8 @@ class TestLongTexts:
     def test_every_pre_tokenizer_cuts_at_boundaries(self, pre: str) -> None:
         tokenizer, text = small(pre), small_vocabularies.TEXT
         whole = tokenizer.encode(text, add_special=False)
-        places = [found.end() for found in BOUNDARY.finditer(text)]
-        assert len(places) > 10
+        places = [found.end() for found in PRE_TOKENIZERS[pre].boundary.finditer(text)]
+        assert places
         for at in places:
             parts = [tokenizer.encode(part, add_special=False) for part in (text[:at], text[at:])]
             assert parts[0] + parts[1] == whole
@@ -353,17 +355,25 @@ class TestLongTexts:
     def test_long_texts_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         text = small_vocabularies.TEXT * 5
         wanted = small("qwen2").encode(text)
+        in_lines = small("gemma4").encode(text)
         monkeypatch.setattr(bpe, "CHUNK", 300)
+        monkeypatch.setattr(text_bpe, "CHUNK", 300)
         monkeypatch.setattr(spm, "CHUNK", 100)
         assert small("qwen2").encode(text) == wanted
+        assert small("gemma4").encode(text) == in_lines
         assert small("spm").decode(small("spm").encode("漢" * 1000)) == "漢" * 1000
 
 
 class TestPlugin:
     def test_factories(self) -> None:
         found = {factory.model: factory for factory in Registry.of(sis_tokenizers).records("tokenizers")}
-        assert sorted(found) == ["gpt2", "llama"]
-        assert set(found["gpt2"].pre) == set(PRE_TOKENIZERS)
+        assert sorted(found) == ["gemma4", "gpt2", "llama"]
+        assert set(found["gpt2"].pre) == {*PRE_TOKENIZERS, *TEXT_PRES}
+
+    @pytest.mark.parametrize("pre", TEXT_PRES)
+    def test_characters_by_the_name_of_the_pre_tokenizer(self, pre: str) -> None:
+        tokenizer = sis_tokenizers.build_gpt2(small_vocabularies.characters(model="gpt2", pre=pre))
+        assert tokenizer.encode("The keeper\n\n½") == small("gemma4").encode("The keeper\n\n½")
 
     def test_arrays_of_a_file(self, random_model: Path) -> None:
         tokenizer = opened(random_model)

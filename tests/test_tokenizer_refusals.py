@@ -131,7 +131,7 @@ def test_unknown_tokenizer_model(tmp_path: Path) -> None:
     path = tiny_models.write_model(tmp_path / "bert.gguf", tiny_models.metadata(tokenizer__ggml__model="bert"), {})
     with (
         GGUFFile.open(path) as file,
-        pytest.raises(PluginError, match=r"bert.gguf: .* tokenizer 'bert'\. Installed are: gpt2, llama"),
+        pytest.raises(PluginError, match=r"bert.gguf: .* tokenizer 'bert'\. Installed are: gemma4, gpt2, llama"),
     ):
         build_tokenizer(file, Registry.of(sis_tokenizers))
 

@@ -16,7 +16,7 @@ from attrs import frozen
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from sis_core.errors import TokenizerError
-from sis_tokenizers.chunks import BOUNDARY, chunks
+from sis_tokenizers.chunks import chunks
 from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from sis_tokenizers.special import Defaults, Specials, read_specials
 from sis_tokenizers.text_tokenizer import TextTokenizer
@@ -56,9 +56,10 @@ class BPETokenizer(TextTokenizer):
 
     def __init__(self, vocabulary: Vocabulary, specials: Specials, merges: Merges, pre: PreTokenizer) -> None:
         super().__init__(vocabulary, specials, space_prefix=False)
-        ids, pairs = _mergeable(vocabulary, specials, merges)
+        ids, pairs = mergeable(vocabulary, specials, merges)
+        self._boundary = pre.boundary
         self._lacks = bytes(byte for byte, letter in LETTERS.items() if letter not in ids)
-        with _no_panic("the vocabulary cannot be used"):
+        with no_panic("the vocabulary cannot be used"):
             self._engine = Tokenizer(models.BPE(ids, pairs, ignore_merges=pre.whole_words))
             cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
             letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -68,8 +69,8 @@ class BPETokenizer(TextTokenizer):
         if self._lacks:
             self._check_bytes(text)
         ids: list[int] = []
-        with _no_panic("the text cannot be cut into tokens"):
-            for part in chunks(text, CHUNK, BOUNDARY):
+        with no_panic("the text cannot be cut into tokens"):
+            for part in chunks(text, CHUNK, self._boundary):
                 ids += self._engine.encode(part, add_special_tokens=False).ids
         return ids
 
@@ -91,7 +92,7 @@ class BPETokenizer(TextTokenizer):
 
 
 @contextmanager
-def _no_panic(what: str) -> Iterator[None]:
+def no_panic(what: str) -> Iterator[None]:
     """TokenizerError for a panic of the library, which is no Exception; everything else passes."""
     try:
         yield
@@ -101,7 +102,7 @@ def _no_panic(what: str) -> Iterator[None]:
         raise TokenizerError(f"{what}: {error}", where=PREFIX + "merges") from error
 
 
-def _mergeable(vocabulary: Vocabulary, specials: Specials, merges: Merges) -> tuple[dict[str, int], list[Pair]]:
+def mergeable(vocabulary: Vocabulary, specials: Specials, merges: Merges) -> tuple[dict[str, int], list[Pair]]:
     """Ids and merges without tokens that only their name may make (control and unknown ones) and without non-text."""
     hidden = {vocabulary.texts[i] for i, kind in enumerate(specials.kinds) if kind in (Kind.CONTROL, Kind.UNKNOWN)}
     if not _is_text("".join(vocabulary.texts)):
@@ -174,7 +175,7 @@ def _pre_tokenizer(metadata: Mapping[str, Any]) -> PreTokenizer:
 
 
 def build_bpe(metadata: Mapping[str, Any]) -> BPETokenizer:
-    """The tokenizer of a file whose ``tokenizer.ggml.model`` is ``gpt2``; TokenizerError when it contradicts itself."""
+    """The tokenizer of a file whose ``tokenizer.ggml.model`` is ``gpt2``; TokenizerError if it contradicts itself."""
     pre = _pre_tokenizer(metadata)
     vocabulary = Vocabulary.read(metadata)
     merges = read_merges(metadata, vocabulary)

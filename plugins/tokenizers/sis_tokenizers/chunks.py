@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Between a letter and a space before a letter, and after a lone line end before a letter, every pattern of
-# `pre_tokenizers` cuts, whatever stands before and after.
+# Between a letter and a space before a letter, and after a lone line end before a letter, nearly every
+# pattern of `pre_tokenizers` cuts, whatever stands before and after.
 BOUNDARY = re.compile(r"[A-Za-z](?= [A-Za-z])|\S\n(?=[A-Za-z])")
 NOWHERE = re.compile(r"(?!)")
 

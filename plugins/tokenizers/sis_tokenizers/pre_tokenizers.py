@@ -7,7 +7,11 @@ between is a piece. All of them run in linear time: where the published one back
 
 from __future__ import annotations
 
+import re
+
 from attrs import frozen
+
+from sis_tokenizers.chunks import BOUNDARY
 
 
 @frozen
@@ -16,11 +20,13 @@ class PreTokenizer:
 
     Attributes:
         patterns: regular expressions as Oniguruma reads them.
+        boundary: ends where the patterns cut, whatever stands before and after: where a long text is parted.
         whole_words: a word that is a token is taken whole, without merging.
         add_bos: a text begins with the begin token where the file does not say.
     """
 
     patterns: tuple[str, ...]
+    boundary: re.Pattern[str] = BOUNDARY
     whole_words: bool = False
     add_bos: bool = False
 
@@ -52,6 +58,29 @@ KIMI = (
     rf"\p{{Han}}+|{WORD}{KIMI_UPPER}*{KIMI_LOWER}+{CONTRACTIONS}?|{WORD}{KIMI_UPPER}+{KIMI_LOWER}*{CONTRACTIONS}?"
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Numbers are cut in threes from their end. A lookahead from every digit would read a long number over and over: these
+# look once from its beginning, and go on in threes from there.
+DIGITS_LEFT = r"(?=(?:\d{3})*+(?!\d))"
+# Published as \d{1,3}(?=(?:\d{3})*\b), which leaves numbers that a letter follows to the next pattern; in llama.cpp it
+# does not, and spaces before a number are cut as before a word.
+TINY_AYA_NUMBERS = (
+    r"(?<!\d)\d++(?!\w)",
+    r"\A\d{1,2}(?=(?:\d{3})++\z)",
+    r"(?:\A(?=\d++\z)|\G(?!\A))\d{3}",
+)
+SUPERBPE_REST = rf"(?:[^\d]+(?:\d{{1,2}}{DIGITS_LEFT})?)*"
+# Published as (?=(\d{3})+(?!\d)), a place and no piece: other numerals stay with the piece that they follow.
+SUPERBPE_THREES = rf"\A\d{{1,2}}{DIGITS_LEFT}{SUPERBPE_REST}|\A(?=[^\d]){SUPERBPE_REST}|\d{{3}}{SUPERBPE_REST}"
+# llama.cpp's own code: the first group of a number stays with what is before it, for the next patterns to cut.
+AFMOE_NUMBERS = r"(?<!\P{N})\P{N}*+(?:(?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})*+(?!\p{N}))|\p{N}{3})"
+ASIAN = (
+    "[一-\u9fff\u3400-\u4dbf\u8c48-\ufaff\u3040-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0eff\u1780-\u17ff\u1000-\u109f"
+    "\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+)
+EXAONE_MOE = (  # several words with one space between are one piece
+    CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}\p{M}*+(?: ?\p{L}\p{M}*+)*+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]"
+    r"|\s+(?!\S)|\s+"
+)
 BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 CJK = "[一-龥\u3040-\u309f\u30a0-\u30ff]+"
 DEEPSEEK3 = (
@@ -75,7 +104,8 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
     **dict.fromkeys(
         ("gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum",
-         "modern-bert", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling"),
+         "modern-bert", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling", "jina-v1-en", "jina-v2-code",
+         "roberta-bpe"),
         _gpt2,
     ),
     **dict.fromkeys(
@@ -131,6 +161,10 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     ),
     **dict.fromkeys(("bloom", "poro-chat", "gpt3-finnish"), PreTokenizer((BLOOM,))),
     "viking": PreTokenizer((BLOOM, r"\p{N}")),
+    **dict.fromkeys(("tiny_aya", "cohere2moe"), PreTokenizer((*TINY_AYA_NUMBERS, GPT4O))),
+    "superbpe": PreTokenizer((r"\p{N}+", SUPERBPE_THREES), boundary=re.compile(r"[\n -/:-~](?=[0-9])")),
+    "afmoe": PreTokenizer((AFMOE_NUMBERS, ASIAN, DEEPSEEK3)),
+    "exaone-moe": PreTokenizer((EXAONE_MOE,), boundary=re.compile(r"\S\n(?=[A-Za-z])")),
     "chameleon": PreTokenizer(
         (
             "<sentinel:[0-9]+>",

@@ -33,7 +33,7 @@ class SPMTokenizer(TextTokenizer):
     def __init__(self, vocabulary: Vocabulary, specials: Specials, *, space_prefix: bool) -> None:
         super().__init__(vocabulary, specials, space_prefix=space_prefix)
         assert vocabulary.scores is not None
-        self._bytes = _byte_tokens(vocabulary, specials.unk)
+        self._bytes = byte_tokens(vocabulary, specials.unk)
         self._has_bytes = len(self._bytes) == 256
         joinable = {Kind.UNDEFINED, Kind.NORMAL, Kind.USER_DEFINED}
         self._ids = {text: i for text, i in vocabulary.ids.items() if specials.kinds[i] in joinable}
@@ -91,7 +91,7 @@ class SPMTokenizer(TextTokenizer):
         return tuple(tokens)
 
 
-def _byte_tokens(vocabulary: Vocabulary, unk: int | None) -> list[int]:
+def byte_tokens(vocabulary: Vocabulary, unk: int | None) -> list[int]:
     """The ids of <0x00> to <0xFF>, for characters that no piece has; the unknown token alone where there are none."""
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     missing = [name for name in names if name not in vocabulary.ids]
@@ -100,7 +100,7 @@ def _byte_tokens(vocabulary: Vocabulary, unk: int | None) -> list[int]:
         return [unk]
     if missing:
         raise TokenizerError(
-            f"a SentencePiece vocabulary needs a token for each of the 256 bytes; {len(missing)} are missing, "
+            f"a vocabulary that falls back to bytes needs a token for each of the 256; {len(missing)} are missing, "
             f"the first is {missing[0]}",
             where=PREFIX + "tokens",
             fix="convert the model again with byte_fallback",
