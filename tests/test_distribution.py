@@ -22,6 +22,14 @@ CORE = project(ROOT)
 NAMES = {folder.name: project(folder)["project"]["name"] for folder in PLUGINS}
 
 
+FOREIGN = {"llm_sis"}
+"""Plugins of other programs, which are called as those want it."""
+
+
+def package(folder: Path) -> str:
+    return folder.name if folder.name in FOREIGN else f"sis_{folder.name}"
+
+
 def tracked() -> list[str]:
     found = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if found.returncode:
@@ -33,9 +41,12 @@ def tracked() -> list[str]:
 def test_a_plugin_is_a_whole_distribution(folder: Path) -> None:
     data = project(folder)
     assert data["project"]["version"] == CORE["project"]["version"]
-    assert data["project"]["name"] == f"sis-{folder.name}"
-    assert folder.name in data["project"]["entry-points"]["sis"]
-    assert (folder / f"sis_{folder.name}" / "py.typed").exists()
+    if folder.name in FOREIGN:
+        assert data["project"]["name"] == folder.name.replace("_", "-")
+    else:
+        assert data["project"]["name"] == f"sis-{folder.name}"
+        assert folder.name in data["project"]["entry-points"]["sis"]
+    assert (folder / package(folder) / "py.typed").exists()
     assert len((folder / "README.md").read_text("utf-8").splitlines()) > 3
     major_minor = ".".join(CORE["project"]["version"].split(".")[:2])
     assert f"sis-core~={major_minor}.0" in data["project"]["dependencies"]
@@ -49,7 +60,7 @@ def test_every_plugin_is_listed_everywhere() -> None:
     dev = {str(line).partition(";")[0].strip() for line in CORE["dependency-groups"]["dev"]}
     assert set(NAMES.values()) <= dev
     assert set(NAMES.values()) | {"sis-core"} == set(CORE["tool"]["uv"]["sources"])
-    assert {f"sis_{name}" for name in NAMES} | {"sis_core"} == set(CORE["tool"]["mypy"]["packages"])
+    assert {package(folder) for folder in PLUGINS} | {"sis_core"} == set(CORE["tool"]["mypy"]["packages"])
 
 
 def test_nothing_tracked_names_a_registry_or_a_machine() -> None:
