@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "chat_format", "nf4", "codebook4", "hqq", "ternary",
-            "c_decoder", "fused_kernel"}  # fmt: skip
+EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "chat_format", "tokenizer_plugin", "nf4", "codebook4",
+            "hqq", "ternary", "c_decoder", "fused_kernel"}  # fmt: skip
 
 
 FORMATS = ("nf4/sis_nf4.py", "codebook4/sis_codebook4.py", "hqq/sis_hqq.py", "ternary/sis_ternary.py",

@@ -21,6 +21,7 @@ RECORDS = {
     "sampler": ("samplers", "my-sampler"),
     "backend": ("backends", "my-backend"),
     "architecture": ("architectures", "my-architecture"),
+    "tokenizer": ("tokenizers", "my-tokenizer"),
     "source": ("sources", "my-source"),
     "chat-format": ("chat_formats", "my-chat-format"),
     "command": ("commands", "my-command"),

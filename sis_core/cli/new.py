@@ -16,6 +16,7 @@ REGISTERED = {  # kind: the records whose name it takes, and how that name is sp
     "sampler": ("samplers", "project"),
     "backend": ("backends", "project"),
     "architecture": ("architectures", "project"),
+    "tokenizer": ("tokenizers", "project"),
     "source": ("sources", "project"),
     "chat-format": ("chat_formats", "project"),
     "command": ("commands", "project"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sis_core.testing.suites import BackendSuite as BackendSuite
     from sis_core.testing.suites import QuantFormatSuite as QuantFormatSuite
     from sis_core.testing.suites import SamplerSuite as SamplerSuite
+    from sis_core.testing.tokenizer import check_tokenizer as check_tokenizer
 
 # Looked up on first use: pytest imports this package in every environment that has sis-core.
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "check_quant_format": "quant_format",
     "check_sampler": "sampler",
     "check_source": "source",
+    "check_tokenizer": "tokenizer",
     "BackendSuite": "suites",
     "QuantFormatSuite": "suites",
     "SamplerSuite": "suites",

@@ -30,12 +30,15 @@ def write_model(path: Path, values: Mapping[str, Any] | None = None, weights: Ma
     """Write a GGUF file in F32 and return its path.
 
     Args:
-        values: metadata; a vocabulary of the 256 bytes and 4 more tokens is added where it has none.
-        weights: tensors; by default both are those of a LLaMA of one layer, 256 values wide, so that blocks of any
-            usual size divide its rows.
+        values: metadata; where they have no ``general.architecture`` those of a LLaMA of one layer are added, and
+            where they have no ``tokenizer.ggml.model`` a vocabulary of the 256 bytes and 4 more tokens.
+        weights: tensors; by default those of that LLaMA. It is 256 values wide, so that blocks of any usual size divide
+            its rows, and has 260 tokens.
     """
-    vocabulary = {} if values and "tokenizer.ggml.model" in values else _vocabulary()
-    writer = GGUFWriter(path, {**(METADATA if values is None else values), **vocabulary})
+    values = values or {}
+    architecture = {} if "general.architecture" in values else METADATA
+    vocabulary = {} if "tokenizer.ggml.model" in values else _vocabulary()
+    writer = GGUFWriter(path, {**architecture, **vocabulary, **values})
     for name, array in (_tensors() if weights is None else weights).items():
         writer.add_tensor(name, array.shape, "F32", [np.ascontiguousarray(array, np.float32)])
     writer.write()
