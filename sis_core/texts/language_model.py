@@ -318,8 +318,7 @@ def load(
     Args:
         model: a path or a source's name; None for the built-in model of an installed source.
         {options}
-        layers: the layers to bind and read, by default all; others give `Model.step` and `Model.new_cache` their part:
-            see `Model`.
+        layers: the layers to bind and read, by default all; see `Model` for what uses a part.
         preset: `LanguageModel.preset`; by default what the source of the model has set.
         progress: called with bytes done and bytes in all while a model is fetched, and while weights are packed.
         registry: plugins to use; None for all that are installed.
