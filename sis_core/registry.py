@@ -196,6 +196,8 @@ class Registry:
 
     def get(self, kind: str, name: str, *, where: str = "") -> Any:
         """The record that answers to ``name``; PluginError saying what is installed, or what to install."""
+        if not isinstance(name, str):
+            raise PluginError(f"{name!r:.60} is not the name of a {self._kinds[kind].noun}", where=where)
         found = self.find(kind, name)
         if found is None:
             noun, known = self._kinds[kind].noun, self.names(kind)

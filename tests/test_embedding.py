@@ -64,7 +64,7 @@ def test_the_file_says_how(model: LanguageModel) -> None:
 def test_what_is_no_pooling_or_no_list_is_refused(model: LanguageModel) -> None:
     with pytest.raises(SisError, match="pooling"):
         model.embed(["x"], pooling="max")
-    with pytest.raises(SisError, match="list of texts"):
+    with pytest.raises(SisError, match="one text, not several"):
         model.embed(cast(Any, "x"))
 
 

@@ -12,6 +12,7 @@ from sis_core.backend import Backend, BackendOptions, Cache, Forward
 from sis_core.backends.bind import bind
 from sis_core.block import Network
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.checks import check_option
 from sis_core.loading.choice import choose_backends
 from sis_core.loading.fitting import Fit, fit
 from sis_core.loading.gate import Gate
@@ -101,6 +102,7 @@ class Model:
 
     def with_backend(self, backend: str) -> Self:
         """A second model over the same file with another backend; each is closed on its own."""
+        check_option("backend", backend, kind=str)
         with self._gate:
             backends, where = choose_backends(self.registry, backend), str(self.path)
             limit = memory_limit_or_free(self.memory_limit)

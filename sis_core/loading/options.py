@@ -9,7 +9,7 @@ import attrs
 from attrs import frozen
 
 from sis_core.backend import BackendOptions
-from sis_core.errors import SisError
+from sis_core.loading.checks import check_option
 from sis_core.source import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,36 +23,23 @@ def option(
     *,
     flag: str | None = None,
     metavar: str | None = None,
+    kind: type | None = None,
     least: int | None = None,
     choices: tuple[str, ...] | None = None,
     names: str | None = None,
 ) -> Any:
-    """An attrs field that is an option.
+    """An attrs field that is an option; one whose default is None may be None. The rest is as for `check_option`.
 
     Args:
         flag: how the program spells it, such as ``-t/--threads`` or ``--pin/--no-pin``; None for Python alone.
-        least: the smallest whole number allowed.
-        choices: the only texts allowed.
         names: the kind of part whose names it takes, such as ``backends``.
     """
 
     def check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        check_option(field.name, value, least=least, choices=choices)
+        check_option(field.name, value, kind=kind, least=least, choices=choices, optional=default is None)
 
     about = {"help": help, "flag": flag, "metavar": metavar, "least": least, "choices": choices, "names": names}
     return attrs.field(default=default, validator=check, metadata=about)
-
-
-def check_option(name: str, value: Any, *, least: int | None = None, choices: tuple[str, ...] | None = None) -> None:
-    """SisError where a value that is not None is below ``least``, no whole number, or none of ``choices``."""
-    if choices is not None and value not in choices:
-        raise SisError(f"is {value!r}, but must be {' or '.join(choices)}", where=name)
-    if least is None or value is None:
-        return
-    if not hasattr(value, "__index__") or isinstance(value, bool):
-        raise SisError(f"is {value!r}, but must be a whole number", where=name)
-    if value.__index__() < least:
-        raise SisError(f"is {value}, but must be at least {least}", where=name)
 
 
 @frozen
@@ -60,13 +47,14 @@ class LoadOptions:
     """What a user may say of how a model is loaded. `load` documents each field by its ``help``."""
 
     backend: str | None = option(
-        None, "Use this backend instead of the best one.", flag="--backend", metavar="NAME", names="backends"
+        None, "Use this backend instead of the best one.",
+        flag="--backend", metavar="NAME", names="backends", kind=str,
     )  # fmt: skip
     n_ctx: int | None = option(
         None, "Tokens of context (default: what the model was trained for, or less where memory is short).",
         flag="--ctx", least=1,
     )  # fmt: skip
-    kv_type: str = option(HALF, "How keys and values are kept: f32, f16, bf16 or q8_0.", flag="--kv-type")
+    kv_type: str = option(HALF, "How keys and values are kept: f32, f16, bf16 or q8_0.", flag="--kv-type", kind=str)
     n_threads: int | None = option(
         None, "Threads for arithmetic (default: one for each core).", flag="-t/--threads", least=1
     )  # fmt: skip
@@ -75,13 +63,15 @@ class LoadOptions:
         "Copy weights into the backend's layout at load, or read them in place (default: copy them when memory allows, "
         "while the first tokens come).",
         flag="--pack/--no-pack",
+        kind=bool,
     )
     gradual: bool | None = option(
-        None, "Pack between the first steps, or at load (default: at load only where --pack is given)."
+        None, "Pack between the first steps, or at load (default: at load only where --pack is given).",
+        kind=bool,
     )  # fmt: skip
-    pin: bool = option(False, "Keep each thread on a core of its own (Linux).", flag="--pin/--no-pin")
+    pin: bool = option(False, "Keep each thread on a core of its own (Linux).", flag="--pin/--no-pin", kind=bool)
     batch_invariant: bool = option(
-        False, "Same numbers whatever else shares a step; slower.", flag="--batch-invariant"
+        False, "Same numbers whatever else shares a step; slower.", flag="--batch-invariant", kind=bool
     )  # fmt: skip
     on_error: Literal["strict", "degrade"] = option(
         "strict", "Stop at the first error, or go on as well as possible and say so.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.errors import SisError
@@ -18,8 +19,8 @@ class Budget:
     """
 
     def __init__(self, rows: int, stall: float | None = None) -> None:
-        if stall is not None and not stall >= 0:
-            raise SisError(f"is {stall}, but must be 0 or more seconds", where="stall")
+        if stall is not None and (not isinstance(stall, Real) or isinstance(stall, bool) or not stall >= 0):
+            raise SisError(f"is {stall!r:.60}, but must be 0 or more seconds", where="stall")
         self.rows, self.stall = rows, stall
         self._rate: float | None = None  # rows a second, of steps that read prompts
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import attrs
 
 from sis_core.errors import PluginError, SamplerError, SisError, suggest
+from sis_core.loading.checks import several
 from sis_core.registry import Registry
 from sis_core.sampler import CHOOSER, TEMPERATURE, Sampler
 
@@ -91,7 +92,7 @@ def make_chain(
                 where="samplers",
                 fix="give it to the sampler itself",
             )
-        return [ready] if isinstance(ready, Sampler) else list(ready)
+        return [ready] if isinstance(ready, Sampler) else several("sampler", ready)
     wanted = _by_sampler(registry, given)
     if isinstance(samplers, str):
         return _whole_chain(registry, samplers, wanted)

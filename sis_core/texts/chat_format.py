@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sis_core.chat import Chat, ChatFormat
 from sis_core.errors import ChatError, package_for
+from sis_core.loading.checks import check_option
 
 if TYPE_CHECKING:
     from sis_core.texts.language_model import LanguageModel
 
 
-def open_chat(model: LanguageModel, template: str | None = None) -> Chat:
+def open_chat(model: LanguageModel, template: str | os.PathLike[str] | None = None) -> Chat:
     """The chat of ``template``, a format's name or a file with a template; of the model's own where it is None.
 
     Raises:
         ChatError: nobody knows how this model's chats are written, or the template cannot be read.
     """
+    check_option("template", template, kind=(str, os.PathLike), optional=True)
+    template = None if template is None else os.fspath(template)
     formats: list[ChatFormat] = model.registry.records("chat_formats")
     if not formats:
         package = package_for("chat_formats", "jinja")

@@ -8,7 +8,8 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from sis_core.arrays import F32, F64
-from sis_core.errors import ModelError, SisError
+from sis_core.errors import ModelError
+from sis_core.loading.checks import check_option
 from sis_core.loading.model import Model
 
 Pooling = Literal["mean", "first", "last"]
@@ -24,8 +25,7 @@ def pooling_of(model: Model, asked: str | None = None) -> Pooling:
         SisError: what is asked for is no pooling.
     """
     if asked is not None:
-        if asked not in get_args(Pooling):
-            raise SisError(f"is {asked!r:.40}, but must be {' or '.join(get_args(Pooling))}", where="pooling")
+        check_option("pooling", asked, choices=get_args(Pooling))
         return cast("Pooling", asked)
     key = f"{model.config.architecture}.pooling_type"
     kind = model.metadata.get(key, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -13,10 +12,11 @@ import numpy as np
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.chat import Chat, Event, Message, Reply
-from sis_core.errors import SamplerError, SisError
+from sis_core.errors import SisError, SourceError
+from sis_core.loading.checks import check_option, several, several_texts, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
-from sis_core.loading.options import HALF, LoadOptions, Policy, check_option, documented
+from sis_core.loading.options import HALF, LoadOptions, Policy, documented
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.source import Preset, Progress, preset_for, resolve
@@ -46,11 +46,14 @@ class LanguageModel(Model):
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``add_special`` adds what the model wants at the beginning."""
+        check_option("text", text, kind=str)
+        for name, value in (("add_special", add_special), ("parse_special", parse_special)):
+            check_option(name, value, kind=bool)
         return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """The text of token ids, without control tokens."""
-        return self.tokenizer.decode(tokens)
+        return self.tokenizer.decode(token_ids(tokens, "tokens"))
 
     def with_backend(self, backend: str) -> LanguageModel:
         """A second model over the same file with another backend; each is closed on its own."""
@@ -71,7 +74,7 @@ class LanguageModel(Model):
             reuse: texts that begin alike share what is known of the beginning, also with texts that ended.
             stall: seconds that texts may wait for the prompts of others in one step.
         """
-        check_option("max_tokens", max_tokens, least=1)
+        check_option("max_tokens", max_tokens, least=1, optional=True)
         n_ctx = self.config.n_ctx if max_tokens is None else min(self.config.n_ctx, max_tokens)
         return Scheduler(self.session(n_ctx=n_ctx, max_tokens=max_tokens), reuse=reuse, stall=stall)
 
@@ -89,10 +92,9 @@ class LanguageModel(Model):
 
         What goes wrong with one of them is its completion's ``error``, and the others go on.
         """
-        if isinstance(prompts, str):
-            raise SisError("is one text, not several", where="prompts", fix="give a list of texts")
-        pieces: list[list[Piece]] = [[] for _ in prompts]
-        for piece in self.together([self.request(prompt, **options) for prompt in prompts]):
+        requests = [self.request(prompt, **options) for prompt in several("prompts", prompts)]
+        pieces: list[list[Piece]] = [[] for _ in requests]
+        for piece in self.together(requests):
             pieces[piece.sequence].append(piece)
         return [Completion.of(part) for part in pieces]
 
@@ -118,6 +120,7 @@ class LanguageModel(Model):
             max_tokens: what its cache holds; by default one text of ``n_ctx``.
             prompt_cache: a folder in which another conversation finds what this one has read.
         """
+        check_option("prompt_cache", prompt_cache, kind=(str, os.PathLike, PromptCache), optional=True)
         disk = PromptCache(prompt_cache) if isinstance(prompt_cache, str | os.PathLike) else prompt_cache
         return Conversation(self, self.chat_format(template), max_tokens=max_tokens, prompt_cache=disk)
 
@@ -177,9 +180,6 @@ class LanguageModel(Model):
         **options: Any,
     ) -> Request:
         """A `Request` from what a person would write. Without ``seed`` every call draws anew."""
-        check_option("max_tokens", max_tokens, least=1)
-        for name, value in (("n_keep", n_keep), ("logprobs", logprobs), ("prompt_logprobs", prompt_logprobs)):
-            check_option(name, value, least=0)
         tokens = (
             self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
             if isinstance(prompt, str)
@@ -187,13 +187,13 @@ class LanguageModel(Model):
         )
         if sampler is None and samplers is None:
             options = {**self.preset.options, **{k: v for k, v in options.items() if v is not None}}
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        stops = several_texts("stop", stop)
         return Request(
             tokens,
             make_chain(self.registry, sampler, samplers, options),
             max_tokens=max_tokens,
-            stop=_checked_stops(stops + tuple(s for s in self.preset.stop if s not in stops)),
-            seed=int.from_bytes(os.urandom(8), "little") if seed is None else operator.index(seed),
+            stop=stops + tuple(s for s in self.preset.stop if s not in stops),
+            seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed,
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             want=want,
@@ -221,11 +221,10 @@ class LanguageModel(Model):
         Args:
             pooling: ``mean``, ``first`` or ``last``; by default what the file says, else the mean.
         """
-        if isinstance(texts, str):
-            raise SisError("is one text, not several", where="texts", fix="give a list of texts")
         kind = pooling_of(self, pooling)
-        found = np.empty((len(texts), self.config.n_embd), np.float32)
-        prompts = (self.tokenize(text) if isinstance(text, str) else list(text) for text in texts)
+        given = several("texts", texts)
+        found = np.empty((len(given), self.config.n_embd), np.float32)
+        prompts = (self.tokenize(text) if isinstance(text, str) else token_ids(text) for text in given)
         start = 0
         for group in in_groups(prompts, self.config.n_ctx):
             for piece in self.stream([Request(tokens, want="hidden") for tokens in group]):
@@ -235,7 +234,7 @@ class LanguageModel(Model):
         return found
 
     def _once(self, prompt: Prompt, want: Wanted) -> F32:
-        tokens = self.tokenize(prompt) if isinstance(prompt, str) else list(prompt)
+        tokens = self.tokenize(prompt) if isinstance(prompt, str) else prompt
         (piece,) = self.stream([Request(tokens, want=want)])
         assert piece.rows is not None
         return piece.rows
@@ -253,6 +252,9 @@ class LanguageModel(Model):
 
     def together(self, requests: Sequence[Request], prompt_cache: PromptCache | None = None) -> Generator[Piece]:
         """The same, with errors as pieces: what fails in one text ends that one."""
+        requests = several("requests", requests)
+        for request in requests:
+            check_option("requests", request, kind=Request)
         if not requests:
             return
         needed = [self._room(request) for request in requests]
@@ -285,12 +287,6 @@ class LanguageModel(Model):
 def _and_close(events: Iterator[Event], conversation: Conversation) -> Generator[Event]:
     with conversation:
         yield from events
-
-
-def _checked_stops(stops: tuple[str, ...]) -> tuple[str, ...]:
-    if "" in stops:
-        raise SamplerError("a stop string is empty", where="--stop", fix="leave it out to go on without one")
-    return stops
 
 
 @documented
@@ -326,9 +322,18 @@ def load(
     Raises:
         SisError: the model cannot be found, read or run faithfully; the message says why and what to do.
     """
+    check_option("model", model, kind=(str, os.PathLike), optional=True)
+    if model == "":
+        raise SourceError("the model's name is empty", where="model", fix="name a file, or None for the built-in model")
+    check_option("layers", layers, kind=range, optional=True)
+    check_option("preset", preset, kind=Preset, optional=True)
+    if progress is not None and not callable(progress):
+        raise SisError(f"is {progress!r:.60}, but must be a function", where="progress")
+    check_option("registry", registry, kind=Registry, optional=True)
     options = LoadOptions(
         backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
-        batch_invariant=batch_invariant, on_error=on_error, ignore_keys=tuple(ignore_keys), memory_limit=memory_limit,
+        batch_invariant=batch_invariant, on_error=on_error, ignore_keys=several_texts("ignore_keys", ignore_keys),
+        memory_limit=memory_limit,
     )  # fmt: skip
     registry = registry or Registry.load()
     reference, sources = None if model is None else os.fspath(model), registry.records("sources")

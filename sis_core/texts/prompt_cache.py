@@ -71,6 +71,8 @@ class PromptCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        if not os.fspath(folder):
+            raise SisError("the folder's name is empty", where="prompt_cache", fix="name one, or leave it out")
         self.folder, self.max_bytes = Path(folder).expanduser(), max_bytes
 
     def recall(self, scheduler: Scheduler, tokens: Sequence[int]) -> list[int]:

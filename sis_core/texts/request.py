@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
 
-from attrs import frozen
+from attrs import field, frozen
 
 from sis_core.arrays import F32
-from sis_core.errors import SisError
+from sis_core.errors import SamplerError, SisError
+from sis_core.loading.checks import check_option, several, several_texts, token_ids
 from sis_core.sampler import Sampler
 
 FinishReason = Literal["length", "stop", "end", "context", "error"]
 ContextPolicy = Literal["error", "shift"]
 Wanted = Literal["text", "logits", "hidden"]
+RULES: dict[str, dict[str, Any]] = {
+    "max_tokens": {"least": 1, "optional": True},
+    "logprobs": {"least": 0, "optional": True},
+    "prompt_logprobs": {"least": 0, "optional": True},
+    "want": {"choices": get_args(Wanted)},
+    "context": {"choices": get_args(ContextPolicy)},
+    "n_keep": {"least": 0},
+    "ignore_end": {"kind": bool},
+    "spell_special": {"kind": bool},
+    "adapter": {"kind": str, "optional": True},
+    "priority": {"kind": int},
+    "salt": {"kind": str},
+}
+MOST_SEED = 2**64 - 1
 
 
 @frozen
@@ -33,6 +48,27 @@ class PromptLogprob:
     top: tuple[TokenLogprob, ...]
 
 
+def _prompt(given: Iterable[int]) -> Sequence[int]:
+    return token_ids(given)
+
+
+def _samplers(given: Iterable[Sampler]) -> Sequence[Sampler]:
+    found = several("samplers", given)
+    for sampler in found:
+        if not isinstance(sampler, Sampler):
+            raise SamplerError(f"{sampler!r:.60} is no sampler", where="samplers", fix="make one: TopK(40)")
+    return found
+
+
+def _stops(given: Iterable[str]) -> tuple[str, ...]:
+    return several_texts("stop", given)
+
+
+def _seed(given: int) -> int:
+    check_option("seed", given, least=0, most=MOST_SEED)
+    return given.__index__()
+
+
 @frozen
 class Request:
     """One prompt and how to continue it.
@@ -42,6 +78,7 @@ class Request:
         samplers: the chain, in order.
         max_tokens: tokens to generate at most; None until the model ends or the context is full.
         stop: strings that end the text, and names of control tokens that do; they are not part of it.
+        seed: from 0 to 2**64 - 1; the same seed makes the same text.
         logprobs: how many of the most likely tokens to report with each piece; None for no logprobs at all.
         prompt_logprobs: the same for the tokens of the prompt, all but the first; they come with the first piece.
         want: ``text`` continues the prompt; ``logits`` and ``hidden`` end after it, with a row for each of its tokens.
@@ -54,11 +91,11 @@ class Request:
         salt: texts share what is known of their beginnings only with those of the same salt.
     """
 
-    prompt: Sequence[int]
-    samplers: Sequence[Sampler] = ()
+    prompt: Sequence[int] = field(converter=_prompt)
+    samplers: Sequence[Sampler] = field(default=(), converter=_samplers)
     max_tokens: int | None = 128
-    stop: tuple[str, ...] = ()
-    seed: int = 0
+    stop: tuple[str, ...] = field(default=(), converter=_stops)
+    seed: int = field(default=0, converter=_seed)
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     want: Wanted = "text"
@@ -71,6 +108,8 @@ class Request:
     salt: str = ""
 
     def __attrs_post_init__(self) -> None:
+        for name, rule in RULES.items():
+            check_option(name, getattr(self, name), **rule)
         if self.want == "hidden" and self.prompt_logprobs is not None:
             raise SisError(
                 "hidden states have no probabilities",

@@ -18,6 +18,7 @@ from typing import Self
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
+from sis_core.loading.checks import check_option
 from sis_core.texts.budget import Budget
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
@@ -51,6 +52,7 @@ class Scheduler:
         stall: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        check_option("reuse", reuse, kind=bool)
         self.session = session
         self._reuse, self._clock = reuse, clock
         self._budget = Budget(session.step_rows, stall)
@@ -90,6 +92,7 @@ class Scheduler:
         """
         number, degraded = next(self._numbers), self.session.stats.degraded
         try:
+            check_option("request", request, kind=Request)
             text = self._text(number, request)
         except (MemoryError, ClosedError):
             raise

@@ -8,10 +8,9 @@ note. The next step of the sequence feeds the difference first.
 from __future__ import annotations
 
 import logging
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 from attrs import define, evolve, field
@@ -21,6 +20,7 @@ from sis_core.backend import Cache
 from sis_core.backends.bind import usable
 from sis_core.block import STEP_ROWS
 from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
+from sis_core.loading.checks import check_option, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
 from sis_core.step import Batch, Run
@@ -58,6 +58,9 @@ class Session:
     def __init__(
         self, model: Model, *, n_ctx: int | None = None, max_tokens: int | None = None, on_error: Policy = "strict"
     ) -> None:
+        check_option("n_ctx", n_ctx, kind=int, optional=True)
+        check_option("max_tokens", max_tokens, least=1, optional=True)
+        check_option("on_error", on_error, choices=get_args(Policy))
         self.model = model
         self.n_ctx = model.config.n_ctx if n_ctx is None else n_ctx
         if not 1 <= self.n_ctx <= model.config.n_ctx:
@@ -112,7 +115,8 @@ class Session:
 
     def feed(self, tokens: Iterable[int], sequence: int = 0, *, every: bool = False) -> F32:
         """Append tokens to one sequence; logits float32 ``(1, n_vocab)`` of the last, ``(k, n_vocab)`` of every one."""
-        return self.step({sequence: list(tokens)}, every=every)[sequence]
+        check_option("sequence", sequence, kind=int)
+        return self.step({sequence: token_ids(tokens, "tokens")}, every=every)[sequence]
 
     def step(self, tokens: Mapping[int, Sequence[int]], *, every: bool = False) -> dict[int, F32]:
         """Append tokens to several sequences at once and return each one's logits ``(k, n_vocab)``.
@@ -123,7 +127,8 @@ class Session:
         Raises:
             ContextError: a sequence would grow past ``n_ctx``; nothing was run.
         """
-        pending: dict[int, Sequence[int]] = {sequence: list(ids) for sequence, ids in tokens.items()}
+        check_option("tokens", tokens, kind=Mapping)
+        pending: dict[int, Sequence[int]] = {sequence: token_ids(ids, "tokens") for sequence, ids in tokens.items()}
         for sequence, ids in pending.items():
             self.check_room(len(ids), sequence)
         results: dict[int, list[F32]] = {sequence: [] for sequence in pending}
@@ -149,8 +154,12 @@ class Session:
             want: logits, or hidden states after the output norm.
         """
         self._check_open()
+        check_option("want", want, choices=get_args(Want))
+        check_option("outputs", outputs, kind=Mapping)
         parts: dict[int, list[int]] = {}
         for sequence, given in tokens.items():
+            check_option("sequence", sequence, kind=int)
+            check_option("outputs", outputs.get(sequence), choices=get_args(Outputs))
             part = parts[sequence] = self.valid(given)
             if not part:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
@@ -166,7 +175,8 @@ class Session:
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
         """Append tokens and return the hidden state after the output norm, float32 ``(k, n_embd)``, of every one."""
-        pending: dict[int, Sequence[int]] = {sequence: list(tokens)}
+        check_option("sequence", sequence, kind=int)
+        pending: dict[int, Sequence[int]] = {sequence: token_ids(tokens, "tokens")}
         self.check_room(len(pending[sequence]), sequence)
         parts = []
         while pending:
@@ -192,6 +202,7 @@ class Session:
         BackendError when the model has no such adapter.
         """
         self._check_open()
+        check_option("adapter", adapter, kind=str, optional=True)
         if adapter is not None and adapter not in self.model.adapters:
             raise BackendError(f"the model has no adapter {adapter!r}", where=f"sequence {sequence}")
         if self._tokens.get(sequence):
@@ -204,6 +215,7 @@ class Session:
         """Length of the longest beginning, of at most ``n`` tokens, that a sequence can go back to without being fed
         again; see `Cache.reach`."""
         self._check_open()
+        check_option("n", n, least=0)
         return self._cache.reach(sequence, min(n, self.length(sequence)))
 
     def behind(self, sequence: int = 0) -> int:
@@ -223,6 +235,7 @@ class Session:
         ContextError for a sequence that nothing was fed to, or that has fewer tokens.
         """
         ids = self._known(sequence)
+        check_option("n", n, kind=int)
         if not 0 <= n <= len(ids):
             raise ContextError(f"cannot keep {n} tokens of {len(ids)}", where=f"sequence {sequence}")
         self._tokens[sequence] = ids[:n]  # first: an interrupt leaves a cache that holds more, which a step mends
@@ -235,6 +248,8 @@ class Session:
         ContextError for a source that nothing was fed to, or that has fewer tokens.
         """
         ids = self._known(source)
+        check_option("target", target, kind=int)
+        check_option("n", n, kind=int, optional=True)
         n = len(ids) if n is None else n
         if not 0 <= n <= len(ids):
             raise ContextError(f"cannot share {n} tokens of {len(ids)}", where=f"sequence {source}")
@@ -272,6 +287,8 @@ class Session:
         MemoryLimitError: there is no room.
         """
         self._check_open()
+        check_option("sequence", sequence, kind=int)
+        check_option("data", data, kind=Iterable)
         ids = self.valid(tokens)
         self.drop(sequence)
         self.check_room(len(ids), sequence)
@@ -287,6 +304,8 @@ class Session:
     def rewrite(self, sequence: int, tokens: Sequence[int]) -> None:
         """Make a sequence hold ``tokens``: the common beginning stays, the rest is computed again at its new places."""
         self._check_open()
+        check_option("sequence", sequence, kind=int)
+        tokens = token_ids(tokens, "tokens")
         if len(tokens) > self.n_ctx:
             raise self._too_long(len(tokens), sequence)
         old = self._tokens.get(sequence, [])
@@ -344,6 +363,7 @@ class Session:
     def _known(self, sequence: int) -> list[int]:
         """The ids of a sequence; ContextError where there is none of that number."""
         self._check_open()
+        check_option("sequence", sequence, kind=int)
         if (ids := self._tokens.get(sequence)) is None:
             known = ", ".join(map(str, list(self._tokens)[:8])) or "none"
             raise ContextError("there is no such sequence", where=f"sequence {sequence}", fix=f"there are: {known}")
@@ -368,8 +388,11 @@ class Session:
             done.append(sequence)
 
     def valid(self, tokens: Iterable[int]) -> list[int]:
-        """The ids as a list; one outside the vocabulary is a BackendError, or clamped under ``degrade``."""
-        ids = list(map(operator.index, tokens))
+        """The ids as a list; one outside the vocabulary is a BackendError, or clamped under ``degrade``.
+
+        TokenizerError for what are no ids.
+        """
+        ids = token_ids(tokens, "tokens")
         n_vocab = self.model.config.n_vocab
         if not ids or (min(ids) >= 0 and max(ids) < n_vocab):
             return ids
