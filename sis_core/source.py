@@ -101,13 +101,15 @@ class FileSource(Source):
 
 
 def resolve(reference: str | None, sources: Sequence[Source], progress: Progress | None = None) -> Path:
-    """The local file for what the user typed; None or empty for the default model.
+    """The local file for what the user typed; None for the default model.
 
     A path that exists always wins over a source of the same name; one that is not called ``.gguf`` is offered to the
     sources as an absolute path first. SourceError when nobody knows the reference.
     """
-    if not reference:
+    if reference is None:
         return _default(sources, progress)
+    if not reference:
+        raise SourceError("the model's name is empty", where="model", fix="name a file, or none for the default model")
     try:
         path = Path(reference).expanduser()
         if path.exists():

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sis_core.errors import SisError, TokenizerError
 
-_NAMES: dict[type, str] = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
+_NAMES: dict[Any, str] = {bool: "True or False", str: "a text", Callable: "a function"}
 
 
 def check_option(
     name: str,
     value: Any,
     *,
-    kind: type | tuple[type, ...] | None = None,
+    kind: Any = None,
     least: int | None = None,
     most: int | None = None,
     choices: Sequence[str] | None = None,
@@ -26,7 +26,8 @@ def check_option(
     """SisError, with the option's name, for a value that breaks its rule.
 
     Args:
-        kind: what it must be an instance of; int takes everything that is a whole number, such as numpy's, and no bool.
+        kind: the class, or the classes, that it must be an instance of; int takes everything that is a whole number,
+            such as numpy's, and no bool.
         least: the smallest whole number allowed.
         most: the largest.
         choices: the only texts allowed.
@@ -42,9 +43,7 @@ def check_option(
         _check_number(name, value, least, most)
     elif kind is not None:
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value, (*kinds, np.bool_) if bool in kinds else kinds) or (
-            isinstance(value, bool) and bool not in kinds
-        ):
+        if not isinstance(value, (*kinds, np.bool_) if bool in kinds else kinds):
             names = " or ".join(_NAMES.get(each, f"a {each.__name__}") for each in kinds)
             raise SisError(f"is {value!r:.60}, but must be {names}", where=name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal, overload
 
@@ -12,7 +12,6 @@ import numpy as np
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.chat import Chat, Event, Message, Reply
-from sis_core.errors import SisError, SourceError
 from sis_core.loading.checks import check_option, several, several_texts, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
@@ -47,8 +46,8 @@ class LanguageModel(Model):
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``add_special`` adds what the model wants at the beginning."""
         check_option("text", text, kind=str)
-        for name, value in (("add_special", add_special), ("parse_special", parse_special)):
-            check_option(name, value, kind=bool)
+        check_option("add_special", add_special, kind=bool)
+        check_option("parse_special", parse_special, kind=bool)
         return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
 
     def detokenize(self, tokens: Sequence[int]) -> str:
@@ -180,16 +179,13 @@ class LanguageModel(Model):
         **options: Any,
     ) -> Request:
         """A `Request` from what a person would write. Without ``seed`` every call draws anew."""
-        tokens = (
-            self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
-            if isinstance(prompt, str)
-            else prompt
-        )
+        if isinstance(prompt, str):
+            prompt = self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
         if sampler is None and samplers is None:
             options = {**self.preset.options, **{k: v for k, v in options.items() if v is not None}}
         stops = several_texts("stop", stop)
         return Request(
-            tokens,
+            prompt,
             make_chain(self.registry, sampler, samplers, options),
             max_tokens=max_tokens,
             stop=stops + tuple(s for s in self.preset.stop if s not in stops),
@@ -323,12 +319,9 @@ def load(
         SisError: the model cannot be found, read or run faithfully; the message says why and what to do.
     """
     check_option("model", model, kind=(str, os.PathLike), optional=True)
-    if model == "":
-        raise SourceError("the model's name is empty", where="model", fix="name a file, or None for the built-in model")
     check_option("layers", layers, kind=range, optional=True)
     check_option("preset", preset, kind=Preset, optional=True)
-    if progress is not None and not callable(progress):
-        raise SisError(f"is {progress!r:.60}, but must be a function", where="progress")
+    check_option("progress", progress, kind=Callable, optional=True)
     check_option("registry", registry, kind=Registry, optional=True)
     options = LoadOptions(
         backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
