@@ -11,6 +11,7 @@ import json
 import struct
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def write_safetensors(path: Path, tensors: Tensors, dtype: str = "F32") -> None:
             if dtype == "BF16":
                 blob = values.astype("<f4").view("<u2").reshape(-1, 2)[:, 1].tobytes()
         else:
-            kind, blob = {"bool": "BOOL", "int64": "I64"}[values.dtype.name], values.tobytes()
+            kind, blob = {"bool": "BOOL", "int64": "I64", "uint8": "U8"}[values.dtype.name], values.tobytes()
         header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [at, at + len(blob)]}
         blobs.append(blob)
         at += len(blob)
@@ -561,15 +562,56 @@ def llama_json(folder: Path) -> None:
     write_safetensors(folder / "model.safetensors", weights.tensors)
 
 
+# --- Models described by data: described/*.json has what transformers writes as configuration, and tensors' shapes ---
+
+DESCRIBED = Path(__file__).parent / "described"
+GLM = ["<|endoftext|>", "[gMASK]", "<|user|>", "<|observation|>"]
+ADDED = {"glm4": GLM, "glm4moe": GLM}  # control tokens after the 263 others; else "<s>" and "</s>"
+PIECES = ("ernie4_5", "ernie4_5_moe", "baichuan", "phimoe")  # those with a SentencePiece vocabulary
+
+
+def names(pattern: str) -> list[str]:
+    """What a name with ranges ``{0..3}`` or lists ``{0,2}`` stands for."""
+    before, brace, rest = pattern.partition("{")
+    if not brace:
+        return [pattern]
+    which, _, after = rest.partition("}")
+    first, dots, last = which.partition("..")
+    numbers = range(int(first), int(last) + 1) if dots else map(int, which.split(","))
+    return [f"{before}{i}{name}" for i in numbers for name in names(after)]
+
+
+def described(name: str, folder: Path) -> None:
+    about = json.loads((DESCRIBED / f"{name}.json").read_text("utf-8"))
+    first = 1 if name in PIECES else 263
+    config = about["config"] | {"bos_token_id": first, "eos_token_id": first + 1}
+    (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
+    if name in PIECES:
+        write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)},
+                     bos_token="<s>", eos_token="</s>", unk_token="<unk>")  # fmt: skip
+    else:
+        added = ADDED.get(name, ["<s>", "</s>"])
+        write_tokenizer(folder, byte_level_tokenizer(None, added), bos_token=added[0], eos_token=added[1])
+    weights = Weights(sum(map(ord, name)))
+    for pattern, shape in about["tensors"].items():
+        for tensor in names(pattern):
+            weights.add(tensor, *shape)
+            if tensor.endswith(("_blocks", "_scales")):
+                bits = (weights.tensors[tensor] * 1024 + 128).astype(np.uint8)
+                weights.tensors[tensor] = bits if tensor.endswith("_blocks") else bits % 8 + 118  # small exponents
+    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
+
+
 CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
     function.__name__: function
     for function in (
         llama, llama3, llama_json, mixtral, smollm3, arcee, mistral3, granite, olmo2, seed_oss, qwen2, qwen3, qwen2moe,
         qwen3moe, gemma, gemma2, gemma3, phi2, phi3, gpt2, gptneox,
     )
-}  # fmt: skip
+} | {path.stem: partial(described, path.stem) for path in sorted(DESCRIBED.glob("*.json"))}  # fmt: skip
 #: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
 PRE = {
+    **dict.fromkeys((path.stem for path in DESCRIBED.glob("*.json")), "gpt-2"),
     "smollm3": "dbrx", "olmo2": "dbrx",
     **dict.fromkeys(("llama3", "arcee", "mistral3"), "llama-bpe"),
     **dict.fromkeys(("gpt2", "gptneox", "granite", "phi2"), "gpt-2"),

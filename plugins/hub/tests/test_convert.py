@@ -19,7 +19,7 @@ LONG = 12
 REGISTRY = Registry.load()
 
 #: Keys that only one of the two writes, and why.
-OURS = {"gptneox": {"general.file_type"}}  # its converter forgets it
+OURS = {"gptneox": {"general.file_type"}, "mpt": {"general.file_type"}}  # its converter forgets it
 THEIRS = {"gemma": {"tokenizer.ggml.eot_token_id"}}  # 107, whatever token that is
 
 

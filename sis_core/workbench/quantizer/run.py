@@ -251,6 +251,7 @@ def _file_type(plan: Plan) -> int | None:
     """GGUF's number for what most of the file is, or None where there is none."""
     from gguf import LlamaFileType
 
-    label = {"Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "Q3_K": "Q3_K_S"}.get(plan.label, plan.label)
+    longer = {"Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "Q3_K": "Q3_K_S", "MXFP4": "MXFP4_MOE"}
+    label = longer.get(plan.label, plan.label)
     name = "ALL_F32" if label == "F32" else f"MOSTLY_{label}"
     return int(LlamaFileType[name]) if name in LlamaFileType.__members__ else None

@@ -42,10 +42,6 @@ class Checkpoint:
         if whole is None:
             self.refuse("has no config.json", "download the whole repository, not only the weights")
         self.config: dict[str, Any] = whole | _object(whole.get("text_config"))
-        quantised = self.config.get("quantization_config")
-        if quantised:
-            method = str(_object(quantised).get("quant_method", "some method"))
-            self.refuse(f"is quantised by {method[:40]!r}", "take the repository with the original weights")
         self.files = {path.name: SafetensorsFile(path) for path in self._paths()}
         self._check_names()
 
@@ -53,6 +49,14 @@ class Checkpoint:
     def tensors(self) -> Mapping[str, tuple[SafetensorsFile, Entry]]:
         """Every tensor by name, with its file, in the order of files and bytes."""
         return {entry.name: (file, entry) for file in self.files.values() for entry in file.tensors.values()}
+
+    def check_quantised(self, allowed: Sequence[str]) -> None:
+        """SourceError for weights that were quantised by a method that is not ``allowed``."""
+        quantised = self.config.get("quantization_config")
+        if quantised:
+            method = str(_object(quantised).get("quant_method", "some method"))
+            if method not in allowed:
+                self.refuse(f"is quantised by {method[:40]!r}", "take the repository with the original weights")
 
     @property
     def architecture(self) -> str:

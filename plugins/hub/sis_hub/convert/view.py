@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from sis_core.registry import Registry
 from sis_core.tensors import derived
 from sis_hub.convert.checkpoint import Checkpoint
 from sis_hub.convert.experts import stacked
-from sis_hub.convert.families import Family, check_activation, family_of
+from sis_hub.convert.families import check_activation, family_of
+from sis_hub.convert.families.family import Family
+from sis_hub.convert.families.mxfp4 import MXFP4, Bytes
 from sis_hub.convert.hyperparameters import Hyperparameters
 from sis_hub.convert.safetensors import Entry, SafetensorsFile
 from sis_hub.convert.vocabulary import add_vocabulary
 
-FORMATS: Mapping[str, type[QuantFormat]] = {"F32": F32Format, "F16": F16Format, "BF16": BF16Format}
+FORMATS: Mapping[str, type[QuantFormat]] = {"F32": F32Format, "F16": F16Format, "BF16": BF16Format, "U8": Bytes}
 #: Ends of the names of matrices that are kept in F32 as the vectors are: positions, and what chooses experts.
 WHOLE = ("position_embd.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
 
@@ -44,7 +47,7 @@ class CheckpointView:
         paths: its safetensors files.
         metadata, metadata_types: as GGUF has them.
         tensors: as GGUF has them; offsets mean nothing here.
-        label: the format of most of its matrices: F32, F16 or BF16.
+        label: the format of most of its matrices: F32, F16 or BF16; MXFP4 where its experts are in that.
     """
 
     alignment = DEFAULT_ALIGNMENT
@@ -64,9 +67,10 @@ class CheckpointView:
         self._lock = threading.Lock()
         self._last: tuple[str, U8] | None = None
         family = family_of(checkpoint.architecture, str(folder))
+        checkpoint.check_quantised(family.quantised)
         config = Hyperparameters({**family.defaults, **checkpoint.config}, str(folder))
         check_activation(family, config)
-        found = stacked(_weights(checkpoint, family), str(folder))
+        found = stacked(family.arranged(config, _weights(checkpoint, family)), str(folder))
         roles = _roles(found, family, config)
         table = roles.get("token_embd.weight")
         if table is None or len(table.shape) != 2:
@@ -78,7 +82,7 @@ class CheckpointView:
         self._weights |= {role: Weight.from_array(role, values) for role, values in extra.items()}
         self.tensors: Mapping[str, TensorInfo] = {role: _info(role, w) for role, w in self._weights.items()}
         types = Counter(info.type_name for info in self.tensors.values() if len(info.shape) > 1)
-        self.label = types.most_common(1)[0][0]
+        self.label = MXFP4.name if MXFP4.name in types else types.most_common(1)[0][0]
 
     def raw(self, name: str) -> U8:
         """A tensor's bytes ``(n_bytes,)`` as GGUF has them; made now unless it is the one that was asked for last.
@@ -124,14 +128,14 @@ def _weights(checkpoint: Checkpoint, family: Family) -> dict[str, Weight]:
     for name, (file, entry) in checkpoint.tensors.items():
         if name.startswith(family.skipped) or derived(name):
             continue
-        if entry.dtype not in FORMATS:
+        if entry.dtype not in FORMATS or (entry.dtype == "U8" and not family.quantised):
             checkpoint.refuse(
                 f"has the tensor {name[:80]!r} in {entry.dtype}, and only F32, F16 and BF16 are converted",
                 "take the repository with the original weights",
             )
         if not entry.shape:
             checkpoint.refuse(f"has the tensor {name[:80]!r}, a single number that no family uses", "check its origin")
-        spelt = name.replace("language_model.", "")
+        spelt = name.replace("language_model.", "").replace(".e_score_correction_bias", ".e_score_correction.bias")
         found[spelt] = Weight.of(spelt, FORMATS[entry.dtype](), entry.shape, _reader(file, entry))
     return found
 
@@ -190,7 +194,7 @@ def _keys(
         checkpoint.refuse(f"has a model card or configuration that cannot be read: {error}", "mend its README.md")
     extra = family.keys(config, keys)
     keys.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_vocabulary(checkpoint, n_rows, keys)
+    add_vocabulary(checkpoint, n_rows, keys, partial(family.control, config))
     values, types = {}, {}
     for key, value in keys.kv_data[0].items():
         kind = value.type.name.lower()

@@ -8,7 +8,7 @@ found by the ``gguf`` package.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define
@@ -46,11 +46,17 @@ class _Tokens:
         self.texts[token], self.scores[token], self.types[token] = text, score, type
 
 
-def add_vocabulary(checkpoint: Checkpoint, n_rows: int, keys: Any) -> None:
+def add_vocabulary(
+    checkpoint: Checkpoint,
+    n_rows: int,
+    keys: Any,
+    control: Callable[[Mapping[str, int], Mapping[str, int]], Mapping[str, int]] = lambda named, added: {},
+) -> None:
     """Write the tokenizer's keys with the ``gguf`` package's writer.
 
     Args:
         n_rows: of the embedding: as many tokens are written.
+        control: from special tokens and the ids of added tokens to further special tokens, or others.
 
     Raises:
         SourceError: there is no tokenizer, or none that can be told in GGUF's keys.
@@ -90,6 +96,8 @@ def add_vocabulary(checkpoint: Checkpoint, n_rows: int, keys: Any) -> None:
     try:
         special = SpecialVocab(checkpoint.folder, load_merges=byte_level, n_vocab=n_rows)
         special.add_special_token |= _added_by(tokenizer if byte_level else None, special.add_special_token)
+        added = {token["content"]: int(token["id"]) for token in (tokenizer or {}).get("added_tokens") or ()}
+        special.special_token_ids |= control(special.special_token_ids, added)
         special.add_to_gguf(keys, quiet=True)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise _bad_tokenizer(checkpoint, error) from error

@@ -26,6 +26,7 @@ def convert(folder: Path, out: Path, pre: str) -> None:
     import convert_hf_to_gguf as converter
     from conversion.base import ModelBase, TextModel
     from conversion.gpt2 import GPT2Model
+    from oracle.convert import mend
 
     # At 0c1e570 GPT-2's causal masks, which are meant to be left out, end the conversion.
     GPT2Model.filter_tensors = classmethod(lambda _cls, item: None if item[0].endswith(".attn.bias") else item)
@@ -38,6 +39,7 @@ def convert(folder: Path, out: Path, pre: str) -> None:
     )
     TextModel.get_vocab_base_pre = lambda _self, _tokenizer: pre
     sys.argv = ["convert", str(folder), "--outtype", outtype(folder), "--outfile", str(out), "--model-name", "tiny"]
+    mend()
     converter.main()
 
 
@@ -85,7 +87,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     # The converter is written for the gguf package beside it.
-    sys.path[:0] = [str(options.llama_cpp / "gguf-py"), str(options.llama_cpp), str(HERE.parent)]
+    folders = options.llama_cpp / "gguf-py", options.llama_cpp, HERE.parent, HERE.parents[3] / "tests"
+    sys.path[:0] = map(str, folders)
     from checkpoints import CHECKPOINTS, PRE
 
     for name in options.names or (name for name in CHECKPOINTS if name != "llama_json"):
