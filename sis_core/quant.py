@@ -8,17 +8,19 @@ it was asked for.
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError, SisError
 from sis_core.layout import Layout, Unpacked
 
+ALL = slice(None)
+PLAIN = ("F32", "F16", "BF16")
 PANEL_VALUES = 1 << 18  # 1 MiB of float32: a decoded panel stays in the second-level cache
 
 
@@ -113,6 +115,13 @@ class QuantFormat(ABC):
         """
         self.check_rows(rows, n_cols)
         return self._layout().unpack_blocks(rows.reshape(-1, self.type_size), self.block_size, len(rows))
+
+    def side_names(self, tensor: str) -> Mapping[str, SideName]:
+        """Tensors beside ``tensor`` of a file that belong to it, by the names that the format has for them.
+
+        Those that the file has are its weight's sides, and nobody else's: `Weight.side`.
+        """
+        return {}
 
     def _layout(self) -> Layout:
         if self.layout is None:
@@ -246,6 +255,59 @@ class BF16Format(BlockFormat):
         return np.where(np.isnan(values), quiet, rounded).astype("<u2").view(np.uint8)
 
 
+Axis: TypeAlias = Literal["tensor", "expert", "row", "column"]
+
+
+@frozen
+class SideName:
+    """Where in a file the numbers of a side lie.
+
+    Attributes:
+        tensor: the name of a tensor, in F32, F16 or BF16.
+        axis: what its numbers are of: one for the tensor, or one for each expert, row or column. None for a tensor that
+            belongs to the weight and changes nothing here.
+    """
+
+    tensor: str
+    axis: Axis | None
+
+
+@frozen(eq=False)
+class Side:
+    """Numbers beside a weight that its values are multiplied by.
+
+    Attributes:
+        values: float32 ``(1,)``, ``(n_expert,)``, ``(n_rows,)`` or ``(n_cols,)``.
+        axis: which of these.
+        tensor: its name in the file, for messages.
+    """
+
+    values: F32
+    axis: Axis
+    tensor: str = ""
+
+    def rows(self, start: int, stop: int, n_rows: int) -> Side:
+        """That of the rows ``start:stop`` of ``n_rows``."""
+        if self.axis == "row":
+            return evolve(self, values=self.values[start:stop])
+        if self.axis == "expert":
+            per_expert = n_rows // len(self.values)
+            first, last = start // per_expert, (stop - 1) // per_expert
+            if first == last:
+                return Side(self.values[first : first + 1], "tensor", self.tensor)
+            if start % per_expert or stop % per_expert:
+                return Side(np.repeat(self.values, per_expert)[start:stop], "row", self.tensor)
+            return evolve(self, values=self.values[first : last + 1])
+        return self
+
+    def of_rows(self, numbers: slice | np.ndarray, n_rows: int) -> F32:
+        """What rows of these numbers, of ``n_rows``, are multiplied by: ``(k, 1)``, or one row for all of them."""
+        if self.axis in ("column", "tensor"):
+            return self.values[None, :]
+        every = self.values if self.axis == "row" else np.repeat(self.values, n_rows // len(self.values))
+        return every[numbers, None]
+
+
 _REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
 
 
@@ -283,6 +345,7 @@ class Weight:
         copy: returns bytes ``start:stop`` of the tensor, copied, so that a file that is cut meanwhile is an error and
             not the end of the process; None where ``read`` is memory.
         check: raises GGUFError when the file that ``read`` maps has changed; equal for tensors of one file.
+        side: numbers beside the tensor, by the format's names for them: the weight's values are multiplied by them.
     """
 
     name: str
@@ -295,6 +358,7 @@ class Weight:
     release: Callable[[], None] = lambda: None
     copy: Callable[[int, int], U8] | None = None
     check: Callable[[], None] = lambda: None
+    side: Mapping[str, Side] = field(factory=dict)
 
     @classmethod
     def of(cls, name: str, format: QuantFormat, shape: tuple[int, ...], read: Callable[[], U8]) -> Weight:
@@ -351,7 +415,8 @@ class Weight:
         """The rows ``start:stop`` of a matrix."""
         if not 0 <= start < stop <= self.n_rows:
             raise FormatError(f"has {self.n_rows} rows, not rows {start} to {stop}", where=self.name)
-        return evolve(self, shape=(stop - start, self.n_cols), first_row=self.first_row + start)
+        side = {name: side.rows(start, stop, self.n_rows) for name, side in self.side.items()}
+        return evolve(self, shape=(stop - start, self.n_cols), first_row=self.first_row + start, side=side)
 
     def cols(self, start: int, stop: int) -> Weight:
         """The columns ``start:stop`` of a matrix, on block borders; only where blocks stand on their own."""
@@ -362,7 +427,11 @@ class Weight:
                 f"columns {start} to {stop} of {self.n_cols} are not whole blocks of {self.format.block_size}",
                 where=self.name,
             )
-        return evolve(self, shape=(*self.shape[:-1], stop - start), first_col=self.first_col + start)
+        side = {
+            name: evolve(side, values=side.values[start:stop]) if side.axis == "column" else side
+            for name, side in self.side.items()
+        }
+        return evolve(self, shape=(*self.shape[:-1], stop - start), first_col=self.first_col + start, side=side)
 
     def expert(self, index: int) -> Weight:
         """Matrix ``index`` of a stack ``(n_expert, n_rows, n_cols)``."""
@@ -374,23 +443,30 @@ class Weight:
     def take(self, indices: np.ndarray) -> F32:
         """Decode the rows ``indices`` ``(k,)`` to float32 ``(k, n_cols)``."""
         if self.copy is None:
-            return self.decode(self.raw[indices])
+            return self.decode(self.raw[indices], indices)
         rows = [self.raw_rows(i, i + 1) for i in indices.tolist()]
-        return self.decode(np.concatenate(rows) if rows else self.raw_rows(0, 0))
+        return self.decode(np.concatenate(rows) if rows else self.raw_rows(0, 0), indices)
 
     def panels(self) -> Iterator[tuple[int, F32]]:
         """Decode the matrix panel by panel: pairs of the first row and float32 ``(n, n_cols)``."""
         step = max(1, PANEL_VALUES // self.n_cols)
         for start in range(0, self.n_rows, step):
-            yield start, self.decode(self.raw_rows(start, start + step))
+            yield start, self.decode(self.raw_rows(start, start + step), slice(start, start + step))
 
     def dequantize(self) -> F32:
         """Decode everything to float32 of ``shape``; for vectors and small tables."""
         return self.decode(self.raw_rows(0, self.n_rows)).reshape(self.shape)
 
-    def decode(self, rows: U8) -> F32:
-        """Decode raw rows of this weight; FormatError when the codec fails or returns a wrong shape or type."""
-        return _decoded(self.format, rows, self.n_cols, self.name)
+    def decode(self, rows: U8, numbers: slice | np.ndarray = ALL) -> F32:
+        """Decode raw rows of this weight, all or those of these numbers, and multiply them by its sides.
+
+        Raises:
+            FormatError: the codec fails or returns a wrong shape or type.
+        """
+        values = _decoded(self.format, rows, self.n_cols, self.name)
+        for side in self.side.values():
+            values = values * side.of_rows(numbers, self.n_rows)
+        return values
 
     def __repr__(self) -> str:
         return f"<weight {self.name} {self.format.name} {self.shape}>"

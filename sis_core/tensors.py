@@ -17,11 +17,10 @@ from sis_core.arrays import I32, U8
 from sis_core.block import Dense, Norm, NormKind
 from sis_core.errors import ModelError
 from sis_core.experts import Stack
-from sis_core.quant import Weight
+from sis_core.quant import PLAIN, Weight
 
 log = logging.getLogger(__name__)
 
-PLAIN = ("F32", "F16", "BF16")
 DERIVED = (
     "rotary_emb.inv_freq",
     "attn.masked_bias",
@@ -155,6 +154,7 @@ class Tensors:
                 fix="the file is inconsistent: convert the model again from its original",
             )
         self._taken.add(name)
+        self._taken.update(place.tensor for place in found.format.side_names(found.name).values())
         return found
 
 
@@ -208,7 +208,10 @@ def reordered(weight: Weight, order: I32) -> Weight:
         read.cache_clear()
         weight.release()
 
-    return evolve(Weight.of(weight.name, weight.format, weight.shape, read), release=release)
+    side = {
+        name: evolve(one, values=one.values[order]) if one.axis == "row" else one for name, one in weight.side.items()
+    }
+    return evolve(Weight.of(weight.name, weight.format, weight.shape, read), release=release, side=side)
 
 
 def transposed(weight: Weight) -> Weight:

@@ -214,7 +214,8 @@ def tensor_errors(model: Model, reference: Model, progress: Progress | None = No
 
 
 def _distance(weight: Weight, reference: Weight) -> TensorError | None:
-    if weight.format.name == reference.format.name and np.array_equal(weight.raw, reference.raw):
+    alike = weight.format.name == reference.format.name and not (weight.side or reference.side)
+    if alike and np.array_equal(weight.raw, reference.raw):
         return None
     squares = scale = worst = 0.0
     for (_, found), (_, true) in zip(weight.panels(), reference.panels(), strict=True):

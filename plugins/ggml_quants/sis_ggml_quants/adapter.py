@@ -8,7 +8,7 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
-from sis_core.quant import QuantFormat
+from sis_core.quant import QuantFormat, SideName
 from sis_ggml_quants.layouts import LAYOUTS
 
 TINY = 2.0**-120  # below this the encoders of `gguf` divide by numbers whose inverse overflows
@@ -57,6 +57,20 @@ class Encoded(Decoded):
         return np.asarray(self._codec("quantize")(sized), np.uint8).reshape(n_rows, self.row_bytes(n_cols))
 
 
+class NVFP4(Decoded):
+    """Files hold one scale more for each tensor or expert, and scales for activations, which are not used here.
+
+    Source: llama.cpp's converter and ``llama_model_base::load_tensors``.
+    """
+
+    def side_names(self, tensor: str) -> dict[str, SideName]:
+        stem = tensor.removesuffix(".weight")
+        return {
+            "scale": SideName(f"{stem}.scale", "expert" if stem.endswith("_exps") else "tensor"),
+            "input_scale": SideName(f"{stem}.input_scale", None),
+        }
+
+
 FORMATS = (
     Encoded("Q4_1", 3, 32, 20),
     Encoded("Q5_0", 6, 32, 22),
@@ -73,5 +87,5 @@ FORMATS = (
     Encoded("TQ1_0", 34, 256, 54),
     Encoded("TQ2_0", 35, 256, 66),
     Encoded("MXFP4", 39, 32, 17),
-    Decoded("NVFP4", 40, 64, 36),
+    NVFP4("NVFP4", 40, 64, 36),
 )

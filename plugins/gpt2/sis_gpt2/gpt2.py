@@ -12,8 +12,8 @@ from sis_core.block import Block, Embedding, Head
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention, token_embedding
-from sis_core.quant import Weight
-from sis_core.tensors import PLAIN, Tensors, transposed
+from sis_core.quant import PLAIN, Weight
+from sis_core.tensors import Tensors, transposed
 
 
 class GPT2(Architecture[ModelConfig]):

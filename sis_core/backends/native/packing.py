@@ -105,7 +105,7 @@ class DecodedTiles(Tiles):
         self._most = 0.0
 
     def _move(self, rows: U8, start: int) -> int:
-        values = self.weight.decode(rows)
+        values = self.weight.decode(rows, slice(start, start + len(rows)))
         again = self._format.name == "BF16"
         self._most = max(self._most, float(np.abs(values).max()))
         size = super()._move(self._format.quantize(np.ascontiguousarray(values)), start)

@@ -24,12 +24,13 @@ from sis_core.backends.native.packing import Copy, DecodedTiles, Packing, Tiles
 from sis_core.errors import FormatError
 from sis_core.source import Progress
 
-Key = tuple[str, int, int, tuple[int, ...], int]
+Key = tuple[object, ...]
 
 
 def key(weight: quant.Weight) -> Key:
-    """What makes two views the same bytes."""
-    return (weight.name, weight.first_row, weight.first_col, weight.shape, id(weight.read))
+    """What makes two views the same bytes, multiplied by the same."""
+    sides = ((name, side.axis, side.values.tobytes()) for name, side in weight.side.items())
+    return (weight.name, weight.first_row, weight.first_col, weight.shape, id(weight.read), *sides)
 
 
 def decoder_of(library: Library, format: quant.QuantFormat) -> int | None:
@@ -38,9 +39,14 @@ def decoder_of(library: Library, format: quant.QuantFormat) -> int | None:
     return int(found) if found else None
 
 
+def known(weight: quant.Weight) -> int | None:
+    """The number of a weight's format, where kernels know its rows and all that its values follow from is in them."""
+    return None if weight.side else abi.FORMATS.get(weight.format.name)
+
+
 def _decodes(library: Library, weight: quant.Weight) -> bool:
     """Whether native code can decode rows of this weight."""
-    return weight.format.name in abi.FORMATS or decoder_of(library, weight.format) is not None
+    return known(weight) is not None or (not weight.side and decoder_of(library, weight.format) is not None)
 
 
 class Store:
@@ -62,14 +68,14 @@ class Store:
         """The kernels' number of a weight's format as it will be bound."""
         if self.fused(weight):
             return abi.FOREIGN
-        known = abi.FORMATS.get(weight.format.name)
-        if known is not None:
-            return known
+        number = known(weight)
+        if number is not None:
+            return number
         return abi.F16 if self.only_python(weight) else abi.DECODED
 
     def fused(self, weight: quant.Weight) -> quant.FusedLinear | None:
         """Rung 3: what the format brings for a weight, unless that would copy it and weights are to stay in place."""
-        made = weight.format.native_linear(weight) if len(weight.shape) == 2 else None
+        made = weight.format.native_linear(weight) if len(weight.shape) == 2 and not weight.side else None
         return made if made is not None and (self.pack or not made.nbytes) else None
 
     def only_python(self, weight: quant.Weight) -> bool:
@@ -89,7 +95,7 @@ class Store:
 
     def _has_tiles(self, weight: quant.Weight) -> bool:
         """Whether binding this weight makes tiles of which single rows can be taken."""
-        return self.packs(weight) and weight.format.name in abi.FORMATS
+        return self.packs(weight) and known(weight) is not None
 
     def nbytes(self, weights: Iterable[quant.Weight]) -> int:
         """Bytes of memory that packing these takes."""
@@ -213,7 +219,8 @@ class Sketch(Store):
 
 def record(library: Library, weight: quant.Weight) -> abi.Weight:
     """A weight that has no place yet; the format is DECODED where kernels do not know it."""
-    bound = abi.Weight(abi.FORMATS.get(weight.format.name, abi.DECODED), 0, weight.n_rows, weight.n_cols)
+    number = known(weight)
+    bound = abi.Weight(abi.DECODED if number is None else number, 0, weight.n_rows, weight.n_cols)
     if bound.format == abi.DECODED:
         bound.decode = decoder_of(library, weight.format)
     return bound

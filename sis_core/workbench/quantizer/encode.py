@@ -51,7 +51,7 @@ def _panels(weight: Weight, importance: F32 | None) -> Iterator[tuple[int, int, 
 
 
 def _panel(weight: Weight, format: QuantFormat, start: int, stop: int, columns: F32 | None) -> U8:
-    values = weight.decode(weight.raw_rows(start, stop))
+    values = weight.decode(weight.raw_rows(start, stop), slice(start, stop))
     with np.errstate(invalid="ignore"):
         highest = max(float(values.max()), -float(values.min()))  # NaN comes through max and min
     if not np.isfinite(highest):

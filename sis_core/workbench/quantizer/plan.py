@@ -11,11 +11,11 @@ from attrs import frozen
 from sis_core.errors import FormatError, PluginError, SisError, package_for, suggest
 from sis_core.gguf_file import TENSOR_TYPES, ModelFile, TensorInfo
 from sis_core.loading.weights import file_weight
-from sis_core.quant import QuantFormat, Weight
+from sis_core.quant import PLAIN, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.workbench.quantizer.recipes import HEAD_BITS, HEAD_FORMATS, RECIPES, Recipe, layer_count
 
-PLAIN = ("F32", "F16", "BF16", "F64")
+UNQUANTISED = (*PLAIN, "F64")
 TINY = 256  # values: a smaller tensor is not worth the loss
 KEEP = "keep"
 KEPT_SUFFIXES = ("_norm.weight", "ffn_gate_inp.weight", "ssm_conv1d.weight")
@@ -200,7 +200,14 @@ def make_plan(
         tensors.append(_plan_one(file, info, wanted, fallbacks, registry))
     if not requantize:
         _refuse_requantizing(tensors, str(file.path))
-    return Plan(label, tensors)
+    sides = _sides(tensors)
+    return Plan(label, [tensor for tensor in tensors if tensor.name not in sides])
+
+
+def _sides(tensors: Sequence[TensorPlan]) -> set[str]:
+    """What lies beside tensors that are decoded, and is in their values then."""
+    decoded = [tensor.weight for tensor in tensors if tensor.weight is not None]
+    return {place.tensor for weight in decoded for place in weight.format.side_names(weight.name).values()}
 
 
 def _plan_one(
@@ -238,7 +245,7 @@ def _package(registry: Registry, format: QuantFormat) -> str:
 
 
 def _refuse_requantizing(tensors: Sequence[TensorPlan], where: str) -> None:
-    quantised = [t for t in tensors if t.weight is not None and t.weight.format.name not in PLAIN]
+    quantised = [t for t in tensors if t.weight is not None and t.weight.format.name not in UNQUANTISED]
     if quantised:
         first = quantised[0]
         raise FormatError(

@@ -23,7 +23,7 @@ from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.machine.cores import default_threads
 from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
-from sis_core.workbench.quantizer.plan import PLAIN, Plan, TensorPlan
+from sis_core.workbench.quantizer.plan import UNQUANTISED, Plan, TensorPlan
 from sis_core.workbench.quantizer.read_back import check_read_back
 from sis_core.workbench.quantizer.work import WorkFolder
 
@@ -228,7 +228,7 @@ def output_metadata(
     """The metadata of the output and their types: those of the input, and what the quantisation changes."""
     values, types = dict(file.metadata), dict(file.metadata_types)
     changed: dict[str, Any] = {"general.file_type": _file_type(plan)}
-    if any(t.type_name not in PLAIN for t in plan.tensors):
+    if any(t.type_name not in UNQUANTISED for t in plan.tensors):
         from gguf import GGML_QUANT_VERSION
 
         changed["general.quantization_version"] = int(GGML_QUANT_VERSION)
