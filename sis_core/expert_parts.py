@@ -148,7 +148,7 @@ def experts_or_dense(
 
 
 def _shared(n: int, n_ff: int, i: int, tensors: Tensors, activation: Activation) -> FeedForward | None:
-    if f"blk.{i}.ffn_up_shexp.weight" not in tensors:
+    if not tensors.has_any(*(f"blk.{i}.ffn_{part}_shexp.weight" for part in ("gate", "up", "down"))):
         return None
     gate, up = (tensors.dense(f"blk.{i}.ffn_{part}_shexp", n_ff, n, bias=False) for part in ("gate", "up"))
     return FeedForward(gate=gate, up=up, down=tensors.dense(f"blk.{i}.ffn_down_shexp", n, n_ff), activation=activation)

@@ -35,6 +35,11 @@ NEXTN = ("eh_proj", "enorm", "hnorm", "embed_tokens", "shared_head_head", "share
 """What a layer that predicts a further token has beside the tensors of an ordinary one, under ``blk.{i}.nextn.``."""
 
 
+def has_head_norms(i: int, tensors: Tensors) -> bool:
+    """Whether layer ``i`` has norms of its query and key heads, where that differs between models of a family."""
+    return tensors.has_any(f"blk.{i}.attn_q_norm.weight", f"blk.{i}.attn_k_norm.weight")
+
+
 def token_embedding(config: ModelConfig, tensors: Tensors, *, scale: float = 1.0) -> Embedding:
     """``scale * token_embd[token]``."""
     return Embedding(tensors.matrix("token_embd.weight", config.n_vocab, config.n_embd), scale)

@@ -54,6 +54,10 @@ class Tensors:
         """The tensor as it is, without taking it; None when the file has none of that name."""
         return self._weights.get(name)
 
+    def has_any(self, *names: str) -> bool:
+        """Whether the file has any of these: a part of which one tensor is missing is missed by that name."""
+        return any(name in self._weights for name in names)
+
     def has_layer(self, i: int) -> bool:
         """Whether the file has any tensor of layer ``i``."""
         return str(i) in self._layers

@@ -54,7 +54,8 @@ def check_architecture(
     Args:
         values: metadata of the model as a GGUF file has them. A vocabulary is not needed.
         weights: its tensors, random and not all alike, under GGUF's names; a layer or two of a few dozen values.
-        set_aside: keys of `FEATURES` that this family may read and not use, for a reason that its author knows.
+        set_aside: keys, of the model or of `FEATURES`, that this family may read and not use, for a reason that its
+            author knows.
         tolerance: the largest allowed ``max|a - b| / max|b|`` between two ways to the same logits.
 
     Raises:
@@ -160,7 +161,7 @@ class _Case:
         """Each key has a type, and each feature is implemented or refused."""
         prefix = f"{self.name}."
         for key, value in self.values.items():
-            if key.startswith(prefix) and key.removeprefix(prefix) not in HARMLESS:
+            if key.startswith(prefix) and key.removeprefix(prefix) not in (*HARMLESS, *set_aside):
                 wrong = 7 if isinstance(value, str) else "check_architecture"
                 self._refuses({key: wrong}, {}, key, f"the key {key} as {wrong!r}")
         self._refuses({f"{prefix}check_architecture": 1}, {}, "check_architecture", "a key nobody knows")
@@ -168,6 +169,8 @@ class _Case:
             key = prefix + feature
             if feature in set_aside or key in self.values:
                 continue
+            if feature == "rope.scaling.factor" and self.values.get(prefix + "rope.scaling.type") == "none":
+                continue  # a factor of what the file says is off
             more = {prefix + "rope.scaling.factor": 4.0} if feature == "rope.scaling.type" else {}
             try:
                 network = self._build({**self.values, key: value, **more}, self.weights)[1]

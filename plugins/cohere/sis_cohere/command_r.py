@@ -11,7 +11,7 @@ from attrs import frozen
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Block, Head
 from sis_core.metadata import Metadata
-from sis_core.parts import HeadNorm, gated_feed_forward, output_head, pre_norm_block, self_attention
+from sis_core.parts import HeadNorm, gated_feed_forward, has_head_norms, output_head, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 EPS = "attention.layer_norm_epsilon"
@@ -36,7 +36,7 @@ class CommandR(Architecture[CohereConfig]):
     def block(self, config: CohereConfig, i: int, tensors: Tensors) -> Block:
         window = config.windows[i]
         rope = config.rotation(tensors, "norm") if window or not any(config.windows) else None  # (n_rot // 2,)
-        norms: HeadNorm = "own" if f"blk.{i}.attn_q_norm.weight" in tensors else False
+        norms: HeadNorm = "own" if has_head_norms(i, tensors) else False
         attention = self_attention(config, i, tensors, rope=rope, window=window, head_norm=norms)
         mlp = gated_feed_forward(config, i, tensors, "silu")
         return pre_norm_block(

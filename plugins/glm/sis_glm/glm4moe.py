@@ -9,7 +9,7 @@ from sis_core.architecture import Architecture
 from sis_core.block import Block, Head
 from sis_core.expert_parts import EXPERT_ROWS, ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
-from sis_core.parts import ignore_nextn, output_head, pre_norm_block, self_attention
+from sis_core.parts import has_head_norms, ignore_nextn, output_head, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
@@ -31,7 +31,7 @@ class Glm4Moe(Architecture[Glm4MoeConfig]):
 
     def block(self, config: Glm4MoeConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
-        normed = f"blk.{i}.attn_q_norm.weight" in tensors  # GLM-4.5, and not GLM-4.5-Air
+        normed = has_head_norms(i, tensors)  # GLM-4.5, and not GLM-4.5-Air
         attention = self_attention(config, i, tensors, rope=rope, head_norm=normed)
         mlp = experts_or_dense(config, i, tensors, "silu")
         return pre_norm_block(config, i, tensors, attention, mlp, mlp_norm="post_attention_norm")

@@ -7,7 +7,7 @@ Source: Bellagente et al. 2024, "Stable LM 2 1.6B Technical Report".
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Block, Head
 from sis_core.metadata import Metadata
-from sis_core.parts import HeadNorm, gated_feed_forward, output_head, pre_norm_block, self_attention
+from sis_core.parts import HeadNorm, gated_feed_forward, has_head_norms, output_head, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
@@ -15,12 +15,12 @@ class StableLM(Architecture[ModelConfig]):
     names = ("stablelm",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
-        metadata.ignore("use_parallel_residual")  # old files have it wrong; which norms there are says it
+        metadata.flag("use_parallel_residual", True)  # old files have it wrong; which norms there are says it
         return ModelConfig.read(metadata, n_vocab, eps_key="attention.layer_norm_epsilon")
 
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
-        norms: HeadNorm = "own" if f"blk.{i}.attn_q_norm.weight" in tensors else False
+        norms: HeadNorm = "own" if has_head_norms(i, tensors) else False
         attention = self_attention(config, i, tensors, rope=rope, head_norm=norms)
         mlp = gated_feed_forward(config, i, tensors, "silu")
         one = f"blk.{i}.ffn_norm.weight" not in tensors

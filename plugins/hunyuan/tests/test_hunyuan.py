@@ -1,0 +1,7 @@
+"""Hunyuan: logits of other programs, and what every family promises."""
+
+from family_suite import FamilySuite
+
+
+class TestHunyuan(FamilySuite):
+    goldens = ("hunyuan-dense",)

@@ -1,0 +1,7 @@
+"""StarCoder 2: logits of other programs, and what every family promises."""
+
+from family_suite import FamilySuite
+
+
+class TestStarcoder(FamilySuite):
+    goldens = ("starcoder2",)
