@@ -156,6 +156,19 @@ class BackendOptions:
     progress: Progress | None = None
 
 
+@frozen
+class Handling:
+    """How a backend runs a weight, for `sis doctor`.
+
+    Attributes:
+        way: in a few words, such as "decoded at load to 16 bits".
+        nbytes: what it then takes: a step reads all of it, of experts those that are used.
+    """
+
+    way: str
+    nbytes: int
+
+
 class Backend:
     """Base of all backends; a subclass overrides the grains it offers. Instances are immutable and thread-safe.
 
@@ -201,6 +214,10 @@ class Backend:
                 return type(self).layer is not Backend.layer and self.layer(record, options) is not None
             case _:
                 return type(self).linear is not Backend.linear and self.linear(record, options) is not None
+
+    def handling(self, weight: Weight, options: BackendOptions) -> Handling | None:
+        """How a matrix or a stack of them would run, with nothing bound; None where this backend does not say."""
+        return None
 
     def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
         """Bytes of anonymous memory that binding these layers of ``network`` will take for weights, beside the file and

@@ -226,6 +226,7 @@ def test_doctor(random_model: Path) -> None:
         "numpy\t1\tready",
         "stub\t0\tonly when named",
         "layers 0 to 1: numpy layer",
+        "F32\t15\t0.1 MiB\tdecoded in each step by Python (numpy)\t0.1 MiB",
         "every weight is finite",
     ):
         assert text in done.stdout, done.stderr

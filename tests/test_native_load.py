@@ -23,10 +23,11 @@ from sis_core.backends.native import abi, packing
 from sis_core.backends.native.library import address
 from sis_core.backends.native.memory import aligned
 from sis_core.backends.native.weights import Store
+from sis_core.backends.numpy import NumpyBackend
 from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
-from sis_core.quant import BlockFormat, Weight
+from sis_core.quant import BlockFormat, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
 
@@ -309,3 +310,25 @@ def test_what_the_program_says(tmp_path: Path) -> None:
     done = sis("-v", "generate", "-m", path, "--no-pack", "--pin", "-t", 2, "-n", 1, "h")
     assert done.returncode == 0
     assert "weights are read in place: --no-pack says so" in done.stderr
+
+
+class OfPython(BlockFormat):
+    name, block_size, type_size = "OF_PYTHON", 32, 8
+
+    def dequantize_blocks(self, blocks: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_how_a_weight_runs_is_said_before_it_is_bound() -> None:
+    def said(format: QuantFormat, **options: Any) -> tuple[str, int] | None:
+        weight = Weight.of("w", format, (16, 64), lambda: np.zeros(0, np.uint8))
+        found = X86Backend().handling(weight, BackendOptions(n_threads=1, **options))
+        return (found.way, found.nbytes) if found else None
+
+    q8_0, q4_1 = (REGISTRY.get("quant_formats", name) for name in ("Q8_0", "Q4_1"))
+    assert said(q8_0) == ("packed into tiles", 16 * 2 * 34)
+    assert said(q8_0, pack=False) == ("read in place, as tiles in each step", 16 * 2 * 34)
+    assert said(q4_1) == ("decoded in each step", 16 * 2 * 20)
+    assert said(OfPython()) == ("decoded at load to 16 bits", 16 * 64 * 2)
+    assert said(OfPython(), decode=False) is None
+    assert NumpyBackend().handling(Weight.of("w", q4_1, (16, 64), lambda: np.zeros(0, np.uint8)), BackendOptions())

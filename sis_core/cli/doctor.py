@@ -12,10 +12,11 @@ from typing import Any
 import click
 import numpy as np
 
-from sis_core.backend import Backend
+from sis_core.backend import Backend, Handling
 from sis_core.backends.bind import knows, why_idle
 from sis_core.backends.native import NativeBackend
 from sis_core.backends.numpy import NumpyBackend
+from sis_core.block import find_weights
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
@@ -93,6 +94,30 @@ def _expected(model: LanguageModel) -> None:
             return
 
 
+def _formats(model: LanguageModel) -> None:
+    """How the matrices of each format run, and what a step then reads in place of what is in the file."""
+    network = model.network
+    matrices = [w for w in [*find_weights(network.blocks), *network.head.dense.reads()] if len(w.shape) > 1]
+    rows: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for weight in matrices:
+        found = ((backend.name, backend.handling(weight, model.options)) for backend in model.backends)
+        name, handling = next(((name, made) for name, made in found if made), ("?", Handling("it does not say", 0)))
+        rows.setdefault((weight.format.name, f"{handling.way} ({name})"), []).append((weight.nbytes, handling.nbytes))
+    table(
+        ["format", "matrices", "in the file", "how they run", "takes then"],
+        [
+            [
+                format,
+                len(sizes),
+                human_bytes(sum(file for file, _ in sizes)),
+                way,
+                human_bytes(sum(n for _, n in sizes)),
+            ]
+            for (format, way), sizes in rows.items()
+        ],
+    )
+
+
 def _model(model: LanguageModel, *, scan: bool) -> None:
     config = model.config
     click.echo()
@@ -104,6 +129,7 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     click.echo(f"memory: {model.fit.plan}, of {model.fit.limit / MIB:,.0f} MiB that were free")
     click.echo(model.fit.layout)
     _expected(model)
+    _formats(model)
     for grain, layers in groupby(enumerate(model.grains), key=lambda pair: pair[1]):
         numbers = [i for i, _ in layers]
         click.echo(f"layers {numbers[0]} to {numbers[-1]}: {grain}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import ClassVar
 
-from sis_core.backend import Backend, BackendOptions, views_nbytes
+from sis_core.backend import Backend, BackendOptions, Handling, views_nbytes
 from sis_core.backends.native import abi
 from sis_core.backends.native.forward import NativeForward, NativeLayer, NativeLinear
 from sis_core.backends.native.library import Library, huge_pages, open_library, read_bandwidth
@@ -113,6 +113,18 @@ class NativeBackend(Backend):
         if not self._decoded(weights, sketch, options):
             return "a format that only Python decodes without decoding it at load, which memory does not allow"
         return None
+
+    def handling(self, weight: Weight, options: BackendOptions) -> Handling | None:
+        if self.idle_reason() or not self._decoded([weight], store := self._store(options), options):
+            return None
+        nbytes = store.nbytes([weight]) or weight.nbytes
+        if store.fused(weight):
+            return Handling("multiplied by the format's own kernel", nbytes)
+        if store.only_python(weight):
+            return Handling("decoded at load to 16 bits", nbytes)
+        if store.format_of(weight) == abi.DECODED:
+            return Handling("decoded in each step", nbytes)
+        return Handling("packed into tiles" if store.packs(weight) else "read in place, as tiles in each step", nbytes)
 
     def memory(self, network: Network, layers: range, options: BackendOptions) -> int:
         if self.idle_reason():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sis_core.backend import Backend
+from sis_core.backend import Backend, BackendOptions, Handling
+from sis_core.quant import Weight
 
 
 class NumpyBackend(Backend):
@@ -10,3 +11,6 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     score = 1
+
+    def handling(self, weight: Weight, options: BackendOptions) -> Handling:
+        return Handling("decoded in each step by Python", weight.nbytes)
