@@ -13,6 +13,7 @@ from sis_chat.chat import JinjaChat
 from sis_chat.errors import ReplyError
 from sis_chat.messages import normalised
 
+from sis_core.chat import Reply
 from sis_core.errors import PluginError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.vocabulary import build_tokenizer
@@ -81,7 +82,9 @@ def reply(chat: JinjaChat, calls: list[tuple[str, Any]], thought: str = "") -> s
     return text
 
 
-@pytest.mark.parametrize("name", ["tagged_json", "json_list", "name_outside", "tagged_arguments", "channels"])
+@pytest.mark.parametrize(
+    "name", ["tagged_json", "json_list", "name_outside", "tagged_arguments", "channels", "python_calls", "braces"]
+)
 def test_what_the_template_writes_of_a_call_is_allowed(name: str, templates: dict[str, str], opened: Opened) -> None:
     chat = JinjaChat(opened, templates[name], name=name)
     closed = evolve(chat.render([USER], TOOLS), reply="")
@@ -98,6 +101,54 @@ def test_what_the_template_writes_of_a_call_is_allowed(name: str, templates: dic
     assert not allowed(opened, required, "I will not.")
     if name != "channels":
         assert not allowed(opened, named, reply(chat, [take, take]).strip("\n"))
+
+
+def tool(name: str, properties: dict[str, Any], required: tuple[str, ...] = ()) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": list(required)}
+    return {"type": "function", "function": {"name": name, "description": "d", "parameters": parameters}}
+
+
+WIDE = tool("set", {
+    "a": {"type": "number"}, "b": {"type": "boolean"}, "c": {"type": "array", "items": {"type": "integer"}},
+    "d": {"type": "object", "properties": {"x": {"type": ["string", "null"]}}}, "e": {"anyOf": [{"const": 1}, {"const": "one"}]},
+}, ("b",))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "fits"),
+    [
+        ("python_calls", "b=True", True),
+        ("python_calls", "a=-1.5e3, b=False", True),
+        ("python_calls", "a=1", False),  # b is required
+        ("python_calls", "b=True, a=1", False),  # in the order of the schema
+        ("python_calls", "b=True, c=[1, -2], d={\"x\": 'it'}, e='one'", True),
+        ("python_calls", "b=True, c=[], d={}, e=1", True),
+        ("python_calls", "b=True, c=[1.5]", False),
+        ("python_calls", 'b=True, d={"x": None}', True),
+        ("python_calls", "b=True, e=2", False),
+        ("python_calls", "b=1", False),
+        ("python_calls", "", False),
+        ("braces", "b:true", True),
+        ("braces", "a:2,b:false,c:[1,2],d:{x:<escape>it's, {so}<escape>},e:<escape>one<escape>", True),
+        ("braces", "b:true,d:{x:null}", True),
+        ("braces", "b:True", False),
+        ("braces", "b:true,e:<escape>two<escape>", False),
+    ],
+)
+def test_notations_that_are_no_json(
+    name: str, inside: str, fits: bool, templates: dict[str, str], opened: Opened
+) -> None:
+    chat = JinjaChat(opened, templates[name], name=name)
+    required = chat.constraint([WIDE], "required")
+    assert required is not None
+    calls = {"python_calls": ("<|tool_call_start|>[set(", ")]<|tool_call_end|>"),
+             "braces": ("<start_function_call>call:set{", "}<end_function_call>")}  # fmt: skip
+    before, after = calls[name]
+    assert allowed(opened, required, before + inside + after) is fits
+    if fits:
+        parser = chat.parser(evolve(chat.render([USER], [WIDE]), reply=""))
+        message = Reply.of([*parser.push(before + inside + after), *parser.end()]).message
+        assert [call["function"]["name"] for call in message["tool_calls"]] == ["set"]
 
 
 def test_a_model_may_think_before_it_calls(templates: dict[str, str], opened: Opened) -> None:
@@ -122,8 +173,9 @@ def test_what_cannot_be_required_is_refused(templates: dict[str, str], opened: O
     assert chat.constraint([], "none") is None
     with pytest.raises(ReplyError, match="there is no tool 'jump' to call"):
         chat.constraint(TOOLS, "jump")
-    with pytest.raises(ReplyError, match="cannot be required"):
-        JinjaChat(opened, templates["python_calls"], name="chat").constraint(TOOLS, "required")
+    strict = [tool("set", {"n": {"type": "integer", "maximum": 9}})]
+    with pytest.raises(ReplyError, match="the keyword 'maximum' cannot be required"):
+        JinjaChat(opened, templates["python_calls"], name="chat").constraint(strict, "required")
     with pytest.raises(ReplyError, match="does not say how tools are called"):
         JinjaChat(opened, templates["plain"], name="chat").constraint(TOOLS, "required")
 

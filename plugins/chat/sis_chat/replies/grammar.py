@@ -11,6 +11,7 @@ from typing import Any
 
 from sis_chat.errors import ReplyError
 from sis_chat.replies.format import Calls, Region, ReplyFormat
+from sis_chat.replies.notation import Notation
 from sis_chat.replies.values import as_json, is_text, properties_of, types_of
 from sis_core.chat import Tool
 
@@ -30,7 +31,7 @@ class CallGrammar:
     """
 
     def __init__(self, format: ReplyFormat, tools: Sequence[Tool], cut: Cut, *, thinking: bool) -> None:
-        if format.calls is None or format.calls.arguments not in ("call", "json", "tags"):
+        if format.calls is None:
             raise ReplyError("calls in this format cannot be required", where="tool choice", fix="let the model choose")
         self._format, self._calls, self._cut, self._thinking = format, format.calls, cut, thinking
         self._tools = [tool["function"] for tool in tools]
@@ -50,7 +51,8 @@ class CallGrammar:
             more = f' (SPACE "," SPACE {call})*' if several else ""
             inner = f'"[" SPACE {call}{more} SPACE "]"'
         else:
-            inner = f"{call} (SPACE {call})*" if several else call
+            comma = '("," SPACE)? ' if calls.arguments == "python" else ""
+            inner = f"{call} (SPACE {comma}{call})*" if several else call
         section = calls.section
         if section.open.strip():
             inner = f"{self._literal(section.open.strip())} SPACE {inner} SPACE {self._literal(section.close.strip())}"
@@ -79,8 +81,12 @@ class CallGrammar:
             inner = " ".join([*filter(None, parts), self._literal(closing)])
         elif calls.arguments == "json":
             inner = f"%json {as_json(schema)}"
-        else:
+        elif calls.arguments == "tags":
             inner = self._tags(schema)
+        else:
+            quote = calls.quote if calls.arguments == "braces" else ""
+            notation = Notation(self._rule, self._literal, self._until, quote)
+            inner = notation.members(schema, (lambda key: f"{key}:") if quote else (lambda key: f"{key}="))
         return self._rule("tool", f"{opened} {inner} {self._literal(after.rstrip())}")
 
     def _tags(self, schema: Mapping[str, Any]) -> str:
