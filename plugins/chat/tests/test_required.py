@@ -110,7 +110,8 @@ def tool(name: str, properties: dict[str, Any], required: tuple[str, ...] = ()) 
 
 WIDE = tool("set", {
     "a": {"type": "number"}, "b": {"type": "boolean"}, "c": {"type": "array", "items": {"type": "integer"}},
-    "d": {"type": "object", "properties": {"x": {"type": ["string", "null"]}}}, "e": {"anyOf": [{"const": 1}, {"const": "one"}]},
+    "d": {"type": "object", "properties": {"x": {"type": ["string", "null"]}}},
+    "e": {"anyOf": [{"const": 1}, {"const": "one"}]},
 }, ("b",))  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class Notation:
         required = schema.get("required", ()) if isinstance(schema, Mapping) else ()
         first: str | None = None  # nothing was written yet
         later = ""
-        for key, property in reversed(properties_of(schema).items()):
+        for key, property in reversed([*properties_of(schema).items()]):
             member = self.rule("member", f"{self.literal(written(key))} {self._value(property, depth + 1)}")
             begun = f"{member} {later}".strip()
             if key in required:
