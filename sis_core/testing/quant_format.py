@@ -16,6 +16,7 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
+from sis_core.testing.declared_layout import check_layout, orders
 from sis_core.testing.fused_linear import check_fused_linear
 
 N_ROWS = 7  # odd: a native decoder that works in pairs of rows has one left over
@@ -49,6 +50,7 @@ def check_quant_format(format: QuantFormat, /, *, max_error: float | None = None
         check.importance()
     else:
         check.refuses_to_encode()
+    check.layout()
     check.native_decoder()
     check_fused_linear(format, check.rows, check.fail)
 
@@ -433,7 +435,7 @@ class _Check:
         size = self.format.block_size
         blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
         wanted = max(2 * bound, 0.3)
-        for fault, order in _orders(size):
+        for fault, order in orders(size):
             if _relative(found[:, order] - blocks, blocks) < wanted:
                 self.fail(f"values come back in another order: {fault}", case)
         if _relative(found + blocks, blocks) < wanted:
@@ -467,6 +469,11 @@ class _Check:
             self.fail("importance makes the weighted error larger", f"{errors[1] / errors[0]:.3g} times")
 
     # -- native code ------------------------------------------------------------------------------------------------
+
+    def layout(self) -> None:
+        """The numbers that a declared layout finds are those that the decoder gives."""
+        for n_cols in self.widths:
+            check_layout(self.format, self.rows, n_cols, self.fail)
 
     def native_decoder(self) -> None:
         """The C function gives what `dequantize` gives, writes all of it and nothing else."""
@@ -529,19 +536,3 @@ def _relative(error: F32, values: F32) -> float:
     """Root mean square of the error over that of the values, each row counted alike."""
     squares = (error.astype(np.float64) ** 2).sum(axis=1) / (values.astype(np.float64) ** 2).sum(axis=1)
     return float(np.sqrt(squares.mean()))
-
-
-def _orders(size: int) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Mistaken orders of the values of a block: where value ``i`` of the original is found."""
-    index = np.arange(size)
-    if size % 2:
-        return
-    yield "the halves of each block are swapped", np.roll(index, size // 2)
-    yield "low and high nibbles of each byte are swapped", index ^ 1
-    pairs = index.reshape(-1, 2).T.reshape(-1)
-    yield "one side takes the nibbles of a byte for neighbours, the other for values half a block apart", pairs
-    yield (
-        "one side takes the nibbles of a byte for values half a block apart, the other for neighbours",
-        np.argsort(pairs),
-    )
-    yield "each block is reversed", index[::-1]

@@ -57,6 +57,10 @@ class QuantFormatSuite:
         if self.format.can_quantize:
             self._check().importance()
 
+    def test_layout(self) -> None:
+        """The declared layout, where there is one, says what the decoder does."""
+        self._check().layout()
+
     def test_native_decoder(self) -> None:
         """The C function, where there is one, gives what Python gives."""
         self._check().native_decoder()
