@@ -1,0 +1,1 @@
+"""Servers under load: what `benchmarks/serve.py` is made of."""
