@@ -85,7 +85,15 @@ VOCABULARIES = RealFolder(
     Package("llama-cpp-python==0.3.36", "vendor/llama.cpp/models"),
     "MIT",
 )
-ALL: dict[str, RealFile | RealFolder] = {"smollm2": SMOLLM2, "gemma3": GEMMA3, "vocabularies": VOCABULARIES}
+TEMPLATES = RealFolder(
+    "llama.cpp-templates",
+    VOCABULARIES.sha256,
+    Package(VOCABULARIES.part.requirement, "vendor/llama.cpp/models/templates"),
+    "of each model",
+)
+ALL: dict[str, RealFile | RealFolder] = {
+    "smollm2": SMOLLM2, "gemma3": GEMMA3, "vocabularies": VOCABULARIES, "templates": TEMPLATES,
+}  # fmt: skip
 
 
 # --- What a test asks for --------------------------------------------------------------------------------------------
