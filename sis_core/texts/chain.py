@@ -8,16 +8,21 @@ import numpy as np
 
 from sis_core.arrays import F32, Ids
 from sis_core.errors import SamplerError, SisError
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, draw, highest
+from sis_core.sampler import TRUNCATION, Sampler, SamplerContext, SamplerState, Truncation, draw, highest
 
 
 class Chain(SamplerState):
-    """Samplers in order, as one state, with the final draw."""
+    """Samplers in order, as one state, with the final draw.
 
-    def __init__(self, states: Sequence[tuple[str, SamplerState]], seed: int) -> None:
-        self._states, self.seed = list(states), seed
+    Args:
+        n_early: how many of the first go by ids, as penalties and biases do, and forbid nothing for its value.
+    """
+
+    def __init__(self, states: Sequence[tuple[str, SamplerState]], seed: int, n_early: int = 0) -> None:
+        self._states, self.seed, self._n_early = list(states), seed, n_early
         # Asked once: whether something is an instance of an abstract class takes long to tell.
         self._kept = [state.kept if isinstance(state, Truncation) else None for _, state in states]
+        self._forcing = [i for i, (_, s) in enumerate(states) if type(s).forced is not SamplerState.forced]
 
     @classmethod
     def start(cls, samplers: Sequence[Sampler], context: SamplerContext) -> Chain:
@@ -30,7 +35,8 @@ class Chain(SamplerState):
                 raise
             except Exception as error:
                 raise _blamed(sampler.name, error) from error
-        return cls(states, context.seed)
+        n_early = next((i for i, s in enumerate(samplers) if s.order >= TRUNCATION), len(samplers))
+        return cls(states, context.seed, n_early)
 
     def apply(self, logits: F32) -> None:
         """Run every sampler; SamplerError names the one that fails, makes a NaN, or forbids the last token."""
@@ -78,7 +84,29 @@ class Chain(SamplerState):
                 raise _blamed(name, error) from error
 
     def copy(self) -> Chain:
-        return Chain([(name, state.copy()) for name, state in self._states], self.seed)
+        return Chain([(name, state.copy()) for name, state in self._states], self.seed, self._n_early)
+
+    def forced(self) -> Sequence[int]:
+        """What the sampler that looks furthest says must come next."""
+        found: list[Sequence[int]] = []
+        for i in self._forcing:
+            name, state = self._states[i]
+            try:
+                found.append(state.forced())
+            except (SisError, MemoryError):
+                raise
+            except Exception as error:
+                raise _blamed(name, error) from error
+        return max(found, key=len, default=())
+
+    @property
+    def blind(self) -> bool:
+        """Whether forced tokens are chosen whatever the logits are.
+
+        Not where a state learns from logits, nor where a sampler before one that forces may forbid a token for its
+        value: there the chain fails if that is the token that is forced.
+        """
+        return all(i <= self._n_early for i in self._forcing) and not any(s.learns for _, s in self._states)
 
     def choose(self, logits: F32, step: int) -> int:
         """Filter ``logits``, which stay as they are, and draw.

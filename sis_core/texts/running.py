@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from sis_core.arrays import F32, F64
-from sis_core.errors import SisError
+from sis_core.errors import SamplerError, SisError
 from sis_core.sampler import log_softmax
+from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.prefixes import Scope
 from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
-from sis_core.texts.session import Outputs, Want, n_common
+from sis_core.texts.session import Want, n_common
 from sis_core.texts.writer import Writer
+
+log = logging.getLogger(__name__)
 
 
 class Text:
@@ -66,31 +70,70 @@ class Text:
             ahead = min(ahead, self.request.max_tokens - self._n_written - 1)
         return min(len(self.ids) + ahead, self._n_ctx)
 
-    def outputs(self, start: int, n: int) -> Outputs:
-        """Which results are wanted of a step that feeds ``n`` tokens from place ``start`` on."""
+    def outputs(self, start: int, n: int, ahead: Ahead = NOTHING) -> int:
+        """How many results are wanted, of the last rows of a step that feeds ``n`` tokens from place ``start`` on, and
+        then those ``ahead``."""
         if self.reading:
-            return "all"
-        return "last" if start + n == len(self.ids) else "none"
+            return n
+        return 1 + len(ahead.tokens) - ahead.n_blind if start + n == len(self.ids) else 0
 
-    def take(self, rows: F32, end: int) -> Piece | None:
-        """Make use of the results ``(k, n)`` of a step that fed the tokens up to place ``end``; they are the last rows.
+    @property
+    def n_ahead(self) -> int:
+        """Tokens that may be fed ahead, once it has been read: those after them would pass a limit."""
+        if not self._n_written:
+            return 0
+        room = self._n_ctx - len(self.ids)
+        return room if self.request.max_tokens is None else min(room, self.request.max_tokens - self._n_written - 1)
 
-        The piece that they complete, or None when there is more to feed first. Raises what samplers raise.
+    def forced(self) -> Ahead:
+        """What must come next, whatever the model thinks. A sampler that fails here does so when it is to choose."""
+        if self._writer is None:
+            return NOTHING
+        try:
+            return self._writer.forced()
+        except MemoryError:
+            raise
+        except Exception as error:
+            log.debug("sequence %d: what is forced is not known: %s", self.number, error)
+            return NOTHING
+
+    def take(self, rows: F32, end: int, ahead: Ahead = NOTHING) -> Iterator[Piece]:
+        """Make use of the results ``(k, n)`` of a step that fed the tokens up to place ``end``, and then those
+        ``ahead``; they are the last rows.
+
+        The pieces that they complete: none when there is more to feed first, and one more than those of the tokens
+        ahead that were chosen. Raises what samplers raise.
         """
         if self.reading:
             self._read(rows[max(self._n_read - end + len(rows), 0) :])
         if end < len(self.ids):
-            return None
+            return
         if self._writer is None:
-            return self._piece(finish_reason="length", rows=np.concatenate(self._rows))
+            yield self._piece(finish_reason="length", rows=np.concatenate(self._rows))
+            return
+        n_chosen, n_blind = len(ahead.tokens) + 1, ahead.n_blind
+        following: list[F32 | None] = [*[None] * n_blind, *rows[len(rows) - n_chosen + n_blind :]]
+        for i, row in enumerate(following):
+            piece = self._write(self._writer, row)
+            if row is None and piece.token != ahead.tokens[i]:
+                raise SamplerError(
+                    f"token {ahead.tokens[i]} was forced, and token {piece.token} was chosen",
+                    where="sampling",
+                    fix="leave out the sampler that promises tokens it does not force",
+                )
+            yield piece
+            if piece.finish_reason or i == len(ahead.tokens) or piece.token != ahead.tokens[i]:
+                return
+
+    def _write(self, writer: Writer, row: F32 | None) -> Piece:
         full = len(self.ids) >= self._n_ctx and (self.request.context == "error" or self._n_ctx == 1)
-        token, text, reason, stop = self._writer.write(rows[-1], full=full)
+        token, text, reason, stop = writer.write(row, full=full)
         self.ids.append(token)
         self._n_written += 1
         logprob: float | None = None
         top: tuple[TokenLogprob, ...] = ()
-        if self.request.logprobs is not None:
-            values = log_softmax(rows[-1])
+        if self.request.logprobs is not None and row is not None:
+            values = log_softmax(row)
             logprob, top = float(values[token]), likeliest(values, self.request.logprobs)
         return self._piece(text, token=token, logprob=logprob, top=top, finish_reason=reason, stop=stop)
 

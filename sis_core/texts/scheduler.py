@@ -19,12 +19,14 @@ from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.checks import check_option
+from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.budget import Budget
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.running import Text, shifted
 from sis_core.texts.session import Session, Want
 from sis_core.texts.silent import tokenizer_or_silence
+from sis_core.texts.speculation import Speculation
 from sis_core.texts.writer import Writer
 from sis_core.tokenizer import Tokenizer
 
@@ -56,6 +58,7 @@ class Scheduler:
         self.session = session
         self._reuse, self._clock = reuse, clock
         self._budget = Budget(session.step_rows, stall)
+        self._speculation = Speculation(session.step_rows)
         self._kept = Prefixes()  # texts that ended
         self._read = Prefixes()  # prompts of texts that run
         self._numbers = itertools.count()
@@ -235,14 +238,23 @@ class Scheduler:
         self._want = self._turn()
         texts = {text.number: text for text in self._running if text.want == self._want}
         starts = {number: self.session.length(number) for number in texts}
-        shares = self._budget.share({number: len(texts[number].ids) - start for number, start in starts.items()})
-        tokens = {number: texts[number].ids[starts[number] : starts[number] + n] for number, n in shares.items()}
-        outputs = {number: texts[number].outputs(starts[number], n) for number, n in shares.items()}
+        pending = {number: len(texts[number].ids) - start for number, start in starts.items()}
+        shares = self._budget.share(pending)
+        ahead = self._speculation.plan(texts.values()) if sum(pending.values()) == len(pending) else {}
+        tokens: dict[int, list[int]] = {}
+        outputs: dict[int, int] = {}
+        for number, n in shares.items():
+            more, start = ahead.get(number, NOTHING), starts[number]
+            tokens[number] = [*texts[number].ids[start : start + n], *more.tokens]
+            outputs[number] = texts[number].outputs(start, n, more)
         degraded, began = self.session.stats.degraded, self._clock()
         try:
-            results = self.session.advance(tokens, outputs, want=self._want)
+            results = self.session.advance(tokens, outputs, want=self._want, alone=bool(ahead))
         except MemoryLimitError as error:
-            self._make_room(error)
+            if ahead:
+                self._speculation.cramp()
+            else:
+                self._make_room(error)
             return False
         self._budget.measure(shares, self._clock() - began)
         guessed = self.session.stats.degraded > degraded
@@ -251,10 +263,12 @@ class Scheduler:
             text.degraded |= guessed
             if end == text.n_prompt and self._reuse:
                 self._read.add(text.scope, number, text.ids[:end])
-            if end == text.n_prompt or end // MARK_EVERY > starts[number] // MARK_EVERY:
+            if end == text.n_prompt:
                 self.session.mark(number)
             if number in results:
-                self._take(text, results[number], end)
+                self._take(text, results[number], end, ahead.get(number, NOTHING))
+            if self.session.length(number) // MARK_EVERY > starts[number] // MARK_EVERY:
+                self.session.mark(number)
         return True
 
     def _turn(self) -> Want:
@@ -264,18 +278,23 @@ class Scheduler:
             wants.remove(self._want)
         return wants.pop()
 
-    def _take(self, text: Text, rows: F32, end: int) -> None:
-        """Hand a text its rows; whatever fails in it ends it alone."""
+    def _take(self, text: Text, rows: F32, end: int, ahead: Ahead) -> None:
+        """Hand a text its rows; whatever fails in it ends it alone. What was fed ahead and not chosen is taken back."""
+        n_before, n_fed = len(self._pieces), end
         try:
-            piece = text.take(rows, end)
+            for piece in text.take(rows, end, ahead):
+                self._pieces.append(piece)
+                n_fed = len(text.ids) - (piece.token is not None)
         except MemoryError:
             raise
         except Exception as error:
-            piece = text.fail(_ours(error, text.number))
-        if piece is None:
+            self._pieces.append(text.fail(_ours(error, text.number)))
+            n_fed = len(text.ids)
+        if len(self._pieces) == n_before:
             return
-        self._pieces.append(piece)
-        if piece.finish_reason:
+        if n_fed < self.session.length(text.number):
+            self.session.truncate(text.number, n_fed)
+        if self._pieces[-1].finish_reason:
             self._end(text, self._running)
         elif text.overflows:
             self._read.discard(text.number)

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 CHUNK = STEP_ROWS  # rows of a prefill step: what one Ctrl-C waits for
 MAX_FAILURES = 3
-Outputs = Literal["none", "last", "all"]
 Want = Literal["logits", "hidden"]
 
 
@@ -134,13 +133,18 @@ class Session:
         results: dict[int, list[F32]] = {sequence: [] for sequence in pending}
         while pending:
             chosen, pending = take_chunk(pending, self.step_rows)
-            outputs: dict[int, Outputs] = {s: "all" if every else "none" if s in pending else "last" for s in chosen}
+            outputs = {s: len(ids) if every else 0 if s in pending else 1 for s, ids in chosen.items()}
             for sequence, values in self.advance(chosen, outputs).items():
                 results[sequence].append(values)
         return {sequence: np.concatenate(parts) for sequence, parts in results.items()}
 
     def advance(
-        self, tokens: Mapping[int, Sequence[int]], outputs: Mapping[int, Outputs], *, want: Want = "logits"
+        self,
+        tokens: Mapping[int, Sequence[int]],
+        outputs: Mapping[int, int],
+        *,
+        want: Want = "logits",
+        alone: bool = False,
     ) -> dict[int, F32]:
         """One backend step: append tokens to sequences, and return float32 ``(k, n_vocab)`` or ``(k, n_embd)``.
 
@@ -149,9 +153,9 @@ class Session:
 
         Args:
             tokens: at least one id for each sequence.
-            outputs: which rows of each sequence to return: ``none``, ``last`` or ``all``; sequences with none are
-                left out of the result.
+            outputs: how many of each sequence's last rows to return; sequences with none are left out of the result.
             want: logits, or hidden states after the output norm.
+            alone: compute each row as if it were by itself; see `Batch.alone`.
         """
         self._check_open()
         check_option("want", want, choices=get_args(Want))
@@ -164,7 +168,7 @@ class Session:
             if not part:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
             self.check_room(len(part), sequence)
-        wanted, values = self._run(parts, outputs, want)
+        wanted, values = self._run(parts, outputs, want, alone)
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
         results, at = {}, 0
@@ -181,7 +185,7 @@ class Session:
         parts = []
         while pending:
             chosen, pending = take_chunk(pending, self.step_rows)
-            parts.append(self.advance(chosen, {sequence: "all"}, want="hidden")[sequence])
+            parts.append(self.advance(chosen, {sequence: len(chosen[sequence])}, want="hidden")[sequence])
         return np.concatenate(parts)
 
     def check_room(self, n: int, sequence: int = 0) -> None:
@@ -406,13 +410,13 @@ class Session:
         return ids
 
     def _run(
-        self, parts: Mapping[int, list[int]], outputs: Mapping[int, Outputs], want: Want
+        self, parts: Mapping[int, list[int]], outputs: Mapping[int, int], want: Want, alone: bool
     ) -> tuple[dict[int, int], F32]:
         """The rows that each sequence wants, and all of them; the tokens are not noted yet."""
         while True:
             try:
                 lacking = self._lacking(parts)
-                batch, wanted = self._batch(parts, outputs, want, lacking)
+                batch, wanted = self._batch(parts, outputs, want, alone, lacking)
                 output = self.model.step(batch, self._cache)
             except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError):
                 raise
@@ -429,8 +433,9 @@ class Session:
     def _batch(
         self,
         parts: Mapping[int, list[int]],
-        outputs: Mapping[int, Outputs],
+        outputs: Mapping[int, int],
         want: Want,
+        alone: bool,
         lacking: Mapping[int, Sequence[int]],
     ) -> tuple[Batch, dict[int, int]]:
         ids: list[int] = []
@@ -444,11 +449,11 @@ class Session:
                 ids += again
             ids += part
             runs.append(Run(sequence, start, len(ids) - first))
-            if (asked := outputs[sequence]) != "none":
-                n = wanted[sequence] = len(part) if asked == "all" else 1
+            if n := outputs[sequence]:
+                wanted[sequence] = n
                 rows += range(len(ids) - n, len(ids))
         adapters = {sequence: self._adapters[sequence] for sequence in parts if sequence in self._adapters}
-        return Batch(ids, tuple(runs), rows, want, adapters=adapters), wanted
+        return Batch(ids, tuple(runs), rows, want, adapters=adapters, alone=alone), wanted
 
     def _lacking(self, sequences: Iterable[int]) -> dict[int, Sequence[int]]:
         """What the cache lacks of what these sequences are known to hold, at most `step_rows` of it: more is fed here.

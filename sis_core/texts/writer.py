@@ -9,6 +9,7 @@ import numpy as np
 from sis_core.arrays import F32
 from sis_core.errors import SamplerError
 from sis_core.sampler import SamplerContext
+from sis_core.texts.ahead import Ahead
 from sis_core.texts.chain import Chain
 from sis_core.texts.request import FinishReason, Request
 from sis_core.texts.stops import StopFilter, control_tokens
@@ -32,7 +33,8 @@ class Writer:
     """
 
     def __init__(self, request: Request, prompt: list[int], n_vocab: int, tokenizer: Tokenizer) -> None:
-        self._max_tokens = request.max_tokens
+        self._max_tokens, self._logprobs = request.max_tokens, request.logprobs
+        self._nothing = np.zeros(n_vocab, np.float32)
         self._chain = Chain.start(request.samplers, SamplerContext(n_vocab, prompt, tokenizer, request.seed))
         at_start = not tokenizer.decode(prompt[:8])  # nothing but control tokens: the text begins here
         self._stream = TextStream(tokenizer, skip_special=not request.spell_special, at_start=at_start)
@@ -41,12 +43,21 @@ class Writer:
         self._end_tokens = frozenset() if request.ignore_end else tokenizer.end_tokens
         self._n_written = 0
 
-    def write(self, logits: F32, *, full: bool) -> Written:
+    def forced(self) -> Ahead:
+        """The tokens that must come next, as far as they are known."""
+        tokens = self._chain.forced()
+        return Ahead(tokens, len(tokens) if tokens and self._logprobs is None and self._chain.blind else 0)
+
+    def write(self, logits: F32 | None, *, full: bool) -> Written:
         """Choose the next token from its raw ``logits`` ``(n_vocab,)``; ``full`` says that the context ends with it.
 
-        The draw depends on nothing but the seed and the number of tokens written before.
+        The draw depends on nothing but the seed and the number of tokens written before. Without ``logits`` the token
+        is one that is forced: the chain still has its say, and fails where it would have failed.
         """
-        check_finite(logits)
+        if logits is None:
+            logits = self._nothing
+        else:
+            check_finite(logits)
         token = self._chain.choose(logits, self._n_written)
         self._chain.accept(token)
         self._n_written += 1

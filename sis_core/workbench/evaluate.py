@@ -133,11 +133,11 @@ def _logits(session: Session, ids: list[int]) -> Iterator[tuple[int, F32]]:
     """Logits after the tokens that have a scored one behind them: pairs of the first token's place and rows."""
     n_ctx, first = len(ids), len(ids) // 2
     for start in range(0, first, CHUNK):
-        session.advance({0: ids[start : min(start + CHUNK, first)]}, {0: "none"})
+        session.advance({0: ids[start : min(start + CHUNK, first)]}, {0: 0})
     step = max(1, min(CHUNK, STEP_VALUES // session.model.config.n_vocab))
     for start in range(first, n_ctx - 1, step):
         part = ids[start : min(start + step, n_ctx - 1)]
-        yield start, session.advance({0: part}, {0: "all"})[0]
+        yield start, session.advance({0: part}, {0: len(part)})[0]
 
 
 def _add(tally: _Tally, logits: F32, targets: np.ndarray, expected: F32 | None) -> None:

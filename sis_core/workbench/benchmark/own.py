@@ -59,4 +59,4 @@ class Runner:
         for start in range(0, len(sequences), CHUNK):
             group = sequences[start : start + CHUNK]
             for i in range(n):
-                session.advance({s: [tokens[s][i]] for s in group}, dict.fromkeys(group, "last"))
+                session.advance({s: [tokens[s][i]] for s in group}, dict.fromkeys(group, 1))

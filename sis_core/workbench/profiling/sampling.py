@@ -30,6 +30,13 @@ class TimedState(SamplerState):
     draw: Draw
     recorder: Recorder
 
+    @property
+    def learns(self) -> bool:  # type: ignore[override]
+        return self.state.learns
+
+    def forced(self) -> Sequence[int]:
+        return self.state.forced()
+
     def apply(self, logits: F32) -> None:
         with self.recorder.span("sampler", self.owner, self.name):
             self.state.apply(logits)
@@ -57,6 +64,10 @@ class TimedSampler(Sampler):
     @property
     def name(self) -> str:  # type: ignore[override]
         return self.sampler.name
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.sampler.order
 
     def start(self, context: SamplerContext) -> SamplerState:
         state = self.sampler.start(context)

@@ -10,7 +10,7 @@ from sis_core.texts.chain_text import make_chain
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Piece
 from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import Outputs, Session, Want
+from sis_core.texts.session import Session, Want
 from sis_core.workbench.profiling.recorder import Recorder
 from sis_core.workbench.profiling.sampling import timed_samplers
 
@@ -21,10 +21,15 @@ class TimedSession(Session):
     recorder: Recorder
 
     def advance(
-        self, tokens: Mapping[int, Sequence[int]], outputs: Mapping[int, Outputs], *, want: Want = "logits"
+        self,
+        tokens: Mapping[int, Sequence[int]],
+        outputs: Mapping[int, int],
+        *,
+        want: Want = "logits",
+        alone: bool = False,
     ) -> dict[int, F32]:
         with self.recorder.span("session"):
-            return super().advance(tokens, outputs, want=want)
+            return super().advance(tokens, outputs, want=want, alone=alone)
 
 
 def profile_text(

@@ -111,7 +111,8 @@ def measure(
             if tokenizer.add_bos and tokenizer.bos is not None:
                 ids[0] = tokenizer.bos
             for start in range(0, n_ctx, CHUNK):
-                session.advance({0: ids[start : start + CHUNK]}, {0: "all"})
+                part = ids[start : start + CHUNK]
+                session.advance({0: part}, {0: len(part)})
             session.drop(0)
             if progress:
                 progress("measuring", i + 1, n_chunks)
