@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,7 +14,16 @@ from attrs import define, field, frozen
 
 from sis_core.arrays import F32, Ids
 from sis_core.registry import Registry
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, integer_option, number_option, uniform
+from sis_core.sampler import (
+    Sampler,
+    SamplerContext,
+    SamplerState,
+    Truncation,
+    integer_option,
+    keep,
+    number_option,
+    uniform,
+)
 from sis_core.testing import check_sampler
 from sis_core.texts.chain_text import make_chain, sampler_options
 
@@ -295,6 +304,62 @@ class RestartsChance(Chance):
         return type(self)(self.seed)
 
 
+class Spells(SamplerState):
+    """Forces a token that was free to come three times more."""
+
+    def __init__(self, token: int = 0, n_left: int = 0) -> None:
+        self.token, self.n_left = token, n_left
+
+    def word(self) -> Sequence[int]:
+        return [self.token] * self.n_left
+
+    def forced(self) -> Sequence[int]:
+        return self.word()
+
+    def apply(self, logits: F32) -> None:
+        if (word := self.word()) and logits[word[0]] > -np.inf:
+            keep(logits, np.array(word[:1]))
+        else:
+            logits *= np.float32(0.5)
+
+    def accept(self, token: int) -> None:
+        self.token, self.n_left = token, self.n_left - 1 if self.n_left else 3
+
+    def copy(self) -> Self:
+        return type(self)(self.token, self.n_left)
+
+
+class LeavesMore(Spells):
+    def apply(self, logits: F32) -> None:
+        logits *= np.float32(0.5)
+
+
+class BreaksItsWord(Spells):
+    def forced(self) -> Sequence[int]:
+        return [*self.word(), 7] if self.n_left else ()
+
+
+class ForgetsWhatItForces(Spells):
+    def forced(self) -> Sequence[int]:
+        found, self.n_left = self.word(), 0
+        return found
+
+
+class LearnsInSecret(Spells):
+    """Its `accept` depends on the `apply` before it."""
+
+    looked = True
+
+    def apply(self, logits: F32) -> None:
+        self.looked = True
+        super().apply(logits)
+
+    def accept(self, token: int) -> None:
+        if self.looked:
+            super().accept(token)
+        self.looked = False
+
+
 shared: list[int] = []
 
 
@@ -317,6 +382,14 @@ def changes_prompt(context: SamplerContext) -> SamplerState:
         (lambda context: None, False, "start returned NoneType, not a SamplerState"),
         (lambda context: Remembers([context.prompt[99]]), False, "start raised IndexError"),
         (changes_prompt, False, "start changed the prompt"),
+        (lambda context: LeavesMore(), False, r"forces token \d+, but its apply leaves \[0, 1, 2"),
+        (
+            lambda context: BreaksItsWord(),
+            False,
+            r"promised \[\d+, \d+, 7\], and then \[\d+, \d+\]|promised \[(\d+, )*7\], and then",
+        ),
+        (lambda context: ForgetsWhatItForces(), False, r"forced gave \[\d+, \d+, \d+\], and then \[\]: it must change"),
+        (lambda context: LearnsInSecret(), False, "without apply leave another state: say learns = True"),
     ],
     ids=[
         "shares",
@@ -330,11 +403,19 @@ def changes_prompt(context: SamplerContext) -> SamplerState:
         "none",
         "start",
         "prompt",
+        "leaves-more",
+        "breaks-its-word",
+        "forced-changes",
+        "learns-in-secret",
     ],
 )
 def test_faults_of_states(start: Callable[[SamplerContext], Any], chance: bool, message: str) -> None:
     with pytest.raises(AssertionError, match=f"sampler wrong: .*({message})"):
         check_sampler(starting(start), chance=chance)
+
+
+def test_forced_tokens_that_are_right() -> None:
+    check_sampler(starting(lambda context: Spells()))
 
 
 def test_chance_that_is_right() -> None:

@@ -146,6 +146,7 @@ class _Check:
         for case, logits in _logits():
             self.one(made, logits, title + case)
             self.accepting(made, logits, title + case)
+            self.forcing(made, logits, title + case)
 
     def one(self, made: Sampler, logits: F32, case: str) -> None:
         """A single apply: what it does, and that it does it again."""
@@ -200,6 +201,27 @@ class _Check:
             spoilt.state.accept((7 * step) % len(logits))
         compare(run, STEPS // 3, "accept on a copy changes the original: copy must share nothing that changes")
         compare(kept, STEPS // 3, "a copy does not go on as its original did")
+
+    def forcing(self, made: Sampler, logits: F32, case: str) -> None:
+        """A text that is drawn token by token, and the same text of which tokens are accepted without a look at logits,
+        unless the state learns from them: what is forced must come, and both must end in the same state."""
+        plain, quick = _Run(self, made, case, len(logits)), _Run(self, made, case, len(logits))
+        promised: list[int] = []
+        for step in range(STEPS):
+            at = f"{case}, step {step}"
+            before, promised = promised[1:], plain.forced()
+            if promised[: len(before)] != before[: len(promised)] or (before and not promised):
+                self.fail(f"promised {before}, and then {promised}", at)
+            filtered = plain.apply(logits)
+            allowed = np.flatnonzero(filtered > -np.inf).tolist()
+            if promised and allowed != promised[:1]:
+                self.fail(f"forces token {promised[0]}, but its apply leaves {allowed[:9]}", at)
+            looks = quick.state.learns or step == STEPS - 1
+            if looks and (quick.forced() != promised or not np.array_equal(quick.apply(logits), filtered)):
+                self.fail("tokens accepted without apply leave another state: say learns = True", at)
+            token = draw(filtered, plain.seed, step)
+            plain.state.accept(token)
+            quick.state.accept(token)
 
     def seeds(self, made: Sampler) -> None:
         case, logits = next(_logits())
@@ -276,6 +298,13 @@ class _Run:
         self.state.accept(draw(filtered, self.seed, self.n_steps) if forced is None else forced)
         self.n_steps += 1
         return filtered
+
+    def forced(self) -> list[int]:
+        """What the state says must come next; it is asked twice."""
+        first, second = list(self.state.forced()), list(self.state.forced())
+        if first != second:
+            self.check.fail(f"forced gave {first}, and then {second}: it must change nothing", self.case)
+        return first
 
     def apply(self, logits: F32) -> F32:
         """What the sampler makes of ``logits``: one row of a batch that is overwritten afterwards."""
