@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import attrs
@@ -14,6 +13,7 @@ from sis_core.arrays import F32, F64
 from sis_core.errors import SamplerError
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, draw
 from sis_core.testing.distribution import misfit
+from sis_core.testing.sampler_cases import logits_of_kinds, nonsense, shapes, with_ends
 from sis_core.texts.chain import Chain
 
 STEPS = 24
@@ -41,52 +41,11 @@ def check_sampler(
     check.options(fields)
     made = check.make(fields)
     check.effect(made)
-    for title, options in _with_ends(sampler, fields):
+    for title, options in with_ends(sampler, fields):
         check.behaviour(check.make(options), title)
     check.seeds(made)
     if definition is not None:
         check.definition(made, definition)
-
-
-def _with_ends(sampler: type[Sampler], fields: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The given options, and one option after the other at its ends."""
-    yield "", fields
-    for field in attrs.fields(sampler) if attrs.has(sampler) else ():
-        for end in ("low", "high"):
-            value = field.metadata.get(end)
-            if value is not None and math.isfinite(value):
-                yield f"{field.name}={value:g}, ", fields | {field.name: value}
-
-
-def _logits() -> Iterator[tuple[str, F32]]:
-    generator = np.random.Generator(np.random.Philox(7))
-
-    def normal(n: int, scale: float) -> F32:
-        return (generator.standard_normal(n) * scale).astype(np.float32)
-
-    yield "random logits", normal(300, 3)
-    yield "very different logits", normal(300, 50)
-    yield "logits of a large vocabulary", normal(20_000, 3)
-    yield "logits with ties", np.round(normal(300, 2))
-    yield "equal logits", np.zeros(300, np.float32)
-    yield "equal negative logits", np.full(300, -7.25, np.float32)
-    yield "n_vocab 1", normal(1, 1)
-    yield "n_vocab 2", normal(2, 1)
-    yield "logits of 1e30 and -1e30", np.where(normal(300, 1) > 0, np.float32(1e30), np.float32(-1e30))
-    masked = normal(300, 3)
-    masked[generator.permutation(300)[:200]] = -np.inf
-    yield "logits of which some are minus infinity", masked
-    single = np.full(300, -np.inf, np.float32)
-    single[123] = -4
-    yield "logits of which one is not minus infinity", single
-
-
-def _shapes() -> Iterator[tuple[str, F32]]:
-    """Distributions of 30 tokens that look like a language model's, like noise, and like nothing learnt."""
-    generator = np.random.Generator(np.random.Philox(11))
-    yield "Zipf's law", generator.permutation(2 - 1.1 * np.log(np.arange(1, 31))).astype(np.float32)
-    yield "normal logits", (generator.standard_normal(30) * 1.5).astype(np.float32)
-    yield "nearly equal logits", (generator.standard_normal(30) * 0.2).astype(np.float32)
 
 
 class _Check:
@@ -115,7 +74,7 @@ class _Check:
                 self.fail("can be changed after it was made: use attrs.frozen")
             except attrs.exceptions.FrozenInstanceError:
                 pass
-            for value in _nonsense(field):
+            for value in nonsense(field):
                 try:
                     self.sampler(**fields | {field.name: value})
                 except SamplerError as error:
@@ -133,7 +92,7 @@ class _Check:
             self.fail(f"cannot be made with {fields}: {type(error).__name__}: {error}")
 
     def effect(self, made: Sampler) -> None:
-        for case, logits in _logits():
+        for case, logits in logits_of_kinds():
             run = _Run(self, made, case, len(logits))
             if any(not np.array_equal(run.step(logits), logits) for _ in range(STEPS)):
                 return
@@ -143,7 +102,7 @@ class _Check:
         )
 
     def behaviour(self, made: Sampler, title: str) -> None:
-        for case, logits in _logits():
+        for case, logits in logits_of_kinds():
             self.one(made, logits, title + case)
             self.accepting(made, logits, title + case)
             self.forcing(made, logits, title + case)
@@ -224,7 +183,7 @@ class _Check:
             quick.state.accept(token)
 
     def seeds(self, made: Sampler) -> None:
-        case, logits = next(_logits())
+        case, logits = next(logits_of_kinds())
         results = []
         for seed in (1, 2, 0, -1, 2**64 - 1, 2**70):
             run = _Run(self, made, f"{case}, seed {seed}", len(logits), seed=seed)
@@ -237,7 +196,7 @@ class _Check:
 
     def definition(self, made: Sampler, definition: Definition) -> None:
         """Distributions after the sampler, and draws as a session makes them, against the definition."""
-        for case, logits in _shapes():
+        for case, logits in shapes():
             wanted = np.asarray(definition(logits.astype(np.float64), PROMPT), np.float64)
             if wanted.shape != logits.shape or not np.isclose(wanted.sum(), 1) or (wanted < 0).any():
                 self.fail(f"its definition gave no {len(logits)} probabilities that sum to one", case)
@@ -336,16 +295,3 @@ class _Run:
             fail("forbids every token: it must keep at least one", case)
         batch.fill(np.nan)  # a state that keeps the caller's array instead of a copy shows it now
         return result
-
-
-def _nonsense(field: attrs.Attribute[Any]) -> list[Any]:
-    """Values that a field must refuse."""
-    if field.type not in (int, float):
-        return []
-    values: list[Any] = [math.nan, math.inf, -math.inf, "much", None]
-    low, high = field.metadata.get("low"), field.metadata.get("high")
-    if field.type is int:
-        values += [2.5, *([low - 1] if low is not None else []), *([high + 1] if high is not None else [])]
-    else:
-        values += [math.nextafter(end, away) for end, away in ((low, -math.inf), (high, math.inf)) if end is not None]
-    return values

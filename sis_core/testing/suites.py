@@ -18,6 +18,7 @@ from sis_core.sampler import Sampler
 from sis_core.testing import quant_format as quant_kit
 from sis_core.testing import sampler as sampler_kit
 from sis_core.testing.backend import FORMATS, check_backend
+from sis_core.testing.sampler_cases import logits_of_kinds, with_ends
 
 
 class QuantFormatSuite:
@@ -86,8 +87,8 @@ class SamplerSuite:
         """A test of behaviour for each kind of logits and each end of an option."""
         if metafunc.function.__name__ == "test_behaviour":
             suite = metafunc.cls
-            ends = list(sampler_kit._with_ends(suite.sampler, dict(suite.options)))
-            cases = [(title, chosen, case) for title, chosen in ends for case, _ in sampler_kit._logits()]
+            ends = list(with_ends(suite.sampler, dict(suite.options)))
+            cases = [(title, chosen, case) for title, chosen in ends for case, _ in logits_of_kinds()]
             metafunc.parametrize(("title", "chosen", "case"), cases, ids=[title + case for title, _, case in cases])
 
     def test_options(self) -> None:
@@ -102,9 +103,10 @@ class SamplerSuite:
     def test_behaviour(self, title: str, chosen: dict[str, Any], case: str) -> None:
         """In place, without faults, the same again; states, copies and neighbours."""
         check = self._check()
-        made, logits = check.make(chosen), dict(sampler_kit._logits())[case]
+        made, logits = check.make(chosen), dict(logits_of_kinds())[case]
         check.one(made, logits, title + case)
         check.accepting(made, logits, title + case)
+        check.forcing(made, logits, title + case)
 
     def test_seeds(self) -> None:
         """Chance comes from the seed, and only where the sampler says so."""

@@ -206,3 +206,12 @@ def shifted(tokens: Sequence[int], n_ctx: int, n_keep: int) -> list[int]:
     n_keep = min(n_keep, n_ctx // 4)
     n_tail = max(1, n_ctx // 2 - n_keep)
     return [*tokens[:n_keep], *tokens[len(tokens) - n_tail :]]
+
+
+def ours(error: Exception, number: int) -> SisError:
+    """The error, told as one of ours."""
+    if isinstance(error, SisError):
+        return error
+    ours = SisError(f"failed: {type(error).__name__}: {error}", where=f"sequence {number}")
+    ours.__cause__ = error
+    return ours

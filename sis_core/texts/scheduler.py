@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -19,11 +19,12 @@ from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.checks import check_option
-from sis_core.texts.ahead import NOTHING, Ahead
+from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
+from sis_core.texts.feed import Feed
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
-from sis_core.texts.running import Text, shifted
+from sis_core.texts.running import Text, ours, shifted
 from sis_core.texts.session import Session, Want
 from sis_core.texts.silent import tokenizer_or_silence
 from sis_core.texts.speculation import Speculation
@@ -100,7 +101,7 @@ class Scheduler:
         except (MemoryError, ClosedError):
             raise
         except Exception as error:
-            self._pieces.append(Piece.of(sequence=number, finish_reason="error", error=_ours(error, number)))
+            self._pieces.append(Piece.of(sequence=number, finish_reason="error", error=ours(error, number)))
         else:
             text.degraded |= self.session.stats.degraded > degraded
             insort(self._waiting, text, key=_rank)
@@ -236,40 +237,38 @@ class Scheduler:
     def _advance(self) -> bool:
         """One step of the backend; False when there was no room for it and somebody had to give way."""
         self._want = self._turn()
-        texts = {text.number: text for text in self._running if text.want == self._want}
-        starts = {number: self.session.length(number) for number in texts}
-        pending = {number: len(texts[number].ids) - start for number, start in starts.items()}
-        shares = self._budget.share(pending)
-        ahead = self._speculation.plan(texts.values()) if sum(pending.values()) == len(pending) else {}
-        tokens: dict[int, list[int]] = {}
-        outputs: dict[int, int] = {}
-        for number, n in shares.items():
-            more, start = ahead.get(number, NOTHING), starts[number]
-            tokens[number] = [*texts[number].ids[start : start + n], *more.tokens]
-            outputs[number] = texts[number].outputs(start, n, more)
+        feed = self._feed({text.number: text for text in self._running if text.want == self._want})
         degraded, began = self.session.stats.degraded, self._clock()
         try:
-            results = self.session.advance(tokens, outputs, want=self._want, alone=bool(ahead))
+            results = self.session.advance(feed.tokens, feed.outputs, want=self._want, alone=bool(feed.ahead))
         except MemoryLimitError as error:
-            if ahead:
+            if feed.ahead:
                 self._speculation.cramp()
             else:
                 self._make_room(error)
             return False
-        self._budget.measure(shares, self._clock() - began)
+        self._budget.measure(feed.shares, self._clock() - began)
         guessed = self.session.stats.degraded > degraded
-        for number, n in shares.items():
-            text, end = texts[number], starts[number] + n
+        for number, n in feed.shares.items():
+            text, start = feed.texts[number], feed.starts[number]
+            end = start + n
             text.degraded |= guessed
             if end == text.n_prompt and self._reuse:
                 self._read.add(text.scope, number, text.ids[:end])
             if end == text.n_prompt:
                 self.session.mark(number)
             if number in results:
-                self._take(text, results[number], end, ahead.get(number, NOTHING))
-            if self.session.length(number) // MARK_EVERY > starts[number] // MARK_EVERY:
+                self._take(text, results[number], end, feed.after(number))
+            if self.session.length(number) // MARK_EVERY > start // MARK_EVERY:
                 self.session.mark(number)
         return True
+
+    def _feed(self, texts: Mapping[int, Text]) -> Feed:
+        """The next step's parts of texts. One that reads prompts feeds nothing ahead: its rows are not alone."""
+        starts = {number: self.session.length(number) for number in texts}
+        pending = {number: len(text.ids) - starts[number] for number, text in texts.items()}
+        decoding = sum(pending.values()) == len(pending)
+        return Feed(texts, starts, self._budget.share(pending), self._speculation.plan(texts) if decoding else {})
 
     def _turn(self) -> Want:
         """What this step returns: when some texts want logits and others hidden states, they take turns."""
@@ -288,7 +287,7 @@ class Scheduler:
         except MemoryError:
             raise
         except Exception as error:
-            self._pieces.append(text.fail(_ours(error, text.number)))
+            self._pieces.append(text.fail(ours(error, text.number)))
             n_fed = len(text.ids)
         if len(self._pieces) == n_before:
             return
@@ -343,12 +342,3 @@ class Scheduler:
 
 def _rank(text: Text) -> tuple[int, int]:
     return text.rank
-
-
-def _ours(error: Exception, number: int) -> SisError:
-    """The error, told as one of ours."""
-    if isinstance(error, SisError):
-        return error
-    ours = SisError(f"failed: {type(error).__name__}: {error}", where=f"sequence {number}")
-    ours.__cause__ = error
-    return ours

@@ -7,7 +7,7 @@ that is a function of seed and step in the place of rejection sampling).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from sis_core.texts.ahead import Ahead
 from sis_core.texts.running import Text
@@ -24,16 +24,15 @@ class Speculation:
         self._rows = rows
         self._cramped = False
 
-    def plan(self, texts: Iterable[Text]) -> dict[int, Ahead]:
+    def plan(self, texts: Mapping[int, Text]) -> dict[int, Ahead]:
         """What to feed ahead for texts that have one token to feed each, by their numbers; not those without."""
-        texts = list(texts)
         room = 0 if self._cramped else self._rows - len(texts)
         self._cramped = False
         found: dict[int, Ahead] = {}
-        for text in texts:
+        for number, text in texts.items():
             if (n := min(room, text.n_ahead)) > 0 and (forced := text.forced()).tokens:
-                found[text.number] = forced.first(n)
-                room -= len(found[text.number].tokens)
+                found[number] = forced.first(n)
+                room -= len(found[number].tokens)
         return found
 
     def cramp(self) -> None:
