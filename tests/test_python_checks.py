@@ -82,8 +82,8 @@ CALLS: dict[str, tuple[Callable[[LanguageModel, Any], Any], list[Any]]] = {
 IN_SESSION: dict[str, tuple[Callable[[Session, Any], Any], list[Any]]] = {
     "tokens": (lambda s, v: s.feed(v), [None, "abc", *NO_IDS]),
     "sequence": (lambda s, v: s.feed([1], v), [None, *NO_NUMBER]),
-    "outputs": (lambda s, v: s.advance({0: [1]}, {0: v}), [None, "first", 1]),
-    "want": (lambda s, v: s.advance({0: [1]}, {0: "last"}, want=v), [None, "text", 1]),
+    "outputs": (lambda s, v: s.advance({0: [1]}, {0: v}), [None, "last", -1, 2]),
+    "want": (lambda s, v: s.advance({0: [1]}, {0: 1}, want=v), [None, "text", 1]),
     "n": (lambda s, v: s.truncate(0, v), [None, *NO_NUMBER]),
     "target": (lambda s, v: s.fork(0, v), [None, *NO_NUMBER]),
 }

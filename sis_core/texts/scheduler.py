@@ -17,7 +17,7 @@ from typing import Self
 
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE, pages_for
-from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
+from sis_core.errors import ClosedError, ContextError, MemoryLimitError
 from sis_core.loading.checks import check_option
 from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget

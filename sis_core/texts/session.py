@@ -163,10 +163,10 @@ class Session:
         parts: dict[int, list[int]] = {}
         for sequence, given in tokens.items():
             check_option("sequence", sequence, kind=int)
-            check_option("outputs", outputs.get(sequence), choices=get_args(Outputs))
             part = parts[sequence] = self.valid(given)
             if not part:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
+            check_option("outputs", outputs.get(sequence), least=0, most=len(part))
             self.check_room(len(part), sequence)
         wanted, values = self._run(parts, outputs, want, alone)
         for sequence, part in parts.items():
