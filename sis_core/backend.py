@@ -188,6 +188,11 @@ class Backend:
         """One line on what this backend uses here (instruction set, threads …), for `sis doctor`."""
         return (type(self).__doc__ or "").strip().partition("\n")[0]
 
+    @property
+    def instructions(self) -> str:
+        """The instruction set that results depend on, in their last bits; empty where they depend on none."""
+        return ""
+
     def forward(self, network: Network, layers: range, options: BackendOptions) -> Forward | None:
         """The whole range of layers at once, or None."""
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from sis_core.block import Network
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.checks import check_option
 from sis_core.loading.choice import choose_backends
+from sis_core.loading.fingerprint import fingerprint
 from sis_core.loading.fitting import Fit, fit
 from sis_core.loading.gate import Gate
 from sis_core.loading.vocabulary import build_tokenizer
@@ -68,6 +70,11 @@ class Model:
         self.forward: Forward = bind(network, self.backends, self.options, layers)
         self.grains = self.forward.grains
         shared.add()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Which model it is: a digest of its files, not of every byte; see `sis_core.loading.fingerprint`."""
+        return fingerprint(self.file.paths)
 
     @property
     def metadata(self) -> Mapping[str, Any]:

@@ -13,7 +13,6 @@ import logging
 import os
 import platform
 import shutil
-import struct
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +39,6 @@ MAX_HEADER = 4096
 MAX_TOKENS = 1 << 24
 DIGEST = hashlib.sha256().digest_size
 BLOCK = 1 << 20
-SAMPLES, SAMPLE = 16, 1 << 16  # of a model's file: to read all of it would take longer than most prompts
 STALE = 3600.0  # seconds after which an unfinished file is nobody's any more
 DEFAULT_MAX_BYTES = 4 << 30
 
@@ -188,14 +186,7 @@ class PromptCache:
 
 def _key(model: Model) -> bytes:
     """What the bytes of a cache depend on: the model, how it was loaded, and who computes it."""
-    digest = hashlib.sha256()
-    for path in model.file.paths:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            for i in range(SAMPLES):
-                file.seek(i * max(0, size - SAMPLE) // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE))
-            digest.update(struct.pack("<q", size))
+    digest = hashlib.sha256(model.fingerprint.encode())
     how = (model.config, model.options.kv_type, model.backend, model.grains, model.layers, ABI, platform.machine())
     digest.update(repr(how).encode())
     return digest.digest()

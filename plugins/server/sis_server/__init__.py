@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def sis_register_commands() -> list[click.Command]:
-    from sis_server.command import command
+    from sis_server.batch.command import command as batch
+    from sis_server.command import command as serve
 
-    return [command]
+    return [batch, serve]

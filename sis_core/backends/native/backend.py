@@ -52,6 +52,10 @@ class NativeBackend(Backend):
         threads = describe_threads()
         return f"{library.isa_name}{note}, {threads}, huge pages: {huge_pages()}, memory read at {speed:.1f} GB/s"
 
+    @property
+    def instructions(self) -> str:
+        return "" if self.idle_reason() else self.library().isa_name
+
     def read_bandwidth(self, n_threads: int | None = None) -> float:
         """Bytes per second that can be read from memory here: the limit of decoding."""
         return read_bandwidth(self.library(), n_threads)

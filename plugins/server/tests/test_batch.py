@@ -1,0 +1,188 @@
+"""``sis batch``: the same bytes whenever and however often it runs, and whatever ended it."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sis_server.batch.lines import check_lines, read_lines
+from sis_server.batch.output import Output
+
+from sis_core.errors import SourceError
+
+CHAT, TEXT, VECTORS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+
+
+def line(custom_id: str, url: str, body: Any, **others: Any) -> str:
+    return json.dumps({"custom_id": custom_id, "method": "POST", "url": url, "body": body, **others}) + "\n"
+
+
+def requests(n: int = 6) -> str:
+    says = [{"role": "user", "content": "a short story about a fox and a ring"}]
+    made = [line(f"chat-{i}", CHAT, {"model": "gpt", "messages": says, "max_tokens": 5}) for i in range(n)]
+    made += [line(f"text-{i}", TEXT, {"prompt": "Once upon", "max_tokens": 4 + i, "n": 2}) for i in range(n)]
+    return "".join([*made, line("bad", CHAT, {"messages": []}), line("v", VECTORS, {"input": ["a", "b"]})])
+
+
+def batch(folder: Path, answers: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, answers), capture_output=True, text=True, check=False, timeout=100)
+
+
+def command(folder: Path, answers: str, *more: str) -> list[str]:
+    files = [str(folder / "in.jsonl"), str(folder / answers)]
+    return [sys.executable, "-m", "sis_core", "batch", *files, "-t", "1", "--ctx", "128", *more]
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A folder with requests, and the bytes of their answers."""
+    folder = tmp_path_factory.mktemp("batch")
+    (folder / "in.jsonl").write_text(requests())
+    done = batch(folder, "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    return folder, (folder / "out.jsonl").read_bytes()
+
+
+def test_answers_stand_in_the_order_of_the_requests(answered: tuple[Path, bytes]) -> None:
+    folder, data = answered
+    head, *found = map(json.loads, data.splitlines())
+    assert head["object"] == "sis.batch"
+    asked = [json.loads(text) for text in (folder / "in.jsonl").read_text().splitlines()]
+    assert [each["custom_id"] for each in found] == [each["custom_id"] for each in asked]
+    by_id = {each["custom_id"]: each for each in found}
+    chat = by_id["chat-0"]["response"]
+    assert (chat["status_code"], chat["body"]["object"], chat["body"]["created"]) == (200, "chat.completion", 0)
+    assert chat["body"]["usage"]["completion_tokens"] == 5
+    texts = [by_id[f"chat-{i}"]["response"]["body"]["choices"][0]["message"]["content"] for i in range(6)]
+    assert len(set(texts)) > 1  # a seed of its own for each
+    assert [choice["index"] for choice in by_id["text-0"]["response"]["body"]["choices"]] == [0, 1]
+    assert len(by_id["v"]["response"]["body"]["data"]) == 2
+    assert by_id["bad"]["response"]["status_code"] == 400
+    assert by_id["bad"]["error"]["code"] == "invalid_request_error"
+    assert all(each["error"] is None for name, each in by_id.items() if name != "bad")
+
+
+def test_a_file_that_was_cut_anywhere_is_gone_on_with(answered: tuple[Path, bytes]) -> None:
+    folder, data = answered
+    draw = random.Random(3)
+    for cut in (9, draw.randrange(20, len(data))):
+        (folder / "cut.jsonl").write_bytes(data[:cut])
+        done = batch(folder, "cut.jsonl")
+        assert done.returncode == 0, done.stderr
+        assert (folder / "cut.jsonl").read_bytes() == data, cut
+
+
+@pytest.mark.full
+def test_killed_ten_times(answered: tuple[Path, bytes]) -> None:
+    folder, data = answered
+    draw, killed, path = random.Random(5), 0, folder / "killed.jsonl"
+    while killed < 10:
+        before = path.stat().st_size if path.exists() else -1
+        process = subprocess.Popen(command(folder, path.name), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (path.stat().st_size if path.exists() else -1) <= before:
+            time.sleep(0.001)
+        time.sleep(draw.random() * 0.02)
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            killed += 1
+        elif path.read_bytes() == data:
+            path.unlink()  # it was done before: again from the start
+    assert batch(folder, path.name).returncode == 0
+    assert path.read_bytes() == data
+
+
+def test_an_interrupt_leaves_what_was_answered(answered: tuple[Path, bytes]) -> None:
+    folder, data = answered
+    path = folder / "interrupted.jsonl"
+    process = subprocess.Popen(command(folder, path.name, "--at-once", "1"), stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") > 1):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (130, 0), said
+    assert "Traceback" not in said
+    assert data.startswith(path.read_bytes())
+
+
+REFUSED: dict[str, tuple[Callable[[str], str], str]] = {
+    "an id that stands twice": (lambda text: text + text.splitlines()[0], "'chat-0' stands twice: requests 1 and 15"),
+    "no id": (lambda text: text + '{"url": "/v1/completions", "body": {}}', "line 15: has no custom_id"),
+    "no JSON": (lambda text: text + "{", "line 15: is no request"),
+    "no object": (lambda text: "[]", "line 1: is no request"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_before_the_start(name: str, tmp_path: Path) -> None:
+    change, message = REFUSED[name]
+    (tmp_path / "in.jsonl").write_text(change(requests()))
+    with pytest.raises(SourceError, match=message):
+        check_lines(tmp_path / "in.jsonl")
+
+
+def test_lines_that_fail_alone(tmp_path: Path) -> None:
+    bad = [
+        ("x", {"url": "/v1/unheard"}), ("y", {"method": "GET"}), ("z", {"body": []}), ("s", {"body": {"stream": True}}),
+        ("u", {"unheard": 1}),
+    ]  # fmt: skip
+    text = "".join(line(name, TEXT, {"prompt": "a"}, **changes) if "url" not in changes and "body" not in changes and
+                   "method" not in changes else json.dumps({"custom_id": name, "url": TEXT, "body": {"prompt": "a"}} |
+                   changes) + "\n" for name, changes in bad)  # fmt: skip
+    (tmp_path / "in.jsonl").write_text(text + line("good", TEXT, {"prompt": "a", "max_tokens": 1}))
+    done = batch(tmp_path, "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(each) for each in (tmp_path / "out.jsonl").read_text().splitlines()[1:]]
+    assert [each["response"]["status_code"] for each in found] == [400] * 5 + [200]
+
+
+OTHERS = {
+    "another file": (lambda data: b'{"an": "other file"}\n', "is no file of answers"),
+    "a text": (lambda data: b"some text", "is no file of answers"),
+    "another model": (lambda data: data.replace(b'"model":"', b'"model":"0', 1), "was begun with model"),
+    "other instructions": (
+        lambda data: data.replace(b'"instructions":"', b'"instructions":"0', 1),
+        "was begun with instructions",
+    ),
+    "other requests": (
+        lambda data: data.replace(b'"id":"batch_req_', b'"id":"batch_req_0', 1),
+        "holds answers to other requests",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_answers_to_something_else_are_not_touched(name: str, answered: tuple[Path, bytes], tmp_path: Path) -> None:
+    folder, data = answered
+    change, message = OTHERS[name]
+    path, content = tmp_path / "out.jsonl", change(data)
+    path.write_bytes(content)
+    heading = json.loads(data.splitlines()[0])
+    del heading["object"]
+    with pytest.raises(SourceError, match=message), Output(path, heading) as output:
+        output.check(read_lines(folder / "in.jsonl"))
+    assert path.read_bytes() == content
+
+
+def test_a_disk_that_fills_up_leaves_what_was_answered(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="this system has no limits of file sizes")
+    path, before = tmp_path / "out.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Output(path, {}) as output:
+        output.write(b"x" * 50)
+        kept = path.read_bytes()
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+            with pytest.raises(SourceError, match="cannot be written: File too large"):
+                output.write(b"y" * 500)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with Output(path, {}) as output:
+        assert output.n_done == 1
+    assert path.read_bytes() == kept
