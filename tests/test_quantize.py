@@ -26,7 +26,6 @@ from sis_core.texts.language_model import load
 from sis_core.workbench.quantizer import Importance, make_plan, parse_rule, quantize_file
 from sis_core.workbench.quantizer.collect import NAME, counting, measure
 from sis_core.workbench.quantizer.plan import find_format
-from sis_core.workbench.quantizer.recipes import RECIPES, is_sensitive
 from sis_core.workbench.scan import check_weights
 
 
@@ -98,19 +97,6 @@ def test_rules_by_pattern_first_match_wins(random_model: Path, tmp_path: Path) -
     assert found["blk.1.attn_q.weight"] == "Q8_0"
     assert found["blk.1.attn_norm.weight"] == "F32"
     assert found["token_embd.weight"] == "Q4_0"
-
-
-def test_recipes_choose_by_layer_and_role() -> None:
-    recipe = RECIPES["Q4_K_M"]
-    down = [recipe.format_of(f"blk.{i}.ffn_down.weight", 16) for i in range(16)]
-    assert [i for i, name in enumerate(down) if name == "Q6_K"] == [0, 1, 4, 7, 10, 13, 14, 15]
-    assert recipe.format_of("blk.0.attn_q.weight", 16) == "Q4_K"
-    assert recipe.format_of("blk.0.attn_v.weight", 16) == "Q6_K"
-    assert recipe.format_of("blk.9.attn_qkv.weight", 16) == "Q5_K"
-    small = RECIPES["Q4_K_S"]
-    assert [small.format_of(f"blk.{i}.ffn_down.weight", 16) for i in (0, 1, 2)] == ["Q5_K", "Q5_K", "Q4_K"]
-    assert [small.format_of(f"blk.{i}.attn_v.weight", 16) for i in (3, 4)] == ["Q5_K", "Q4_K"]
-    assert [i for i in range(4) if is_sensitive(i, 4)] == [2, 3]
 
 
 def test_dry_run_and_json(random_model: Path, tmp_path: Path) -> None:

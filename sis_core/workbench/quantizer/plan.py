@@ -13,7 +13,7 @@ from sis_core.gguf_file import TENSOR_TYPES, ModelFile, TensorInfo
 from sis_core.loading.weights import file_weight
 from sis_core.quant import PLAIN, QuantFormat, Weight
 from sis_core.registry import Registry
-from sis_core.workbench.quantizer.recipes import HEAD_BITS, HEAD_FORMATS, RECIPES, Recipe, layer_count
+from sis_core.workbench.quantizer.recipes import HEAD_BITS, RECIPES, Recipe, Stack, head_formats
 
 UNQUANTISED = (*PLAIN, "F64")
 TINY = 256  # values: a smaller tensor is not worth the loss
@@ -189,7 +189,10 @@ def make_plan(
                 where="--tensor",
                 fix=f"`sis inspect {file.path.name}` lists the names",
             )
-    chooser = _Chooser(registry, base, recipe, pure, infos)
+    architecture = str(file.metadata.get("general.architecture", ""))
+    n_expert = file.metadata.get(f"{architecture}.expert_count", 0)
+    stack = Stack.of(file.tensors, architecture, n_expert if isinstance(n_expert, int) else 0)
+    chooser = _Chooser(registry, base, recipe, pure, "output.weight" in file.tensors, stack)
     tensors = []
     for info in infos:
         if not may_quantize(info):
@@ -263,22 +266,22 @@ class _Chooser:
     base: QuantFormat
     recipe: Recipe | None
     pure: bool
-    infos: list[TensorInfo]
+    has_head: bool
+    stack: Stack
 
     def choose(self, info: TensorInfo) -> QuantFormat:
         if self.pure:
             return self.base
-        names = [i.name for i in self.infos]
-        if info.name == ("output.weight" if "output.weight" in names else "token_embd.weight"):
+        if info.name == ("output.weight" if self.has_head else "token_embd.weight"):
             return self._head(info.shape[-1])
         if self.recipe is None:
             return self.base
-        return find_format(self.registry, self.recipe.format_of(info.name, layer_count(names)), "--to")
+        return find_format(self.registry, self.recipe.format_of(info.name, self.stack), "--to")
 
     def _head(self, n_cols: int) -> QuantFormat:
         if self.base.bits_per_weight >= HEAD_BITS:
             return self.base
-        for name in HEAD_FORMATS:
+        for name in head_formats(self.stack):
             try:
                 found = find_format(self.registry, name, "--to")
             except SisError:
