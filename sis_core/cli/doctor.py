@@ -20,6 +20,7 @@ from sis_core.block import find_weights
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
+from sis_core.quant import Weight
 from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel
 from sis_core.workbench.parameters import Parameters
@@ -88,20 +89,33 @@ def _expected(model: LanguageModel) -> None:
     click.echo(f"{parameters}; a token reads {human_bytes(parameters.active_nbytes)} of weights")
     for backend in model.backends:
         if isinstance(backend, NativeBackend) and not why_idle(backend):
+            if any(_handled(weight, model)[0] == NumpyBackend.name for weight in _matrices(model)):
+                click.echo("Python decodes some of them in each step: far fewer tokens/s than memory allows")
+                return
             speed = backend.read_bandwidth(model.options.n_threads)
             most = speed / max(parameters.active_nbytes, 1)
             click.echo(f"memory is read at {speed / 1e9:.1f} GB/s: at most {most:,.1f} tokens/s of one text")
             return
 
 
+def _matrices(model: LanguageModel) -> list[Weight]:
+    """Those that a step multiplies by."""
+    network = model.network
+    return [w for w in [*find_weights(network.blocks), *network.head.dense.reads()] if len(w.shape) > 1]
+
+
+def _handled(weight: Weight, model: LanguageModel) -> tuple[str, Handling]:
+    """The backend that runs a matrix, and how."""
+    found = ((backend.name, backend.handling(weight, model.options)) for backend in model.backends)
+    return next(((name, made) for name, made in found if made), ("?", Handling("it does not say", 0)))
+
+
 def _formats(model: LanguageModel) -> None:
     """How the matrices of each format run, and what a step then reads in place of what is in the file."""
-    network = model.network
-    matrices = [w for w in [*find_weights(network.blocks), *network.head.dense.reads()] if len(w.shape) > 1]
+    matrices = _matrices(model)
     rows: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for weight in matrices:
-        found = ((backend.name, backend.handling(weight, model.options)) for backend in model.backends)
-        name, handling = next(((name, made) for name, made in found if made), ("?", Handling("it does not say", 0)))
+        name, handling = _handled(weight, model)
         rows.setdefault((weight.format.name, f"{handling.way} ({name})"), []).append((weight.nbytes, handling.nbytes))
     table(
         ["format", "matrices", "in the file", "how they run", "takes then"],
