@@ -16,6 +16,7 @@ BASE = "x86_64" if X86 else "baseline"
 UNITS = {"int4.c": BASE, "portable.c": BASE}  # file: the processor that it may ask for, as zig names it
 if X86:
     UNITS |= {"avx2.c": "x86_64_v3", "avx512_vnni.c": "x86_64_v4+avx512vnni"}
+    UNITS |= {"amx.c": "x86_64_v4+amx_tile+amx_int8"}
 
 
 class Compile(BuildHookInterface):

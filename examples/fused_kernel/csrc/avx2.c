@@ -1,5 +1,5 @@
 /* AVX2: pairs of products in 16 bits, which cannot overflow (2 * 15 * 127), then pairs of those in 32. */
-#include "int4.h"
+#include "quantize.inc"
 #include <immintrin.h>
 #include <string.h>
 
@@ -54,4 +54,4 @@ static void of_8(const uint8_t *tile, const struct activations *x, uint64_t stri
     of_4(tile, x + 4 * stride, stride, n, y + 4 * TILE);
 }
 
-const struct isa int4_avx2 = {"avx2", of_1, of_2, of_4, of_8};
+const struct isa int4_avx2 = {"avx2", quantize, of_1, of_2, of_4, of_8, NULL};

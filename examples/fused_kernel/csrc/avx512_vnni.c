@@ -1,5 +1,5 @@
 /* AVX-512 VNNI: vpdpbusd adds four products of unsigned weights and signed activations to each row's sum. */
-#include "int4.h"
+#include "quantize.inc"
 #include <immintrin.h>
 #include <string.h>
 
@@ -48,4 +48,5 @@ OF(2)
 OF(4)
 OF(8)
 
-const struct isa int4_avx512_vnni = {"avx512_vnni", of_1, of_2, of_4, of_8};
+const struct isa int4_avx512_vnni = {"avx512_vnni", quantize, of_1, of_2, of_4, of_8, NULL};
+const struct isa int4_amx = {"amx", quantize, of_1, of_2, of_4, of_8, int4_many_amx};

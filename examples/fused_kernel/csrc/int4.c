@@ -1,8 +1,7 @@
 /* INT4 as an object of rung 3: packing, preparing activations, and cutting the work. Compiled for any processor. */
+#define _GNU_SOURCE /* syscall */
 #include "int4.h"
 #include <string.h>
-
-#define PART_TILES 2 /* a part: its activations serve two tiles, and there are enough parts for all threads */
 
 struct int4 {
     struct sis_linear linear; /* first: its address is ours */
@@ -13,37 +12,50 @@ struct int4 {
 
 static uint64_t n_tiles(uint64_t n_rows) { return (n_rows + TILE - 1) / TILE; }
 
+/* Rows of weights in a tile: the last may hold fewer. */
+static uint64_t in_tile(const struct int4 *w, uint64_t t)
+{
+    return w->n_rows - t * TILE < TILE ? w->n_rows - t * TILE : TILE;
+}
+
+/* Whether so many rows are prepared and multiplied in groups of sixteen. */
+static int is_many(const struct int4 *w, uint64_t n_rows) { return w->isa->many && n_rows >= MANY; }
+
 static uint64_t prepared_bytes(void *self, uint64_t n_rows)
 {
     const struct int4 *w = self;
-    return n_rows * w->n_blocks * sizeof(struct activations);
-}
-
-/* The largest magnitude of a block becomes 127. Adding 1.5 * 2^23 rounds to the nearest even integer. */
-static void quantize(const float *x, struct activations *out)
-{
-    float largest = 0;
-    int32_t sum = 0;
-    for (int i = 0; i < BLOCK; i++) {
-        float a = x[i] < 0 ? -x[i] : x[i];
-        largest = a > largest ? a : largest;
-    }
-    const float d = largest / 127, inverse = largest > 1e-30f ? 127 / largest : 0;
-    for (int i = 0; i < BLOCK; i++) {
-        const float v = x[i] * inverse + 12582912.0f - 12582912.0f;
-        out->q[i] = (int8_t)(v < -127 ? -127 : v > 127 ? 127 : v == v ? v : 0);
-        sum += out->q[i];
-    }
-    out->d = d;
-    out->minus_8 = -8 * sum;
+    return (is_many(w, n_rows) ? (n_rows + 15) / 16 * 16 : n_rows) * w->n_blocks * sizeof(struct activations);
 }
 
 static void prepare(void *self, const struct sis_rows *x, uint64_t first, uint64_t n, void *out)
 {
     const struct int4 *w = self;
-    for (uint64_t r = first; r < first + n; r++) {
-        struct activations *to = (struct activations *)out + r * w->n_blocks;
-        for (uint64_t b = 0; b < w->n_blocks; b++) quantize(x->values + r * x->stride + b * BLOCK, to + b);
+    for (uint64_t r = first; r < first + n; r++)
+        for (uint64_t b = 0; b < w->n_blocks; b++) {
+            struct activations one;
+            w->isa->quantize(x->values + r * x->stride + b * BLOCK, &one);
+            if (is_many(w, x->n)) {
+                struct sixteen *to = (struct sixteen *)out + r / 16 * w->n_blocks + b;
+                memcpy(to->q[r % 16], one.q, BLOCK);
+                to->d[r % 16] = one.d;
+                for (uint64_t i = r % 16 + 1; i < 16 && r + 1 == x->n; i++) to->d[i] = 0; /* rows that are not there */
+            } else ((struct activations *)out)[r * w->n_blocks + b] = one;
+        }
+}
+
+/* Some tiles times all rows, of which GROUPS times sixteen have their sums in memory nearby. */
+static void run_many(const struct int4 *w, const struct sixteen *x, struct sis_rows *y, uint64_t first, uint64_t tiles)
+{
+    float sums[GROUPS][PART_TILES][16][TILE] __attribute__((aligned(64)));
+    for (uint64_t row = 0; row < y->n; row += 16 * GROUPS) {
+        const uint64_t n = y->n - row < 16 * GROUPS ? y->n - row : 16 * GROUPS;
+        w->isa->many(w->tiles + first * tile_bytes(w->n_blocks), tiles, w->n_blocks, x + row / 16 * w->n_blocks,
+                     (n + 15) / 16, sums);
+        for (uint64_t i = 0; i < n; i++)
+            for (uint64_t t = 0; t < tiles; t++) {
+                float *to = y->values + (row + i) * y->stride + (first + t) * TILE;
+                memcpy(to, sums[i / 16][t][i % 16], in_tile(w, first + t) * sizeof *to);
+            }
     }
 }
 
@@ -55,6 +67,10 @@ static int32_t run(void *self, const struct sis_rows *x, const void *prepared, s
     const uint64_t stop = first + PART_TILES < all ? first + PART_TILES : all;
     float acc[8 * TILE] __attribute__((aligned(64)));
     (void)parts;
+    if (is_many(w, x->n)) {
+        run_many(w, prepared, y, first, stop - first);
+        return 0;
+    }
     for (uint64_t row = 0, m; row < x->n; row += m) {
         const uint64_t left = x->n - row;
         const struct activations *rows = (const struct activations *)prepared + row * w->n_blocks;
@@ -62,9 +78,8 @@ static int32_t run(void *self, const struct sis_rows *x, const void *prepared, s
         const tile_fn multiply = m == 8 ? w->isa->of_8 : m == 4 ? w->isa->of_4 : m == 2 ? w->isa->of_2 : w->isa->of_1;
         for (uint64_t t = first; t < stop; t++) {
             multiply(w->tiles + t * tile_bytes(w->n_blocks), rows, w->n_blocks, w->n_blocks, acc);
-            const uint64_t n = w->n_rows - t * TILE < TILE ? w->n_rows - t * TILE : TILE;
             for (uint64_t i = 0; i < m; i++)
-                memcpy(y->values + (row + i) * y->stride + t * TILE, acc + i * TILE, n * sizeof(float));
+                memcpy(y->values + (row + i) * y->stride + t * TILE, acc + i * TILE, in_tile(w, t) * sizeof(float));
         }
     }
     return 0;
@@ -88,6 +103,21 @@ static void pack(uint8_t *tile, const uint8_t *rows, uint64_t row_bytes, uint64_
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+/* Tiles are a large state: Linux lets a process use them once it has asked. */
+static int may_use_tiles(void)
+{
+#if defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+#else
+    return 0;
+#endif
+}
 
 /* By what the processor says it has and the system says it saves, as Intel's manual (volume 1, 14 and 15) asks. */
 static int best(void)
@@ -98,10 +128,12 @@ static int best(void)
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (low & 6) != 6 || !(b & 1u << 5)) return 0; /* AVX2 */
     const int wide = (low & 0xe6) == 0xe6 && b & 1u << 16 && b & 1u << 30 && b & 1u << 31;      /* AVX-512 F, BW, VL */
-    return wide && c & 1u << 11 ? 2 : 1;                                                        /* VNNI */
+    if (!wide || !(c & 1u << 11)) return 1;                                                     /* VNNI */
+    const unsigned amx = 1u << 24 | 1u << 25;                                                   /* tiles of int8 */
+    return (low & 3u << 17) == 3u << 17 && (d & amx) == amx && may_use_tiles() ? 3 : 2;
 }
 
-static const struct isa *const SETS[] = {&int4_portable, &int4_avx2, &int4_avx512_vnni};
+static const struct isa *const SETS[] = {&int4_portable, &int4_avx2, &int4_avx512_vnni, &int4_amx};
 #else
 static int best(void) { return 0; }
 
@@ -132,7 +164,7 @@ EXPORT void int4_pack(void *memory, const uint8_t *rows, uint64_t row_bytes, uin
         .run = run,
         .prepared_bytes = prepared_bytes,
         .prepare = prepare,
-        .form = n_blocks,
+        .form = n_blocks * 2 + (SETS[isa]->many != NULL),
     };
     w->isa = SETS[isa];
     w->n_rows = n_rows;

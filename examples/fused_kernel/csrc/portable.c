@@ -1,5 +1,5 @@
 /* Plain C: loops over sixteen rows, which compilers turn into vectors. */
-#include "int4.h"
+#include "quantize.inc"
 #include <string.h>
 
 /* IEEE 754 binary16; infinities and NaN come out as such. */
@@ -43,4 +43,4 @@ OF(2)
 OF(4)
 OF(8)
 
-const struct isa int4_portable = {"portable", of_1, of_2, of_4, of_8};
+const struct isa int4_portable = {"portable", quantize, of_1, of_2, of_4, of_8, NULL};
