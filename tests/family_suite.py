@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import random_model
-from kernel_suite import kind_of_this_machine
 from shapes import SHAPES
 
 from sis_core.backend import BackendOptions
@@ -30,6 +29,7 @@ from sis_core.quant import Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_architecture
+from sis_core.testing.kernels import kind_of_this_machine
 
 FOLDER = Path(__file__).parent / "goldens" / "families"
 TOLERANCE = 1e-4

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve
-from kernel_suite import kind_of_this_machine
 from sis_llama.others import Baichuan
 
 from sis_core.backend import BackendOptions
@@ -18,6 +17,7 @@ from sis_core.metadata import Metadata
 from sis_core.parts import alibi_slopes
 from sis_core.quant import Weight
 from sis_core.testing.faults.change import change
+from sis_core.testing.kernels import kind_of_this_machine
 from sis_core.testing.networks import VARIANTS, random_network
 
 

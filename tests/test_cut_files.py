@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernel_suite import kind_of_this_machine
 from tiny_models import write_model
+
+from sis_core.testing.kernels import kind_of_this_machine
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGBUS"), reason="a mapped file cannot be cut on Windows")
 NATIVE = kind_of_this_machine()

@@ -7,7 +7,6 @@ import ctypes
 import gguf
 import numpy as np
 import pytest
-from kernel_suite import kind_of_this_machine, on_each_rung
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions
@@ -17,6 +16,7 @@ from sis_core.backends.native.weights import Store
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.testing import check_backend
+from sis_core.testing.kernels import kind_of_this_machine, on_each_rung
 
 ISAS = {"x86": ("portable", "avx2", "avx512_vnni"), "neon": ("portable", "neon", "neon_dotprod", "neon_i8mm")}
 FORMATS = {"Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "IQ4_NL": (0,), "Q5_K": (0, 2)}  # where the scales lie

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_suite import PREPARE, PREPARED_BYTES, RUN, rows_of
 
 from sis_core.backends.native import abi
 from sis_core.quant import F16Format, Weight
 from sis_core.testing import check_quant_format
+from sis_core.testing.kernels.strangers import PREPARE, PREPARED_BYTES, RUN, rows_of
 
 
 class Fused(F16Format):

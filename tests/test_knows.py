@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve
-from kernel_suite import Own, Plain, kind_of_this_machine
 
 from sis_core.backend import Backend, BackendOptions
 from sis_core.backends.native import NativeBackend
@@ -16,6 +15,8 @@ from sis_core.backends.numpy import NumpyBackend, ReferenceLayer, ReferenceLinea
 from sis_core.backends.stub import StubBackend
 from sis_core.block import Block, Network, Norm
 from sis_core.quant import Weight
+from sis_core.testing.kernels import kind_of_this_machine
+from sis_core.testing.kernels.strangers import Own, Plain
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
 KIND = kind_of_this_machine()

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attrs import evolve
-from kernel_suite import kind_of_this_machine
 from tiny_models import metadata, tensors, write_model
 
 import sis_core
@@ -20,6 +19,7 @@ from sis_core.errors import BackendError, ModelError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.model import Model
 from sis_core.step import Batch, Plan, Run
+from sis_core.testing.kernels import kind_of_this_machine
 from sis_core.testing.networks import VARIANTS, random_network
 
 N_LAYER = 4

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_suite import FORMATS, kind_of_this_machine
 
 from sis_core.arrays import F32, F64
 from sis_core.backend import Backend, BackendOptions
@@ -15,6 +14,8 @@ from sis_core.block import Attention, Block, Dense, Embedding, Head, Network, Re
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
 from sis_core.step import Batch, Run
+from sis_core.testing.kernels import kind_of_this_machine
+from sis_core.testing.kernels.weights import format_of
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
 N_EMBD, N_VOCAB, WINDOW = 48, 60, 20
@@ -175,7 +176,7 @@ def test_rows_alone_have_the_bits_of_single_rows(backends: list[Backend]) -> Non
 
 
 def test_rows_alone_where_many_rows_have_kernels_of_their_own(backends: list[Backend]) -> None:
-    net = random_network(with_format(VARIANTS[0], FORMATS["Q8_0"]))
+    net = random_network(with_format(VARIANTS[0], format_of("Q8_0")))
     forward = bind(net, backends, BackendOptions(kv_type="f16"))
     cache = forward.new_cache("f16", 256)
     single = np.concatenate([forward.step(Batch.of([t], position=i), cache).values for i, t in enumerate(TOKENS)])

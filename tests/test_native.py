@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kernel_suite import kind_of_this_machine
 
 from sis_core import load
 from sis_core.backends.native import abi, open_library
@@ -18,6 +17,7 @@ from sis_core.backends.native.border import Structure, taken
 from sis_core.backends.native.library import Library
 from sis_core.backends.native.memory import Arena, aligned
 from sis_core.errors import BackendError
+from sis_core.testing.kernels import kind_of_this_machine
 
 HEADERS = [Path(abi.__file__).parents[2] / "include" / "sis" / name for name in ("abi.h", "program.h")]
 TEXT = re.sub(r"/\*.*?\*/", "", "".join(header.read_text("utf-8") for header in HEADERS), flags=re.S)

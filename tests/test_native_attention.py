@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_suite import kind_of_this_machine, on_each_rung
 
 from sis_core.arrays import F32, F64, U8
 from sis_core.backend import BackendOptions
@@ -28,6 +27,7 @@ from sis_core.quant import BF16Format, F32Format
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
+from sis_core.testing.kernels import kind_of_this_machine, on_each_rung
 from sis_core.testing.networks import VARIANTS, random_network
 
 ISAS = {

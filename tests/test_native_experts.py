@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve
-from kernel_suite import between_guards, kind_of_this_machine
 
 from sis_core.arrays import F32
 from sis_core.backend import BackendOptions
@@ -18,6 +17,8 @@ from sis_core.experts import Experts, Stack
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Plan
+from sis_core.testing.kernels import kind_of_this_machine
+from sis_core.testing.kernels.guards import between_guards
 
 KIND = kind_of_this_machine()
 REGISTRY = Registry.load()

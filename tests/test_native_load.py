@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 import sis_llama
-from kernel_suite import taken
 from tiny_models import metadata, tensors, write_model
 from workbench import sis
 
@@ -30,6 +29,7 @@ from sis_core.loading.open import open_model
 from sis_core.quant import BlockFormat, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
+from sis_core.testing.kernels.weights import taken
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
 from sis_x86.backend import X86Backend  # noqa: E402

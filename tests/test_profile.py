@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
-from kernel_suite import kind_of_this_machine
 from workbench import interrupted, refused, sis
 
 from sis_core import hookimpl
@@ -20,6 +19,7 @@ from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialF
 from sis_core.block import Attention, Block, Network
 from sis_core.discovery.plugin import Plugin
 from sis_core.registry import Registry
+from sis_core.testing.kernels import kind_of_this_machine
 from sis_core.texts.language_model import load
 from sis_core.workbench.profiling import NAME, Recorder, profile_text, profiling, summarise, trace_events
 from sis_core.workbench.profiling.binding import part_name

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from attrs import evolve
-from kernel_suite import kind_of_this_machine
 
 from sis_core.arrays import F32
 from sis_core.backend import Backend, BackendOptions, Cache, Forward
@@ -22,6 +21,7 @@ from sis_core.errors import BackendError, ContextError
 from sis_core.loading.model import Model
 from sis_core.step import Batch, Output
 from sis_core.testing.faults.change import change
+from sis_core.testing.kernels import kind_of_this_machine
 from sis_core.testing.networks import VARIANTS, random_network
 from sis_core.texts.session import Session
 

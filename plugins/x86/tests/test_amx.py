@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_suite import GUARD, between_guards
 
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions
@@ -29,6 +28,7 @@ from sis_core.quant import F16Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
+from sis_core.testing.kernels.guards import GUARD, between_guards
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang, which builds, is not installed"),
 ]
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 PLUGIN = ROOT / "plugins" / "x86"
 COMPILE = [
     "-target", "x86_64-linux-gnu.2.17", "-std=c11", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kernel_suite import KernelSuite, load, on_each_rung
+
+from sis_core.testing.kernels import KernelSuite, load, on_each_rung
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
 from sis_x86.backend import X86Backend  # noqa: E402

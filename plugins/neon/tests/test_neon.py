@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kernel_suite import KernelSuite, load, on_each_rung
 
+from sis_core.testing.kernels import KernelSuite, load, on_each_rung
 from sis_core.testing.networks import VARIANTS
 
 sis_neon = pytest.importorskip("sis_neon", reason="sis-neon is not installed")
 from sis_neon.backend import NeonBackend  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 ISAS = ("portable", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
 BEST = os.environ.get("SIS_TEST_BEST")  # under emulation, the best rung of the processor
 REASON = NeonBackend().idle_reason()
@@ -77,7 +77,7 @@ def emulated_python() -> Path:
 
 # Each processor with its best rung and the tests that it runs. Plain C is the same on all of them; the upper rungs
 # differ in integer weights and in F16 alone. Of decoders and attention only what is quick.
-FILES = [ROOT / "tests" / f"test_{name}.py" for name in ("neon", "decoders", "native_attention")]
+FILES = [Path(__file__), *(ROOT / "tests" / f"test_{name}.py" for name in ("decoders", "native_attention"))]
 UPPER = "test_neon and not emulation and not (every_network and not q8_0)"
 QUICK = "decoders_give or writes_its_own or damaged_key or hold_the_codec or logits_are_near and (bf16 or q8_0)"
 PROCESSORS = {

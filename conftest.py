@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-pytest.register_assert_rewrite("kernel_suite")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")

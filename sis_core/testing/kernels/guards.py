@@ -1,0 +1,34 @@
+"""Memory between guards: whoever writes outside of what is his is found."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sis_core.arrays import U8
+from sis_core.backends.native.memory import aligned
+
+GUARD = 4096  # bytes
+
+
+def between_guards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[U8, int]]:
+    """From now on results and workspaces lie between guards and hold nothing but NaN; all of them, and their sizes."""
+    guards: list[tuple[U8, int]] = []
+
+    def guarded(n_bytes: int) -> U8:
+        whole = aligned(n_bytes + 2 * GUARD)
+        whole.fill(0xFF)
+        guards.append((whole, n_bytes))
+        return whole[GUARD : GUARD + n_bytes]
+
+    def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return guarded(n_bytes).view(dtype).reshape(shape)
+
+    names = types.SimpleNamespace(empty=empty, ascontiguousarray=np.ascontiguousarray, float32=np.float32)
+    monkeypatch.setattr("sis_core.backends.native.runner.aligned", guarded)
+    monkeypatch.setattr("sis_core.backends.native.runner.np", names)
+    return guards
