@@ -5,6 +5,8 @@ Source: Abdin et al. 2024, "Phi-3 Technical Report"; Ding et al. 2024, "LongRoPE
 
 from __future__ import annotations
 
+import logging
+
 from attrs import frozen
 
 from sis_core.architecture import Architecture, ModelConfig
@@ -13,6 +15,9 @@ from sis_core.metadata import Metadata
 from sis_core.parts import gated_feed_forward, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors
+
+log = logging.getLogger(__name__)
+SHORT = 4096  # the context of the models that were trained with a window of 2,047 tokens
 
 
 @frozen
@@ -26,7 +31,12 @@ class Phi3(Architecture[Phi3Config]):
     names = ("phi3",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> Phi3Config:
-        return Phi3Config.read(metadata, n_vocab, window=metadata.maybe_integer("attention.sliding_window"))
+        config = Phi3Config.read(metadata, n_vocab, window=metadata.maybe_integer("attention.sliding_window"))
+        if config.window is None and config.n_ctx_train == SHORT:  # files of the spring of 2024
+            log.warning(
+                "phi3.attention.sliding_window is missing: past 2,047 tokens layers see more than they learnt to"
+            )
+        return config
 
     def block(self, config: Phi3Config, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
