@@ -30,7 +30,9 @@ class Penalties(Sampler):
     presence_penalty: float = number_option(
         0.0, low=-100, high=100, help="subtracted once from the logits of tokens that occurred"
     )
-    repeat_last_n: int = integer_option(64, low=-1, help="how many tokens to look back; -1 for all, 0 for none")
+    repeat_last_n: int = integer_option(
+        64, low=-1, high=2**31 - 1, help="how many tokens to look back; -1 for all, 0 for none"
+    )
 
     def start(self, context: SamplerContext) -> SamplerState:
         recent: deque[int] = deque(maxlen=None if self.repeat_last_n < 0 else self.repeat_last_n)

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
+from sis_server import openapi
 from sis_server.answering import Answer, answered
 from sis_server.metrics import Metrics
 from sis_server.models import Models
@@ -59,6 +60,20 @@ class About:
                 "sampler_options": options_of_page(served.sampler_options),
             }
         )
+
+    @answered
+    async def tokenizer_info(self, request: Request) -> Response:
+        """Of the model that ``?model=`` names, in the form that vLLM has and lm-eval reads."""
+        model = (await self._models.use(request.query_params.get("model"), request.state.held)).model
+        tokenizer = model.tokenizer
+        tokens = {"bos_token": tokenizer.bos, "eos_token": min(tokenizer.end_tokens, default=None)}
+        named = {name: None if token is None else tokenizer.token_text(token) for name, token in tokens.items()}
+        return Answer({**named, "chat_template": model.metadata.get("tokenizer.chat_template")})
+
+    @answered
+    async def openapi(self, request: Request) -> Response:
+        served = await self._models.use(None, request.state.held)
+        return Answer(openapi.document(served.sampler_options, list(await self._models.names())))
 
     @answered
     async def slots(self, request: Request) -> Response:

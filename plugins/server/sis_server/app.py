@@ -149,20 +149,23 @@ class Api:
     @answered
     async def tokenize(self, request: Request) -> Response:
         served, asked, _ = await self.read(request, Tokenize, samplers=False)
-        if (asked.content is None) == (asked.messages is None):
-            raise ApiError(400, "give content or messages", param="content")
+        if sum(given is not None for given in (asked.content, asked.prompt, asked.messages)) != 1:
+            raise ApiError(400, "give one of content, prompt and messages", param="content")
         return Answer(await self.work(_tokenized, served, asked))
 
     @answered
     async def detokenize(self, request: Request) -> Response:
         served, asked, _ = await self.read(request, Detokenize, samplers=False)
-        return Answer({"content": await self.work(served.model.detokenize, asked.tokens)})
+        text = await self.work(served.model.detokenize, asked.tokens)
+        return Answer({"content": text, "prompt": text})
 
 
 def _tokenized(served: Served, asked: Tokenize) -> dict[str, Any]:
     model = served.model
     found: dict[str, Any] = {}
-    if asked.content is not None:
+    if asked.prompt is not None:
+        tokens = model.tokenize(asked.prompt, add_special=asked.add_special_tokens, parse_special=True)
+    elif asked.content is not None:
         tokens = model.tokenize(asked.content, add_special=asked.add_special, parse_special=asked.parse_special)
     else:
         chatting = Chatting(asked.messages or (), template_options=asked.chat_template_kwargs)
@@ -193,6 +196,8 @@ def make_app(models: Models, metrics: Metrics, rules: Rules, limits: Limits) -> 
         Route("/metrics", about.metrics),
         Route("/props", about.props),
         Route("/slots", about.slots),
+        Route("/tokenizer_info", about.tokenizer_info),
+        Route("/openapi.json", about.openapi),
     ]
     return Starlette(
         routes=routes,

@@ -10,7 +10,6 @@ from attrs import field, frozen
 
 from sis_core.chat import Message, Rendered, ReplyParser, Tool, ToolChoice
 from sis_core.errors import ChatError
-from sis_core.sampler import Sampler
 from sis_core.texts.conversation import constrained
 from sis_core.texts.request import Request
 from sis_server.errors import ApiError
@@ -58,10 +57,8 @@ def prepare(served: Served, asked: Chatting) -> tuple[list[Request], list[ReplyP
         raise ApiError(400, "a reply that is held to a schema cannot call tools", param="response_format")
     rendered = render(served, asked, tools)
     request = make_request(served, list(rendered.tokens), asked, stop=(*rendered.stop, *asked.stop), spell_special=True)
-    if tools and asked.tool_choice != "auto":
-        constraint: Sampler | None = served.chat.constraint(tools, asked.tool_choice)
-        if constraint is not None:
-            request = constrained(request, constraint)
+    if tools and (constraint := served.chat.constraint(tools, asked.tool_choice, rendered)) is not None:
+        request = constrained(request, constraint)
     served.checked(request)
     requests = [attrs.evolve(request, seed=(request.seed + i) % 2**64) for i in range(asked.n)]
     parsers = [PlainText() if held else served.chat.parser(rendered) for _ in requests]

@@ -98,16 +98,21 @@ class Embeddings(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Tokenize(Struct, kw_only=True, forbid_unknown_fields=True):
-    """POST /tokenize: a text, or messages as the model would read them."""
+    """POST /tokenize: a text, or messages as the model would read them.
+
+    ``content`` and its options are llama-server's; ``prompt`` and its own are vLLM's, which reads control tokens.
+    """
 
     model: str | None = None
     content: str | None = None
+    prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
     chat_template_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
     add_special: bool = True
     parse_special: bool = False
     with_pieces: bool = False
+    add_special_tokens: bool = True
 
 
 class Detokenize(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from attrs import frozen
 
+from sis_core.cache.pages import PAGE_SIZE
 from sis_core.chat import CallEnd, Content, Event, Finish, ReplyParser, Usage
 from sis_core.texts.request import Piece, Request
 from sis_server import errors
@@ -45,6 +46,8 @@ async def follow(
 ) -> AsyncGenerator[Heard]:
     """Run requests, and say what is heard of each until all have ended. Closed early, it ends them.
 
+    Of those with one prompt the others follow when the first has read it: they share its pages.
+
     Raises:
         ApiError: the queue is full, or a text failed.
     """
@@ -52,13 +55,17 @@ async def follow(
     began = last = time.perf_counter()
     tickets: list[int] = []
     n_generated, called = [0] * len(requests), [False] * len(requests)
+
+    def submit(index: int) -> None:
+        def outlet(piece: Piece) -> None:
+            loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
+
+        tickets.append(engine.submit(requests[index], outlet))
+
+    later = _followers(requests)
     try:
-        for index, request in enumerate(requests):
-
-            def outlet(piece: Piece, index: int = index) -> None:
-                loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
-
-            tickets.append(engine.submit(request, outlet))
+        for index in set(range(len(requests))).difference(*later.values()):
+            submit(index)
         to_come = len(requests)
         while to_come:
             index, piece = await inbox.get()
@@ -67,6 +74,8 @@ async def follow(
             last = now
             if piece.error is not None:
                 raise errors.of(piece.error)
+            for follower in later.pop(index, ()):
+                submit(follower)
             n_generated[index] += piece.token is not None
             events = parsers[index].push(piece)
             if piece.finish_reason is not None:
@@ -83,3 +92,16 @@ async def follow(
     finally:
         for ticket in tickets:
             engine.cancel(ticket)
+
+
+def _followers(requests: Sequence[Request]) -> dict[int, list[int]]:
+    """For each first request with a prompt of more than a page, the others that have the same."""
+    first: dict[tuple[int, ...], int] = {}
+    found: dict[int, list[int]] = {}
+    for index, request in enumerate(requests):
+        if len(request.prompt) <= PAGE_SIZE or request.reads_prompt:
+            continue
+        leader = first.setdefault(tuple(request.prompt), index)
+        if leader != index:
+            found.setdefault(leader, []).append(index)
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sis_core.cache.pages import PAGE_SIZE
 from sis_core.sampler import log_softmax
 
 CHAT = "/v1/chat/completions"
@@ -60,6 +61,19 @@ def test_several_replies_have_seeds_of_their_own(server: Any) -> None:
     assert len(set(texts)) == 3
     alone = [server.post(CHAT, body | {"n": 1, "seed": 3 + i}).json()["choices"][0]["message"] for i in range(3)]
     assert [message["content"] for message in alone] == texts
+
+
+def test_several_replies_read_their_prompt_once(server: Any) -> None:
+    stats = server.served.engine._scheduler.session.stats
+    prompt = server.served.model.tokenize("A goat and five hens went to the sea. " * 12)
+    for path, extra in ((CHAT, {"messages": [{"role": "user", "content": "Two cows and a dog. " * 20}]}),
+                        ("/v1/completions", {"prompt": prompt})):  # fmt: skip
+        before = stats.rows
+        answer = server.post(path, {**extra, "max_tokens": 4, "n": 5, "ignore_eos": True}).json()
+        n_prompt = answer["usage"]["prompt_tokens"]
+        assert n_prompt > 3 * PAGE_SIZE
+        assert len(answer["choices"]) == 5
+        assert stats.rows - before <= n_prompt + 5 * (PAGE_SIZE + 4)
 
 
 def test_a_schema_is_kept(server: Any) -> None:
