@@ -22,6 +22,7 @@ from sis_core import hookspecs
 from sis_core.architecture import Architecture
 from sis_core.backend import Backend
 from sis_core.chat import ChatFormat
+from sis_core.discovery.fields import undeclared
 from sis_core.discovery.guard import Guard
 from sis_core.discovery.plugin import Plugin
 from sis_core.drafter import Drafter
@@ -309,6 +310,8 @@ def _entry(kind: Kind, record: Any, plugin: str) -> Entry:
     fits = isinstance(record, type) and issubclass(record, kind.base) if kind.classes else isinstance(record, kind.base)
     if not fits:
         raise PluginError(f"returned {record!r}, which is not {_wanted(kind, record)}")
+    if kind.classes and (fault := undeclared(record)):
+        raise PluginError(f"returned {record!r}, which {fault}")
     score = getattr(record, "score", 0)
     if not isinstance(score, int | float):
         raise PluginError(f"returned {record!r}, whose score is not a number")

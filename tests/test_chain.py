@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import sis_samplers
 from attrs import field, frozen
@@ -14,6 +15,7 @@ from sis_core.errors import PluginError, SamplerError
 from sis_core.hookspecs import hookimpl
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, number_option
+from sis_core.texts.chain import Chain
 from sis_core.texts.chain_text import RESERVED, make_chain, sampler_options
 from sis_core.texts.language_model import LanguageModel
 
@@ -278,3 +280,24 @@ def test_strangers_validators_and_missing_values() -> None:
         make_chain(WITH_FOREIGN, "needs")
     with pytest.raises(SamplerError, match="sampler needs: ValueError: 'most' must be <= 2"):
         make_chain(WITH_FOREIGN, samplers="needs=3")
+
+
+def test_a_sampler_that_does_not_keep_the_contract_is_named() -> None:
+    class Returning(SamplerState):
+        def apply(self, logits: Any) -> Any:
+            return logits * 2
+
+    class Given(Sampler):
+        name = "given"
+
+        def __init__(self, state: Any) -> None:
+            self.state = state
+
+        def start(self, context: SamplerContext) -> Any:
+            return self.state
+
+    context = SamplerContext(4, [])
+    with pytest.raises(SamplerError, match="sampler given: start returned NoneType, not a SamplerState"):
+        Chain.start([Given(None)], context)
+    with pytest.raises(SamplerError, match=r"sampler given: apply returned a value: it changes the logits in place"):
+        Chain.start([Given(Returning())], context).choose(np.zeros(4, np.float32), 0)

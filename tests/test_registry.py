@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -79,6 +80,22 @@ def test_a_broken_hook_is_one_line_and_the_rest_works() -> None:
 def test_a_hook_that_returns_nonsense(returned: Any, reason: str) -> None:
     registry = Registry.of(plugin("odd", quant_formats=lambda: returned))
     assert reason in error_of(registry, "odd")
+
+
+def test_options_that_nobody_would_see() -> None:
+    from sis_core.sampler import Filter, number_option
+
+    class Bare(Filter):
+        name = "bare"
+        strength: float = number_option(1.0, help="how much")
+
+        def apply(self, logits: Any) -> None:
+            """Leave them."""
+
+    reason = error_of(Registry.of(plugin("bare", samplers=[Bare])), "bare")
+    assert reason.endswith("has the option strength, but is no attrs class: decorate it with attrs.frozen")
+    data = dataclasses.dataclass(type("Data", (Filter,), {"__annotations__": {"n": int}, "n": 1, "name": "data"}))
+    assert "is a dataclass: decorate it with attrs.frozen" in error_of(Registry.of(plugin("d", samplers=[data])), "d")
 
 
 def test_a_misspelt_hook_is_caught() -> None:

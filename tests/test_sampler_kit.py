@@ -257,6 +257,19 @@ class SharesCopies(Remembers):
         return type(self)(self.seen)
 
 
+class HasNoCopy(SamplerState):
+    """Remembers, and leaves the copy to the base class, which gives the state itself."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def apply(self, logits: F32) -> None:
+        logits[self.n % len(logits)] -= 1
+
+    def accept(self, token: int) -> None:
+        self.n += 1
+
+
 class ForgetsInCopies(Remembers):
     def copy(self) -> SamplerState:  # type: ignore[override]
         return type(self)([])
@@ -372,6 +385,7 @@ def changes_prompt(context: SamplerContext) -> SamplerState:
     ("start", "chance", "message"),
     [
         (lambda context: SharesCopies(list(context.prompt)), False, "copy must share nothing that changes"),
+        (lambda context: HasNoCopy(), False, "accept changes its state, but it has no copy of its own: define copy"),
         (lambda context: ForgetsInCopies([]), False, "a copy does not go on as its original did"),
         (lambda context: RestartsChance(context.seed), True, "a copy does not go on as its original did"),
         (lambda context: Remembers(shared), False, "same seed and tokens differ|beside it"),
@@ -393,6 +407,7 @@ def changes_prompt(context: SamplerContext) -> SamplerState:
     ],
     ids=[
         "shares",
+        "no-copy",
         "forgets",
         "restarts",
         "one-list",

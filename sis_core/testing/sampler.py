@@ -10,6 +10,7 @@ import attrs
 import numpy as np
 
 from sis_core.arrays import F32, F64
+from sis_core.discovery.fields import undeclared
 from sis_core.errors import SamplerError
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, Truncation, draw
 from sis_core.testing.distribution import misfit
@@ -62,6 +63,8 @@ class _Check:
             self.fail("has no name")
         if not isinstance(self.sampler.order, int):
             self.fail(f"its order is {self.sampler.order!r}, not a whole number")
+        if fault := undeclared(self.sampler):
+            self.fail(fault)
         if not attrs.has(self.sampler):
             return
         attrs.resolve_types(self.sampler)
@@ -158,7 +161,12 @@ class _Check:
         for step in range(6):
             spoilt.apply(logits[::-1])
             spoilt.state.accept((7 * step) % len(logits))
-        compare(run, STEPS // 3, "accept on a copy changes the original: copy must share nothing that changes")
+        shared = "accept on a copy changes the original: copy must share nothing that changes"
+        if type(run.state).copy is SamplerState.copy:
+            shared = (
+                "accept changes its state, but it has no copy of its own: define copy, which gives an independent state"
+            )
+        compare(run, STEPS // 3, shared)
         compare(kept, STEPS // 3, "a copy does not go on as its original did")
 
     def forcing(self, made: Sampler, logits: F32, case: str) -> None:

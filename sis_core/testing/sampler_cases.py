@@ -24,6 +24,7 @@ def with_ends(sampler: type[Sampler], fields: dict[str, Any]) -> Iterator[tuple[
 
 
 def logits_of_kinds() -> Iterator[tuple[str, F32]]:
+    """Names and logits of every kind that a sampler may meet."""
     generator = np.random.Generator(np.random.Philox(7))
 
     def normal(n: int, scale: float) -> F32:

@@ -30,11 +30,16 @@ class Chain(SamplerState):
         states = []
         for sampler in samplers:
             try:
-                states.append((sampler.name, sampler.start(context)))
+                state = sampler.start(context)
             except (SisError, MemoryError):
                 raise
             except Exception as error:
                 raise _blamed(sampler.name, error) from error
+            if not isinstance(state, SamplerState):
+                raise SamplerError(
+                    f"start returned {type(state).__name__}, not a SamplerState", where=f"sampler {sampler.name}"
+                )
+            states.append((sampler.name, state))
         n_early = next((i for i, s in enumerate(samplers) if s.order >= TRUNCATION), len(samplers))
         return cls(states, context.seed, n_early)
 
@@ -60,7 +65,11 @@ class Chain(SamplerState):
                         values, ids = _spread(values, ids, len(logits)), None
                     elif values is logits:
                         values = logits.copy()
-                    state.apply(values)
+                    if state.apply(values) is not None:
+                        raise SamplerError(
+                            "apply returned a value: it changes the logits in place, and returns nothing",
+                            where=f"sampler {name}",
+                        )
             except (SisError, MemoryError):
                 raise
             except Exception as error:
