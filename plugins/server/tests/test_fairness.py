@@ -68,7 +68,8 @@ def test_a_long_prompt_under_endless_short_ones(model: LanguageModel, monkeypatc
         engine.close()
     its = [step for step in steps if step.get(AT_ONCE)]  # its number: it came after so many
     assert sum(step[AT_ONCE] for step in its) == N_LONG
-    assert min(step[AT_ONCE] for step in its[:-1]) >= PAGE_SIZE
+    oldest = [step for step in its if not any(step.get(number, 0) > 1 for number in range(AT_ONCE))]
+    assert min(step[AT_ONCE] for step in oldest[:-1]) >= PAGE_SIZE
     beside = [step for step in its if 1 in step.values()]
     assert len(beside) > len(its) / 2
     assert max(sum(step.values()) for step in beside[1:]) <= STALL_ROWS  # the longest pause of those that are written
