@@ -25,7 +25,7 @@ struct q8_block {
     int32_t minus_8; /* -8 * sum(q), for weights stored as 0..15 */
     int32_t minus_128;
     int32_t minus_32[2]; /* -32 * sum of each half */
-    int32_t unused[2];
+    float minus_ds16[2]; /* -d * sum of each half */
 };
 
 /* The keys and values of one key head within a page; program.h has the layout. */
@@ -82,7 +82,7 @@ typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k
 
 /* A unit of work on many rows: y = x @ tiles.T + bias for rows [first, first + rows) of x and of y. */
 struct many {
-    uint32_t format; /* up to SIS_DECODED */
+    uint32_t format; /* of tiles, or SIS_DECODED: floats */
     int add;         /* add to y */
     uint32_t first, rows;
     size_t k;
@@ -114,8 +114,10 @@ struct many_rows {
 
 struct kernels {
     const char *isa;
-    /* A tile of n rows, each of n_blocks blocks of a format; what n rows do not fill is zero already. */
-    void (*pack)(uint32_t format, const uint8_t *rows, size_t stride, uint32_t n, size_t n_blocks, uint8_t *out);
+    /* A tile of n rows, from rows of a format or from rows [first, first + n) of what was unpacked; what n rows do not fill
+     * is zero already. */
+    void (*pack)(uint32_t format, const uint8_t *rows, size_t stride, uint32_t n, size_t n_cols, uint8_t *out);
+    void (*pack_unpacked)(uint32_t format, const struct sis_unpacked *rows, size_t first, uint32_t n, uint8_t *out);
     uint32_t max_rows;
     int halves; /* F16 weights are multiplied with activations in half precision */
     /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m], which sets with `halves` let
@@ -125,8 +127,7 @@ struct kernels {
     tile_fn tile[SIS_DECODED];
     /* y[m][TILE]: n decoded rows [n][k], at most a tile, times m rows of x. */
     void (*dot)(const float *w, uint32_t n, const float *x, size_t stride, uint32_t m, size_t k, float *y);
-    sis_decode_fn (*decoder)(const char *format); /* of a format without tiles, or NULL */
-    const struct many_rows *many;                 /* or NULL */
+    const struct many_rows *many; /* or NULL */
     void (*norm)(const float *x, float *y, size_t n, const struct sis_op *op);
     void (*activate)(const float *x, const float *gated, float *y, size_t n, uint32_t activation);
     void (*rotate)(float *x, size_t half, const float *cos, const float *sin, int neox);
@@ -166,5 +167,6 @@ void sis_take_row(const struct sis_weight *weight, int32_t row, float *out);
 /* pack.c */
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols);
 void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch);
+void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, size_t tile, uint8_t *out);
 
 #endif

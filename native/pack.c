@@ -1,21 +1,34 @@
-/* Tiles of sixteen rows: their sizes, and how they are made of a weight's rows; pack.inc has the layouts. */
-#include "kernels.h"
+/* Tiles of sixteen rows: their sizes, and how they are made of a weight's rows; kinds.h and pack.inc have the layouts. */
+#include "kinds.h"
 #include <string.h>
 
-static const struct {
-    uint32_t values, bytes, tile;
-} FORMATS[] = {
-    [SIS_F32] = {1, 4, 64},        [SIS_F16] = {1, 2, 32},     [SIS_BF16] = {1, 2, 32},
-    [SIS_Q8_0] = {32, 34, 544},    [SIS_Q4_0] = {32, 18, 288}, [SIS_Q4_K] = {256, 144, 2368},
-    [SIS_Q6_K] = {256, 210, 3392}, [SIS_DECODED] = {1, 0, 64},
+static const struct sis_kind KINDS[SIS_N_FORMATS] = {
+#define KIND(NAME, FORMAT, BITS, CODES, GROUP, SCALES) [FORMAT] = {BITS, CODES, GROUP, SCALES},
+    SIS_KINDS(KIND)
+#undef KIND
 };
+
+int sis_kind_of(uint32_t format, struct sis_kind *kind)
+{
+    if (format == SIS_TQ1_0) format = SIS_TQ2_0;
+    if (format >= SIS_N_FORMATS || !KINDS[format].bits) return 0;
+    *kind = KINDS[format];
+    return 1;
+}
+
+uint32_t sis_kind(uint32_t format, struct sis_kind *kind) { return (uint32_t)sis_kind_of(format, kind); }
 
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)
 {
-    if (format > SIS_DECODED || n_cols == 0 || n_cols % FORMATS[format].values) return 0;
-    size_t n = n_cols / FORMATS[format].values;
-    if (FORMATS[format].values == 32) n += n % 2; /* whole pairs */
-    size_t bytes = n * FORMATS[format].tile;
+    struct sis_kind kind;
+    size_t bytes;
+    if (sis_kind_of(format, &kind)) {
+        const size_t n_blocks = n_cols / BLOCK, n = unit_blocks(kind);
+        if (n_cols % BLOCK || (has_supers(kind) && n_blocks % n)) return 0;
+        bytes = (n_blocks + n - 1) / n * unit_bytes(kind) + (n_blocks ? table_bytes(kind) : 0);
+    } else if (format <= SIS_BF16 || format == SIS_DECODED)
+        bytes = n_cols * TILE * (format == SIS_F16 || format == SIS_BF16 ? 2 : 4);
+    else return 0;
     return (bytes + 63) / 64 * 64;
 }
 
@@ -29,7 +42,6 @@ uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols)
 void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch)
 {
     size_t first = tile * TILE, left = weight->n_rows - first, n_cols = weight->n_cols, stride = weight->row_bytes;
-    size_t n_blocks = n_cols / FORMATS[weight->format].values;
     uint32_t n = left < TILE ? (uint32_t)left : TILE;
     const uint8_t *rows = weight->raw + first * stride;
     if (weight->format == SIS_DECODED) {
@@ -37,6 +49,14 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
         rows = (const uint8_t *)scratch;
         stride = n_cols * sizeof *scratch;
     }
-    if (n < TILE || n_blocks % 2) memset(out, 0, sis_one_tile_bytes(weight->format, n_cols));
-    sis_kernels()->pack(weight->format, rows, stride, n, n_blocks, out);
+    if (n < TILE || n_cols / BLOCK % 2 || n_cols % 2) memset(out, 0, sis_one_tile_bytes(weight->format, n_cols));
+    sis_kernels()->pack(weight->format, rows, stride, n, n_cols, out);
+}
+
+void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, size_t tile, uint8_t *out)
+{
+    const size_t first = tile * TILE, left = rows->n_rows - first;
+    const uint32_t n = left < TILE ? (uint32_t)left : TILE;
+    if (n < TILE || rows->n_cols / BLOCK % 2) memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
+    sis_kernels()->pack_unpacked(format, rows, first, n, out);
 }

@@ -23,6 +23,27 @@ void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_thread
     team_run(n_threads, NULL, NULL, pack_member, &job);
 }
 
+struct unpacked_job {
+    uint32_t format;
+    const struct sis_unpacked *rows;
+    uint8_t *tiles;
+};
+
+static void pack_unpacked_member(void *context, struct team *team, uint32_t member)
+{
+    const struct unpacked_job *job = context;
+    const size_t bytes = sis_one_tile_bytes(job->format, job->rows->n_cols);
+    const uint32_t n_tiles = (uint32_t)((job->rows->n_rows + TILE - 1) / TILE);
+    for (uint32_t t; (t = team_claim(team, member, n_tiles)) < n_tiles;)
+        sis_pack_unpacked_tile(job->format, job->rows, t, job->tiles + t * bytes);
+}
+
+void sis_pack_unpacked(uint32_t format, const struct sis_unpacked *rows, uint8_t *tiles, uint32_t n_threads)
+{
+    struct unpacked_job job = {format, rows, tiles};
+    team_run(n_threads, NULL, NULL, pack_unpacked_member, &job);
+}
+
 struct replacement {
     struct sis_weight *weight;
     const struct sis_weight *by;

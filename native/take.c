@@ -3,112 +3,50 @@
 #include <string.h>
 #define VL 4
 #include "vec.h"
+#include "kinds.h"
+#include "unpack.inc"
 
-static float half_at(const uint8_t *p)
+/* What a code of a kind stands for. */
+static float value_of(struct sis_kind kind, const int8_t *table, uint8_t code)
 {
-    uint16_t h;
-    memcpy(&h, p, 2);
-    return half_to_float(h);
+    if (kind.codes == SIS_TABLE) return (float)table[code & 15];
+    return kind.codes == SIS_UNSIGNED ? (float)code : (float)(int8_t)code;
 }
 
-static void take_q8_0(const uint8_t *row, size_t n, float *out)
+/* A raw row of packed blocks, 256 columns at a time. */
+static void take_blocks(uint32_t format, const uint8_t *row, size_t n_cols, float *out)
 {
-    for (size_t b = 0; b < n; b += 32, row += 34) {
-        float d = half_at(row);
-        for (int i = 0; i < 32; i++) out[b + i] = d * (float)(int8_t)row[2 + i];
-    }
-}
-
-static void take_q4_0(const uint8_t *row, size_t n, float *out)
-{
-    for (size_t b = 0; b < n; b += 32, row += 18) {
-        float d = half_at(row);
-        for (int i = 0; i < 16; i++) {
-            out[b + i] = d * (float)((row[2 + i] & 15) - 8);
-            out[b + 16 + i] = d * (float)((row[2 + i] >> 4) - 8);
+    struct sis_kind kind;
+    uint8_t codes[SUPER];
+    float scales[SUPER / 16], minima[SUPER / 16], super = 1, super_minimum = 1;
+    sis_kind_of(format, &kind);
+    for (size_t k = 0; k < n_cols; k += SUPER) {
+        const size_t n = n_cols - k < SUPER ? n_cols - k : SUPER;
+        unpack_piece(format, row, k, n, kind.group, (struct piece){codes, scales, minima, &super, &super_minimum});
+        for (size_t i = 0; i < n; i++) {
+            const float scale = kind.scales == SIS_SUPER ? super : super * scales[i / kind.group];
+            const float v = scale * value_of(kind, table_of(format), codes[i]);
+            out[k + i] = has_minima(kind) ? v - super_minimum * minima[i / kind.group] : v;
         }
     }
 }
 
-static void take_q4_k(const uint8_t *row, size_t n, float *out)
+/* Code k of a block in row r of a tile; kinds.h has the layout. */
+static uint8_t code_at(struct sis_kind kind, const uint8_t *codes, uint32_t k, uint32_t r)
 {
-    for (size_t b = 0; b < n; b += 256, row += 144) {
-        float d = half_at(row), dmin = half_at(row + 2);
-        const uint8_t *s = row + 4;
-        for (int i = 0; i < 8; i++) {
-            int scale = i < 4 ? s[i] & 63 : (s[i + 4] & 15) | s[i - 4] >> 6 << 4;
-            int min = i < 4 ? s[i + 4] & 63 : s[i + 4] >> 4 | s[i] >> 6 << 4;
-            float ds = d * (float)scale, m = dmin * (float)min;
-            for (int k = 0; k < 32; k++)
-                out[b + i * 32 + k] = ds * (float)(row[16 + i / 2 * 32 + k] >> i % 2 * 4 & 15) - m;
-        }
+    const uint32_t quad = k / 4, lane = r * 4 + k % 4;
+    uint32_t code;
+    if (kind.bits == 8) return codes[quad * 64 + lane];
+    if (kind.bits >= 4) {
+        code = codes[quad / 2 * 64 + lane] >> quad % 2 * 4 & 15;
+        codes += 256;
+    } else {
+        code = codes[quad / 4 * 64 + lane] >> quad % 4 * 2 & 3;
+        codes += 128;
     }
-}
-
-static void take_q6_k(const uint8_t *row, size_t n, float *out)
-{
-    for (size_t b = 0; b < n; b += 256, row += 210) {
-        float d = half_at(row + 208);
-        for (int s = 0; s < 8; s++)
-            for (int k = 0; k < 32; k++) {
-                int low = row[s / 4 * 64 + s % 2 * 32 + k] >> s % 4 / 2 * 4 & 15;
-                int high = row[128 + s / 4 * 32 + k] >> s % 4 * 2 & 3;
-                float ds = d * (float)(int8_t)row[192 + s * 2 + k / 16];
-                out[b + s * 32 + k] = ds * (float)((low | high << 4) - 32);
-            }
-    }
-}
-
-/* Row r of a tile of sixteen, in the layouts of pack.inc: lane r of each vector. */
-
-static int nibble(const uint8_t *q, size_t k, uint32_t r)
-{
-    return q[k / 8 * 64 + r * 4 + k % 4] >> k % 8 / 4 * 4 & 15;
-}
-
-static void take_tiled_q8_0(const uint8_t *tile, uint32_t r, size_t n, float *out)
-{
-    for (size_t b = 0; b < n / 32; b++) {
-        const uint8_t *pair = tile + b / 2 * PAIR_Q8_0, *q = pair + 64 + b % 2 * 512 + r * 4;
-        float d = half_at(pair + b % 2 * 32 + r * 2);
-        for (int i = 0; i < 32; i++) out[b * 32 + i] = d * (float)(int8_t)q[i / 4 * 64 + i % 4];
-    }
-}
-
-static void take_tiled_q4_0(const uint8_t *tile, uint32_t r, size_t n, float *out)
-{
-    for (size_t b = 0; b < n / 32; b++) {
-        const uint8_t *pair = tile + b / 2 * PAIR_Q4_0;
-        float d = half_at(pair + b % 2 * 32 + r * 2);
-        for (size_t i = 0; i < 32; i++) out[b * 32 + i] = d * (float)(nibble(pair + 64 + b % 2 * 256, i, r) - 8);
-    }
-}
-
-static void take_tiled_q4_k(const uint8_t *tile, uint32_t r, size_t n, float *out)
-{
-    for (size_t b = 0; b < n; b += 256, tile += 2368) {
-        float d = half_at(tile + r * 2), dmin = half_at(tile + 32 + r * 2);
-        for (int i = 0; i < 8; i++) {
-            const uint8_t *scale = tile + 64 + i * 32 + r;
-            float ds = d * (float)scale[0], m = dmin * (float)scale[16];
-            for (size_t k = 0; k < 32; k++) out[b + i * 32 + k] = ds * (float)nibble(tile + 320 + i * 256, k, r) - m;
-        }
-    }
-}
-
-static void take_tiled_q6_k(const uint8_t *tile, uint32_t r, size_t n, float *out)
-{
-    for (size_t b = 0; b < n; b += 256, tile += 3392) {
-        float d = half_at(tile + r * 2);
-        for (int s = 0; s < 8; s++) {
-            const uint8_t *q = tile + 320 + s * 384;
-            for (size_t k = 0; k < 32; k++) {
-                int high = q[256 + k / 16 * 64 + r * 4 + k % 4] >> k % 16 / 4 * 2 & 3;
-                float ds = d * (float)(int8_t)tile[64 + (s * 2 + k / 16) * 16 + r];
-                out[b + s * 32 + k] = ds * (float)((nibble(q, k, r) | high << 4) - 32);
-            }
-        }
-    }
+    if (kind.bits == 6) code |= (codes[quad / 4 * 64 + lane] >> quad % 4 * 2 & 3u) << 4;
+    if (kind.bits % 2) code |= (codes[lane] >> quad & 1u) << (kind.bits - 1);
+    return (uint8_t)(code - (uint32_t)code_offset(kind));
 }
 
 static float bfloat_at(const uint8_t *p)
@@ -119,12 +57,43 @@ static float bfloat_at(const uint8_t *p)
     return f;
 }
 
+/* A scale of row r; a minimum is `is_minimum`. */
+static float scale_at(struct sis_kind kind, const uint8_t *unit, const uint8_t *scales, uint32_t r, int is_minimum)
+{
+    if (kind.scales == SIS_HALF) return half_from(scales + r * 2);
+    if (kind.scales == SIS_BFLOAT) return bfloat_at(scales + r * 2);
+    const float super = half_from(unit + (is_minimum ? 32 : 0) + r * 2);
+    if (kind.scales == SIS_SUPER) return super;
+    if (kind.scales == SIS_NIBBLE) return super * (float)(is_minimum ? scales[r] >> 4 : scales[r] & 15);
+    return super * (is_minimum ? (float)scales[r] : (float)(int8_t)scales[r]);
+}
+
+/* Row r of a tile. */
+static void take_tile(uint32_t format, const uint8_t *tile, uint32_t r, size_t n_cols, float *out)
+{
+    struct sis_kind kind;
+    sis_kind_of(format, &kind);
+    const size_t minima = kind.scales == SIS_NIBBLE ? 0 : scale_bytes(kind) * (size_t)n_groups(kind);
+    for (size_t b = 0; b < n_cols / BLOCK; b++, out += BLOCK) {
+        const struct block_at at = block_at(kind, tile, b);
+        for (uint32_t g = 0; g < BLOCK / kind.group; g++) {
+            const uint8_t *scales = at.scales + g * scale_bytes(kind);
+            const float scale = scale_at(kind, at.unit, scales, r, 0);
+            const float minimum = has_minima(kind) ? scale_at(kind, at.unit, scales + minima, r, 1) : 0;
+            for (uint32_t i = g * kind.group; i < (g + 1) * kind.group; i++) {
+                const float v = scale * value_of(kind, (const int8_t *)tile, code_at(kind, at.codes, i, r));
+                out[i] = has_minima(kind) ? v - minimum : v;
+            }
+        }
+    }
+}
+
 /* Values `step` bytes apart: neighbours in a row, sixteen lanes apart in a tile. */
 static void take_single(uint32_t format, const uint8_t *p, size_t step, size_t n, float *out)
 {
     for (size_t k = 0; k < n; k++, p += step)
         if (format == SIS_F32) memcpy(out + k, p, 4);
-        else out[k] = format == SIS_F16 ? half_at(p) : bfloat_at(p);
+        else out[k] = format == SIS_F16 ? half_from(p) : bfloat_at(p);
 }
 
 static void take_raw(const struct sis_weight *weight, size_t row, float *out)
@@ -135,12 +104,8 @@ static void take_raw(const struct sis_weight *weight, size_t row, float *out)
     case SIS_F32:
     case SIS_F16:
     case SIS_BF16: take_single(weight->format, p, weight->format == SIS_F32 ? 4 : 2, n, out); break;
-    case SIS_Q8_0: take_q8_0(p, n, out); break;
-    case SIS_Q4_0: take_q4_0(p, n, out); break;
-    case SIS_Q4_K: take_q4_k(p, n, out); break;
-    case SIS_Q6_K: take_q6_k(p, n, out); break;
     case SIS_DECODED: weight->decode(p, weight->row_bytes, 1, n, out); break;
-    default: break;
+    default: take_blocks(weight->format, p, n, out);
     }
 }
 
@@ -153,11 +118,7 @@ static void take_tiled(const struct sis_weight *weight, size_t row, float *out)
     case SIS_F32:
     case SIS_F16:
     case SIS_BF16: take_single(weight->format, tile + r * size, TILE * size, n, out); break;
-    case SIS_Q8_0: take_tiled_q8_0(tile, r, n, out); break;
-    case SIS_Q4_0: take_tiled_q4_0(tile, r, n, out); break;
-    case SIS_Q4_K: take_tiled_q4_k(tile, r, n, out); break;
-    case SIS_Q6_K: take_tiled_q6_k(tile, r, n, out); break;
-    default: break;
+    default: take_tile(weight->format, tile, r, n, out);
     }
 }
 

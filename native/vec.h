@@ -149,7 +149,8 @@ INLINE void q8_finish(struct q8_block *o, float d, int32_t low, int32_t high)
     o->minus_128 = -128 * (low + high);
     o->minus_32[0] = -32 * low;
     o->minus_32[1] = -32 * high;
-    o->unused[0] = o->unused[1] = 0;
+    o->minus_ds16[0] = -d * (float)low;
+    o->minus_ds16[1] = -d * (float)high;
 }
 
 /* Where an instruction adds two products of BF16 to each lane, the including file defines V_HAS_DOT, v_dot (acc plus a

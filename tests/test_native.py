@@ -75,6 +75,7 @@ def test_numbers_are_those_of_the_header() -> None:
     values.update({name: int(value) for name, value in re.findall(r"#define (SIS_\w+) (\d+)", TEXT)})
     ours = {f"SIS_{name}": number for name, number in abi.FORMATS.items()}
     ours |= {"SIS_DECODED": abi.DECODED, "SIS_FOREIGN": abi.FOREIGN, "SIS_ABI": abi.ABI, "SIS_OUT": abi.OUT}
+    ours |= {f"SIS_{name.upper()}": number for name, number in (abi.CODES | abi.SCALES).items()}
     ours |= {"SIS_PROGRAM": abi.PROGRAM, "SIS_PREPARED": abi.MAX_PREPARED}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.ACTIVATIONS.items()}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.GATINGS.items()}

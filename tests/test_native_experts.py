@@ -23,7 +23,7 @@ from sis_core.testing.kernels.guards import between_guards
 KIND = kind_of_this_machine()
 REGISTRY = Registry.load()
 pytestmark = pytest.mark.skipif(KIND is None, reason="no native backend for this machine")
-FORMATS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q5_K", "Q5_0", "MXFP4"]  # three without tiles
+FORMATS = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q5_K", "Q5_0", "MXFP4"]
 N_EXPERT, N_EMBD, N_FF = 8, 256, 256
 NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), 32)
 CHOICES: dict[str, dict[str, Any]] = {

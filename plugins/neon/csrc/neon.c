@@ -99,6 +99,17 @@ INLINE void block_q6_k(const uint8_t *w, const uint8_t *scales, const struct q8_
 }
 
 #include "row_tiles.inc"
+
+INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *some, vc w, int32_t x)
+{
+    (void)kind, (void)last, (void)i, (void)some;
+    int8x16_t x4 = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    int16x8_t d[2];
+    __asm__("" : "+w"(x4)); /* see `repeat` */
+    multiply_bytes(d, (int8x16_t)w, x4);
+    *sum = (vi)vpadalq_s16((int32x4_t)*sum, vpaddq_s16(d[0], d[1]));
+}
+
 #define TABLE sis_neon
 #define ISA "neon"
 #include "table.inc"

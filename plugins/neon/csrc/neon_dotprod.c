@@ -3,6 +3,7 @@
 #include "over_vec.inc"
 #include "sdot.inc"
 #include "row_tiles.inc"
+ADD_CODES
 
 #define NW 2
 #define NX(M) (M)
@@ -27,7 +28,8 @@ INLINE void numbers_at(const uint8_t *p, float32x4_t *v)
     v[0] = all.val[0], v[1] = all.val[1];
 }
 
-INLINE void put_number(uint8_t *p, uint32_t row, float number) { memcpy(p + 4 * row, &number, 4); }
+#define NUMBER_AT(ROW) (4 * (ROW))
+INLINE void put_number(uint8_t *p, uint32_t row, float number) { memcpy(p + NUMBER_AT(row), &number, 4); }
 
 INLINE void rows_at(const uint8_t *p, float32x4_t *v) { numbers_at(p, v); }
 INLINE float32x4_t of_row(const float32x4_t *v, const uint8_t *p, int x)

@@ -5,6 +5,7 @@
 #include "halves.inc"
 #include "sdot.inc"
 #include "row_tiles.inc"
+ADD_CODES
 
 #define TABLE sis_neon_fhm
 #define ISA "neon_fhm"

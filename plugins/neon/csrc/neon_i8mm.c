@@ -6,6 +6,7 @@
 #include "halves.inc"
 #include "sdot.inc"
 #include "row_tiles.inc"
+ADD_CODES
 
 #define NW 4
 #define NX(M) ((M) / 2)
@@ -36,10 +37,11 @@ INLINE void numbers_at(const uint8_t *p, float32x4_t *v)
 }
 
 /* Numbers of two rows, twice. */
+#define NUMBER_AT(ROW) ((ROW) / 2 * 16 + (ROW) % 2 * 4)
 INLINE void put_number(uint8_t *p, uint32_t row, float number)
 {
-    memcpy(p + row / 2 * 16 + row % 2 * 4, &number, 4);
-    memcpy(p + row / 2 * 16 + row % 2 * 4 + 8, &number, 4);
+    memcpy(p + NUMBER_AT(row), &number, 4);
+    memcpy(p + NUMBER_AT(row) + 8, &number, 4);
 }
 
 /* Registers are full: each is read when it is needed. */

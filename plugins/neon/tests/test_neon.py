@@ -79,7 +79,7 @@ def emulated_python() -> Path:
 # differ in integer weights and in F16 alone. Of decoders and attention only what is quick.
 FILES = [Path(__file__), *(ROOT / "tests" / f"test_{name}.py" for name in ("decoders", "native_attention"))]
 UPPER = "test_neon and not emulation and not (every_network and not q8_0)"
-QUICK = "decoders_give or writes_its_own or damaged_key or hold_the_codec or logits_are_near and (bf16 or q8_0)"
+QUICK = "whole_vectors or writes_its_own or damaged_key or hold_the_codec or logits_are_near and (bf16 or q8_0)"
 PROCESSORS = {
     "cortex-a53": (
         "neon",

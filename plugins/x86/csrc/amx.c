@@ -10,6 +10,7 @@
  * Sizes here were measured on prototypes on a Sapphire Rapids; this file itself has run in emulation only. */
 #define VL 16
 #include "vec.h"
+#include "kinds.h"
 #include "tiles.h"
 #include <immintrin.h>
 
@@ -108,15 +109,15 @@ INLINE void put_split(uint8_t *out, __m512 even, __m512 odd)
     _mm512_store_si512(out + 2 * ONE, side_by_side(remainder_of(even, odd, rounded_even, rounded_odd)));
 }
 
-/* Four rows of a tile from nibbles n as `pack.inc` lays them out: n * scale + offset. */
-INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
+/* Two rows of a tile, from a quad of codes in bytes: code * scale + offset. */
+INLINE void put_codes(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
 {
-    const __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    UNROLL_FOR (int j = 0; j < 4; j++) {
-        const unsigned shift = (unsigned)(j % 2 * 16 + j / 2 * 4);
-        const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift), values);
-        const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift + 8), values);
-        put(out + j * 64, _mm512_fmadd_ps(even, scale, offset), _mm512_fmadd_ps(odd, scale, offset));
+    const __m512i byte = _mm512_set1_epi32(255);
+    UNROLL_FOR (int j = 0; j < 2; j++) {
+        const __m512i even = _mm512_and_si512(_mm512_srli_epi32(v, (unsigned)(16 * j)), byte);
+        const __m512i odd = j ? _mm512_srli_epi32(v, 24) : _mm512_and_si512(_mm512_srli_epi32(v, 8), byte);
+        put(out + j * 64, _mm512_fmadd_ps(_mm512_cvtepi32_ps(even), scale, offset),
+            _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd), scale, offset));
     }
 }
 
@@ -131,53 +132,89 @@ INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
     }
 }
 
-INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-INLINE __m128i sixteen(const uint8_t *p) { return _mm_loadu_si128((const void *)p); }
-INLINE __m512 bytes_u(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen(p))); }
-INLINE __m512 bytes_s(const uint8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen(p))); }
-
-INLINE void expand_q8_0(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+/* Two rows from a quad of codes of four bits, which lie in the lower half of bytes. */
+INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 values, __m512 scale, __m512 offset)
 {
-    const uint8_t *pair = w + block / 2 * PAIR_Q8_0, *q = pair + 64 + block % 2 * 512 + quarter * 128;
-    const __m512 scale = halves(pair + block % 2 * 32);
-    UNROLL_FOR (int i = 0; i < 2; i++) {
-        _mm_prefetch((const char *)q + AHEAD + i * 64, _MM_HINT_T0);
-        put_bytes(out + i * 128, _mm512_loadu_si512(q + i * 64), scale);
+    UNROLL_FOR (int j = 0; j < 2; j++) {
+        const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, (unsigned)(16 * j)), values);
+        const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, (unsigned)(16 * j + 8)), values);
+        put(out + j * 64, _mm512_fmadd_ps(even, scale, offset), _mm512_fmadd_ps(odd, scale, offset));
     }
 }
 
-INLINE void expand_q4_0(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+INLINE __m128i sixteen(const uint8_t *p) { return _mm_loadu_si128((const void *)p); }
+INLINE __m512 from_bytes(__m128i bytes, int is_signed)
 {
-    const uint8_t *pair = w + block / 2 * PAIR_Q4_0, *q = pair + 64 + block % 2 * 256 + quarter * 64;
-    const __m512 scale = halves(pair + block % 2 * 32);
-    _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-    put_nibbles(out, _mm512_loadu_si512(q), scale, _mm512_mul_ps(scale, _mm512_set1_ps(-8)));
+    return _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
 }
 
-INLINE void expand_q4_k(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+/* Sixteen scales of a group, or minima; `super` is where their super-scales lie. */
+INLINE __m512 scales_from(const struct sis_kind kind, const uint8_t *p, const uint8_t *super, int is_minimum)
 {
-    const uint8_t *super = w + block / 8 * 2368, *s = super + 64 + block % 8 * 32;
-    const uint8_t *q = super + 320 + block % 8 * 256 + quarter * 64;
-    const __m512 scale = _mm512_mul_ps(halves(super), bytes_u(s));
-    const __m512 min = _mm512_mul_ps(halves(super + 32), bytes_u(s + 16));
-    _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-    put_nibbles(out, _mm512_loadu_si512(q), scale, _mm512_sub_ps(_mm512_setzero_ps(), min));
+    const __m256i two = _mm256_loadu_si256((const void *)p);
+    if (kind.scales == SIS_HALF) return _mm512_cvtph_ps(two);
+    if (kind.scales == SIS_BFLOAT) return widened(two);
+    const __m512 supers = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)super));
+    if (kind.scales == SIS_SUPER) return supers;
+    __m128i bytes = sixteen(p);
+    if (kind.scales == SIS_NIBBLE)
+        bytes = _mm_and_si128(is_minimum ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
+    return _mm512_mul_ps(supers, from_bytes(bytes, kind.scales == SIS_BYTE && !is_minimum));
 }
 
-INLINE void expand_q6_k(const uint8_t *w, size_t block, int quarter, uint8_t *out)
+/* A quarter of a block: two quads, four rows. */
+INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t block, int quarter, uint8_t *out)
 {
-    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30), offset = _mm512_set1_epi8(32);
-    const uint8_t *super = w + block / 8 * 3392, *q = super + 320 + block % 8 * 384;
-    const size_t half = (size_t)quarter / 2;
-    const __m512 scale = _mm512_mul_ps(halves(super), bytes_s(super + 64 + (block % 8 * 2 + half) * 16));
-    const __m512i v = _mm512_loadu_si512(q + quarter * 64), up = _mm512_loadu_si512(q + 256 + half * 64);
-    const __m512i u = quarter % 2 ? _mm512_srli_epi16(up, 4) : up; /* bits 0 and 1: low nibbles; 2 and 3: high ones */
-    const __m512i a = _mm512_or_si512(_mm512_and_si512(v, low), _mm512_and_si512(_mm512_slli_epi16(u, 4), high));
-    const __m512i b = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(v, 4), low),
-                                      _mm512_and_si512(_mm512_slli_epi16(u, 2), high));
-    _mm_prefetch((const char *)q + AHEAD + quarter * 96, _MM_HINT_T0);
-    put_bytes(out, _mm512_sub_epi8(a, offset), scale);
-    put_bytes(out + 128, _mm512_sub_epi8(b, offset), scale);
+    const struct block_at at = block_at(kind, w, block);
+    const int bits = (int)kind.bits, groups = n_groups(kind), group = quarter * groups / 4;
+    const size_t minima = kind.scales == SIS_NIBBLE ? 0 : (size_t)groups * scale_bytes(kind);
+    const uint8_t *s = at.scales + (size_t)group * scale_bytes(kind), *q = at.codes;
+    const __m512 scale = scales_from(kind, s, at.unit, 0);
+    __m512 offset = _mm512_setzero_ps();
+    if (has_minima(kind)) offset = _mm512_sub_ps(offset, scales_from(kind, s + minima, at.unit + 32, 1));
+    if (code_offset(kind)) offset = _mm512_mul_ps(scale, _mm512_set1_ps((float)-code_offset(kind)));
+    _mm_prefetch((const char *)q + AHEAD + (unsigned)(quarter * bits * 16), _MM_HINT_T0);
+    if (bits == 8) {
+        _mm_prefetch((const char *)q + AHEAD + quarter * 128 + 64, _MM_HINT_T0);
+        UNROLL_FOR (int i = 0; i < 2; i++)
+            put_bytes(out + i * 128, _mm512_loadu_si512(q + quarter * 128 + i * 64), scale);
+        return;
+    }
+    __m512i v[2];
+    if (bits >= 4) {
+        v[0] = _mm512_loadu_si512(q + quarter * 64);
+        v[1] = _mm512_srli_epi16(v[0], 4);
+    } else {
+        v[0] = _mm512_srli_epi16(_mm512_loadu_si512(q + quarter / 2 * 64), (unsigned)(quarter % 2 * 4));
+        v[1] = _mm512_srli_epi16(v[0], 2);
+    }
+    if (bits == 4) {
+        const __m512 values = kind.codes == SIS_TABLE
+                                  ? from_bytes(sixteen(w), 1)
+                                  : _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        UNROLL_FOR (int i = 0; i < 2; i++) put_nibbles(out + i * 128, v[i], values, scale, offset);
+        return;
+    }
+    const __m512i mask = _mm512_set1_epi8(bits >= 4 ? 15 : 3);
+    UNROLL_FOR (int i = 0; i < 2; i++) v[i] = _mm512_and_si512(v[i], mask);
+    if (bits == 6) {
+        const __m512i up =
+            _mm512_srli_epi16(_mm512_loadu_si512(q + 256 + quarter / 2 * 64), (unsigned)(quarter % 2 * 4));
+        const __m512i high = _mm512_set1_epi8(0x30);
+        v[0] = _mm512_or_si512(v[0], _mm512_and_si512(_mm512_slli_epi16(up, 4), high));
+        v[1] = _mm512_or_si512(v[1], _mm512_and_si512(_mm512_slli_epi16(up, 2), high));
+    }
+    if (bits % 2) {
+        const __m512i up = _mm512_srli_epi16(_mm512_loadu_si512(q + (bits == 5 ? 256 : 128)), (unsigned)(quarter * 2));
+        const __m512i high = _mm512_set1_epi8((char)(1 << (bits - 1)));
+        v[0] = _mm512_or_si512(v[0], _mm512_and_si512(_mm512_slli_epi16(up, (unsigned)bits - 1), high));
+        v[1] = _mm512_or_si512(v[1], _mm512_and_si512(_mm512_slli_epi16(up, (unsigned)bits - 2), high));
+    }
+    if (kind.codes == SIS_TABLE)
+        UNROLL_FOR (int i = 0; i < 2; i++)
+            put_bytes(out + i * 128, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(sixteen(w)), v[i]), scale);
+    else
+        UNROLL_FOR (int i = 0; i < 2; i++) put_codes(out + i * 128, v[i], scale, offset);
 }
 
 /* Columns past the last are zeros, and what would lie there is not read. */
@@ -213,10 +250,9 @@ INLINE void expand(const uint32_t format, struct expansion *e)
     const uint8_t *w = e->w[tile];
     uint8_t *out = e->out + step * w_step(format) + tile * ONE + quarter * 256;
     switch (format) {
-    case SIS_Q8_0: expand_q8_0(w, block, quarter, out); break;
-    case SIS_Q4_0: expand_q4_0(w, block, quarter, out); break;
-    case SIS_Q4_K: expand_q4_k(w, block, quarter, out); break;
-    case SIS_Q6_K: expand_q6_k(w, block, quarter, out); break;
+#define EXPAND(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                               \
+    case FORMAT: expand_kind((struct sis_kind){BITS, CODES, GROUP, SCALES}, w, block, quarter, out); break;
+        SIS_KINDS(EXPAND)
     default: expand_floats(format, w, block, quarter, e->k, out);
     }
 }
@@ -347,18 +383,19 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
 JOB(multiply_f32, SIS_F32)
 JOB(multiply_f16, SIS_F16)
 JOB(multiply_bf16, SIS_BF16)
-JOB(multiply_q8_0, SIS_Q8_0)
-JOB(multiply_q4_0, SIS_Q4_0)
-JOB(multiply_q4_k, SIS_Q4_K)
-JOB(multiply_q6_k, SIS_Q6_K)
+#define KIND_JOB(NAME, FORMAT, BITS, CODES, GROUP, SCALES) JOB(multiply_##NAME, FORMAT)
+SIS_KINDS(KIND_JOB)
 
 /* Tiles belong to a thread. They are given back after each unit, so that the system need not save them. */
 static void multiply(const struct many *job)
 {
     static void (*const JOBS[])(const struct many *) = {
-        [SIS_F32] = multiply_f32,   [SIS_F16] = multiply_f16,     [SIS_BF16] = multiply_bf16,
-        [SIS_Q8_0] = multiply_q8_0, [SIS_Q4_0] = multiply_q4_0,   [SIS_Q4_K] = multiply_q4_k,
-        [SIS_Q6_K] = multiply_q6_k, [SIS_DECODED] = multiply_f32,
+        [SIS_F32] = multiply_f32,
+        [SIS_F16] = multiply_f16,
+        [SIS_BF16] = multiply_bf16,
+        [SIS_DECODED] = multiply_f32,
+#define JOB_OF(NAME, FORMAT, BITS, CODES, GROUP, SCALES) [FORMAT] = multiply_##NAME,
+        SIS_KINDS(JOB_OF)[SIS_TQ1_0] = multiply_tq2_0,
     };
     struct tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {

@@ -1,36 +1,27 @@
-/* AVX2, FMA and F16C. vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, which saturate: nibbles
- * leave room for eight such sums, six-bit values for two, and eight-bit weights go in as magnitudes with their sign moved
- * to the activations, whose magnitude is at most 127. */
+/* AVX2, FMA and F16C. vpmaddubsw multiplies unsigned by signed bytes and adds pairs in 16 bits, which saturate: codes of
+ * four bits leave room for eight such sums, five bits for four, six for two; weights of eight bits go in as magnitudes with
+ * their sign moved to the activations, whose magnitude is at most 127. */
 #include "ymm.h"
+#define SIGNED_WEIGHTS 1
+#include "kind_tiles.inc"
 
-INLINE __m256i pairs(__m256i words) { return _mm256_madd_epi16(words, _mm256_set1_epi16(1)); }
+INLINE vc look_up(vc table, vc codes) { return (vc)_mm256_shuffle_epi8((__m256i)table, (__m256i)codes); }
 
-/* Nibbles stay in 16 bits: 8 * 2 * 15 * 127 = 30480. */
-INLINE __m256i start(int32_t offset)
+/* 8 * 2 * 15 * 127 = 30480, 4 * 2 * 31 * 127 = 31496 and 2 * 2 * 63 * 127 = 32004 fit 16 bits; so does 2 * 128 * 127. */
+INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *some, vc w, int32_t x)
 {
-    (void)offset;
-    return _mm256_setzero_si256();
-}
-INLINE __m256i add(__m256i d, __m256i w, __m256i x) { return _mm256_add_epi16(d, _mm256_maddubs_epi16(w, x)); }
-INLINE __m256i end(__m256i d, int32_t offset) { return _mm256_add_epi32(pairs(d), _mm256_set1_epi32(offset)); }
-
-/* 2 * 2 * 63 * 127 = 32004 fits 16 bits. */
-INLINE __m256i add_two(__m256i d, __m256i a, __m256i x, __m256i b, __m256i y)
-{
-    return _mm256_add_epi32(d, pairs(_mm256_add_epi16(_mm256_maddubs_epi16(a, x), _mm256_maddubs_epi16(b, y))));
-}
-
-INLINE __m256i start_signed(const struct q8_block *x)
-{
-    (void)x;
-    return _mm256_setzero_si256();
-}
-INLINE __m256i add_signed(__m256i d, __m256i w, __m256i x)
-{
-    return _mm256_add_epi32(d, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))));
+    const int wide = is_wide(kind), fit = wide ? 1 : kind.bits <= 4 ? 8 : kind.bits == 5 ? 4 : 2;
+    const __m256i v = (__m256i)w, y = _mm256_set1_epi32(x);
+    const __m256i products =
+        wide ? _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(y, v)) : _mm256_maddubs_epi16(v, y);
+    *some = (vi)_mm256_add_epi16((__m256i)*some, products);
+    if (!last && (i + 1) % fit) return;
+    *sum += (vi)_mm256_madd_epi16((__m256i)*some, _mm256_set1_epi16(1));
+    *some = (vi){0};
 }
 
-#include "ymm_tiles.inc"
+SIS_KINDS(KIND_TILE)
+
 #define TABLE sis_avx2
 #define ISA "avx2"
 #include "table.inc"

@@ -64,143 +64,18 @@ INLINE void prepare_block(const float *x, struct q8_block *o)
 
 #include "over_vec.inc"
 
-INLINE __m512i quad(const struct q8_block *x, int i)
+#define SIGNED_WEIGHTS 0
+#include "kind_tiles.inc"
+
+INLINE vc look_up(vc table, vc codes) { return (vc)_mm512_shuffle_epi8((__m512i)table, (__m512i)codes); }
+
+INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *some, vc w, int32_t x)
 {
-    int32_t word;
-    memcpy(&word, x->q + 4 * i, 4);
-    return _mm512_set1_epi32(word);
+    (void)kind, (void)last, (void)i, (void)some;
+    *sum = (vi)_mm512_dpbusd_epi32((__m512i)*sum, (__m512i)w, _mm512_set1_epi32(x));
 }
 
-INLINE __m512 halves(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-
-#define START(FIELD)                                                                                                   \
-    UNROLL_FOR (int m = 0; m < M; m++) d[m] = _mm512_set1_epi32(x[m].FIELD)
-#define STEP(W, I)                                                                                                     \
-    UNROLL_FOR (int m = 0; m < M; m++) d[m] = _mm512_dpbusd_epi32(d[m], W, quad(x + m, I))
-#define FINISH(SCALE)                                                                                                  \
-    UNROLL_FOR (int m = 0; m < M; m++)                                                                                 \
-    acc[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(d[m]), _mm512_mul_ps(SCALE, _mm512_set1_ps(x[m].d)), acc[m])
-
-INLINE void q8_0(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m512 *acc)
-{
-    const __m512i flip = _mm512_set1_epi8((char)0x80);
-    for (size_t b = 0; b < k / 32; b++, x += M) {
-        const uint8_t *pair = w + b / 2 * PAIR_Q8_0, *s = pair + b % 2 * 32, *q = pair + 64 + b % 2 * 512;
-        _mm_prefetch((const char *)s + FAR, _MM_HINT_T0);
-        __m512i d[MAX_GROUP];
-        START(minus_128);
-        UNROLL_FOR (int i = 0; i < 8; i++) {
-            _mm_prefetch((const char *)q + FAR + i * 64, _MM_HINT_T0);
-            __m512i v = _mm512_xor_si512(_mm512_loadu_si512(q + i * 64), flip);
-            STEP(v, i);
-        }
-        FINISH(halves(s));
-    }
-}
-
-INLINE void q4_0(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m512 *acc)
-{
-    const __m512i low = _mm512_set1_epi8(15);
-    for (size_t b = 0; b < k / 32; b++, x += M) {
-        const uint8_t *pair = w + b / 2 * PAIR_Q4_0, *s = pair + b % 2 * 32, *q = pair + 64 + b % 2 * 256;
-        _mm_prefetch((const char *)s + FAR, _MM_HINT_T0);
-        __m512i d[MAX_GROUP];
-        START(minus_8);
-        UNROLL_FOR (int i = 0; i < 4; i++) {
-            _mm_prefetch((const char *)q + FAR + i * 64, _MM_HINT_T0);
-            __m512i v = _mm512_loadu_si512(q + i * 64);
-            STEP(_mm512_and_si512(v, low), 2 * i);
-            v = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-            STEP(v, 2 * i + 1);
-        }
-        FINISH(halves(s));
-    }
-}
-
-INLINE void q4_k(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m512 *acc)
-{
-    const __m512i low = _mm512_set1_epi8(15);
-    for (size_t b = 0; b < k / 256; b++, w += 2368) {
-        const __m512 super = halves(w), super_min = halves(w + 32);
-        for (int i = 0; i < 5; i++) _mm_prefetch((const char *)w + 2368 + i * 64, _MM_HINT_T0);
-        for (int sub = 0; sub < 8; sub++, x += M) {
-            const uint8_t *s = w + 64 + sub * 32, *q = w + 320 + sub * 256;
-            __m512 scale =
-                _mm512_mul_ps(super, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)s))));
-            __m512 min = _mm512_mul_ps(
-                super_min, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(s + 16)))));
-            __m512i d[MAX_GROUP];
-            UNROLL_FOR (int m = 0; m < M; m++) d[m] = _mm512_setzero_si512();
-            UNROLL_FOR (int i = 0; i < 4; i++) {
-                _mm_prefetch((const char *)q + FAR + i * 64, _MM_HINT_T0);
-                __m512i v = _mm512_loadu_si512(q + i * 64);
-                STEP(_mm512_and_si512(v, low), 2 * i);
-                v = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-                STEP(v, 2 * i + 1);
-            }
-            FINISH(scale);
-            UNROLL_FOR (int m = 0; m < M; m++) acc[m] = _mm512_fmadd_ps(min, _mm512_set1_ps(x[m].minus_ds), acc[m]);
-        }
-    }
-}
-
-INLINE void q6_k(const int M, const uint8_t *w, const struct q8_block *x, size_t k, __m512 *acc)
-{
-    const __m512i low = _mm512_set1_epi8(15), high = _mm512_set1_epi8(0x30);
-    for (size_t b = 0; b < k / 256; b++, w += 3392) {
-        const __m512 super = halves(w);
-        for (int i = 0; i < 5; i++) _mm_prefetch((const char *)w + 3392 + i * 64, _MM_HINT_T0);
-        for (int sub = 0; sub < 8; sub++, x += M) {
-            const uint8_t *q = w + 320 + sub * 384;
-            UNROLL_FOR (int h = 0; h < 2; h++) {
-                const uint8_t *s = w + 64 + (sub * 2 + h) * 16;
-                __m512 scale =
-                    _mm512_mul_ps(super, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)s))));
-                __m512i up = _mm512_loadu_si512(q + 256 + h * 64), d[MAX_GROUP];
-                START(minus_32[h]);
-                UNROLL_FOR (int i = 0; i < 2; i++) {
-                    _mm_prefetch((const char *)q + FAR + (h * 3 + i) * 64, _MM_HINT_T0);
-                    __m512i v = _mm512_loadu_si512(q + (h * 2 + i) * 64);
-                    __m512i u0 = i ? up : _mm512_slli_epi16(up, 4),
-                            u1 = i ? _mm512_srli_epi16(up, 2) : _mm512_slli_epi16(up, 2);
-                    STEP(_mm512_or_si512(_mm512_and_si512(v, low), _mm512_and_si512(u0, high)), h * 4 + 2 * i);
-                    v = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-                    STEP(_mm512_or_si512(v, _mm512_and_si512(u1, high)), h * 4 + 2 * i + 1);
-                }
-                _mm_prefetch((const char *)q + FAR + (h * 3 + 2) * 64, _MM_HINT_T0);
-                FINISH(scale);
-            }
-        }
-    }
-}
-
-#define QUANT_CASE(M)                                                                                                  \
-    case M: {                                                                                                          \
-        __m512 acc[MAX_GROUP];                                                                                         \
-        UNROLL_FOR (int i = 0; i < M; i++) acc[i] = _mm512_setzero_ps();                                               \
-        KERNEL(M, w, x, k, acc);                                                                                       \
-        UNROLL_FOR (int i = 0; i < M; i++) _mm512_storeu_ps(y + i * TILE, acc[i]);                                     \
-        break;                                                                                                         \
-    }
-#define QUANT_TILE                                                                                                     \
-    (const uint8_t *w, const void *x, uint32_t m, size_t k, float *y)                                                  \
-    {                                                                                                                  \
-        switch (m) {                                                                                                   \
-            FOR_EACH_M(QUANT_CASE)                                                                                     \
-        }                                                                                                              \
-    }
-
-#define KERNEL q8_0
-static void tile_q8_0 QUANT_TILE
-#undef KERNEL
-#define KERNEL q4_0
-    static void tile_q4_0 QUANT_TILE
-#undef KERNEL
-#define KERNEL q4_k
-    static void tile_q4_k QUANT_TILE
-#undef KERNEL
-#define KERNEL q6_k
-    static void tile_q6_k QUANT_TILE
+SIS_KINDS(KIND_TILE)
 
 #ifndef TABLE
 #define TABLE sis_avx512_vnni

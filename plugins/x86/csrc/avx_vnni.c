@@ -8,21 +8,19 @@
 #define dpbusd _mm256_dpbusd_avx_epi32
 #endif
 
-INLINE __m256i start(int32_t offset) { return _mm256_set1_epi32(offset); }
-INLINE __m256i add(__m256i d, __m256i w, __m256i x) { return dpbusd(d, w, x); }
-INLINE __m256i end(__m256i d, int32_t offset)
+#define SIGNED_WEIGHTS 0
+#include "kind_tiles.inc"
+
+INLINE vc look_up(vc table, vc codes) { return (vc)_mm256_shuffle_epi8((__m256i)table, (__m256i)codes); }
+
+INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *some, vc w, int32_t x)
 {
-    (void)offset;
-    return d;
-}
-INLINE __m256i add_two(__m256i d, __m256i a, __m256i x, __m256i b, __m256i y) { return dpbusd(dpbusd(d, a, x), b, y); }
-INLINE __m256i start_signed(const struct q8_block *x) { return _mm256_set1_epi32(x->minus_128); }
-INLINE __m256i add_signed(__m256i d, __m256i w, __m256i x)
-{
-    return dpbusd(d, _mm256_xor_si256(w, _mm256_set1_epi8((char)0x80)), x);
+    (void)kind, (void)last, (void)i, (void)some;
+    *sum = (vi)dpbusd((__m256i)*sum, (__m256i)w, _mm256_set1_epi32(x));
 }
 
-#include "ymm_tiles.inc"
+SIS_KINDS(KIND_TILE)
+
 #define TABLE sis_avx_vnni
 #define ISA "avx_vnni"
 #include "table.inc"

@@ -66,20 +66,3 @@ INLINE void prepare_block(const float *x, struct q8_block *o)
 #define HAS_PREPARE_BLOCK
 
 #include "over_vec.inc"
-
-INLINE __m256i quad(const struct q8_block *x, int i)
-{
-    int32_t word;
-    memcpy(&word, x->q + 4 * i, 4);
-    return _mm256_set1_epi32(word);
-}
-
-INLINE __m256 halves(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
-INLINE __m256 bytes_u(const uint8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)));
-}
-INLINE __m256 bytes_s(const uint8_t *p)
-{
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
-}

@@ -29,6 +29,7 @@ from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
+from sis_core.testing.kernels.weights import EACH_QUANTIZED, POWERS_AT, QUANTIZED, SCALES_AT, random_rows
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
@@ -47,9 +48,7 @@ COMPILE = [
 ]  # fmt: skip
 
 REGISTRY = Registry.load()
-QUANTIZED = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
 FLOATS = ("F32", "F16", "BF16")
-SCALES_AT = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,)}
 FROM = 16  # rows, as in amx.c
 
 
@@ -152,14 +151,7 @@ def format_of(name: str) -> QuantFormat:
 def random_weight(name: str, n_rows: int, n_cols: int, random: np.random.Generator) -> Weight:
     """Random bytes with sane scales; for floats, random values."""
     format = format_of(name)
-    if name in FLOATS:
-        raw = format.quantize(random.standard_normal((n_rows, n_cols)).astype(np.float32))
-    else:
-        raw = random.integers(0, 256, (n_rows, format.row_bytes(n_cols)), dtype=np.uint8)
-        blocks = raw.reshape(-1, format.type_size)
-        for at in SCALES_AT[name]:
-            scales = (random.standard_normal(len(blocks)) * 0.01).astype("<f2")
-            blocks[:, at : at + 2] = scales[:, None].view(np.uint8)
+    raw = random_rows(format, n_rows, n_cols, random)
     return Weight.of("w", format, (n_rows, n_cols), lambda: raw.reshape(-1))
 
 
@@ -189,7 +181,7 @@ def check(found: F32, x: F32, weight: Weight) -> None:
     assert excess.max() <= 0, f"{weight!r} times {len(x)} rows: {excess.max():.2g} too far off at {excess.argmax()}"
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
 def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
     random = np.random.default_rng(1)
@@ -199,7 +191,7 @@ def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
         check(bound(backend, weight, pack=pack)(x), x, weight)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])
 def test_every_number_of_rows(backend: X86Backend, lower: X86Backend, name: str) -> None:
     """From FROM on a row gives the same bits for any number of rows; below, those of the lower rung."""
     random = np.random.default_rng(2)
@@ -235,7 +227,7 @@ def test_rows_cut_in_chunks(backend: X86Backend, name: str) -> None:
         assert np.array_equal(linear(x[first:last]), whole[first:last])
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", EACH_QUANTIZED)
 def test_extreme_blocks(backend: X86Backend, name: str) -> None:
     """Every byte the same, from 0x00 to 0xff, and scales of one."""
     format = format_of(name)
@@ -244,13 +236,15 @@ def test_extreme_blocks(backend: X86Backend, name: str) -> None:
         blocks = raw.reshape(-1, format.type_size)
         for at in SCALES_AT[name]:
             blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
+        if name in POWERS_AT:
+            blocks[:, POWERS_AT[name][0]] = 100
         weight = Weight.of("w", format, (16, 256), raw.reshape(-1).copy)
         for x in (np.ones((20, 256)), -np.ones((20, 256)), np.where(np.arange(5120).reshape(20, 256) % 3, 1, -1)):
             rows = x.astype(np.float32)
             check(bound(backend, weight)(rows), rows, weight)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])
 def test_poison_stays_in_its_row(backend: X86Backend, name: str) -> None:
     random = np.random.default_rng(5)
     linear = bound(backend, random_weight(name, 20, 256, random))
@@ -417,7 +411,7 @@ def test_an_unknown_isa_is_said(emulated: Load) -> None:
     assert emulated(SIS_ISA="neon").isa_reason == reason
 
 
-@pytest.mark.parametrize("name", QUANTIZED)
+@pytest.mark.parametrize("name", EACH_QUANTIZED)
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 9])
 def test_avx_vnni_sums_the_same_integers_as_avx2(emulated: Load, name: str, rows: int) -> None:
     random = np.random.default_rng(rows)
@@ -429,7 +423,7 @@ def test_avx_vnni_sums_the_same_integers_as_avx2(emulated: Load, name: str, rows
     np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *QUANTIZED])
+@pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])
 def test_the_emulation_is_exact(emulated: Load, real: Load, name: str) -> None:
     random = np.random.default_rng(11)
     weight = random_weight(name, 40, 1280, random)

@@ -12,12 +12,22 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 4  # what this release and its libraries of kernels agree on
+PROGRAM = 5  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
-F32, F16, BF16, Q8_0, Q4_0, Q4_K, Q6_K, DECODED, FOREIGN = range(9)
-FORMATS = {"F32": F32, "F16": F16, "BF16": BF16, "Q8_0": Q8_0, "Q4_0": Q4_0, "Q4_K": Q4_K, "Q6_K": Q6_K}
+FORMATS = {  # that have tiles, by GGUF's names
+    name: number
+    for number, name in enumerate((
+        "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q4_1", "Q5_0", "Q5_1", "Q5_K", "Q3_K", "Q2_K", "IQ4_NL",
+        "IQ4_XS", "MXFP4", "NVFP4", "TQ2_0", "TQ1_0",
+    ))
+}  # fmt: skip
+F32, F16, BF16 = range(3)
+DECODED, FOREIGN = len(FORMATS), len(FORMATS) + 1
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
+
+CODES = {"signed": 0, "unsigned": 1, "table": 2}
+SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4}
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
 ROUTE, EXPERTS, COMBINE, GATE, CLAMP = range(13, 18)
@@ -50,6 +60,27 @@ class LinearObject(Structure, c_name="sis_linear"):
     _fields_: ClassVar[Any] = [
         ("abi", c_uint32), ("parts", c_uint32), ("self", c_void_p), ("run", c_void_p), ("prepared_bytes", c_void_p),
         ("prepare", c_void_p), ("form", c_uint64),
+    ]  # fmt: skip
+
+
+class Kind(Structure, c_name="sis_kind"):
+    """``struct sis_kind``: what the tiles of a format hold."""
+
+    _fields_: ClassVar[Any] = [("bits", c_uint32), ("codes", c_uint32), ("group", c_uint32), ("scales", c_uint32)]
+
+
+class Unpacked(Structure, c_name="sis_unpacked"):
+    """``struct sis_unpacked``: rows of codes and scales on their way into tiles.
+
+    Attributes:
+        owners: what keeps alive whatever the addresses lead to.
+    """
+
+    owners: tuple[object, ...] = ()
+
+    _fields_: ClassVar[Any] = [
+        ("n_rows", c_uint64), ("n_cols", c_uint64),
+        *((name, c_void_p) for name in ("codes", "scales", "minima", "super_scales", "super_minima", "table")),
     ]  # fmt: skip
 
 
@@ -149,7 +180,7 @@ class Step(Structure, c_name="sis_step"):
 
 
 STRUCTURES: tuple[type[Structure], ...] = (
-    Rows, LinearObject, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Step,
+    Rows, LinearObject, Kind, Unpacked, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Step,
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
@@ -159,9 +190,13 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sis_isa": (ctypes.c_char_p, {}),
     "sis_isa_note": (ctypes.c_char_p, {}),
     "sis_struct_size": (c_uint64, {"index": c_uint32}),
-    "sis_decoder": (c_void_p, {"format": ctypes.c_char_p}),
     "sis_tile_bytes": (c_uint64, {"format": c_uint32, "n_rows": c_uint64, "n_cols": c_uint64}),
     "sis_pack": (None, {"weight": c_void_p, "tiles": c_void_p, "n_threads": c_uint32}),
+    "sis_kind": (c_uint32, {"format": c_uint32, "kind": c_void_p}),
+    "sis_pack_unpacked": (
+        None,
+        {"format": c_uint32, "rows": c_void_p, "tiles": c_void_p, "n_threads": c_uint32},
+    ),
     "sis_replace": (None, {"weight": c_void_p, "by": c_void_p}),
     "sis_workspace": (c_uint64, {"program": c_void_p, "step": c_void_p}),
     "sis_run": (ctypes.c_int32, {"program": c_void_p, "step": c_void_p}),

@@ -1,8 +1,8 @@
 """Weights as the kernels read them: packed into tiles, or in place.
 
-Formats that the kernels do not know come in by the first two rungs of the contract: with a C decoder, their own
-or one of the library's, they stay packed as they are and are decoded while they are used; with Python alone they are
-decoded once, to half precision, or to bfloat16 where half precision has not the range.
+Formats that the kernels do not know come in by the first two rungs of the contract: with a C decoder of their own they
+stay packed as they are and are decoded while they are used; with Python alone they are decoded once, to half precision,
+or to bfloat16 where half precision has not the range.
 """
 
 from __future__ import annotations
@@ -33,20 +33,14 @@ def key(weight: quant.Weight) -> Key:
     return (weight.name, weight.first_row, weight.first_col, weight.shape, id(weight.read), *sides)
 
 
-def decoder_of(library: Library, format: quant.QuantFormat) -> int | None:
-    """The address of a format's C decoder: its own, else the library's."""
-    found = format.decoder or library.decoder(format.name.encode())
-    return int(found) if found else None
-
-
 def known(weight: quant.Weight) -> int | None:
     """The number of a weight's format, where kernels know its rows and all that its values follow from is in them."""
     return None if weight.side else abi.FORMATS.get(weight.format.name)
 
 
-def _decodes(library: Library, weight: quant.Weight) -> bool:
+def _decodes(weight: quant.Weight) -> bool:
     """Whether native code can decode rows of this weight."""
-    return known(weight) is not None or (not weight.side and decoder_of(library, weight.format) is not None)
+    return known(weight) is not None or (not weight.side and weight.format.decoder is not None)
 
 
 class Store:
@@ -80,7 +74,7 @@ class Store:
 
     def only_python(self, weight: quant.Weight) -> bool:
         """Rung 1: nothing native can decode this weight or multiply by it."""
-        return not (_decodes(self.library, weight) or self.fused(weight))
+        return not (_decodes(weight) or self.fused(weight))
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
@@ -91,7 +85,7 @@ class Store:
         """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
         if head and key(table) == key(head) and self._has_tiles(head):
             return False
-        return self.pack and _decodes(self.library, table)
+        return self.pack and _decodes(table)
 
     def _has_tiles(self, weight: quant.Weight) -> bool:
         """Whether binding this weight makes tiles of which single rows can be taken."""
@@ -154,7 +148,7 @@ class Store:
     ) -> abi.Weight:
         """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
         waits = self.gradual and not self.only_python(weight)
-        bound = self._read_in_place(weight) if waits else record(self.library, weight)
+        bound = self._read_in_place(weight) if waits else record(weight)
         packing = way(bound)
         if waits:
             self.waiting.add(packing)
@@ -193,7 +187,7 @@ class Store:
         head = self._bound.get(key(weight))
         if head is not None and self._has_tiles(weight):
             return ctypes.addressof(head)
-        if not _decodes(self.library, weight):
+        if not _decodes(weight):
             return None
         if self.pack:
             memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
@@ -217,18 +211,18 @@ class Sketch(Store):
         return 0
 
 
-def record(library: Library, weight: quant.Weight) -> abi.Weight:
+def record(weight: quant.Weight) -> abi.Weight:
     """A weight that has no place yet; the format is DECODED where kernels do not know it."""
     number = known(weight)
     bound = abi.Weight(abi.DECODED if number is None else number, 0, weight.n_rows, weight.n_cols)
     if bound.format == abi.DECODED:
-        bound.decode = decoder_of(library, weight.format)
+        bound.decode = weight.format.decoder
     return bound
 
 
 def in_place(library: Library, weight: quant.Weight) -> abi.Weight:
     """A weight as it lies in its file; see `record`."""
-    bound, raw = record(library, weight), weight.raw
+    bound, raw = record(weight), weight.raw
     bound.raw, bound.row_bytes, bound.owners = address(raw), raw.strides[0], (raw, weight.format)
     bound.guard = Guard(library, weight, raw)
     return bound

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 4
+#define SIS_PROGRAM 5
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -17,7 +17,9 @@
 #define SIS_EXPORT __attribute__((visibility("default")))
 #endif
 
-/* Formats that the kernels know. The numbers are ours, not GGUF's. */
+/* Formats that the kernels know. The numbers are ours, not GGUF's. From Q8_0 to TQ1_0 each stands for two things: how GGUF
+ * lays out its rows, which matters for raw rows alone, and what its tiles hold, which `sis_kind` says: a format of somebody
+ * else's may be packed into the tiles of whichever holds the same. */
 enum sis_format {
     SIS_F32 = 0,
     SIS_F16 = 1,
@@ -26,9 +28,57 @@ enum sis_format {
     SIS_Q4_0 = 4,
     SIS_Q4_K = 5,
     SIS_Q6_K = 6,
-    SIS_DECODED = 7, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 8, /* rung 3 */
-    SIS_N_FORMATS = 9
+    SIS_Q4_1 = 7,
+    SIS_Q5_0 = 8,
+    SIS_Q5_1 = 9,
+    SIS_Q5_K = 10,
+    SIS_Q3_K = 11,
+    SIS_Q2_K = 12,
+    SIS_IQ4_NL = 13,
+    SIS_IQ4_XS = 14,
+    SIS_MXFP4 = 15,
+    SIS_NVFP4 = 16,
+    SIS_TQ2_0 = 17,
+    SIS_TQ1_0 = 18,   /* tiles as TQ2_0 */
+    SIS_DECODED = 19, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 20, /* rung 3 */
+    SIS_N_FORMATS = 21
+};
+
+/* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
+ * each group has a minimum. TABLE: the entry of the weight's table, at most 16 numbers of 8 bits. */
+enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2 };
+
+/* How scales, and minima where there are any, are kept. HALF, BFLOAT: a number of that type for each group. BYTE: a whole
+ * number from -128 to 127 for each group (a minimum: from 0 to 255), times a half for each 256 columns. NIBBLE: the same
+ * from 0 to 15. SUPER: nothing but the half for each 256 columns. */
+enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SIS_SUPER = 4 };
+
+/* What tiles of a format hold. With v as the value that a code stands for, a weight is
+ *
+ *     scale[group] * v                       SIGNED, TABLE
+ *     scale[group] * v - minimum[group]      UNSIGNED
+ *
+ * where BYTE and NIBBLE make of scale and minimum the products super_scale * scale and super_minimum * minimum; SUPER has
+ * super_scale alone, and no minimum. */
+struct sis_kind {
+    uint32_t bits;   /* of a code: 2, 3, 4, 5, 6, 8 */
+    uint32_t codes;  /* enum sis_codes */
+    uint32_t group;  /* columns that share a scale: 16 or 32 */
+    uint32_t scales; /* enum sis_scales */
+};
+
+/* Rows of a weight that were unpacked, to be packed into tiles; C-contiguous. n_cols is a multiple of 32, with BYTE,
+ * NIBBLE and SUPER of 256. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
+struct sis_unpacked {
+    uint64_t n_rows;
+    uint64_t n_cols;
+    const uint8_t *codes;       /* (n_rows, n_cols): SIGNED as int8, else as uint8 */
+    const float *scales;        /* (n_rows, n_cols / group): whole numbers with BYTE and NIBBLE; not read with SUPER */
+    const float *minima;        /* the same for UNSIGNED, what is subtracted; else not read */
+    const float *super_scales;  /* (n_rows, n_cols / 256) with BYTE, NIBBLE and SUPER; else not read */
+    const float *super_minima;  /* the same for UNSIGNED */
+    const int8_t *table;        /* (16,) for TABLE; else not read */
 };
 
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
@@ -61,7 +111,7 @@ enum sis_op_kind {
                            weight.T and no more, with the prepared rows of place `count` where its linear prepares */
     SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache */
     SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
-                           formats F32 to Q6_K, and DECODED from raw bytes */
+                           all formats but FOREIGN; DECODED from raw bytes */
     SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
     SIS_OP_ROUTE = 13,           /* row: the experts of each row, by their logits (src) */
     SIS_OP_EXPERTS = 14, /* what each row's experts make of it (src); the row operations before end with its ROUTE */
@@ -236,12 +286,15 @@ SIS_EXPORT const char *sis_isa(void);
 SIS_EXPORT const char *sis_isa_note(void);
 /* Sizes of the structures above in order, for a comparison with the mirror in Python; 0 past the last. */
 SIS_EXPORT uint64_t sis_struct_size(uint32_t index);
-/* The library's own decoder of a format that it has no tiles for, by GGUF's name, or NULL. */
-SIS_EXPORT sis_decode_fn sis_decoder(const char *format);
 /* Bytes of n_rows rows of n_cols values as tiles; 0 for a format without tiles, or a row that is not whole blocks. */
 SIS_EXPORT uint64_t sis_tile_bytes(uint32_t format, uint64_t n_rows, uint64_t n_cols);
 /* Pack the weight's raw rows into `tiles` on up to n_threads threads. */
 SIS_EXPORT void sis_pack(const struct sis_weight *weight, uint8_t *tiles, uint32_t n_threads);
+/* What tiles of a format hold; 0 where it has none, or they hold floats: then nothing is written. */
+SIS_EXPORT uint32_t sis_kind(uint32_t format, struct sis_kind *kind);
+/* Pack rows that were unpacked into tiles of a format, sis_tile_bytes of them, on up to n_threads threads. Of a matrix
+ * that comes in several pieces all but the last have whole tiles, 16 rows each. */
+SIS_EXPORT void sis_pack_unpacked(uint32_t format, const struct sis_unpacked *rows, uint8_t *tiles, uint32_t n_threads);
 /* Make `weight` what `by` is, while no step is running. */
 SIS_EXPORT void sis_replace(struct sis_weight *weight, const struct sis_weight *by);
 /* Bytes of workspace that a step takes; its own is not looked at. */

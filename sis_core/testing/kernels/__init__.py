@@ -5,13 +5,14 @@ on other threads. Its test names the rungs and subclasses the suite:
 
     class TestKernels(KernelSuite): ...
 
-Needs pytest, and the packages of the formats that have kernels: sis-q4_0, sis-q8_0, sis-kquants.
+Needs pytest, and the packages of the formats that have kernels: sis-q4_0, sis-q8_0, sis-kquants,
+sis-ggml_quants.
 """
 
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"sis_core.testing.kernels.{part}" for part in ("foreign", "linears", "networks", "threads"))
+    *(f"sis_core.testing.kernels.{part}" for part in ("foreign", "linears", "networks", "threads", "unpacked"))
 )
 
 from sis_core.testing.kernels.rungs import kind_of_this_machine, load, on_each_rung  # noqa: E402

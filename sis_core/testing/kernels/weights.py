@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import pytest
 
 from sis_core.arrays import F32, I32, U8
 from sis_core.backends.native import Library
@@ -17,8 +18,18 @@ from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Plan
 
-QUANTIZED = ("Q8_0", "Q4_0", "Q4_K", "Q6_K")
-SCALES_AT = {"Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,)}
+SCALES_AT = {  # those of half precision
+    "Q8_0": (0,), "Q4_0": (0,), "Q4_K": (0, 2), "Q6_K": (208,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2),
+    "Q5_K": (0, 2), "Q3_K": (108,), "Q2_K": (80, 82), "IQ4_NL": (0,), "IQ4_XS": (0,), "TQ2_0": (64,), "TQ1_0": (52,),
+    "MXFP4": (), "NVFP4": (),
+}  # fmt: skip
+POWERS_AT: dict[str, tuple[slice, int, int]] = {  # other scales: their bytes, from, to
+    "MXFP4": (slice(0, 1), 110, 130),
+    "NVFP4": (slice(0, 4), 0, 127),
+}
+QUANTIZED = tuple(SCALES_AT)
+ALIKE = ("Q5_1", "IQ4_NL", "MXFP4", "TQ2_0")  # what their tiles hold, those of others hold too
+EACH_QUANTIZED = [pytest.param(name, marks=pytest.mark.full) if name in ALIKE else name for name in QUANTIZED]
 
 
 @cache
@@ -41,6 +52,9 @@ def random_rows(format: QuantFormat, n_rows: int, n_cols: int, random: np.random
     for at in SCALES_AT[format.name]:
         scales = (random.standard_normal(len(blocks)) * 0.01).astype("<f2")
         blocks[:, at : at + 2] = scales[:, None].view(np.uint8)
+    if format.name in POWERS_AT:
+        where, low, high = POWERS_AT[format.name]
+        blocks[:, where] = random.integers(low, high, blocks[:, where].shape)
     return raw
 
 

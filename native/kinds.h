@@ -1,0 +1,120 @@
+/* Tiles of packed weights: what those of each format hold, and where it lies. program.h says what the words mean.
+ *
+ * A tile is sixteen rows, in one stream in the order in which it is read: so what is fetched ahead is what comes next.
+ * With TABLE it begins with the table, filled up to 64 bytes. Then units follow, of two blocks of 32 columns or, with
+ * BYTE, NIBBLE and SUPER, of eight; where the number of blocks is odd, the last unit holds one. A unit is
+ *
+ *   256 columns    16 halves: super-scales; 16 more: super-minima, or nothing that is read
+ *   each block     for each group 16 scales; then for each group 16 minima (UNSIGNED; NIBBLE: as the upper half of scales)
+ *   each block     its codes
+ *
+ * Codes are laid out in vectors of 64 bytes, in which four bytes belong to each of the sixteen rows, one after the other:
+ * a quad of columns, 4 i + y in byte y. Those of a block of 32 columns are eight quads:
+ *
+ *   8 bits         a vector for each quad; as signed
+ *   4, 5, 6 bits   four vectors of the lower four bits: quad 2 j low, quad 2 j + 1 high
+ *   2, 3 bits      two vectors of the lower two bits: quad 4 j + p in bits 2 p
+ *   5, 3 bits      then a vector of the upper bit: quad i in bit i
+ *   6 bits         then two vectors of the upper two bits: quad 4 j + p in bits 2 p
+ *
+ * SIGNED codes of less than 8 bits lie there plus 2^(bits-1), so that they are none below zero. */
+#ifndef SIS_KINDS_H
+#define SIS_KINDS_H
+
+#include "kernels.h"
+
+/* KIND(name, FORMAT, bits, codes, group, scales) for each that has tiles of its own; first those of which a set may have
+ * kernels written out. */
+#define SIS_KINDS(KIND) SIS_FIRST_KINDS(KIND) SIS_OTHER_KINDS(KIND)
+
+#define SIS_FIRST_KINDS(KIND)                                                                                          \
+    KIND(q8_0, SIS_Q8_0, 8, SIS_SIGNED, 32, SIS_HALF)                                                                  \
+    KIND(q4_0, SIS_Q4_0, 4, SIS_SIGNED, 32, SIS_HALF)                                                                  \
+    KIND(q4_k, SIS_Q4_K, 4, SIS_UNSIGNED, 32, SIS_BYTE)                                                                \
+    KIND(q6_k, SIS_Q6_K, 6, SIS_SIGNED, 16, SIS_BYTE)
+
+#define SIS_OTHER_KINDS(KIND)                                                                                          \
+    KIND(q4_1, SIS_Q4_1, 4, SIS_UNSIGNED, 32, SIS_HALF)                                                                \
+    KIND(q5_0, SIS_Q5_0, 5, SIS_SIGNED, 32, SIS_HALF)                                                                  \
+    KIND(q5_1, SIS_Q5_1, 5, SIS_UNSIGNED, 32, SIS_HALF)                                                                \
+    KIND(q5_k, SIS_Q5_K, 5, SIS_UNSIGNED, 32, SIS_BYTE)                                                                \
+    KIND(q3_k, SIS_Q3_K, 3, SIS_SIGNED, 16, SIS_BYTE)                                                                  \
+    KIND(q2_k, SIS_Q2_K, 2, SIS_UNSIGNED, 16, SIS_NIBBLE)                                                              \
+    KIND(iq4_nl, SIS_IQ4_NL, 4, SIS_TABLE, 32, SIS_HALF)                                                               \
+    KIND(iq4_xs, SIS_IQ4_XS, 4, SIS_TABLE, 32, SIS_BYTE)                                                               \
+    KIND(mxfp4, SIS_MXFP4, 4, SIS_TABLE, 32, SIS_BFLOAT)                                                               \
+    KIND(nvfp4, SIS_NVFP4, 4, SIS_TABLE, 16, SIS_BFLOAT)                                                               \
+    KIND(tq2_0, SIS_TQ2_0, 2, SIS_TABLE, 32, SIS_SUPER)
+
+/* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
+#define SIS_PACKED(PACKED)                                                                                             \
+    PACKED(q8_0, SIS_Q8_0, 32, 34)                                                                                     \
+    PACKED(q4_0, SIS_Q4_0, 32, 18)                                                                                     \
+    PACKED(q4_k, SIS_Q4_K, 256, 144)                                                                                   \
+    PACKED(q6_k, SIS_Q6_K, 256, 210)                                                                                   \
+    PACKED(q4_1, SIS_Q4_1, 32, 20)                                                                                     \
+    PACKED(q5_0, SIS_Q5_0, 32, 22)                                                                                     \
+    PACKED(q5_1, SIS_Q5_1, 32, 24)                                                                                     \
+    PACKED(q5_k, SIS_Q5_K, 256, 176)                                                                                   \
+    PACKED(q3_k, SIS_Q3_K, 256, 110)                                                                                   \
+    PACKED(q2_k, SIS_Q2_K, 256, 84)                                                                                    \
+    PACKED(iq4_nl, SIS_IQ4_NL, 32, 18)                                                                                 \
+    PACKED(iq4_xs, SIS_IQ4_XS, 256, 136)                                                                               \
+    PACKED(mxfp4, SIS_MXFP4, 32, 17)                                                                                   \
+    PACKED(nvfp4, SIS_NVFP4, 64, 36)                                                                                   \
+    PACKED(tq2_0, SIS_TQ2_0, 256, 66)                                                                                  \
+    PACKED(tq1_0, SIS_TQ1_0, 256, 54)
+
+#define SUPER 256      /* columns of a unit with super-scales */
+#define TABLE_BYTES 64 /* what a tile with a table begins with */
+
+static inline int has_supers(struct sis_kind kind) { return kind.scales >= SIS_BYTE; }
+static inline int has_minima(struct sis_kind kind) { return kind.codes == SIS_UNSIGNED; }
+static inline int n_groups(struct sis_kind kind) { return BLOCK / (int)kind.group; } /* in a block */
+/* Bytes of the scales of a group's sixteen rows, and of a block's scales and minima. */
+static inline size_t scale_bytes(struct sis_kind kind)
+{
+    return kind.scales == SIS_SUPER ? 0 : has_supers(kind) ? TILE : 2 * TILE;
+}
+static inline size_t scales_bytes(struct sis_kind kind)
+{
+    const size_t minima = has_minima(kind) && kind.scales != SIS_NIBBLE;
+    return scale_bytes(kind) * (size_t)n_groups(kind) * (1 + minima);
+}
+static inline size_t codes_bytes(struct sis_kind kind) { return kind.bits * 64; }
+static inline size_t table_bytes(struct sis_kind kind) { return kind.codes == SIS_TABLE ? TABLE_BYTES : 0; }
+/* What is added to a code of less than 8 bits that is SIGNED. */
+static inline int32_t code_offset(struct sis_kind kind)
+{
+    return kind.codes == SIS_SIGNED && kind.bits < 8 ? 1 << (kind.bits - 1) : 0;
+}
+static inline size_t unit_blocks(struct sis_kind kind) { return has_supers(kind) ? SUPER / BLOCK : 2; }
+static inline size_t unit_head(struct sis_kind kind) { return has_supers(kind) ? 64 : 0; }
+static inline size_t unit_bytes(struct sis_kind kind)
+{
+    return unit_head(kind) + unit_blocks(kind) * (scales_bytes(kind) + codes_bytes(kind));
+}
+
+/* A block of 32 columns: where its unit begins, its scales and its codes. */
+struct block_at {
+    const uint8_t *unit, *scales, *codes;
+};
+
+/* Counted from where units begin. */
+static inline struct block_at block_in_units(struct sis_kind kind, const uint8_t *units, size_t block)
+{
+    const size_t n = unit_blocks(kind), i = block % n;
+    const uint8_t *unit = units + block / n * unit_bytes(kind), *scales = unit + unit_head(kind);
+    return (struct block_at){unit, scales + i * scales_bytes(kind),
+                             scales + n * scales_bytes(kind) + i * codes_bytes(kind)};
+}
+
+static inline struct block_at block_at(struct sis_kind kind, const uint8_t *tile, size_t block)
+{
+    return block_in_units(kind, tile + table_bytes(kind), block);
+}
+
+/* pack.c: as sis_kind. */
+int sis_kind_of(uint32_t format, struct sis_kind *kind);
+
+#endif

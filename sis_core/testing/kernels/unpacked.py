@@ -1,0 +1,80 @@
+"""Every kind of tile, packed from codes and scales that anybody may have unpacked."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+
+import numpy as np
+import pytest
+
+from sis_core.arrays import F32
+from sis_core.backends.native import NativeBackend, abi
+from sis_core.backends.native.library import address
+from sis_core.backends.native.memory import aligned
+from sis_core.quant import Weight
+from sis_core.testing.kernels.weights import QUANTIZED, format_of, taken
+
+
+def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.Generator) -> tuple[abi.Unpacked, F32]:
+    """Random rows of what tiles of a kind hold, and their values."""
+
+    def whole(low: int, high: int) -> F32:
+        return random.integers(low, high, (n_rows, n_cols // kind.group)).astype(np.float32)
+
+    codes = random.integers(0, 1 << kind.bits, (n_rows, n_cols), dtype=np.uint8)
+    table = random.integers(-128, 128, 16, dtype=np.int8)
+    values: F32 = codes.astype(np.float32)
+    if kind.codes == abi.CODES["table"]:
+        values = table[codes].astype(np.float32)
+    if kind.codes == abi.CODES["signed"]:
+        values -= np.float32(1 << kind.bits >> 1)
+        codes = values.astype(np.int8).view(np.uint8)
+    one, n_super = np.float32(1), n_cols // 256
+    scales, minima = whole(-128, 128) / np.float32(1024), whole(-128, 128) / np.float32(1024)  # as halves, as bfloats
+    if kind.scales == abi.SCALES["byte"]:
+        scales, minima = whole(-128, 128), whole(0, 256)
+    if kind.scales == abi.SCALES["nibble"]:
+        scales, minima = whole(0, 16), whole(0, 16)
+    if kind.scales == abi.SCALES["super"]:
+        scales.fill(1)
+    supers, super_minima = (random.integers(-99, 99, (n_rows, n_super)).astype(np.float32) / 1024 for _ in range(2))
+    kept = (codes, scales, minima, supers.astype(np.float32), super_minima.astype(np.float32), table)
+    made = abi.Unpacked(n_rows, n_cols, *(address(array) for array in kept))
+    made.owners = kept
+    by_256 = kind.scales >= abi.SCALES["byte"]
+    values *= np.repeat(scales * (np.repeat(kept[3], 256 // kind.group, 1) if by_256 else one), kind.group, 1)
+    if kind.codes == abi.CODES["unsigned"]:
+        values -= np.repeat(minima * (np.repeat(kept[4], 256 // kind.group, 1) if by_256 else one), kind.group, 1)
+    return made, values
+
+
+class Unpacked:
+    """What tiles hold, and how large they are."""
+
+    def test_rows_that_were_unpacked(self, backend: NativeBackend) -> None:
+        """Of every kind of tile: codes and scales of anybody's, in any number of rows and columns."""
+        library, random, kind = backend.library(), np.random.default_rng(6), abi.Kind()
+        for name, (n_rows, n_cols) in itertools.product(QUANTIZED, ((37, 768), (16, 256), (1, 288))):
+            number = abi.FORMATS[name]
+            assert library.kind(number, ctypes.addressof(kind)) == 1
+            size = library.tile_bytes(number, n_rows, n_cols)
+            assert (size == 0) == (kind.scales >= abi.SCALES["byte"] and n_cols % 256 != 0), name
+            if not size:
+                continue
+            rows, values = random_unpacked(kind, n_rows, n_cols, random)
+            tiles = aligned(size)
+            tiles.fill(0xFF)
+            library.pack_unpacked(number, ctypes.addressof(rows), address(tiles), 2)
+            bound = abi.Weight(number, 0, n_rows, n_cols)
+            bound.tiles = address(tiles)
+            weight = Weight.from_array("w", np.zeros((n_rows, n_cols), np.float32))
+            found = taken(library, weight, np.arange(n_rows, dtype=np.int32), ctypes.addressof(bound))
+            np.testing.assert_allclose(found, values, rtol=0, atol=2.0**-22 * np.abs(values).max(), err_msg=name)
+        assert not any(library.kind(n, ctypes.addressof(kind)) for n in (abi.F32, abi.BF16, abi.DECODED, 99))
+
+    @pytest.mark.parametrize("name", QUANTIZED)
+    def test_tiles_take_no_more_than_the_file(self, backend: NativeBackend, name: str) -> None:
+        """Digits in base 3 alone are wider in tiles."""
+        size = backend.library().tile_bytes(abi.FORMATS[name], 64, 2048)
+        assert size <= (1.4 if name == "TQ1_0" else 1.15) * 64 * format_of(name).row_bytes(2048)
