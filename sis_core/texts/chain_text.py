@@ -12,8 +12,6 @@ Three ways, the same from Python and from the command line:
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,12 +22,20 @@ from sis_core.errors import PluginError, SamplerError, SisError, suggest
 from sis_core.loading.checks import several
 from sis_core.registry import Registry
 from sis_core.sampler import CHOOSER, TEMPERATURE, Sampler
+from sis_core.texts.named import Naming, fields_of, spelt
 
 _REQUEST = (
     "prompt sampler samplers max_tokens stop seed logprobs prompt_logprobs want context n_keep ignore_end "
     "spell_special adapter priority salt add_special parse_special"
 )
 RESERVED = frozenset(_REQUEST.split())  # what `LanguageModel.request` calls its own options
+
+SAMPLERS = Naming(
+    "samplers",
+    "sampler",
+    SamplerError,
+    'a chain is written as --samplers "top-k=40;top-p=0.95;temperature=0.8"',
+)
 
 
 class SamplerOption(NamedTuple):
@@ -53,11 +59,11 @@ def sampler_options(registry: Registry) -> list[SamplerOption]:
             classes.append(registry.get("samplers", name))
         except PluginError:  # two plugins claim it: an error only for whom asks for it
             continue
-    fields = [(cls, field) for cls in sorted(classes, key=_place) for field in _fields(cls)]
+    fields = [(cls, field) for cls in sorted(classes, key=_place) for field in fields_of(cls)]
     uses = Counter(field.name for _, field in fields)
     found = []
     for cls, field in fields:
-        own = field.name == _spelt(cls.name)
+        own = field.name == spelt(cls.name)
         plain = own or (uses[field.name] == 1 and field.name not in RESERVED)
         name = field.name if plain else _long_name(cls, field)
         found.append(SamplerOption("--" + name.replace("_", "-"), name, cls, field))
@@ -123,14 +129,15 @@ def _chosen(registry: Registry, text: str | None, wanted: _BySampler) -> list[Sa
                 fix=f"`pip install sis-samplers`, or name one of: {', '.join(registry.names('samplers')) or 'none'}",
             )
     else:
-        named, inline = _item(registry, text, "sampler")
+        fix = SAMPLERS.fix if ";" in text else "see `sis samplers`"
+        named, inline = SAMPLERS.item(registry, text, "sampler", fix)
         classes = {named} | (_defaults(registry, TEMPERATURE) if named.order < TEMPERATURE else set())
         values[named] = _merged(named, inline, values.get(named, {}))
     for cls, want in wanted.items():
         if cls not in classes:
             _check_joins(named, cls, want.option)
             classes.add(cls)
-    return [_build(cls, values.get(cls, {})) for cls in sorted(classes, key=_place)]
+    return [SAMPLERS.build(cls, values.get(cls, {})) for cls in sorted(classes, key=_place)]
 
 
 def _defaults(registry: Registry, first: int) -> set[type[Sampler]]:
@@ -156,7 +163,7 @@ def _check_joins(named: type[Sampler] | None, cls: type[Sampler], option: str) -
 
 def _whole_chain(registry: Registry, text: str, wanted: _BySampler) -> list[Sampler]:
     """Exactly the samplers that ``text`` names."""
-    items = [_item(registry, part, f"samplers, item {i}") for i, part in enumerate(text.split(";"), 1)]
+    items = [SAMPLERS.item(registry, part, f"samplers, item {i}") for i, part in enumerate(text.split(";"), 1)]
     for cls, want in wanted.items():
         if cls not in {chosen for chosen, _ in items}:
             raise SamplerError(
@@ -165,59 +172,7 @@ def _whole_chain(registry: Registry, text: str, wanted: _BySampler) -> list[Samp
                 fix=f"add {cls.name} at its place, or leave the option out",
             )
     given = {cls: want.values for cls, want in wanted.items()}
-    return [_build(cls, _merged(cls, inline, given.get(cls, {}))) for cls, inline in items]
-
-
-def _item(registry: Registry, text: str, where: str) -> tuple[type[Sampler], dict[str, Any]]:
-    """A sampler and the values of its fields from ``name``, ``name=value`` or ``name:field=value,field=value``."""
-    match = re.fullmatch(r"\s*([^\s:=,;]+)\s*(?:([:=])(.*))?", text, re.DOTALL)
-    if match is None:
-        what = f"{text.strip()!r} is not a sampler" if text.strip() else "is empty"
-        example = '--samplers "top-k=40;top-p=0.95;temperature=0.8"'
-        fix = f"a chain is written as {example}" if where != "sampler" or ";" in text else "see `sis samplers`"
-        raise SamplerError(what, where=where, fix=fix)
-    name, separator, rest = match.groups()
-    cls: type[Sampler] = registry.get("samplers", name, where=where)
-    fields = _fields(cls)
-    if separator is None:
-        return cls, {}
-    if not fields:
-        raise SamplerError(f"{cls.name} takes no value", where=where)
-    if separator == "=":
-        return cls, {fields[0].name: _value(cls, fields[0], rest.strip(), where)}
-    found: dict[str, Any] = {}
-    for part in rest.split(","):
-        key, equals, value = part.partition("=")
-        field = _field(cls, key.strip())
-        if field is None or not equals:
-            known = [f.name for f in fields]
-            what = f"{part.strip()!r} is not field=value" if not equals else f"{cls.name} has no field {key.strip()!r}"
-            hint = suggest(_spelt(key.strip()), known) if equals else ""
-            raise SamplerError(what + hint, where=where, fix=f"its fields are: {', '.join(known)}")
-        if field.name in found:
-            raise SamplerError(f"{field.name} is given twice", where=where)
-        found[field.name] = _value(cls, field, value.strip(), where)
-    return cls, found
-
-
-def _field(cls: type[Sampler], key: str) -> attrs.Attribute[Any] | None:
-    """The field that ``key`` names, in full or without the sampler's own name before it."""
-    names = (_spelt(key), f"{_spelt(cls.name)}_{_spelt(key)}")
-    return next((field for name in names for field in _fields(cls) if field.name == name), None)
-
-
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-def _value(cls: type[Sampler], field: attrs.Attribute[Any], text: str, where: str) -> Any:
-    """The value that ``text`` spells for a field of type int, float or bool; other types read text themselves."""
-    try:
-        if field.type is bool:
-            return _WORDS[text.lower()]
-        return int(text) if field.type is int else float(text) if field.type is float else text
-    except (ValueError, KeyError):
-        rule = field.metadata.get("rule", getattr(field.type, "__name__", "another value"))
-        raise SamplerError(f"{field.name} of {cls.name} is {text!r}, but must be {rule}", where=where) from None
+    return [SAMPLERS.build(cls, _merged(cls, inline, given.get(cls, {}))) for cls, inline in items]
 
 
 def _merged(cls: type[Sampler], inline: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -245,7 +200,7 @@ def _by_sampler(registry: Registry, given: Mapping[str, Any]) -> _BySampler:
 
 def _unknown(registry: Registry, name: str, options: list[SamplerOption]) -> SisError:
     for cls in registry.records("samplers"):
-        if any(field.name == name for field in _fields(cls)):
+        if any(field.name == name for field in fields_of(cls)):
             try:
                 registry.get("samplers", cls.name)
             except PluginError as clash:
@@ -263,35 +218,9 @@ def _unknown(registry: Registry, name: str, options: list[SamplerOption]) -> Sis
     )
 
 
-def _build(cls: type[Sampler], values: dict[str, Any]) -> Sampler:
-    missing = [f.name for f in _fields(cls) if f.default is attrs.NOTHING and f.name not in values]
-    if missing:
-        raise SamplerError(f"needs a value for {missing[0]}", where=f"sampler {cls.name}")
-    aliases = {field.name: field.alias or field.name for field in _fields(cls)}
-    try:
-        return cls(**{aliases[name]: value for name, value in values.items()})
-    except SisError:
-        raise
-    except Exception as error:  # a stranger's validator
-        raise SamplerError(f"{type(error).__name__}: {error}", where=f"sampler {cls.name}") from error
-
-
-def _fields(cls: type[Sampler]) -> list[attrs.Attribute[Any]]:
-    """The fields that are options, with their types as classes where they can be resolved."""
-    if not attrs.has(cls):
-        return []
-    with contextlib.suppress(NameError):  # a type that only a type checker sees
-        attrs.resolve_types(cls)
-    return [field for field in attrs.fields(cls) if field.init and not field.name.startswith("_")]
-
-
 def _place(cls: type[Sampler]) -> tuple[int, str]:
     return cls.order, cls.name
 
 
-def _spelt(name: str) -> str:
-    return name.replace("-", "_")
-
-
 def _long_name(cls: type[Sampler], field: attrs.Attribute[Any]) -> str:
-    return f"{_spelt(cls.name)}_{field.name}"
+    return f"{spelt(cls.name)}_{field.name}"
