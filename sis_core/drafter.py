@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 @frozen(eq=False)
 class DraftContext:
-    """What a drafter may know of the text it starts on. ``tokens`` are the ids so far, the prompt's at first."""
+    """What a drafter may know of the text it starts on.
+
+    Attributes:
+        tokens: the ids so far, the prompt's at first.
+        past: ids of texts that ended, the latest last; only of those that this text may know of.
+    """
 
     n_vocab: int
     tokens: Sequence[int] = ()
     tokenizer: Tokenizer | None = None
+    past: Sequence[Sequence[int]] = ()
 
 
 class DraftState(ABC):
@@ -46,9 +52,11 @@ class Drafter(ABC):
 
     Attributes:
         name: unique among drafters: what ``--speculate`` calls it.
+        automatic: whether ``--speculate auto`` uses it: it needs no option, and a guess takes microseconds.
     """
 
     name: ClassVar[str]
+    automatic: ClassVar[bool] = False
 
     @abstractmethod
     def start(self, context: DraftContext) -> DraftState:

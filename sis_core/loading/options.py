@@ -77,6 +77,10 @@ class LoadOptions:
         "strict", "Stop at the first error, or go on as well as possible and say so.",
         flag="--on-error", choices=("strict", "degrade"),
     )  # fmt: skip
+    speculate: str = option(
+        "off", "Guess tokens ahead, which never changes a text: auto, off, or a drafter (NAME:field=value).",
+        flag="--speculate", metavar="NAME", names="drafters", kind=str,
+    )  # fmt: skip
     ignore_keys: tuple[str, ...] = option(
         (), "Go on although nothing implements what this key of the file asks for; the result is marked degraded.",
         flag="--ignore-key", metavar="KEY",

@@ -17,13 +17,21 @@ class Feed:
     Attributes:
         starts: the place in its text from which each is fed.
         shares: how many of its own tokens.
-        ahead: what is fed after these, for texts that are decoded; not for all.
+        ahead: what is fed after these; not for all, and only where nobody reads a prompt.
+        decodes: whether nobody does.
+        alone: whether each row must have the bits of a step of its own.
     """
 
     texts: Mapping[int, Text]
     starts: Mapping[int, int]
     shares: Mapping[int, int]
     ahead: Mapping[int, Ahead]
+    decodes: bool
+    alone: bool
+
+    @property
+    def n_rows(self) -> int:
+        return sum(self.shares.values()) + sum(len(ahead.tokens) for ahead in self.ahead.values())
 
     @property
     def tokens(self) -> dict[int, list[int]]:

@@ -22,6 +22,7 @@ from sis_core.source import Preset, Progress, preset_for, resolve
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
 from sis_core.texts.conversation import Conversation
+from sis_core.texts.drafting import NOBODY, Drafting, make_drafting
 from sis_core.texts.embedding import in_groups, pooled, pooling_of
 from sis_core.texts.preset import usable
 from sis_core.texts.prompt_cache import PromptCache
@@ -38,10 +39,12 @@ class LanguageModel(Model):
     Attributes:
         preset: what the source of the file has set for it: options of samplers and stops of a `request` that names no
             samplers, the system message of a chat without one.
+        drafting: who guesses what comes next, for all its texts.
     """
 
     on_error: Policy = "strict"
     preset: Preset = Preset()
+    drafting: Drafting = NOBODY
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``add_special`` adds what the model wants at the beginning."""
@@ -57,7 +60,7 @@ class LanguageModel(Model):
     def with_backend(self, backend: str) -> LanguageModel:
         """A second model over the same file with another backend; each is closed on its own."""
         other = super().with_backend(backend)
-        other.on_error, other.preset = self.on_error, self.preset
+        other.on_error, other.preset, other.drafting = self.on_error, self.preset, self.drafting
         return other
 
     def session(self, *, n_ctx: int | None = None, max_tokens: int | None = None) -> Session:
@@ -75,7 +78,8 @@ class LanguageModel(Model):
         """
         check_option("max_tokens", max_tokens, least=1, optional=True)
         n_ctx = self.config.n_ctx if max_tokens is None else min(self.config.n_ctx, max_tokens)
-        return Scheduler(self.session(n_ctx=n_ctx, max_tokens=max_tokens), reuse=reuse, stall=stall)
+        session = self.session(n_ctx=n_ctx, max_tokens=max_tokens)
+        return Scheduler(session, reuse=reuse, stall=stall, drafting=self.drafting)
 
     def generate(self, prompt: Prompt, **options: Any) -> Iterator[Piece]:
         """Continue ``prompt`` (text or token ids), piece by piece; what goes wrong is raised.
@@ -258,7 +262,7 @@ class LanguageModel(Model):
             needed += [prompt_cache.n_known(self, request.prompt) for request in requests]
         n_ctx = min(self.config.n_ctx, max(needed))
         session = self.session(n_ctx=n_ctx, max_tokens=sum(needed) + PAGE_SIZE * len(needed))
-        with Scheduler(session, reuse=prompt_cache is not None) as scheduler:
+        with Scheduler(session, reuse=prompt_cache is not None, drafting=self.drafting) as scheduler:
             if prompt_cache is not None:
                 for request in requests:
                     prompt_cache.recall(scheduler, request.prompt)
@@ -298,6 +302,7 @@ def load(
     pin: bool = False,
     batch_invariant: bool = False,
     on_error: Policy = "strict",
+    speculate: str = "off",
     ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
     layers: range | None = None,
@@ -325,24 +330,18 @@ def load(
     check_option("registry", registry, kind=Registry, optional=True)
     options = LoadOptions(
         backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
-        batch_invariant=batch_invariant, on_error=on_error, ignore_keys=several_texts("ignore_keys", ignore_keys),
-        memory_limit=memory_limit,
+        batch_invariant=batch_invariant, on_error=on_error, speculate=speculate,
+        ignore_keys=several_texts("ignore_keys", ignore_keys), memory_limit=memory_limit,
     )  # fmt: skip
     registry = registry or Registry.load()
+    drafting = make_drafting(registry, options.speculate)
     reference, sources = None if model is None else os.fspath(model), registry.records("sources")
     path = resolve(reference, sources, progress)
     preset = usable(preset_for(reference, sources) if preset is None else preset, registry, str(path))
     loaded = open_model(
-        LanguageModel,
-        path,
-        registry,
-        backend=options.backend,
-        n_ctx=options.n_ctx or preset.n_ctx,
-        options=options.for_backends(progress),
-        degrade=options.on_error == "degrade",
-        memory_limit=options.memory_limit,
-        ignored=options.ignore_keys,
-        layers=layers,
-    )
-    loaded.on_error, loaded.preset = options.on_error, preset
+        LanguageModel, path, registry, backend=options.backend, n_ctx=options.n_ctx or preset.n_ctx,
+        options=options.for_backends(progress), degrade=options.on_error == "degrade",
+        memory_limit=options.memory_limit, ignored=options.ignore_keys, layers=layers,
+    )  # fmt: skip
+    loaded.on_error, loaded.preset, loaded.drafting = options.on_error, preset, drafting
     return loaded

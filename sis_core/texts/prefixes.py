@@ -43,6 +43,10 @@ class Prefixes:
         n, sequence = max(shared, default=(0, -1))
         return (sequence, n) if n else (None, 0)
 
+    def texts(self, scope: Scope) -> list[tuple[int, ...]]:
+        """The tokens of all sequences of a scope, the least recently used first."""
+        return [kept.tokens for own, kept in self._recent.values() if own == scope]
+
     def use(self, sequence: int) -> None:
         """It is the most recently used now."""
         self._recent[sequence] = self._recent.pop(sequence)

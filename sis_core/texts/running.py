@@ -28,6 +28,7 @@ class Text:
         n_prompt: tokens of the prompt.
         n_known: tokens that it shares since it was let in the last time.
         n_cached: the same for the first time; None before that.
+        n_written: tokens that were chosen.
         degraded: whether anything was guessed or repeated on the way.
     """
 
@@ -38,7 +39,7 @@ class Text:
         self.n_prompt, self.n_known = len(ids), 0
         self.n_cached: int | None = None
         self._writer, self._n_ctx = writer, n_ctx
-        self._n_written = 0
+        self.n_written = 0
         self._n_read = 0  # tokens of the prompt whose rows have been taken
         self._rows: list[F32] = []
         self._prompt_logprobs: list[PromptLogprob] = []
@@ -58,6 +59,11 @@ class Text:
         return "hidden" if self.request.want == "hidden" else "logits"
 
     @property
+    def writes(self) -> bool:
+        """Whether it goes on after its prompt."""
+        return self._writer is not None
+
+    @property
     def reading(self) -> bool:
         """Whether results are still wanted for tokens of the prompt, so that all of them must be fed."""
         return self.request.reads_prompt and self._n_read < self.n_prompt
@@ -67,7 +73,7 @@ class Text:
         if self._writer is None:
             return len(self.ids)
         if self.request.max_tokens is not None:
-            ahead = min(ahead, self.request.max_tokens - self._n_written - 1)
+            ahead = min(ahead, self.request.max_tokens - self.n_written - 1)
         return min(len(self.ids) + ahead, self._n_ctx)
 
     def outputs(self, start: int, n: int, ahead: Ahead = NOTHING) -> int:
@@ -80,10 +86,10 @@ class Text:
     @property
     def n_ahead(self) -> int:
         """Tokens that may be fed ahead, once it has been read: those after them would pass a limit."""
-        if not self._n_written:
+        if not self.n_written:
             return 0
         room = self._n_ctx - len(self.ids)
-        return room if self.request.max_tokens is None else min(room, self.request.max_tokens - self._n_written - 1)
+        return room if self.request.max_tokens is None else min(room, self.request.max_tokens - self.n_written - 1)
 
     def forced(self) -> Ahead:
         """What must come next, whatever the model thinks. A sampler that fails here does so when it is to choose."""
@@ -129,7 +135,7 @@ class Text:
         full = len(self.ids) >= self._n_ctx and (self.request.context == "error" or self._n_ctx == 1)
         token, text, reason, stop = writer.write(row, full=full)
         self.ids.append(token)
-        self._n_written += 1
+        self.n_written += 1
         logprob: float | None = None
         top: tuple[TokenLogprob, ...] = ()
         if self.request.logprobs is not None and row is not None:

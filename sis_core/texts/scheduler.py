@@ -10,8 +10,9 @@ import itertools
 import logging
 import time
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from types import TracebackType
 from typing import Self
 
@@ -21,7 +22,7 @@ from sis_core.errors import ClosedError, ContextError, MemoryLimitError
 from sis_core.loading.checks import check_option
 from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
-from sis_core.texts.feed import Feed
+from sis_core.texts.drafting import NOBODY, Drafting
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.running import Text, ours, shifted
@@ -45,6 +46,7 @@ class Scheduler:
             else needs their pages.
         stall: seconds that texts which are decoding may wait for prompts in one step; None for a whole step of rows.
         clock: what measures them.
+        drafting: who guesses what comes next; see `sis_core.texts.speculation`.
     """
 
     def __init__(
@@ -54,12 +56,13 @@ class Scheduler:
         reuse: bool = True,
         stall: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        drafting: Drafting = NOBODY,
     ) -> None:
         check_option("reuse", reuse, kind=bool)
         self.session = session
         self._reuse, self._clock = reuse, clock
         self._budget = Budget(session.step_rows, stall)
-        self._speculation = Speculation(session.step_rows)
+        self._speculation = Speculation(session, drafting)
         self._kept = Prefixes()  # texts that ended
         self._read = Prefixes()  # prompts of texts that run
         self._numbers = itertools.count()
@@ -181,7 +184,9 @@ class Scheduler:
             self._tokenizer = self._tokenizer or tokenizer_or_silence(model)
             writer = Writer(request, ids, model.config.n_vocab, self._tokenizer)
         session.adapt(number, request.adapter)
-        return Text(number, request, ids, writer, n_ctx, degraded=model.degraded > 0)
+        text = Text(number, request, ids, writer, n_ctx, degraded=model.degraded > 0)
+        self._speculation.follow(text, self._tokenizer, self._kept.texts(text.scope))
+        return text
 
     def _admit(self) -> None:
         """Let in whom there is room for, strictly by rank: who is passed over once might wait for ever."""
@@ -237,17 +242,19 @@ class Scheduler:
     def _advance(self) -> bool:
         """One step of the backend; False when there was no room for it and somebody had to give way."""
         self._want = self._turn()
-        feed = self._feed({text.number: text for text in self._running if text.want == self._want})
+        texts = {text.number: text for text in self._running if text.want == self._want}
+        feed = self._speculation.feed(texts, self._budget)
         degraded, began = self.session.stats.degraded, self._clock()
         try:
-            results = self.session.advance(feed.tokens, feed.outputs, want=self._want, alone=bool(feed.ahead))
+            results = self.session.advance(feed.tokens, feed.outputs, want=self._want, alone=feed.alone)
         except MemoryLimitError as error:
             if feed.ahead:
                 self._speculation.cramp()
             else:
                 self._make_room(error)
             return False
-        self._budget.measure(feed.shares, self._clock() - began)
+        self._budget.measure(feed.shares, seconds := self._clock() - began)
+        self._speculation.measure(feed, seconds)
         guessed = self.session.stats.degraded > degraded
         for number, n in feed.shares.items():
             text, start = feed.texts[number], feed.starts[number]
@@ -262,13 +269,6 @@ class Scheduler:
             if self.session.length(number) // MARK_EVERY > start // MARK_EVERY:
                 self.session.mark(number)
         return True
-
-    def _feed(self, texts: Mapping[int, Text]) -> Feed:
-        """The next step's parts of texts. One that reads prompts feeds nothing ahead: its rows are not alone."""
-        starts = {number: self.session.length(number) for number in texts}
-        pending = {number: len(text.ids) - starts[number] for number, text in texts.items()}
-        decoding = sum(pending.values()) == len(pending)
-        return Feed(texts, starts, self._budget.share(pending), self._speculation.plan(texts) if decoding else {})
 
     def _turn(self) -> Want:
         """What this step returns: when some texts want logits and others hidden states, they take turns."""
@@ -291,8 +291,7 @@ class Scheduler:
             n_fed = len(text.ids)
         if len(self._pieces) == n_before:
             return
-        if n_fed < self.session.length(text.number):
-            self.session.truncate(text.number, n_fed)
+        self._speculation.settle(text.number, ahead, n_fed)
         if self._pieces[-1].finish_reason:
             self._end(text, self._running)
         elif text.overflows:
@@ -301,6 +300,7 @@ class Scheduler:
 
     def _end(self, text: Text, texts: list[Text], *, keep: bool = True) -> None:
         texts.remove(text)
+        self._speculation.forget(text.number)
         self._read.discard(text.number)
         gone: int | None = text.number
         if self._reuse and keep and self.session.length(text.number):
@@ -335,10 +335,10 @@ class Scheduler:
 
     def _drop_all(self) -> None:
         for text in self._running + self._waiting:
+            self._speculation.forget(text.number)
             with suppress(Exception):  # closed, perhaps, or torn by an interrupt: the first error is the one to tell
                 self.session.drop(text.number)
         self._running, self._waiting, self._pieces, self._read = [], [], [], Prefixes()
 
 
-def _rank(text: Text) -> tuple[int, int]:
-    return text.rank
+_rank = attrgetter("rank")

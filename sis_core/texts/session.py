@@ -35,11 +35,14 @@ Want = Literal["logits", "hidden"]
 @define
 class SessionStats:
     """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held, ``rows_again`` those of
-    them that the cache had held before."""
+    them that the cache had held before, ``rows_ahead`` those that were fed before they were chosen, ``rows_wasted``
+    those of these that were not chosen."""
 
     steps: int = 0
     rows: int = 0
     rows_again: int = 0
+    rows_ahead: int = 0
+    rows_wasted: int = 0
     degraded: int = 0
     failures_in_row: int = field(default=0)
 

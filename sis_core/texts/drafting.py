@@ -1,0 +1,45 @@
+"""Which drafters guess what comes next: what ``--speculate`` means."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from sis_core.drafter import Drafter
+from sis_core.errors import PluginError, SisError
+from sis_core.registry import Registry
+from sis_core.texts.named import Naming
+
+DRAFTERS = Naming("drafters", "drafter", SisError, "give auto, off, or a drafter: NAME or NAME:field=value")
+
+
+@frozen(eq=False)
+class Drafting:
+    """Drafters, and how they are used.
+
+    Attributes:
+        measured: guesses are fed where that gains by what steps were measured to take; else always.
+    """
+
+    drafters: tuple[Drafter, ...] = ()
+    measured: bool = False
+
+
+NOBODY = Drafting()
+
+
+def make_drafting(registry: Registry, text: str) -> Drafting:
+    """What ``text`` asks for: ``off``, ``auto`` for all drafters that cost next to nothing, or one by its name.
+
+    Raises:
+        PluginError: there is no drafter of that name, or none for ``auto``.
+        SisError: an option that the drafter does not have or take.
+    """
+    if text == "off":
+        return NOBODY
+    if text == "auto":
+        names = sorted({cls.name for cls in registry.records("drafters") if cls.automatic})
+        if not names:
+            raise PluginError("no drafter is installed", where="speculate", fix="`pip install sis-drafters`")
+        return Drafting(tuple(registry.get("drafters", name)() for name in names), measured=True)
+    cls, values = DRAFTERS.item(registry, text, "speculate")
+    return Drafting((DRAFTERS.build(cls, values),))

@@ -1,0 +1,309 @@
+"""Guesses change the number of steps and nothing else: text, log probabilities, ends and counts are the same."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self, cast
+
+import attrs
+import pytest
+import sis_llama
+import sis_samplers
+import sis_tokenizers
+from test_forced import Words, known
+from tiny_models import metadata, write_model
+
+from sis_core import hookimpl
+from sis_core.drafter import DraftContext, Drafter, DraftState
+from sis_core.errors import PluginError, SisError
+from sis_core.registry import Registry
+from sis_core.sampler import Sampler
+from sis_core.texts.drafting import NOBODY, Drafting, make_drafting
+from sis_core.texts.language_model import LanguageModel, load
+from sis_core.texts.request import Request
+from sis_core.texts.scheduler import Scheduler
+from sis_core.texts.session import SessionStats
+from sis_core.texts.step_cost import StepCost
+
+
+@attrs.frozen
+class Knows(Drafter):
+    """Guesses what each text will be, with a mistake in every so many tokens: acceptance as a test wants it."""
+
+    name = "knows"
+
+    texts: Sequence[Sequence[int]] = ()
+    most: int = 6
+    wrong_every: int = 3
+
+    def start(self, context: DraftContext) -> DraftState:
+        return _Knowing(self, list(context.tokens))
+
+
+class _Knowing(DraftState):
+    def __init__(self, options: Knows, tokens: list[int]) -> None:
+        self.options, self.tokens = options, tokens
+
+    def propose(self, k: int) -> list[int]:
+        n, options = len(self.tokens), self.options
+        text = next((text for text in options.texts if list(text[:n]) == self.tokens), ())
+        return [
+            token if (n + i) % options.wrong_every else (token + 1) % 250
+            for i, token in enumerate(text[n : n + min(k, options.most)])
+        ]
+
+    def accept(self, token: int) -> None:
+        self.tokens.append(token)
+
+    def copy(self) -> Self:
+        return type(self)(self.options, list(self.tokens))
+
+
+class Fails(Knows):
+    """Breaks after some tokens."""
+
+    def start(self, context: DraftContext) -> DraftState:
+        return _Failing(self, list(context.tokens))
+
+
+class _Failing(_Knowing):
+    def accept(self, token: int) -> None:
+        super().accept(token)
+        if len(self.tokens) > 20:
+            raise ValueError("over the carpet")
+
+
+def run(
+    model: LanguageModel, requests: Sequence[Request], drafting: Drafting = NOBODY, **room: Any
+) -> tuple[list[list[Any]], SessionStats, list[list[int]]]:
+    """What is known of every piece, text by text; what the session did; and the whole texts' ids."""
+    found: list[list[Any]] = [[] for _ in requests]
+    ids = [list(request.prompt) for request in requests]
+    with Scheduler(model.session(**room), reuse=False, drafting=drafting) as scheduler:
+        for request in requests:
+            scheduler.add(request)
+        for piece in scheduler.run():
+            found[piece.sequence].append(known(piece))
+            if piece.token is not None:
+                ids[piece.sequence].append(piece.token)
+        return found, scheduler.session.stats, ids
+
+
+@pytest.fixture(scope="module", params=["stub", "numpy", "x86"])
+def model(request: pytest.FixtureRequest, random_model: Path) -> Iterator[LanguageModel]:
+    if request.param == "x86":
+        sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
+        if (reason := sis_x86.backend.X86Backend().idle_reason()) is not None:
+            pytest.skip(f"the x86 backend is idle: {reason}")
+    with load(random_model, backend=request.param, kv_type="f32", n_threads=1, batch_invariant=True) as found:
+        yield found
+
+
+CHAINS = [
+    "temperature=1.2",
+    "greedy",
+    "penalties:repeat_penalty=1.4;top-k=30;temperature=0.9",
+    "top-p=0.9;min-p=0.02;temperature=1.5",
+    "mirostat:tau=4",
+    "dry;xtc:probability=0.6,threshold=0.02;temperature=1",
+]
+PROMPTS = ["Once", "x", "The cat sat on the"]
+LIMITS: list[dict[str, Any]] = [
+    {"max_tokens": 24},
+    {"max_tokens": 9, "logprobs": 2},
+    {"max_tokens": None, "context": "error", "ignore_end": True},
+    {"max_tokens": 40, "stop": ["e", "t", "a"], "prompt_logprobs": 1},
+    {"max_tokens": 150, "context": "shift", "ignore_end": True},
+]
+
+
+def combinations(model: LanguageModel, every: int) -> Iterator[list[Request]]:
+    """Batches of one to three requests: every so manyth of all combinations of chain, seed, limit, grammar."""
+    choices = itertools.product(CHAINS, range(6), LIMITS, (False, True), (1, 3))
+    for at, (chain, seed, limits, words, n_texts) in enumerate(choices):
+        if at % every == 0:
+            samplers = [*([Words()] if words else []), *cast(Any, model.request("x", samplers=chain).samplers)]
+            yield [
+                model.request(PROMPTS[(i + seed) % 3], seed=seed + 10 * i, samplers=samplers, **limits)
+                for i in range(n_texts)
+            ]
+
+
+def same_with_and_without(model: LanguageModel, every: int) -> None:
+    count = ahead = wasted = 0
+    for requests in combinations(model, every):
+        wanted, plain, ids = run(model, requests, max_tokens=512)
+        drafting = Drafting((Knows(ids),))
+        found, quick, _ = run(model, requests, drafting, max_tokens=512)
+        assert found == wanted
+        assert quick.steps <= plain.steps
+        count, ahead, wasted = count + len(requests), ahead + quick.rows_ahead, wasted + quick.rows_wasted
+    assert count * every >= 500
+    assert 0.3 * ahead <= wasted <= 0.7 * ahead  # of what was guessed or forced
+
+
+def test_the_same_with_and_without_guesses(model: LanguageModel) -> None:
+    same_with_and_without(model, every=37 if model.backend != "numpy" else 149)
+
+
+@pytest.mark.full
+def test_all_combinations_with_and_without_guesses(model: LanguageModel) -> None:
+    same_with_and_without(model, every=1)
+
+
+def test_native_rows_of_one_text_have_the_bits_of_single_rows() -> None:
+    """Without `batch_invariant`: also where instructions for many rows have other bits, as AMX has."""
+    sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
+    if (reason := sis_x86.backend.X86Backend().idle_reason()) is not None:
+        pytest.skip(f"the x86 backend is idle: {reason}")
+    with load("tiny", backend="x86", n_ctx=256, n_threads=1) as model:
+        for seed in range(3):
+            requests = [model.request("Once", seed=seed, max_tokens=80, temperature=1.3, logprobs=2, ignore_end=True)]
+            wanted, _, ids = run(model, requests)
+            found, stats, _ = run(model, requests, Drafting((Knows(ids, most=16, wrong_every=11),)))
+            assert found == wanted
+            assert stats.rows_ahead > 60
+
+
+def test_a_full_cache_gives_up_guesses_first(model: LanguageModel) -> None:
+    requests = [model.request(p, seed=i, max_tokens=60, ignore_end=True, temperature=1.2) for i, p in enumerate("xyz")]
+    wanted, _, ids = run(model, requests, n_ctx=96, max_tokens=128)
+    found, _, _ = run(model, requests, Drafting((Knows(ids, most=16, wrong_every=50),)), n_ctx=96, max_tokens=128)
+    assert found == wanted
+
+
+def test_a_drafter_that_fails_is_left_out(model: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
+    requests = [model.request("Once", seed=1, max_tokens=40, ignore_end=True, temperature=1.2)]
+    wanted, _, ids = run(model, requests)
+    with caplog.at_level(logging.WARNING):
+        found, _, _ = run(model, requests, Drafting((Fails(ids),)))
+    assert found == wanted
+    assert "drafter knows failed and is left out: over the carpet" in caplog.text
+
+
+def test_guesses_that_are_no_tokens_are_not_fed(model: LanguageModel) -> None:
+    class Wild(Knows):
+        def start(self, context: DraftContext) -> DraftState:
+            return SimpleNamespace(  # type: ignore[return-value]
+                propose=lambda k: [65, 10**9, -1], accept=lambda token: None
+            )
+
+    requests = [model.request("Once", seed=1, max_tokens=10, ignore_end=True)]
+    assert run(model, requests, Drafting((Wild(),)))[0] == run(model, requests)[0]
+
+
+# What pays ------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes by rows: a step costs ``fixed`` seconds and ``each`` for a row."""
+
+    def __init__(self, model: LanguageModel, fixed: float, each: float) -> None:
+        self.now, self.fixed, self.each, self.model = 0.0, fixed, each, model
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def measured_steps(model: LanguageModel, fixed: float, each: float, wrong_every: int) -> tuple[int, SessionStats]:
+    """Steps without and with measured guesses on a machine of which a step takes so long."""
+    requests = [model.request("Once", seed=1, max_tokens=100, ignore_end=True, temperature=1.2)]
+    wanted, plain, ids = run(model, requests)
+    clock = Clock(model, fixed, each)
+    session = model.session()
+    advance = session.advance
+
+    def timed(tokens: Any, outputs: Any, **options: Any) -> Any:
+        clock.now += fixed + each * sum(map(len, tokens.values()))
+        return advance(tokens, outputs, **options)
+
+    session.advance = timed  # type: ignore[method-assign]
+    drafting = Drafting((Knows(ids, wrong_every=wrong_every),), measured=True)
+    with Scheduler(session, reuse=False, drafting=drafting, clock=clock) as scheduler:
+        scheduler.add(requests[0])
+        assert [known(piece) for piece in scheduler.run()] == wanted[0]
+        return plain.steps, session.stats
+
+
+@pytest.mark.parametrize("model", ["stub"], indirect=True)
+def test_guesses_are_fed_where_that_pays(model: LanguageModel) -> None:
+    n_plain, cheap = measured_steps(model, fixed=1.0, each=0.05, wrong_every=1000)
+    assert cheap.steps < 0.4 * n_plain
+    _, dear = measured_steps(model, fixed=0.0, each=1.0, wrong_every=1000)
+    assert dear.rows <= 1.05 * (n_plain + 3)
+    _, wrong = measured_steps(model, fixed=1.0, each=0.3, wrong_every=1)
+    assert wrong.rows_ahead == 0  # never right: seen without feeding any
+
+
+def test_the_cost_of_a_step() -> None:
+    cost = StepCost()
+    assert cost.of(1) is None
+    cost.measure(1, 2.0)
+    assert cost.of(1) == 2.0
+    assert 2.0 < cast(float, cost.of(2)) < cast(float, cost.of(8)) < 16.0
+    for seconds in (3.0, 100.0, 3.1):
+        cost.measure(4, seconds)
+    assert cost.of(4) == 3.1  # one outlier changes nothing
+    assert cast(float, cost.of(64)) > cast(float, cost.of(32))
+
+
+# What is asked for ----------------------------------------------------------------------------------------------------
+
+
+class Plugin:
+    @hookimpl
+    def sis_register_drafters(self) -> list[type[Drafter]]:
+        return [Knows]
+
+
+def test_what_speculate_means() -> None:
+    registry = Registry.of(Plugin())
+    assert make_drafting(registry, "off") is NOBODY
+    assert make_drafting(registry, "knows:most=3,wrong_every=2").drafters == (Knows(most=3, wrong_every=2),)
+    with pytest.raises(PluginError, match=r"no drafter is installed\. `pip install sis-drafters`"):
+        make_drafting(registry, "auto")
+    with pytest.raises(PluginError, match="no installed plugin brings the drafter 'nobody'"):
+        make_drafting(registry, "nobody")
+    with pytest.raises(SisError, match="knows has no field 'least'"):
+        make_drafting(registry, "knows:least=3")
+
+
+def test_a_model_is_loaded_with_a_drafter(tmp_path: Path) -> None:
+    registry = Registry.of(sis_llama, sis_samplers, sis_tokenizers, Plugin())
+    path = write_model(tmp_path / "m.gguf", metadata())
+    with load(path, backend="stub", registry=registry, speculate="knows:most=2") as found:
+        assert found.drafting.drafters == (Knows(most=2),)
+        with found.scheduler() as scheduler:
+            assert scheduler._speculation.guesses
+
+
+def test_states_that_sum_up_a_text_go_back_to_a_mark() -> None:
+    """The session feeds again, by itself, what was right."""
+    from test_custom_state import Bound, network
+
+    bound = Bound(network())
+    samplers: list[Sampler] = [sis_samplers.Temperature(1.2)]
+    model = cast(LanguageModel, bound)
+    bound.adapters = frozenset()  # type: ignore[attr-defined]
+    bound.tokenizer = None  # type: ignore[attr-defined]
+    from sis_core.texts.session import Session
+    from sis_core.texts.silent import SilentTokenizer
+
+    bound.tokenizer = SilentTokenizer(bound.config.n_vocab)  # type: ignore[attr-defined]
+
+    def text(drafting: Drafting) -> tuple[list[int | None], SessionStats]:
+        session = Session(model, max_tokens=512)
+        with Scheduler(session, reuse=False, drafting=drafting) as scheduler:
+            scheduler.add(Request(list(range(40)), samplers, max_tokens=60, seed=4))
+            return [piece.token for piece in scheduler.run()], session.stats
+
+    wanted, _ = text(NOBODY)
+    ids = [*range(40), *cast(list[int], wanted)]
+    found, stats = text(Drafting((Knows([ids], wrong_every=4),)))
+    assert found == wanted
+    assert stats.rows_wasted > 0
+    assert 0 < stats.rows_again < 120
