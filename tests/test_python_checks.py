@@ -56,6 +56,7 @@ LOAD: dict[str, list[Any]] = {
     "pin": [None, *NO_FLAG],
     "batch_invariant": [None, *NO_FLAG],
     "on_error": ["degarde", None, 1, ["strict"]],
+    "speculate": [None, "", *NO_TEXT],
     "ignore_keys": [None, 5, [5], b"a", ""],
     "memory_limit": [-1, *NO_NUMBER],
     "layers": [5, [0], "0"],
