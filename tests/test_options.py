@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import attrs
 import click
@@ -13,6 +14,8 @@ import sis_core
 from sis_core.cli.main import group
 from sis_core.errors import SisError
 from sis_core.loading.options import LoadOptions
+from sis_core.registry import Registry
+from sis_core.texts.chain_text import sampler_options
 
 FIELDS = attrs.fields(LoadOptions)
 COMMANDS = ("generate", "doctor", "bench", "eval", "profile", "compare-formats", "quantize", "imatrix")
@@ -73,3 +76,35 @@ def test_help_shows_the_choices() -> None:
     shown = CliRunner().invoke(group, ["generate", "--help"]).output
     assert "--on-error [strict|degrade]" in shown
     assert "-t, --threads" in shown
+
+
+def test_help_begins_with_what_is_common() -> None:
+    shown = CliRunner().invoke(group, ["generate", "--help"]).output
+    headings = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings == [
+        "Options:", "Choosing tokens:", "The text:", "Loading the model:", "Options of samplers, see `sis samplers`:"
+    ]  # fmt: skip
+    assert shown.index("--max-tokens") < shown.index("Choosing tokens:") < shown.index("--pack")
+    assert len(shown.splitlines()) < 75
+
+
+def test_what_samplers_options_say_is_in_the_list_of_samplers() -> None:
+    options = [option for option in sampler_options(Registry.load()) if option.sampler.name in ("top-p", "penalties")]
+    shown = CliRunner().invoke(group, ["samplers", "penalties", "top-p"]).output
+    helped = CliRunner().invoke(group, ["generate", "--help"]).output
+    for option in options:
+        assert f"{option.option}\t{option.field.default}\t{option.field.metadata['help']}" in shown
+        assert option.option in helped
+    assert "mirostat" not in shown
+
+
+def test_the_options_of_samplers_are_asked_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Though click and the file of defaults want them several times."""
+    config = tmp_path / "config.toml"
+    config.write_text("[generate]\ntop-k = 3\n")
+    monkeypatch.setenv("SIS_CONFIG", str(config))
+    asked = []
+    monkeypatch.setattr("sis_core.cli.sampling.sampler_options", lambda r: asked.append(r) or sampler_options(r))
+    done = CliRunner().invoke(group, ["generate", "Once", "--keep", "3"])  # refused after the line was read
+    assert "--keep changes nothing" in done.output
+    assert len(asked) == 1

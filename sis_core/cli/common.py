@@ -67,6 +67,14 @@ def read_input() -> str:
         raise SourceError(f"is not UTF-8: {error.reason} at byte {error.start}", where="standard input") from None
 
 
+def read_text(path: str) -> str:
+    """A text file in UTF-8, without a byte order mark; SourceError when it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot be read: {error}", where=path, fix="give a text file in UTF-8") from None
+
+
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table: aligned and fitted to the window on a terminal, tabs between cells when piped."""
     listed = [[printable(str(cell)) for cell in row] for row in rows]

@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 import click
 
-from sis_core.cli.common import model_path, registry_of
-from sis_core.cli.measuring import read_text, run_options, take
+from sis_core.cli.common import model_path, read_text, registry_of
+from sis_core.cli.measuring import run_options, take
 from sis_core.cli.naming import model_named
 from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar

@@ -35,7 +35,7 @@ def defaults_for(command: click.Command, name: str, ctx: click.Context) -> dict[
     """
     path = config_path()
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         if os.environ.get("SIS_CONFIG"):
             raise SisError(

@@ -18,6 +18,7 @@ from sis_core.backends.native import NativeBackend
 from sis_core.backends.numpy import NumpyBackend
 from sis_core.block import find_weights
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
+from sis_core.cli.sections import SectionedCommand
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
 from sis_core.quant import Weight
@@ -29,7 +30,7 @@ from sis_core.workbench.scan import check_tensors
 PROBE = "Once upon a time"
 
 
-@click.command("doctor")
+@click.command("doctor", cls=SectionedCommand)
 @model_options(bare=True)
 @click.option("--check-tensors", is_flag=True, help="Read every weight of the model and look for NaN and infinity.")
 @click.pass_context

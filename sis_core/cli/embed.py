@@ -11,11 +11,12 @@ import numpy as np
 from sis_core.cli.common import json_line, load_model, model_options, read_input
 from sis_core.cli.naming import check_text
 from sis_core.cli.outputs import check_output
+from sis_core.cli.sections import SectionedCommand
 from sis_core.errors import SourceError
 from sis_core.texts.embedding import Pooling
 
 
-@click.command("embed")
+@click.command("embed", cls=SectionedCommand)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @model_options()
 @click.option("--pooling", type=click.Choice(get_args(Pooling)),

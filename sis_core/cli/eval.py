@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 import click
 
-from sis_core.cli.common import json_line, table
-from sis_core.cli.measuring import open_for, read_text, run_options, take
+from sis_core.cli.common import json_line, read_text, table
+from sis_core.cli.measuring import open_for, run_options, take
 from sis_core.cli.naming import model_named
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.report import cell

@@ -8,21 +8,22 @@ import re
 import select
 import stat
 import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from sis_core.cli.common import load_model, model_options, read_input
+from sis_core.cli.common import load_model, model_options, read_input, read_text
 from sis_core.cli.naming import check_text
 from sis_core.cli.printing import print_json, print_text, print_texts
 from sis_core.cli.sampling import SamplingCommand, sampling_options
-from sis_core.errors import SourceError
+from sis_core.cli.sections import SectionOption
 from sis_core.texts.prompt_cache import PromptCache
 
 log = logging.getLogger(__name__)
 ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
+rarely = partial(click.option, cls=SectionOption, section="The text")
 
 
 @click.command("generate", cls=SamplingCommand)
@@ -32,23 +33,21 @@ ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})")
 @click.option("-n", "--max-tokens", type=click.IntRange(-1), default=256, show_default=True,
               help="Tokens to generate; -1: no limit.")  # fmt: skip
 @sampling_options
-@click.option(
-    "--stop", multiple=True, metavar="TEXT", help="End before this text or control token; may be given several times."
-)
-@click.option("--context", type=click.Choice(["error", "shift"]), default="error", show_default=True,
-              help="When the context is full: stop, or let the oldest text fall out.")  # fmt: skip
-@click.option("--keep", "n_keep", type=click.IntRange(0), default=4, show_default=True,
-              help="First tokens that a shift keeps.")  # fmt: skip
-@click.option("--logprobs", type=click.IntRange(0, 100),
-              help="With --json: also this many likeliest tokens at each place.")  # fmt: skip
-@click.option("--prompt-cache", metavar="FOLDER", type=click.Path(file_okay=False),
-              help="Keep what was read there, and find it again; see `sis cache`.")  # fmt: skip
-@click.option("--parse-special", is_flag=True, help="Read the names of control tokens in the prompt as those tokens.")
-@click.option("--ignore-end", is_flag=True, help="Go on after the model's own end token.")
-@click.option("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object for each token; the last of a text says why it ended."
-)
+@click.option("--stop", multiple=True, metavar="TEXT",
+              help="End before this text or control token; may be given several times.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True,
+              help="One JSON object for each token; the last of a text says why it ended.")  # fmt: skip
+@rarely("--context", type=click.Choice(["error", "shift"]), default="error", show_default=True,
+        help="When the context is full: stop, or let the oldest text fall out.")  # fmt: skip
+@rarely("--keep", "n_keep", type=click.IntRange(0), default=4, show_default=True,
+        help="First tokens that a shift keeps.")  # fmt: skip
+@rarely("--logprobs", type=click.IntRange(0, 100),
+        help="With --json: also this many likeliest tokens at each place.")  # fmt: skip
+@rarely("--prompt-cache", metavar="FOLDER", type=click.Path(file_okay=False),
+        help="Keep what was read there, and find it again; see `sis cache`.")  # fmt: skip
+@rarely("--parse-special", is_flag=True, help="Read the names of control tokens in the prompt as those tokens.")
+@rarely("--ignore-end", is_flag=True, help="Go on after the model's own end token.")
+@rarely("--echo/--no-echo", default=True, help="Print the prompt before its continuation.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -99,10 +98,7 @@ def _texts(prompts: tuple[str, ...], file: str | None) -> list[str]:
         if sys.stdin is None or sys.stdin.isatty():
             raise click.UsageError('give a prompt: sis generate "Once upon a time"')
         return [_standard_input()]
-    try:
-        return [Path(file).read_text("utf-8-sig").removesuffix("\n")]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot be read: {error}", where=file) from None
+    return [read_text(file).removesuffix("\n")]
 
 
 def _standard_input() -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from sis_core.cli.common import json_line, registry_of
-from sis_core.cli.measuring import open_for, read_text
+from sis_core.cli.common import json_line, read_text, registry_of
+from sis_core.cli.measuring import open_for
 from sis_core.cli.naming import model_named
 from sis_core.cli.options import load_options
 from sis_core.cli.outputs import check_output

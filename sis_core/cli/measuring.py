@@ -1,16 +1,15 @@
-"""What the commands that measure have in common: their options, their texts, and the policy they refuse."""
+"""What the commands that measure have in common: their options, and the policy they refuse."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from sis_core.cli.common import registry_of
 from sis_core.cli.options import load_options, take_load_options
-from sis_core.errors import BackendError, SourceError
+from sis_core.errors import BackendError
 from sis_core.machine.cores import default_threads
 from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel, load
@@ -43,11 +42,3 @@ def open_for(
 ) -> LanguageModel:
     """Load a model strictly, with the options that `take` gave, in the state in which it stays."""
     return load(model, registry=registry or registry_of(ctx), n_ctx=n_ctx, gradual=False, **chosen)
-
-
-def read_text(path: str) -> str:
-    """A text file in UTF-8; SourceError when it cannot be read."""
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot be read: {error}", where=path, fix="give a text file in UTF-8") from None

@@ -9,9 +9,11 @@ import attrs
 import click
 
 from sis_core.cli.completion import completing, names_of
+from sis_core.cli.sections import COMMON, LOADING, SectionOption
 from sis_core.loading.options import LoadOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
+OFTEN = ("n_ctx", "n_threads")  # what people say of how a model is loaded; the rest has a section of its own in helps
 
 
 def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes: Any) -> Callable[[F], F]:
@@ -32,6 +34,7 @@ def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes:
         values["metavar"] = about["metavar"]
         if about["names"]:
             values["shell_complete"] = completing(names_of(about["names"]))
+    values |= {"cls": SectionOption, "section": COMMON if field.name in OFTEN else LOADING}
     values["show_default"] = not is_flag and values["default"] not in (None, ())
     return click.option(*spelt, field.name, **(values | changes))
 

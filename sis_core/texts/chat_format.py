@@ -44,7 +44,7 @@ def open_chat(model: LanguageModel, template: str | os.PathLike[str] | None = No
 def _read(template: str, names: list[str]) -> str:
     path = Path(template).expanduser()
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ChatError(

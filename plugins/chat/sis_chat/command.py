@@ -85,7 +85,7 @@ def _row(segment: Segment) -> tuple[str, str, str]:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8")
+        return Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ChatError(f"cannot be read: {reason}", where=printable(path)) from None

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from sis_core.cli.common import load_model, model_options
+from sis_core.cli.sections import SectionedCommand
 
 
-@click.command("serve")
+@click.command("serve", cls=SectionedCommand)
 @model_options(bare=True)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
               help="Where to listen; any that is not this machine alone asks for a key.")  # fmt: skip
@@ -79,7 +80,7 @@ def command(
     from sis_server.served import Served
 
     if api_key_file is not None:
-        keys += tuple(line.strip() for line in Path(api_key_file).read_text("utf-8").splitlines() if line.strip())
+        keys += tuple(line.strip() for line in Path(api_key_file).read_text("utf-8-sig").splitlines() if line.strip())
     if not all(key.isascii() and key.isprintable() and key.strip() == key != "" for key in keys):
         raise click.UsageError("an API key is empty, or holds what no HTTP header can")
     local = host in ("localhost", "::1") or host.startswith("127.")

@@ -102,7 +102,7 @@ def _tools(program: Program, rest: str) -> None:
 def read_tools(path: Path) -> list[Tool]:
     """The tools in a JSON file; ChatError when there are none."""
     try:
-        return list(checked_tools(json.loads(path.read_text("utf-8"))))
+        return list(checked_tools(json.loads(path.read_text("utf-8-sig"))))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ChatError(f"cannot be read: {reason}", where=str(path)) from None
