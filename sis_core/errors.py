@@ -83,11 +83,13 @@ def blaming(kind: type[SisError], who: str, where: str = "") -> Iterator[None]:
     except (SisError, MemoryError):
         raise
     except Exception as error:
-        raise kind(
-            f"{who} failed: {type(error).__name__}: {error}",
-            where=where,
-            fix="tell its author, or leave its plugin out with SIS_DISABLED_PLUGINS",
-        ) from error
+        raise blamed(kind, who, error, where) from error
+
+
+def blamed(kind: type[SisError], who: str, error: Exception, where: str = "") -> SisError:
+    """The error of `blaming`, of ``kind``, for what a stranger's code raised."""
+    fix = "tell its author, or leave its plugin out with SIS_DISABLED_PLUGINS"
+    return kind(f"{who} failed: {type(error).__name__}: {error}", where=where, fix=fix)
 
 
 def package_for(kind: str, name: str) -> str | None:

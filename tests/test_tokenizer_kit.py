@@ -11,7 +11,12 @@ import pytest
 import sis_tokenizers
 import small_vocabularies
 
-from sis_core.testing import check_tokenizer
+from sis_core.errors import TokenizerError
+from sis_core.gguf_file import GGUFFile
+from sis_core.hookspecs import hookimpl
+from sis_core.loading.vocabulary import build_tokenizer
+from sis_core.registry import Registry
+from sis_core.testing import check_tokenizer, write_model
 from sis_core.tokenizer import Tokenizer, TokenizerFactory
 
 SPEC = importlib.util.spec_from_file_location(
@@ -38,9 +43,9 @@ def check(build: Callable[[Mapping[str, Any]], Tokenizer], **options: Any) -> No
 
 def test_right_tokenizers_pass() -> None:
     check(World)
-    spm, bpe = sis_tokenizers.sis_register_tokenizers()
-    check_tokenizer(spm, small_vocabularies.sentencepiece())
-    check_tokenizer(bpe, small_vocabularies.byte_level())
+    factories = {factory.model: factory for factory in sis_tokenizers.sis_register_tokenizers()}
+    check_tokenizer(factories["llama"], small_vocabularies.sentencepiece())
+    check_tokenizer(factories["gpt2"], small_vocabularies.byte_level())
 
 
 class AsciiOnly(World):
@@ -172,6 +177,65 @@ WRONG: list[tuple[str, Callable[[Mapping[str, Any]], Any], str]] = [
 def test_a_wrong_tokenizer_is_named(build: Callable[[Mapping[str, Any]], Any], fault: str) -> None:
     with pytest.raises(AssertionError, match=f"^tokenizer rwkv: .*({fault})"):
         check(build)
+
+
+class Naive:
+    """What a beginner writes: no member of it raises what the contract says."""
+
+    bos = eos = None
+    end_tokens: frozenset[int] = frozenset()
+    add_bos = add_eos = False
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self.words = [word.decode() for word in metadata["tokenizer.ggml.tokens"]]
+        self.n_vocab = len(self.words)
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        return [self.words.index(word) for word in text.split()]
+
+    def decode(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
+        return " ".join(self.words[token] for token in tokens)
+
+    def token_bytes(self, token: int, *, skip_special: bool = True) -> bytes:
+        return self.words[token].encode()
+
+    def token_text(self, token: int) -> str:
+        return self.words[token]
+
+
+class Incomplete(Naive):
+    token_text = property()  # type: ignore[assignment]
+
+
+def built(build: Callable[[Mapping[str, Any]], Any], folder: Path) -> Tokenizer:
+    """The tokenizer of a model file, as sis builds it."""
+
+    class Plugin:
+        @hookimpl
+        def sis_register_tokenizers(self) -> list[TokenizerFactory]:
+            return [TokenizerFactory("naive", build)]
+
+    values = {"tokenizer.ggml.model": "naive", "tokenizer.ggml.tokens": [f"w{i}" for i in range(260)]}
+    with GGUFFile.open(write_model(folder / "m.gguf", values)) as file:
+        return build_tokenizer(file, Registry.of(Plugin()))
+
+
+def test_a_strangers_errors_become_ours_and_name_it(tmp_path: Path) -> None:
+    made = built(Naive, tmp_path)
+    assert made.encode("w1 w2") == [1, 2]
+    assert made.words[3] == "w3"  # type: ignore[attr-defined]
+    for run in (
+        lambda: made.encode("x"),
+        lambda: made.decode([999]),
+        lambda: made.token_bytes(999),
+        lambda: made.token_text(999),
+    ):
+        with pytest.raises(
+            TokenizerError, match=r"the tokenizer 'naive' of the plugin Plugin-0 failed: (Value|Index)Error"
+        ):
+            run()
+    with pytest.raises(TokenizerError, match=r"m\.gguf: the tokenizer 'naive' .* made something without token_text"):
+        built(Incomplete, tmp_path)
 
 
 def test_metadata_of_another_tokenizer() -> None:

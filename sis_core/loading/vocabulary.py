@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sis_core.errors import SisError, TokenizerError, blaming
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.guarded_tokenizer import GuardedTokenizer
 from sis_core.registry import Registry
 from sis_core.tokenizer import Tokenizer
 
@@ -21,8 +22,7 @@ def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
     who = f"the tokenizer {name!r} of the plugin {registry.owner('tokenizers', factory)}"
     try:
         with blaming(TokenizerError, who):
-            tokenizer: Tokenizer = factory.build(file.metadata)
+            return GuardedTokenizer(factory.build(file.metadata), who)
     except SisError as error:
         where = f"{file.path}: {error.where}" if error.where else str(file.path)
         raise type(error)(error.what, where=where, fix=error.fix) from error
-    return tokenizer

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 from sis_core.errors import SisError, TokenizerError
 from sis_core.gguf_file import GGUFFile
 from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.guarded_tokenizer import MEMBERS
 from sis_core.tokenizer import TextStream, Tokenizer, TokenizerFactory
 
 PREFIX = "tokenizer.ggml."
 CONTROL = 3  # in `tokenizer.ggml.token_type`
-MEMBERS = ("n_vocab", "bos", "eos", "end_tokens", "add_bos", "add_eos",
-           "encode", "decode", "token_bytes", "token_text")  # fmt: skip
 TEXTS = (
     "Once upon a time, a wren sang.",
     "  two spaces before, two behind  ",
