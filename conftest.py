@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Generator
 from pathlib import Path
@@ -10,15 +11,18 @@ from pathlib import Path
 import pytest
 import tiny_models
 
+MACHINE = re.compile(r"this (machine|system|processor)")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--no-skips", action="store_true", help="a test that is skipped has failed")
+    parser.addoption("--no-skips", action="store_true", help="a skipped test has failed, unless this machine is why")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if report.skipped and item.config.getoption("--no-skips") and not hasattr(report, "wasxfail"):
+    strict = item.config.getoption("--no-skips") and not hasattr(report, "wasxfail")
+    if report.skipped and strict and not MACHINE.search(str(report.longrepr)):
         report.outcome = "failed"
     return report
 

@@ -94,9 +94,11 @@ def tiny_cases(models: Path, stories: Path, n_tokens: int) -> Iterator[Case]:
             yield Case(f"built-in, {kind}", path, texts)
 
 
-def random_cases(models: Path) -> Iterator[Case]:
+def random_cases(models: Path, shapes: Sequence[str]) -> Iterator[Case]:
     """Random weights in real shapes, and random tokens."""
     for (shape, layers), kind in product(SHAPES_AND_LAYERS.items(), KINDS):
+        if shape not in shapes:
+            continue
         path = models / f"{shape}-{layers}-{kind.lower()}.gguf"
         if not path.exists():
             part = path.with_suffix(".part")
@@ -180,6 +182,8 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=Path(data) / "corpus" if data else None,
                         help="the stories of the built-in model (default: corpus in SIS_TEST_DATA)")  # fmt: skip
     parser.add_argument("--isa", type=lambda text: text.split(","), default=ISAS, help="instruction sets to force")
+    parser.add_argument("--shapes", type=lambda text: text.split(",") if text else [], default=[*SHAPES_AND_LAYERS],
+                        help="of files with random weights; empty: the built-in model alone")  # fmt: skip
     parser.add_argument("--tokens", type=int, default=2048, help="of held-out stories")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write all figures here")
@@ -189,7 +193,7 @@ def main() -> None:
         print("no held-out stories: the built-in model is left out (--text, SIS_TEST_DATA)", file=sys.stderr)
     rows: list[Row] = []
     built_in = tiny_cases(options.models, options.text, options.tokens) if options.text else ()
-    for case in chain(built_in, random_cases(options.models)):
+    for case in chain(built_in, random_cases(options.models, options.shapes)):
         print(case.name, file=sys.stderr, flush=True)
         rows += measure(case, options.peer, options.isa, options.threads)
         if options.json:

@@ -296,4 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{error}: this needs an environment of its own, benchmarks/oracle_requirements.txt") from None

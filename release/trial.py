@@ -17,8 +17,8 @@ STORY = ["generate", "Once upon a time", "-n", "16", "--temperature", "0", "--ba
 
 
 def packages(out: Path, tag: str) -> list[str]:
-    """The packages, without their ``sis_``, that have a wheel with this platform tag."""
-    return sorted(path.name.split("-")[0].removeprefix("sis_") for path in out.glob(f"*-{tag}.whl"))
+    """The packages that have a wheel with this platform tag."""
+    return sorted(path.name.split("-")[0] for path in out.glob(f"*-{tag}.whl"))
 
 
 def faults(out: Path) -> list[str]:
@@ -44,11 +44,12 @@ def faults(out: Path) -> list[str]:
             return done.stdout
 
         native = packages(out, TARGETS[this_machine()][1])
-        wanted = [f"sis-{name}=={version.read(version.ROOT)}" for name in (*packages(out, "any"), *native)]
+        wanted = [f"{name}=={version.read(version.ROOT)}" for name in (*packages(out, "any"), *native)]
         try:
             run(uv, "pip", "install", "--quiet", "--no-build", "--find-links", str(out), *wanted)
             plugins = [json.loads(line) for line in run(str(programs / "sis"), "plugins", "--json").splitlines()]
-            found = {name: run(str(programs / "sis"), *STORY, name) for name in (*native, "numpy")}
+            backends = (*(name.removeprefix("sis_") for name in native), "numpy")
+            found = {name: run(str(programs / "sis"), *STORY, name) for name in backends}
         except RuntimeError as error:
             return [str(error)]
     wrong = [f"plugin {plugin['name']}: {plugin['problem']}" for plugin in plugins if plugin["problem"]]

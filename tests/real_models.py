@@ -192,10 +192,18 @@ def _check(file: IO[bytes], sha256: str, name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fetch real models and vocabularies for the tests.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL))
-    for name in parser.parse_args(arguments).names or ALL:
+    names, failed = parser.parse_args(arguments).names or [*ALL], False
+    for name in names:
         if name not in ALL:
             parser.error(f"no real model is called {name!r}; there are {', '.join(ALL)}")
-        print(f"{fetch(ALL[name])} ({ALL[name].licence})", flush=True)
+    for name in names:
+        try:
+            print(f"{fetch(ALL[name])} ({ALL[name].licence})", flush=True)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            failed = True
+            print(f"{name} could not be fetched, so the tests that need it fail: {error}", flush=True)
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,8 @@ def test_a_plugin_is_a_whole_distribution(folder: Path) -> None:
         assert folder.name in data["project"]["entry-points"]["sis"]
     assert (folder / package(folder) / "py.typed").exists()
     assert len((folder / "README.md").read_text("utf-8").splitlines()) > 3
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert list(folder.glob("tests/test_*.py")), "`pytest plugins/NAME` tests the plugin"
     major_minor = ".".join(CORE["project"]["version"].split(".")[:2])
     assert f"sis-core~={major_minor}.0" in data["project"]["dependencies"]
 

@@ -102,9 +102,3 @@ def test_a_wheel_too_many_or_too_few_is_said(part: Callable[[str], ModuleType], 
         "sis_neon-1.0.0-py3-none-any.whl must not be there",
         "sis_neon-1.0.0.tar.gz: was not built",
     ]
-
-
-def test_every_package_has_the_licence() -> None:
-    licences = {path.parent.name: path.with_name("LICENSE") for path in ROOT.glob("plugins/*/pyproject.toml")}
-    text = (ROOT / "LICENSE").read_bytes()
-    assert [name for name, path in licences.items() if not path.exists() or path.read_bytes() != text] == []

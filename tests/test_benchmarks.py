@@ -1,0 +1,100 @@
+"""Every program of benchmarks/ runs: on something tiny, to an output that can be right. (The full run's.)"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pytest
+
+from sis_core.gguf_file import GGUFFile
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+TINY = files("sis_tiny") / "tiny.gguf"
+
+
+def run(program: str, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / program), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def accuracy(folder: Path) -> None:
+    data = os.environ.get("SIS_TEST_DATA")
+    if not data:
+        pytest.skip("SIS_TEST_DATA is not set: it names a folder with the stories of corpus/")
+    options = ("--models", folder, "--text", Path(data) / "corpus", "--shapes", "", "--tokens", 60, "--isa", "portable")
+    rows = [line.split("|") for line in run("accuracy.py", *options).stdout.splitlines() if "sis, portable" in line]
+    assert len(rows) == 6  # three formats, as a prompt and one by one
+    assert all(0 < float(row[4].split()[0]) < 0.1 for row in rows)
+
+
+def memory(folder: Path) -> None:
+    with as_file(TINY) as model:
+        found = json.loads(run("memory.py", model, "--prompt", 16, "--tokens", 4).stdout)
+    assert 1 < found["file_mib"] < found["before_mib"]
+    assert found["peak_VmRSS_mib"] > found["cache_mib"] > 0
+
+
+def native_bench(folder: Path) -> None:
+    """The program itself is run by tests/test_native_bench.py; here what it says about itself."""
+    assert "--peer" in run("native_bench.py", "--help").stdout
+
+
+def neon_instructions(folder: Path) -> None:
+    if not shutil.which("qemu-aarch64"):
+        missing = "qemu-aarch64, which counts by a plugin, is not installed (Debian: qemu-user)"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    found = json.loads(run("neon_instructions.py", "--formats", "Q4_0", "--rows", "0,1", "--json").stdout)
+    decoded, product = found
+    assert decoded["scalar"] > 3 * decoded["portable"]
+    assert product["portable"] > 4 * product["neon_dotprod"] > 0.4
+    assert product["neon_dotprod"] < product["neon"] < product["portable"] < product["scalar"]
+
+
+def oracle(folder: Path) -> None:
+    if importlib.util.find_spec("torch"):
+        pytest.skip("torch is here: this is the oracle's own environment")
+    with as_file(TINY) as model:
+        done = run("oracle.py", model, "--tokens", "1,2", code=1)
+    assert "benchmarks/oracle_requirements.txt" in done.stderr
+
+
+def random_model(folder: Path) -> None:
+    run("random_model.py", "gpt2", folder / "gpt2.gguf", "--tiny", "--type", "Q8_0")
+    with GGUFFile.open(folder / "gpt2.gguf") as file:
+        assert file.metadata["general.architecture"] == "gpt2"
+
+
+def serve(folder: Path) -> None:
+    few = ("--seconds", 2, "--start", 1, "--rise", 64, "--halvings", 0, "--threads", 1)
+    with as_file(TINY) as model:
+        out = run("serve.py", model, *few, "--json", folder / "out.json").stdout
+    assert re.search(r"alone: first token +\d+ ms.* [\d.]+ tokens a second", out)
+    assert "clients a second" in out
+    assert json.loads((folder / "out.json").read_text())
+
+
+PROGRAMS: tuple[Callable[[Path], None], ...] = (
+    accuracy, memory, native_bench, neon_instructions, oracle, random_model, serve
+)  # fmt: skip
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_it_runs(program: Callable[[Path], None], tmp_path: Path) -> None:
+    program(tmp_path)
+
+
+def test_every_program_is_run() -> None:
+    programs = {path.stem for path in FOLDER.glob("*.py") if "__main__" in path.read_text("utf-8")}
+    assert programs == {program.__name__ for program in PROGRAMS}
