@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,9 +43,9 @@ def test_the_end_of_a_run_is_the_byte_behind_it() -> None:
 @pytest.mark.parametrize(
     "bad", [{"at": -1}, {"bits": 0}, {"shift": -1}, {"stride": -8}, {"bits": 5, "high": Bits(0, 4)}]
 )
-def test_runs_that_cannot_be_are_refused(bad: dict[str, int]) -> None:
+def test_runs_that_cannot_be_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match="cannot be"):
-        Bits(**{"at": 0, "bits": 4} | bad)
+        Bits(**({"at": 0, "bits": 4} | bad))
 
 
 def test_small_floats_and_whole_numbers() -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sis_core.arrays import F64
 from sis_core.errors import FormatError
 from sis_core.transform import Hadamard, PerColumn
 
 
-def sylvester(n: int) -> np.ndarray:
-    matrix = np.ones((1, 1))
+def sylvester(n: int) -> F64:
+    matrix: F64 = np.ones((1, 1))
     while len(matrix) < n:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return matrix / np.sqrt(n)
+    return np.asarray(matrix / np.sqrt(n))
 
 
 @pytest.mark.parametrize("size", [2, 8, 64])

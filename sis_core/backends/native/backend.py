@@ -124,6 +124,8 @@ class NativeBackend(Backend):
         nbytes = store.nbytes([weight]) or weight.nbytes
         if store.fused(weight):
             return Handling("multiplied by the format's own kernel", nbytes)
+        if store.declared(weight):
+            return Handling("packed into tiles as its layout says", nbytes)
         if store.only_python(weight):
             return Handling("decoded at load to 16 bits", nbytes)
         if store.format_of(weight) == abi.DECODED:

@@ -15,6 +15,7 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import U8
 from sis_core.backends.native import abi
+from sis_core.backends.native.declared import Kind, Numbers
 from sis_core.backends.native.guard import Guard
 from sis_core.backends.native.library import Library, address
 
@@ -93,6 +94,29 @@ class Tiles(Packing):
 
     def _arrived(self) -> abi.Weight:
         weight = abi.Weight(abi.FORMATS[self._format.name], 0, self.weight.n_rows, self.weight.n_cols)
+        weight.tiles = self._place
+        return weight
+
+
+class DeclaredTiles(Packing):
+    """Rows of a format that declares its layout, unpacked by Python, into the kind of tile that holds them."""
+
+    def __init__(
+        self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int, kind: Kind, n_threads: int
+    ) -> None:
+        super().__init__(library, weight, bound, whole_tiles(quant.PANEL_VALUES // weight.n_cols))
+        self._place, self._kind, self._n_threads = place, kind, n_threads
+
+    def _move(self, rows: U8, start: int) -> int:
+        number, n_cols = self._kind.number, self.weight.n_cols
+        numbers = Numbers(self.weight, self._kind, rows, start)
+        record = numbers.record()
+        place = self._place + self._library.tile_bytes(number, start, n_cols)
+        self._library.pack_unpacked(number, ctypes.addressof(record), place, self._n_threads)
+        return int(self._library.tile_bytes(number, len(rows), n_cols))
+
+    def _arrived(self) -> abi.Weight:
+        weight = abi.Weight(self._kind.number, 0, self.weight.n_rows, self.weight.n_cols)
         weight.tiles = self._place
         return weight
 

@@ -1,8 +1,9 @@
 """Weights as the kernels read them: packed into tiles, or in place.
 
-Formats that the kernels do not know come in by the first two rungs of the contract: with a C decoder of their own they
-stay packed as they are and are decoded while they are used; with Python alone they are decoded once, to half precision,
-or to bfloat16 where half precision has not the range.
+Formats that the kernels do not know are packed too where they declare their layout, and tiles hold what it says. The
+others come in by the first two rungs of the contract: with a C decoder of their own they stay packed as they are and
+are decoded while they are used; with Python alone they are decoded once, to half precision, or to bfloat16 where half
+precision has not the range.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import F32
 from sis_core.backends.native import abi
+from sis_core.backends.native.declared import Kind, kind_for
 from sis_core.backends.native.gradual import Waiting
 from sis_core.backends.native.guard import Guard, InPlace
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE, Arena, aligned
-from sis_core.backends.native.packing import Copy, DecodedTiles, Packing, Tiles
+from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles
 from sis_core.errors import FormatError
 from sis_core.source import Progress
 
@@ -56,6 +58,7 @@ class Store:
         self.waiting, self.in_place = Waiting(), InPlace(library)
         self._bound: dict[Key, abi.Weight] = {}
         self._vectors: dict[Key, int] = {}
+        self._kinds: dict[Key, Kind | None] = {}
         self._owners: list[object] = []
 
     def format_of(self, weight: quant.Weight) -> int:
@@ -65,6 +68,8 @@ class Store:
         number = known(weight)
         if number is not None:
             return number
+        if kind := self.declared(weight):
+            return kind.number
         return abi.F16 if self.only_python(weight) else abi.DECODED
 
     def fused(self, weight: quant.Weight) -> quant.FusedLinear | None:
@@ -72,14 +77,25 @@ class Store:
         made = weight.format.native_linear(weight) if len(weight.shape) == 2 and not weight.side else None
         return made if made is not None and (self.pack or not made.nbytes) else None
 
+    def declared(self, weight: quant.Weight) -> Kind | None:
+        """The kind of tile for what a weight's format declares, where kernels do not know the format.
+
+        Such tiles are made at load. None where weights are to stay in place and the format has a decoder for that.
+        """
+        if known(weight) is not None or (_decodes(weight) and not self.pack) or self.fused(weight):
+            return None
+        if (name := key(weight)) not in self._kinds:
+            self._kinds[name] = kind_for(self.library, weight)
+        return self._kinds[name]
+
     def only_python(self, weight: quant.Weight) -> bool:
         """Rung 1: nothing native can decode this weight or multiply by it."""
-        return not (_decodes(weight) or self.fused(weight))
+        return not (_decodes(weight) or self.fused(weight) or self.declared(weight))
 
     def packs(self, weight: quant.Weight) -> bool:
         """Whether binding this weight copies it."""
         fused = self.fused(weight)
-        return fused.nbytes > 0 if fused else self.pack or self.only_python(weight)
+        return fused.nbytes > 0 if fused else self.pack or not _decodes(weight)
 
     def copies(self, table: quant.Weight, head: quant.Weight | None) -> bool:
         """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
@@ -147,7 +163,7 @@ class Store:
         self, weight: quant.Weight, way: Callable[[abi.Weight], Packing], advance: Callable[[int], None]
     ) -> abi.Weight:
         """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
-        waits = self.gradual and not self.only_python(weight)
+        waits = self.gradual and _decodes(weight) and not self.declared(weight)
         bound = self._read_in_place(weight) if waits else record(weight)
         packing = way(bound)
         if waits:
@@ -159,6 +175,8 @@ class Store:
 
     def _to(self, place: int, weight: quant.Weight, bound: abi.Weight) -> Packing:
         """The way of a weight to a place in memory."""
+        if kind := self.declared(weight):
+            return DeclaredTiles(self.library, weight, bound, place, kind, self.n_threads)
         if self.only_python(weight):
             return DecodedTiles(self.library, weight, bound, place, self.n_threads)
         if bound.format == abi.DECODED:

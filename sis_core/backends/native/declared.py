@@ -1,0 +1,254 @@
+"""Declared layouts as tiles: which kind of tile holds what a layout says, and its numbers as that kind has them.
+
+``struct sis_kind`` in `include/sis/program.h` says what tiles may hold. Several may do for a layout; the one of fewest
+bytes is taken. What is rounded on the way: tables to 8 bits (`Layout.byte_table`), scales and minima to half precision
+or bfloat16, unless they are whole numbers times a second level. Nothing holds a table with a minimum.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from attrs import evolve, frozen
+
+from sis_core import quant
+from sis_core.arrays import F32, U8
+from sis_core.backends.native import abi
+from sis_core.backends.native.library import Library, address
+from sis_core.errors import FormatError
+from sis_core.layout import ByteTable, Layout, Scale, Unpacked
+
+SUPER = 256  # columns that share a second level
+HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
+SIGNED, UNSIGNED, TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table"))
+LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
+MAX_HALF, MIN_HALF = 65504.0, 1e-6  # below, what half precision keeps of a number is no digit but the first
+
+
+@frozen
+class Kind:
+    """What tiles of a format hold, by the format's number: ``struct sis_kind``."""
+
+    number: int
+    bits: int
+    codes: int
+    group: int
+    scales: int
+
+
+def kinds(library: Library) -> list[Kind]:
+    """All kinds of tiles of whole numbers that a library has."""
+    record = abi.Kind()
+    return [
+        Kind(number, record.bits, record.codes, record.group, record.scales)
+        for number in abi.FORMATS.values()
+        if library.kind(number, ctypes.addressof(record))
+    ]
+
+
+def kind_for(library: Library, weight: quant.Weight) -> Kind | None:
+    """The smallest kind of tile that holds a weight of a declared layout; None where there is none, or no layout."""
+    layout, n_cols = weight.format.layout, weight.n_cols
+    if layout is None or not _sides_fit(layout, weight):
+        return None
+    fitting = [kind for kind in kinds(library) if _codes_fit(layout, kind) and _scales_fit(layout, kind, n_cols)]
+    sizes = {kind: int(library.tile_bytes(kind.number, abi.TILE, n_cols)) for kind in fitting}
+    return min(
+        (kind for kind in fitting if sizes[kind]), key=lambda kind: (sizes[kind], _loss(layout, kind)), default=None
+    )
+
+
+def _sides_fit(layout: Layout, weight: quant.Weight) -> bool:
+    """Whether nothing stands between what is stored and what activations are multiplied by: tiles have only scales."""
+    return layout.transform is None and not any(side.axis == "column" for side in weight.side.values())
+
+
+def _codes_fit(layout: Layout, kind: Kind) -> bool:
+    zero = layout.zero if isinstance(layout.zero, int) else None
+    has_minima = layout.minimum is not None or zero is None
+    if layout.table is not None:
+        wide = kind.codes == SIGNED and kind.bits == 8
+        return not has_minima and (wide or (kind.codes == TABLE and layout.table != "row" and layout.bits <= kind.bits))
+    most = (1 << layout.bits) - 1
+    if kind.codes == UNSIGNED:
+        return layout.bits <= kind.bits
+    if has_minima or zero is None or not -128 <= -zero <= most - zero <= 127:
+        return False
+    if kind.codes == TABLE:
+        return layout.bits <= kind.bits
+    return -zero >= -1 << (kind.bits - 1) and most - zero < 1 << (kind.bits - 1)
+
+
+def _scales_fit(layout: Layout, kind: Kind, n_cols: int) -> bool:
+    levels = [scale for scale in (layout.scale, layout.minimum) if scale is not None]
+    if any(_span(layout, scale, n_cols) % kind.group for scale in levels):
+        return False
+    if kind.scales in (HALF, BFLOAT):
+        return True
+    if n_cols % SUPER:
+        return False
+    if kind.scales == ONE:
+        return layout.scale.times is None and _span(layout, layout.scale, n_cols) % SUPER == 0
+    if kind.codes == UNSIGNED and layout.minimum is None:
+        return False
+    return all(
+        _is_whole(layout, scale, n_cols, most) for scale, most in zip(levels, LARGEST[kind.scales], strict=False)
+    )
+
+
+def _is_whole(layout: Layout, scale: Scale, n_cols: int, most: int) -> bool:
+    """Whether a scale is a small whole number times one for at least `SUPER` columns."""
+    if scale.kind not in ("uint", "int") or abs(scale.factor) != 1 or scale.times is None:
+        return False
+    width = scale.runs[0].width if scale.runs else 8
+    low, high = (-(1 << width - 1), (1 << width - 1) - 1) if scale.kind == "int" else (0, (1 << width) - 1)
+    low, high = low - scale.less, high - scale.less
+    least = -128 if most == 127 else 0
+    return least <= low and high <= most and _span(layout, scale.times, n_cols) % SUPER == 0
+
+
+def _span(layout: Layout, scale: Scale, n_cols: int) -> int:
+    """Columns that share a scale."""
+    return n_cols if scale.per == "row" else scale.per or layout.group
+
+
+def _loss(layout: Layout, kind: Kind) -> int:
+    """Which of two kinds of one size loses less: bfloat16 has the range of powers of two, half precision the digits."""
+    ranged = layout.scale.kind in ("e8m0", "bf16")
+    return int((kind.scales == BFLOAT) != ranged)
+
+
+class Numbers:
+    """Rows as a kind of tile has them: what ``struct sis_unpacked`` points to."""
+
+    def __init__(self, weight: quant.Weight, kind: Kind, rows: U8, first: int) -> None:
+        """Unpack ``rows``, from row ``first`` of the weight on; FormatError for numbers that tiles cannot hold."""
+        layout = weight.format.layout
+        assert layout is not None
+        self._weight, self._kind, self._layout = weight, kind, layout
+        self.n_rows, self.n_cols = len(rows), weight.n_cols
+        unpacked = _checked(weight, layout, rows)
+        factor = _factor(weight, first, len(rows))
+        table = layout.byte_table
+        if layout.table == "row":
+            unpacked, table = _bytes_of_rows(unpacked), None
+        step = 1.0 if table is None else table.step
+        self.codes = self._codes(unpacked, table)
+        self.table = self._table(table) if kind.codes == TABLE else None
+        self._levels(unpacked, np.asarray(factor * np.float32(step), np.float32))
+
+    def record(self) -> abi.Unpacked:
+        """The structure; good as long as this lives."""
+        names = ("codes", "scales", "minima", "super_scales", "super_minima", "table")
+        given = {name: getattr(self, name) for name in names}
+        found = {name: address(array) for name, array in given.items() if array is not None}
+        return abi.Unpacked(n_rows=self.n_rows, n_cols=self.n_cols, **found)
+
+    def _codes(self, unpacked: Unpacked, table: ByteTable | None) -> U8:
+        codes, zero = unpacked.codes, self._layout.zero
+        if self._kind.codes == SIGNED and table is not None:
+            codes = table.numbers.view(np.uint8)[codes]
+        elif self._kind.codes == SIGNED and isinstance(zero, int) and zero:
+            codes = codes - np.uint8(zero)  # wraps around: int8 in two's complement
+        return np.ascontiguousarray(codes)
+
+    def _table(self, table: ByteTable | None) -> np.ndarray[Any, Any]:
+        numbers = np.zeros(16, np.int8)
+        if table is not None:
+            numbers[: len(table.numbers)] = table.numbers
+        else:
+            assert isinstance(self._layout.zero, int)
+            n = 1 << self._layout.bits
+            numbers[:n] = np.arange(n) - self._layout.zero
+        return numbers
+
+    def _levels(self, unpacked: Unpacked, factor: F32) -> None:
+        """Scales and minima, times ``factor`` ``(n_rows, 1)``; minima are what is subtracted."""
+        n, supers = self.n_cols // self._kind.group, self.n_cols // SUPER
+        self.scales = self.minima = self.super_scales = self.super_minima = None
+        minima = self._kind.codes == UNSIGNED
+        if self._kind.scales in (BYTE, NIBBLE):
+            assert unpacked.super_scales is not None
+            self.scales, self.super_scales = spread(unpacked.scales, n), spread(unpacked.super_scales * factor, supers)
+            if minima:
+                assert unpacked.minima is not None
+                assert unpacked.super_minima is not None
+                sign = np.float32(-1 if unpacked.minima.max(initial=0) > 0 else 1)  # whole minima are not negative
+                self.minima = spread(unpacked.minima * -sign, n)
+                self.super_minima = spread(unpacked.super_minima * (factor * sign), supers)
+            self._check_whole()
+        elif self._kind.scales == ONE:
+            self.super_scales = spread(unpacked.combined_scales() * factor, supers)
+        else:
+            scales = unpacked.combined_scales()
+            self.scales = spread(scales * factor, n)
+            if minima:
+                zero = np.float32(self._layout.zero if isinstance(self._layout.zero, int) else 0)
+                lowest = unpacked.combined_minima()
+                found = scales * zero if lowest is None else -lowest
+                self.minima = spread(found * factor, n)
+        self._check_range()
+
+    def _check_whole(self) -> None:
+        for numbers, most in zip((self.scales, self.minima), LARGEST[self._kind.scales], strict=True):
+            least = -128 if most == 127 else 0
+            if numbers is not None and not (
+                np.array_equal(numbers, np.rint(numbers)) and numbers.min() >= least and numbers.max() <= most
+            ):
+                raise FormatError(
+                    f"unpack gives lower scales that are no whole numbers from {least} to {most}",
+                    where=self._weight.name,
+                )
+
+    def _check_range(self) -> None:
+        if self._kind.scales == BFLOAT:
+            return
+        levels = (self.super_scales, self.super_minima) if self.super_scales is not None else (self.scales, self.minima)
+        for numbers in levels:
+            most = 0.0 if numbers is None else float(np.abs(numbers).max())
+            if most > MAX_HALF or 0 < most < MIN_HALF:
+                raise FormatError(
+                    f"has scales or minima up to {most:g}, which half precision cannot hold",
+                    where=self._weight.name,
+                    fix="choose --backend numpy",
+                )
+
+
+def spread(numbers: F32, n: int) -> F32:
+    """``(n_rows, k)`` as contiguous float32 ``(n_rows, n)``, each number for its share of the row."""
+    return np.ascontiguousarray(np.repeat(numbers, n // numbers.shape[1], axis=1), np.float32)
+
+
+def _checked(weight: quant.Weight, layout: Layout, rows: U8) -> Unpacked:
+    try:
+        unpacked = weight.format.unpack(rows, weight.n_cols)
+        layout.check_unpacked(unpacked, len(rows), weight.n_cols)
+    except FormatError as error:
+        raise FormatError(error.what, where=f"{weight.name} in {weight.format.name}", fix=error.fix) from None
+    except Exception as error:  # a stranger's code: say whose, and where
+        raise FormatError(
+            f"format {weight.format.name} failed to unpack: {type(error).__name__}: {error}",
+            where=weight.name,
+            fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format",
+        ) from error
+    return unpacked
+
+
+def _factor(weight: quant.Weight, first: int, n_rows: int) -> F32:
+    """What rows are multiplied by, of the weight's sides but those of columns: ``(n_rows, 1)`` or ``(1, 1)``."""
+    factor = np.ones((1, 1), np.float32)
+    for side in weight.side.values():
+        if side.axis != "column":
+            factor = factor * side.of_rows(slice(first, first + n_rows), weight.n_rows)
+    return factor
+
+
+def _bytes_of_rows(unpacked: Unpacked) -> Unpacked:
+    """Codes of a table for each row as the bytes that they stand for, with the tables' steps in the scales."""
+    assert unpacked.tables is not None
+    steps = np.maximum(np.abs(unpacked.tables).max(axis=1, keepdims=True), np.float32(1e-30)) / np.float32(127)
+    numbers = np.rint(unpacked.tables / steps).astype(np.int8)
+    codes = np.take_along_axis(numbers, unpacked.codes.astype(np.intp), axis=1).view(np.uint8)
+    return evolve(unpacked, codes=codes, scales=unpacked.scales * steps, tables=None)

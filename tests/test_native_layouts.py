@@ -1,0 +1,248 @@
+"""Declared layouts in tiles: products against float64, what they take, what is not packed and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from sis_core import Registry
+from sis_core.arrays import F32, U8
+from sis_core.backend import BackendOptions
+from sis_core.backends.native import NativeBackend
+from sis_core.errors import FormatError
+from sis_core.fields import Bits
+from sis_core.layout import Layout, Scale, Unpacked
+from sis_core.quant import BlockFormat, QuantFormat, Side, Weight
+
+BACKEND = next(
+    backend
+    for backend in Registry.load().records("backends")
+    if isinstance(backend, NativeBackend) and backend.idle_reason() is None
+)
+OPTIONS = BackendOptions(n_threads=1)
+E2M3 = [
+    sign * (m / 8 if e == 0 else (1 + m / 8) * 2 ** (e - 1)) for sign in (1, -1) for e in range(4) for m in range(8)
+]
+ODD = tuple((np.arange(16) - 7.5) ** 3 / 7.5**3)
+HALVES = Bits(4, 4)
+
+
+def blocks(name: str, layout: Layout, block_size: int, type_size: int) -> QuantFormat:
+    body = {"name": name, "layout": layout, "block_size": block_size, "type_size": type_size}
+    return type(name, (BlockFormat,), body)()  # type: ignore[no-any-return]
+
+
+class Rows(QuantFormat):
+    """Codes of a byte each behind a scale and whatever else a row has for itself."""
+
+    name, block_size = "ROWS", 1
+
+    def __init__(self, layout: Layout, head: int = 4) -> None:
+        self.__dict__["layout"], self.head = layout, head
+
+    def row_bytes(self, n_cols: int) -> int:
+        return self.head + n_cols
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        assert self.layout is not None
+        numbers = np.ascontiguousarray(rows[:, : self.head]).view("<f4")
+        codes = rows[:, self.head :] % np.uint8(min(255, (1 << self.layout.bits) - (self.layout.zero == 1)))
+        return Unpacked(codes, numbers[:, :1], tables=numbers[:, 1:] if self.layout.table == "row" else None)
+
+
+def rows_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> U8:
+    """Random bytes, whose floats are ordinary numbers."""
+    random = np.random.default_rng(seed)
+    rows = random.integers(0, 256, (n_rows, format.row_bytes(n_cols)), np.uint8)
+    if isinstance(format, Rows):
+        rows[:, : format.head] = random.uniform(0.01, 0.02, (n_rows, format.head // 4)).astype("<f4").view(np.uint8)
+        return rows
+    layout = format.layout
+    assert layout is not None
+    view = rows.reshape(-1, format.type_size)
+    for scale in (
+        layout.scale,
+        layout.scale.times,
+        layout.minimum,
+        layout.minimum and layout.minimum.times,
+        layout.zero,
+    ):
+        if not isinstance(scale, Scale) or scale.kind in ("uint", "int"):
+            continue
+        count = format.block_size // (scale.per if isinstance(scale.per, int) else layout.group)
+        numbers = random.uniform(0.5, 2, (len(view), count))
+        raw = {"f16": numbers.astype("<f2"), "f32": numbers.astype("<f4")}.get(scale.kind)
+        raw = np.full(numbers.shape, {"e8m0": 0x78}.get(scale.kind, 0x38), np.uint8) if raw is None else raw
+        at = scale.runs[0].at
+        view[:, at : at + raw.itemsize * count] = raw.view(np.uint8)
+    return rows
+
+
+FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
+    "table": (blocks("table", Layout(4, 64, Scale("f16", 0), table=ODD, codes=HALVES), 64, 36), 4.5),
+    "e8m0": (blocks("e8m0", Layout(4, 32, Scale("e8m0", 0), table=range(-8, 8), codes=HALVES), 32, 20), 4.5),
+    "signed": (blocks("signed", Layout(4, 32, Scale("f16", 0), zero=8, codes=HALVES), 32, 20), 4.5),
+    "another zero": (blocks("another", Layout(4, 32, Scale("f16", 0), zero=5, codes=HALVES), 32, 20), 4.5),
+    "minimum": (blocks("minimum", Layout(4, 64, Scale("f16", 0), Scale("f16", 2), codes=HALVES), 64, 36), 5),
+    "zeros": (blocks("zeros", Layout(4, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=HALVES), 64, 36), 5),
+    "3 bits": (blocks("three", Layout(3, 64, Scale("f16", 0), zero=4, codes=Bits(2, 3)), 64, 26), 4.5),
+    "5 bits": (blocks("five", Layout(5, 32, Scale("f16", 0), zero=16, codes=Bits(2, 5)), 32, 22), 5.5),
+    "6 bits in a table": (blocks("six", Layout(6, 32, Scale("e8m0", 0), table=E2M3, codes=Bits(1, 6)), 32, 25), 8.5),
+    "groups of 16": (blocks("g16", Layout(4, 16, Scale("ue4m3", 0), table=range(-8, 8), codes=Bits(4, 4)), 64, 36), 5),
+    "two levels": (
+        blocks(
+            "two",
+            Layout(
+                4, 32, Scale("uint", Bits(8, 6), times=Scale("f16", 0, per=256)),
+                Scale("uint", Bits(16, 6), factor=-1, times=Scale("f16", 2, per=256)), codes=Bits(24, 4),
+            ),
+            256, 152,
+        ),
+        4.625,
+    ),
+    "two levels, minimum added": (
+        blocks(
+            "added",
+            Layout(
+                4, 32, Scale("uint", Bits(8, 6), times=Scale("f16", 0, per=256)),
+                Scale("uint", Bits(16, 6), times=Scale("f16", 2, per=256)), codes=Bits(24, 4),
+            ),
+            256, 152,
+        ),
+        4.625,
+    ),
+    "two levels of floats": (
+        blocks(
+            "floats", Layout(4, 32, Scale("ue4m3", 8, times=Scale("f16", 0, per=256)), zero=8, codes=Bits(24, 4)),
+            256, 152,
+        ),
+        4.5,
+    ),
+    "ternary rows": (Rows(Layout(2, 32, Scale("f32", per="row"), zero=1)), 2.125),
+    "a table for each row": (Rows(Layout(4, 32, Scale("f32", per="row"), table="row"), 4 + 64), 8.5),
+}  # fmt: skip
+
+
+def weight_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> Weight:
+    data = rows_of(format, n_rows, n_cols, seed).reshape(-1)
+    return Weight.of("w", format, (n_rows, n_cols), lambda: data)
+
+
+def check_product(weight: Weight, tolerance: float = 0.012) -> None:
+    """Rounding activations to 8 bits costs under a hundredth of the result."""
+    linear = BACKEND.linear(weight, OPTIONS)
+    assert linear is not None
+    x = np.random.default_rng(1).standard_normal((5, weight.n_cols)).astype(np.float32)
+    wanted = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+    found = linear(x)
+    assert np.sqrt(((found - wanted) ** 2).mean()) < tolerance * np.sqrt((wanted**2).mean())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_declared_layout_is_multiplied_in_tiles(name: str) -> None:
+    format, bits = FORMATS[name]
+    weight = weight_of(format, 37, 512)
+    handling = BACKEND.handling(weight, OPTIONS)
+    assert handling is not None
+    assert handling.way == "packed into tiles as its layout says"
+    head = 64 * 3 * 8 / (48 * 512)  # of a tile with a table
+    assert handling.nbytes * 8 / (48 * 512) <= bits + head + 1e-9
+    check_product(weight)
+
+
+def test_rows_that_come_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sis_core.quant.PANEL_VALUES", 16 * 512)
+    check_product(weight_of(FORMATS["zeros"][0], 45, 512))
+
+
+@pytest.mark.parametrize("n_cols", [32, 96, 288])
+def test_rows_that_are_not_whole_units(n_cols: int) -> None:
+    check_product(weight_of(FORMATS["signed"][0], 17, n_cols))
+
+
+def test_sides_are_in_the_scales() -> None:
+    weight = weight_of(FORMATS["minimum"][0], 24, 256)
+    random = np.random.default_rng(2)
+    sides = {
+        "t": Side(np.array([0.25], np.float32), "tensor"),
+        "r": Side(random.uniform(0.5, 2, 24).astype(np.float32), "row"),
+    }
+    weight = evolve(weight, side=sides)
+    handling = BACKEND.handling(weight, OPTIONS)
+    assert handling is not None
+    assert handling.way == "packed into tiles as its layout says"
+    check_product(weight)
+    check_product(weight.rows(3, 21))
+    column = evolve(weight, side={"c": Side(random.uniform(0.5, 2, 256).astype(np.float32), "column")})
+    handling = BACKEND.handling(column, OPTIONS)
+    assert handling is not None
+    assert handling.way == "decoded at load to 16 bits"  # nothing says that activations may be multiplied instead
+    check_product(column)
+
+
+def test_what_no_tile_holds_is_decoded_at_load() -> None:
+    table = Layout(4, 32, Scale("f16", 0), Scale("f16", 2), table=ODD, codes=HALVES)
+    small = Layout(4, 8, Scale("f16", Bits(0, 16)), zero=8, codes=Bits(8, 4))
+    for format in (blocks("both", table, 32, 20), blocks("small", small, 32, 24)):
+        weight = weight_of(format, 16, 256)
+        handling = BACKEND.handling(weight, OPTIONS)
+        assert handling is not None
+        assert handling.way == "decoded at load to 16 bits"
+        check_product(weight)
+
+
+class Wrong(BlockFormat):
+    name, block_size, type_size = "WRONG", 32, 20
+    layout = Layout(4, 32, Scale("f16", 0), zero=8, codes=HALVES)
+    fault: Any = None
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        return self.fault(super().unpack(rows, n_cols))  # type: ignore[no-any-return]
+
+
+def shorter(unpacked: Unpacked) -> Unpacked:
+    return evolve(unpacked, codes=unpacked.codes[1:])
+
+
+def larger(unpacked: Unpacked) -> Unpacked:
+    return evolve(unpacked, scales=unpacked.scales * np.float32(1e6))
+
+
+def smaller(unpacked: Unpacked) -> Unpacked:
+    return evolve(unpacked, scales=unpacked.scales * np.float32(1e-9))
+
+
+def fails(unpacked: Unpacked) -> Unpacked:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (shorter, "w in WRONG: unpack gives codes as"),
+        (larger, "half precision cannot hold"),
+        (smaller, "half precision cannot hold"),
+        (fails, "format WRONG failed to unpack: ZeroDivisionError"),
+    ],
+)
+def test_what_unpack_may_not_give_is_refused(fault: Any, message: str) -> None:
+    format = type("Wrong", (Wrong,), {"fault": staticmethod(fault)})()
+    with pytest.raises(FormatError, match=message):
+        BACKEND.linear(weight_of(format, 16, 64), OPTIONS)
+
+
+def test_a_matrix_in_a_layout_is_nearer_than_any_rounding() -> None:
+    """With activations that 8 bits hold exactly, what is left is the rounding of scales to half precision."""
+    random = np.random.default_rng(4)
+    x: F32 = random.integers(-127, 128, (3, 512)).astype(np.float32)
+    x[:, ::32] = 127
+    for name in ("signed", "minimum", "two levels", "e8m0", "5 bits"):
+        weight = weight_of(FORMATS[name][0], 33, 512)
+        linear = BACKEND.linear(weight, OPTIONS)
+        assert linear is not None
+        wanted = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+        error = np.abs(linear(x) - wanted).max() / np.abs(wanted).max()
+        assert error < 2e-3, (name, error)
