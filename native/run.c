@@ -3,10 +3,10 @@
 #include "run.h"
 #include <string.h>
 
+/* The largest of each kind of workspace that any op wants, in bytes unless it says rows or width. */
 struct sizes {
-    size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, registers, scratch, parts,
-        total;
-    size_t prepared[SIS_PREPARED], all_prepared, all_experts;
+    size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch, parts;
+    size_t prepared[SIS_PREPARED];
     struct experts_room experts;
 };
 
@@ -44,20 +44,58 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     raise_to(&s.raw_scratch, s.experts.raw_scratch);
     s.scratch = s.many_scratch + s.raw_scratch;
     raise_to(&s.scratch, s.experts.gathered);
-    for (int i = 0; i < N_ROW_FORMS; i++) s.all_experts += s.experts.rows[i];
-    s.all_experts += s.experts.many[0] + s.experts.many[1] + s.experts.order;
-    for (uint32_t r = 0; r < p->n_registers; r++) s.registers += up((size_t)p->register_cols[r] * 4) * s.rows;
-    for (int i = 0; i < SIS_PREPARED; i++) s.all_prepared += s.prepared[i];
-    s.total = s.registers + s.all_prepared + s.all_experts + up(s.rows * s.widest_q8 * 2) +
-              up(s.rows * s.float_row * 4) + s.many_q8 + s.many_floats + up(step->n * sizeof(struct group_of_rows)) +
-              up(step->n_out * sizeof(struct group_of_rows)) + s.parts +
-              s.scratch * (step->n_threads < MAX_THREADS ? step->n_threads : MAX_THREADS) + 64;
     return s;
+}
+
+/* A workspace while it is given out; without a base it is only counted. */
+struct room {
+    uint8_t *base;
+    size_t used;
+};
+
+static void *place(struct room *room, size_t bytes)
+{
+    void *found = room->base ? room->base + room->used : NULL;
+    room->used += bytes;
+    return found;
+}
+
+/* Where everything of a step lies from `base` on; the bytes that it takes. */
+static size_t lay_out(struct run *run, struct expert_order *order, const struct sizes *s, uint8_t *base)
+{
+    const struct sis_program *program = run->program;
+    struct room whole = {base, 0}, *room = &whole;
+    for (uint32_t r = 0; r < program->n_registers; r++) {
+        size_t row_bytes = up((size_t)program->register_cols[r] * 4);
+        run->registers[r] = place(room, row_bytes * s->rows);
+        run->strides[r] = row_bytes / 4;
+    }
+    run->q8 = place(room, up(s->rows * s->widest_q8 * 2));
+    run->floats = place(room, up(s->rows * s->float_row * 4));
+    run->many_q8 = place(room, s->many_q8);
+    run->many_floats = place(room, s->many_floats);
+    for (int i = 0; i < SIS_PREPARED; i++) run->prepared[i] = place(room, s->prepared[i]);
+    run->groups[0] = place(room, up(run->step->n * sizeof(struct group_of_rows)));
+    run->groups[1] = place(room, up(run->step->n_out * sizeof(struct group_of_rows)));
+    for (int i = 0; i < N_ROW_FORMS; i++) run->expert_x[i] = place(room, s->experts.rows[i]);
+    for (int i = 0; i < 2; i++) run->expert_many[i] = place(room, s->experts.many[i]);
+    uint8_t *of_order = place(room, s->experts.order);
+    if (of_order) *order = experts_order(&s->experts, of_order);
+    run->order = order;
+    run->parts = place(room, s->parts);
+    run->scratch = place(room, s->scratch * (run->step->n_threads < MAX_THREADS ? run->step->n_threads : MAX_THREADS));
+    run->scratch_bytes = s->scratch;
+    run->raw_at = s->many_scratch;
+    place(room, 64); /* the last values may be read as a whole vector */
+    return room->used;
 }
 
 uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step)
 {
-    return measure(program, step).total;
+    struct run run = {.program = program, .step = step, .kernels = sis_kernels()};
+    struct expert_order order;
+    const struct sizes sizes = measure(program, step);
+    return lay_out(&run, &order, &sizes, NULL);
 }
 
 static int is_row_op(const struct sis_op *op)
@@ -140,38 +178,10 @@ static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)
 int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
 {
     struct run run = {.program = program, .step = step, .kernels = sis_kernels()};
-    struct sizes sizes = measure(program, step);
-    if (step->workspace_bytes < sizes.total) return SIS_NO_ROOM;
-    uint8_t *p = step->workspace;
-    for (uint32_t r = 0; r < program->n_registers; r++) {
-        size_t row_bytes = up((size_t)program->register_cols[r] * 4);
-        run.registers[r] = (float *)(void *)p;
-        run.strides[r] = row_bytes / 4;
-        p += row_bytes * sizes.rows;
-    }
-    run.q8 = (struct q8_block *)(void *)p;
-    p += up(sizes.rows * sizes.widest_q8 * 2);
-    run.floats = (float *)(void *)p;
-    p += up(sizes.rows * sizes.float_row * 4);
-    run.many_q8 = p;
-    p += sizes.many_q8;
-    run.many_floats = p;
-    p += sizes.many_floats;
-    for (int i = 0; i < SIS_PREPARED; p += sizes.prepared[i++]) run.prepared[i] = p;
-    run.groups[0] = (struct group_of_rows *)(void *)p;
-    p += up(step->n * sizeof(struct group_of_rows));
-    run.groups[1] = (struct group_of_rows *)(void *)p;
-    p += up(step->n_out * sizeof(struct group_of_rows));
-    for (int i = 0; i < N_ROW_FORMS; p += sizes.experts.rows[i++]) run.expert_x[i] = p;
-    for (int i = 0; i < 2; p += sizes.experts.many[i++]) run.expert_many[i] = p;
-    struct expert_order order = experts_order(&sizes.experts, p);
-    run.order = &order;
-    p += sizes.experts.order;
-    run.parts = (float *)(void *)p;
-    p += sizes.parts;
-    run.scratch = p;
-    run.scratch_bytes = sizes.scratch;
-    run.raw_at = sizes.many_scratch;
+    struct expert_order order = {0};
+    const struct sizes sizes = measure(program, step);
+    if (step->workspace_bytes < lay_out(&run, &order, &sizes, NULL)) return SIS_NO_ROOM;
+    lay_out(&run, &order, &sizes, step->workspace);
     run.n_rows[0] = step->n;
     run.n_rows[1] = step->n_out;
     for (int i = 0; i < 2; i++) {
