@@ -1,73 +1,17 @@
 """Q8_0 against the `gguf` package, bit for bit, and against the layout read off ggml's ``block_q8_0``."""
 
-from __future__ import annotations
-
 import struct
 
-import numpy as np
-import pytest
-from gguf import GGMLQuantizationType, quants
+from block_format import BlockFormatSuite
 from sis_q8_0 import sis_register_quant_formats
 from sis_q8_0.q8_0 import Q8_0
 
-from sis_core.arrays import F32, U8
-from sis_core.testing import check_quant_format
 
-RANDOM = np.random.default_rng(80)
-NORMAL = RANDOM.standard_normal((64, 96)).astype(np.float32)
-LARGEST = np.finfo(np.float32).max
-CASES = {
-    **{
-        f"normal times {scale:g}": NORMAL * np.float32(scale) for scale in (1, 1e-3, 1e-7, 1e-30, 1e-41, 6e4, 1e6, 1e30)
-    },
-    "zeros": np.zeros((3, 64), np.float32),
-    "negative zeros": -np.zeros((3, 64), np.float32),
-    "halves": (RANDOM.integers(-254, 255, (64, 64)) / 2).astype(np.float32),
-    "the largest is negative": np.where(np.arange(96) % 32 == 5, np.float32(-9), NORMAL),
-    "the largest is positive": np.where(np.arange(96) % 32 == 31, np.float32(9), NORMAL),
-    "equal values": np.full((3, 64), 0.37, np.float32),
-    "two of the same magnitude": np.where(np.arange(96) % 2 == 0, np.float32(-2), np.float32(2))[None],
-    "largest float32": RANDOM.choice(np.array([LARGEST, -LARGEST, 0, 1], np.float32), (16, 64)),
-    "least float32": RANDOM.choice(np.array([1e-45, -1e-45, 0], np.float32), (16, 64)),
-    "any bits": RANDOM.integers(0, 2**32, (64, 64), np.uint32).view(np.float32),
-}
+class TestQ8_0(BlockFormatSuite):  # noqa: N801
+    format = Q8_0()
 
-
-def reference(verb: str, given: F32 | U8) -> F32 | U8:
-    with np.errstate(all="ignore"):
-        found: F32 | U8 = getattr(quants, verb)(given, GGMLQuantizationType.Q8_0)
-    return found
-
-
-def by_hand(block: bytes) -> list[float]:
-    """One block, one value after the other."""
-    (d,) = struct.unpack_from("<e", block)
-    return [d * q for q in struct.unpack_from("<32b", block, 2)]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_equals_the_reference(case: str) -> None:
-    values = CASES[case]
-    rows = Q8_0().quantize(values)
-    np.testing.assert_array_equal(rows, reference("quantize", values))
-    decoded = Q8_0().dequantize(rows, values.shape[1])
-    np.testing.assert_array_equal(decoded.view(np.uint32), reference("dequantize", rows).view(np.uint32))
-
-
-def test_any_bytes_decode_as_in_the_reference() -> None:
-    rows = RANDOM.integers(0, 256, (500, 68), np.uint8)
-    decoded = Q8_0().dequantize(rows, 64)
-    np.testing.assert_array_equal(decoded.view(np.uint32), reference("dequantize", rows).view(np.uint32))
-
-
-def test_layout() -> None:
-    data = np.float16(0.75).tobytes() + bytes(range(32)) + np.float16(-2).tobytes() + bytes(range(224, 256))
-    blocks = np.frombuffer(data, np.uint8).reshape(2, 34)
-    assert Q8_0().dequantize(blocks, 32).tolist() == [by_hand(block.tobytes()) for block in blocks]
-
-
-def test_contract() -> None:
-    check_quant_format(Q8_0())
+    def codes(self, data: bytes) -> list[int]:
+        return list(struct.unpack("<32b", data))
 
 
 def test_hook() -> None:
