@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from attrs import evolve
@@ -46,7 +46,7 @@ def check_layout(format: QuantFormat, bytes_of: Callable[[int, int], U8], n_cols
 
 def has_decoder(format: QuantFormat) -> bool:
     """Whether a format decodes by itself, and not as its layout says."""
-    kind = type(format)
+    kind: Any = type(format)
     if isinstance(format, BlockFormat) and kind.dequantize is BlockFormat.dequantize:
         return kind.dequantize_blocks is not BlockFormat.dequantize_blocks
     return kind.dequantize not in (QuantFormat.dequantize, BlockFormat.dequantize)
@@ -120,7 +120,8 @@ def _rounding(layout: Layout, unpacked: Unpacked, n_cols: int) -> F32:
     scales = np.nan_to_num(np.abs(unpacked.combined_scales()))
     every = np.repeat(scales, n_cols // scales.shape[1], axis=1)
     if unpacked.tables is not None:
-        return every * (np.abs(unpacked.tables).max(axis=1, keepdims=True) / 254)
+        of_tables: F32 = every * (np.abs(unpacked.tables).max(axis=1, keepdims=True) / 254)
+        return of_tables
     step = max(map(abs, layout.table)) / 254 if isinstance(layout.table, tuple) else 0.0
     return every * np.float32(step)
 
