@@ -108,6 +108,13 @@ class FamilyKit:
         family = installed().get("architectures", values["general.architecture"])
         check_architecture(family, values, weights, set_aside=self.set_aside.get(name, ()))
 
+    def test_a_step_of_every_shape_is_one_native_call(self, tmp_path: Path) -> None:
+        kind = kind_of_this_machine()
+        for name in self.shapes if kind else ():
+            with open_model(Model, self.write(name, tmp_path), installed()) as model:
+                assert kind is not None
+                assert set(model.grains) == {f"{kind.name} forward"}, name
+
 
 class FamilySuite(FamilyKit):
     """That, and logits of another program.

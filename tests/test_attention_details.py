@@ -7,13 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve
-from sis_llama.others import Baichuan
 
 from sis_core.backend import BackendOptions
 from sis_core.backends.numpy.ops.norm import BoundNorm
 from sis_core.block import Attention, Network, Norm, PositionScale
-from sis_core.errors import ModelError
-from sis_core.metadata import Metadata
 from sis_core.parts import alibi_slopes
 from sis_core.quant import Weight
 from sis_core.testing.faults.change import change
@@ -54,11 +51,3 @@ def test_as_many_sinks_and_slopes_as_heads(wrong: dict[str, Any]) -> None:
     assert (
         kind().forward(change(network, Attention, lambda op: evolve(op, **wrong)), range(2), BackendOptions()) is None
     )
-
-
-def test_baichuan_13b_is_refused() -> None:
-    sizes = {"context_length": 64, "embedding_length": 64, "feed_forward_length": 96, "attention.head_count": 4}
-    values = {f"baichuan.{key}": value for key, value in sizes.items()}
-    assert Baichuan().config(Metadata(values | {"baichuan.block_count": 32}, "baichuan"), 100).n_layer == 32
-    with pytest.raises(ModelError, match="40 layers is the 13B, whose attention no installed family implements"):
-        Baichuan().config(Metadata(values | {"baichuan.block_count": 40}, "baichuan"), 100)

@@ -78,6 +78,8 @@ class Family:
     """Further changes for a second model, beside which llama.cpp is held where it computes something else with the
     first (a number in its code, say); the first model's only oracle is then transformers."""
     converter_options: tuple[str, ...] = ()
+    alibi: bool = False
+    """ALiBi takes the place of rotations; see `alibi.put_alibi`."""
     architecture: str | None = None
     """`architectures[0]` of `config.json`, where the converter knows the model by another name than transformers."""
     note: str = ""
@@ -132,6 +134,15 @@ _LLAMA = (
         architecture="BaichuanForCausalLM",
         settled_with=DEEP | {"num_hidden_layers": 32},
         note="transformers' LLaMA under Baichuan's names of tensors (the 7B); llama.cpp rotates if there are 32 layers",
+    ),
+    Family(
+        name="baichuan-alibi",
+        model_type="llama",
+        config={"num_hidden_layers": 40, "hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 3}
+        | {"intermediate_size": 16},
+        architecture="BaichuanForCausalLM",
+        alibi=True,
+        note="the 13B: LLaMA with ALiBi put in place of rotations; llama.cpp has it where there are 40 layers",
     ),
 )
 

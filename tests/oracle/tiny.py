@@ -12,6 +12,7 @@ import numpy.typing as npt
 import safetensors.torch
 import torch
 import transformers
+from alibi import put_alibi
 from families import BOS, COMMON, EOS, N_VOCAB, Family
 from renamed import RENAMED
 
@@ -92,6 +93,8 @@ def build(family: Family) -> Any:
     )
     perturb(model, dict(family.gains))
     model.tie_weights()
+    if family.alibi:
+        put_alibi(model)
     return model.eval()
 
 

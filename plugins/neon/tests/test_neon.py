@@ -76,19 +76,23 @@ def emulated_python() -> Path:
 
 
 # Each processor with its best rung and the tests that it runs. Plain C is the same on all of them; the upper rungs
-# differ in integer weights and in F16 alone. Of decoders and attention only what is quick.
-FILES = [Path(__file__), *(ROOT / "tests" / f"test_{name}.py" for name in ("decoders", "native_attention"))]
+# differ in integer weights and in F16 alone. Of decoders, attention and experts only what is quick.
+OTHERS = ("decoders", "native_attention", "native_experts")
+FILES = [Path(__file__), *(ROOT / "tests" / f"test_{name}.py" for name in OTHERS)]
 UPPER = "test_neon and not emulation and not (every_network and not q8_0)"
+EXPERTS = "native_experts and every_format and packed and Q4_0"
 QUICK = "whole_vectors or writes_its_own or damaged_key or hold_the_codec or logits_are_near and (bf16 or q8_0)"
 PROCESSORS = {
     "cortex-a53": (
         "neon",
-        f"test_neon and not emulation and not (portable and not (linears or forced)) or neon and ({QUICK})",
+        f"test_neon and not emulation and not (portable and not (linears or forced)) or neon and ({QUICK}) "
+        f"or {EXPERTS}",
     ),
-    "neoverse-n1": ("neon_dotprod", f"(neon_dotprod or forced) and {UPPER}"),
+    "neoverse-n1": ("neon_dotprod", f"(neon_dotprod or forced) and {UPPER} or {EXPERTS}"),
     "max,pauth-impdef=on,sve=off": (
         "neon_i8mm",
-        f"(neon_i8mm or neon_fhm and F16 or forced) and {UPPER} or neon_i8mm and ({QUICK})",
+        f"(neon_i8mm or neon_fhm and F16 or forced) and {UPPER} or neon_i8mm and ({QUICK}) "
+        f"or {EXPERTS} or native_experts and (every_format and packed and F16 or every_choice and gpt)",
     ),
 }
 
@@ -119,7 +123,8 @@ def emulations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
     for n, (processor, (best, tests)) in enumerate(PROCESSORS.items()):
         core = cores[min(n, len(cores) - 1)]  # threads that wait for each other would spin on more than there are
         env = os.environ | shared | {"QEMU_CPU": processor, "SIS_TEST_BEST": best}
-        arguments = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FILES, "-k", tests]
+        alone = "addopts=--import-mode=importlib -m 'not full'"  # it has no xdist
+        arguments = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", alone, *FILES, "-k", tests]
         running[processor] = subprocess.Popen(
             ["taskset", "-c", str(core), *arguments], env=env, cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
