@@ -132,12 +132,13 @@ INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
     }
 }
 
-/* Two rows from a quad of codes of four bits, which lie in the lower half of bytes. */
+/* Four rows from two quads of codes of four bits. */
 INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 values, __m512 scale, __m512 offset)
 {
-    UNROLL_FOR (int j = 0; j < 2; j++) {
-        const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, (unsigned)(16 * j)), values);
-        const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, (unsigned)(16 * j + 8)), values);
+    UNROLL_FOR (int j = 0; j < 4; j++) {
+        const unsigned shift = (unsigned)(j % 2 * 16 + j / 2 * 4);
+        const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift), values);
+        const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift + 8), values);
         put(out + j * 64, _mm512_fmadd_ps(even, scale, offset), _mm512_fmadd_ps(odd, scale, offset));
     }
 }
@@ -166,7 +167,7 @@ INLINE __m512 scales_from(const struct sis_kind kind, const uint8_t *p, const ui
 INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t block, int quarter, uint8_t *out)
 {
     const struct block_at at = block_at(kind, w, block);
-    const int bits = (int)kind.bits, groups = n_groups(kind), group = quarter * groups / 4;
+    const int bits = (int)kind.bits, groups = n_groups(kind), group = groups == 1 ? 0 : quarter / 2;
     const size_t minima = kind.scales == SIS_NIBBLE ? 0 : (size_t)groups * scale_bytes(kind);
     const uint8_t *s = at.scales + (size_t)group * scale_bytes(kind), *q = at.codes;
     const __m512 scale = scales_from(kind, s, at.unit, 0);
@@ -192,7 +193,7 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
         const __m512 values = kind.codes == SIS_TABLE
                                   ? from_bytes(sixteen(w), 1)
                                   : _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        UNROLL_FOR (int i = 0; i < 2; i++) put_nibbles(out + i * 128, v[i], values, scale, offset);
+        put_nibbles(out, v[0], values, scale, offset);
         return;
     }
     const __m512i mask = _mm512_set1_epi8(bits >= 4 ? 15 : 3);

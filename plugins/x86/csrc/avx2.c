@@ -3,6 +3,7 @@
  * their sign moved to the activations, whose magnitude is at most 127. */
 #include "ymm.h"
 #define SIGNED_WEIGHTS 1
+#define GATHERS 1
 #include "kind_tiles.inc"
 
 INLINE vc look_up(vc table, vc codes) { return (vc)_mm256_shuffle_epi8((__m256i)table, (__m256i)codes); }

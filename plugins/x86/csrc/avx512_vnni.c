@@ -64,6 +64,15 @@ INLINE void prepare_block(const float *x, struct q8_block *o)
 
 #include "over_vec.inc"
 
+/* The tile functions are compiled once, for both sets. */
+#define KIND_FUNCTION(NAME) void sis_avx512_##NAME
+#define TILE_NAME(NAME) sis_avx512_##NAME
+#define DECLARE(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                              \
+    KIND_FUNCTION(NAME)(const uint8_t *w, const void *x, uint32_t m, size_t k, float *y);
+#include "kinds.h"
+SIS_KINDS(DECLARE)
+
+#ifndef TABLE
 #define SIGNED_WEIGHTS 0
 #include "kind_tiles.inc"
 
@@ -77,7 +86,6 @@ INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *
 
 SIS_KINDS(KIND_TILE)
 
-#ifndef TABLE
 #define TABLE sis_avx512_vnni
 #define ISA "avx512_vnni"
 #endif
