@@ -41,7 +41,8 @@ def installer() -> list[str]:
     pytest.skip("neither uv nor pip is here to install the example with")
 
 
-ALIKE = ("codebook4", "hqq", "ternary")  # formats in Python, as nf4 is: in the full run
+# In the full run: formats in Python, as nf4 is, and a tokenizer, which its kit's tests try without installing it.
+ALIKE = ("codebook4", "hqq", "ternary", "tokenizer_plugin")
 RUN = [pytest.param(name, marks=pytest.mark.full) if name in ALIKE else name for name in sorted(EXAMPLES)]
 
 
