@@ -83,6 +83,11 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def running(self) -> list[int]:
+        """Their numbers."""
+        return [text.number for text in self._running]
+
+    @property
     def n_waiting(self) -> int:
         """Texts that wait for room, those that had to give way among them."""
         return len(self._waiting)

@@ -12,9 +12,11 @@ from starlette.responses import Response
 
 from sis_server import openapi
 from sis_server.answering import Answer, answered
+from sis_server.errors import ApiError
 from sis_server.metrics import Metrics
 from sis_server.models import Models
 from sis_server.served import Served, options_of_page
+from sis_server.tracing import Traces
 
 META = ("n_vocab", "n_embd", "n_layer")
 
@@ -22,8 +24,8 @@ META = ("n_vocab", "n_embd", "n_layer")
 class About:
     """What can be known of the models of a server."""
 
-    def __init__(self, models: Models, metrics: Metrics) -> None:
-        self._models, self._metrics = models, metrics
+    def __init__(self, models: Models, metrics: Metrics, traces: Traces) -> None:
+        self._models, self._metrics, self._traces = models, metrics, traces
 
     @answered
     async def models(self, request: Request) -> Response:
@@ -60,6 +62,14 @@ class About:
                 "sampler_options": options_of_page(served.sampler_options),
             }
         )
+
+    @answered
+    async def trace(self, request: Request) -> Response:
+        """Where the time of a request went, by the id that its answer had."""
+        found = self._traces.find(request.path_params["id"], request.state.salt)
+        if found is None:
+            raise ApiError(404, "no request of that id is remembered")
+        return Answer(found.told())
 
     @answered
     async def tokenizer_info(self, request: Request) -> Response:

@@ -39,6 +39,7 @@ from sis_server.reading import read_object
 from sis_server.receiving import Limits, read_body
 from sis_server.responses import Kept, ResponseWriter, Store
 from sis_server.served import Served
+from sis_server.tracing import Trace, Traced, Traces
 
 T = TypeVar("T")
 WORKERS = 4  # requests that are rendered, tokenised and compiled at once
@@ -69,6 +70,7 @@ class Api:
         if name is not None and not isinstance(name, str):
             raise ApiError(400, "is not the name of a model", param="model")
         served = await self._models.use(name, request.state.held)
+        request.state.trace.model = served.id
         asked, sampling = read_fields(kind, body, served.sampler_options if samplers else {})
         return served, asked, sampling
 
@@ -76,10 +78,10 @@ class Api:
         """Run what takes long, away from the event loop."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._workers)
 
-    async def chat(self, served: Served, chatting: Chatting) -> tuple[int, AsyncGenerator[Heard]]:
+    async def chat(self, served: Served, chatting: Chatting, trace: Trace) -> tuple[int, AsyncGenerator[Heard]]:
         """Tokens of a chat, and its replies, which begin when they are first asked for."""
         requests, parsers = await self.work(chat_asked.prepare, served, chatting)
-        return len(requests[0].prompt), follow(served.engine, served.waits, requests, parsers)
+        return len(requests[0].prompt), follow(served.engine, served.waits, requests, parsers, trace)
 
     async def answer(
         self, request: Request, writer: Writer, heard: AsyncGenerator[Heard], *, stream: bool, **options: Any
@@ -93,7 +95,7 @@ class Api:
     @answered
     async def chat_completions(self, request: Request) -> Response:
         served, asked, sampling = await self.read(request, ChatCompletion)
-        _, heard = await self.chat(served, openai_chat.read(asked, sampling, request.state.salt))
+        _, heard = await self.chat(served, openai_chat.read(asked, sampling, request.state.salt), request.state.trace)
         writer = openai_chat.ChatWriter(served.id, served.model.tokenizer, asked)
         return await self.answer(request, writer, heard, stream=asked.stream)
 
@@ -101,7 +103,7 @@ class Api:
     async def completions(self, request: Request) -> Response:
         served, asked, sampling = await self.read(request, TextCompletion)
         requests = await self.work(openai_text.prepare, served, asked, sampling, request.state.salt)
-        heard = follow(served.engine, served.waits, requests, [PlainText() for _ in requests])
+        heard = follow(served.engine, served.waits, requests, [PlainText() for _ in requests], request.state.trace)
         writer = openai_text.TextWriter(served, asked, requests)
         return await self.answer(request, writer, heard, stream=asked.stream)
 
@@ -109,7 +111,7 @@ class Api:
     async def embeddings(self, request: Request) -> Response:
         served, asked, _ = await self.read(request, Embeddings, samplers=False)
         requests = await self.work(openai_embeddings.prepare, served, asked)
-        heard = follow(served.engine, served.waits, requests, [PlainText() for _ in requests])
+        heard = follow(served.engine, served.waits, requests, [PlainText() for _ in requests], request.state.trace)
         async with contextlib.aclosing(heard):
             return Answer(await unless_gone(request, openai_embeddings.write(served, asked, requests, heard)))
 
@@ -118,7 +120,7 @@ class Api:
         served, asked, sampling = await self.read(request, responses_fields.Response)
         salt = request.state.salt
         before = self._responses.items(asked.previous_response_id, salt)
-        _, heard = await self.chat(served, responses_fields.read(asked, before, sampling, salt))
+        _, heard = await self.chat(served, responses_fields.read(asked, before, sampling, salt), request.state.trace)
 
         def keep(id: str, output: Sequence[responses_fields.Item]) -> None:
             if asked.store:
@@ -133,7 +135,7 @@ class Api:
     async def messages(self, request: Request) -> Response:
         served, asked, sampling = await self.read(request, anthropic_fields.Message)
         chatting = anthropic_fields.read(asked, sampling, request.state.salt)
-        n_prompt, heard = await self.chat(served, chatting)
+        n_prompt, heard = await self.chat(served, chatting, request.state.trace)
         writer = MessageWriter(served.id, n_prompt, chatting.stop)
         return await self.answer(
             request, writer, heard, stream=asked.stream, error_event="error", body=ApiError.anthropic
@@ -178,7 +180,8 @@ def _tokenized(served: Served, asked: Tokenize) -> dict[str, Any]:
 
 def make_app(models: Models, metrics: Metrics, rules: Rules, limits: Limits) -> Starlette:
     """The ASGI application over models."""
-    api, about = Api(models, limits), About(models, metrics)
+    traces = Traces()
+    api, about = Api(models, limits), About(models, metrics, traces)
     routes = [
         Route("/v1/chat/completions", api.chat_completions, methods=["POST"]),
         Route("/v1/completions", api.completions, methods=["POST"]),
@@ -196,12 +199,13 @@ def make_app(models: Models, metrics: Metrics, rules: Rules, limits: Limits) -> 
         Route("/metrics", about.metrics),
         Route("/props", about.props),
         Route("/slots", about.slots),
+        Route("/traces/{id}", about.trace),
         Route("/tokenizer_info", about.tokenizer_info),
         Route("/openapi.json", about.openapi),
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, rules=rules), Middleware(Holding)],
+        middleware=[Middleware(Guard, rules=rules), Middleware(Traced, traces=traces), Middleware(Holding)],
         exception_handlers={HTTPException: _no_route},
     )
 

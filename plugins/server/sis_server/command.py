@@ -42,6 +42,9 @@ from sis_core.cli.sections import SectionedCommand
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name that this server has.")
 @click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN",
               help="Pages of another server that may ask: https://example.org.")  # fmt: skip
+@click.option(
+    "--log-json", is_flag=True, help="Log as JSON lines: all that -v tells, and where each request's time went."
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -62,6 +65,7 @@ def command(
     grace: float,
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
+    log_json: bool,
     **options: Any,
 ) -> None:
     """Serve a model over HTTP: the APIs of OpenAI and of Anthropic, and a page to talk to it.
@@ -69,6 +73,7 @@ def command(
     It listens on this machine alone; elsewhere it asks for a key. With --models and without -m, nothing is opened
     before it is asked for.
     """
+    from sis_server import json_log
     from sis_server.app import make_app
     from sis_server.catalogue import Catalogue
     from sis_server.guard import LOOPBACK, Rules
@@ -79,6 +84,8 @@ def command(
     from sis_server.running import listen, run
     from sis_server.served import Served
 
+    if log_json:
+        json_log.log_json()
     if api_key_file is not None:
         keys += tuple(line.strip() for line in Path(api_key_file).read_text("utf-8-sig").splitlines() if line.strip())
     if not all(key.isascii() and key.isprintable() and key.strip() == key != "" for key in keys):

@@ -34,11 +34,29 @@ class Cancel:
     ticket: int
 
 
+@define
+class Times:
+    """When what happened to a text, by `time.perf_counter`; None until it does.
+
+    Attributes:
+        arrived: it was put in.
+        admitted: there was room for it, and its prompt began to be read.
+        first: its first token.
+        ended: its last piece.
+    """
+
+    arrived: float | None = None
+    admitted: float | None = None
+    first: float | None = None
+    ended: float | None = None
+
+
 @frozen
 class Submission:
     ticket: int
     request: Request
     outlet: Outlet
+    times: Times
 
 
 @define
@@ -49,6 +67,7 @@ class Live:
     number: int
     prompt: int
     outlet: Outlet
+    times: Times
     generated: int = 0
 
 
@@ -124,10 +143,11 @@ class Engine:
         """Whether requests are answered."""
         return self._thread.is_alive() and not self._closing
 
-    def submit(self, request: Request, outlet: Outlet) -> int:
+    def submit(self, request: Request, outlet: Outlet, times: Times | None = None) -> int:
         """Put a request in; its pieces go to ``outlet``, on the engine's thread, which must not be kept.
 
-        The ticket is for `cancel`. ApiError 503 when too many wait, or when the engine is closing.
+        ``times`` are noted as it goes. The ticket is for `cancel`. ApiError 503 when too many wait, or when the engine
+        is closing.
         """
         with self._lock:
             if self._closing or not self._thread.is_alive():
@@ -138,7 +158,9 @@ class Engine:
             ticket = next(self._tickets)
             self._open.add(ticket)
             self.counts.requests += 1
-        self._inbox.put(Submission(ticket, request, outlet))
+        times = times or Times()
+        times.arrived = time.perf_counter()
+        self._inbox.put(Submission(ticket, request, outlet, times))
         return ticket
 
     def cancel(self, ticket: int) -> None:
@@ -192,9 +214,9 @@ class Engine:
             number = scheduler.add(item.request)
         except Exception as error:  # no memory
             number = -1 - item.ticket  # none of the scheduler's
-            live = self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet)
+            live = self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet, item.times)
             return self._tell(live, Piece.of(finish_reason="error", error=_ours(error)))
-        self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet)
+        self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet, item.times)
         return None
 
     def _drop(self, scheduler: Scheduler, ticket: int) -> None:
@@ -215,15 +237,21 @@ class Engine:
             return
         self.counts.steps += 1
         self.counts.step_seconds += time.perf_counter() - began
+        for number in (*scheduler.running, *(piece.sequence for piece in pieces)):
+            if (live := self._live.get(number)) is not None and live.times.admitted is None:
+                live.times.admitted = began
         for piece in pieces:
             live = self._live.get(piece.sequence)
             if live is not None:
                 self._tell(live, piece)
 
     def _tell(self, live: Live, piece: Piece) -> None:
+        if live.times.first is None:
+            live.times.first = time.perf_counter()
         live.generated += piece.token is not None
         self.counts.generated_tokens += piece.token is not None
         if piece.finish_reason is not None:
+            live.times.ended = time.perf_counter()
             del self._live[live.number]
             self._open.discard(live.ticket)
             self.counts.failed += piece.finish_reason == "error"

@@ -14,6 +14,7 @@ from sis_core.texts.request import Piece, Request
 from sis_server import errors
 from sis_server.engine import Engine
 from sis_server.metrics import Waits
+from sis_server.tracing import Trace
 
 
 class PlainText:
@@ -42,11 +43,12 @@ class Heard:
 
 
 async def follow(
-    engine: Engine, waits: Waits, requests: Sequence[Request], parsers: Sequence[ReplyParser]
+    engine: Engine, waits: Waits, requests: Sequence[Request], parsers: Sequence[ReplyParser], trace: Trace
 ) -> AsyncGenerator[Heard]:
     """Run requests, and say what is heard of each until all have ended. Closed early, it ends them.
 
-    Of those with one prompt the others follow when the first has read it: they share its pages.
+    What happens is noted in ``trace``. Of those with one prompt the others follow when the first has read it: they
+    share its pages.
 
     Raises:
         ApiError: the queue is full, or a text failed.
@@ -60,7 +62,7 @@ async def follow(
         def outlet(piece: Piece) -> None:
             loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
 
-        tickets.append(engine.submit(requests[index], outlet))
+        tickets.append(engine.submit(requests[index], outlet, trace.begin(index, len(requests[index].prompt))))
 
     later = _followers(requests)
     try:
@@ -88,6 +90,7 @@ async def follow(
                     reason = "tool_calls"
                 usage = Usage(len(requests[index].prompt), piece.n_cached, n_generated[index])
                 events.append(Finish(reason, usage))
+                trace.end(index, reason, usage)
             yield Heard(index, piece, tuple(events), now - began)
     finally:
         for ticket in tickets:

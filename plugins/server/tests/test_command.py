@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -60,3 +61,26 @@ def test_a_signal_ends_it_after_the_replies(kind: signal.Signals) -> None:
         assert "data: [DONE]" in rest
         assert process.wait(60) == 0
         assert "secret" not in line + process.stderr.read()
+
+
+def test_what_has_not_ended_by_the_deadline_is_cut() -> None:
+    """And the log is JSON, of a request that was cut too."""
+    started = [*SIS, "serve", "--port", "0", "--threads", "1", "--grace", "1", "--log-json"]
+    with subprocess.Popen(started, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = None
+        while address is None:
+            address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
+        body = {"prompt": "Once " * 40, "max_tokens": 900, "ignore_eos": True, "stream": True, "n": 16}
+        with (
+            httpx.Client(base_url=address[0], timeout=60) as client,
+            client.stream("POST", "/v1/completions", json=body) as answer,
+        ):
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        told = [json.loads(line) for line in process.stderr if line.startswith("{")]
+    (request,) = [line["request"] for line in told if "request" in line]
+    assert request["path"] == "/v1/completions"
+    assert any(text["reason"] is None for text in request["texts"])
