@@ -12,6 +12,19 @@ import pytest
 import tiny_models
 
 MACHINE = re.compile(r"this (machine|system|processor)")
+SLOW = (  # files of which most tests take long; `-m "not slow"` leaves them out
+    # the program, in a process of its own
+    "test_batch", "test_bench", "test_borders", "test_cli", "test_command", "test_commands", "test_completion",
+    "test_cut_files", "test_evaluate", "test_examples", "test_llm", "test_new", "test_profile", "test_quantize",
+    "test_terminal", "test_wrong_plugins",
+    # whole networks: on each rung, or each with a fault; files with faults
+    "test_amx", "test_backend_kit", "test_decoders", "test_knows", "test_models", "test_mutated_models",
+    "test_native_attention", "test_native_experts", "test_native_load", "test_neon", "test_windows", "test_x86",
+    # real models and other programs
+    "test_clients", "test_lm_eval", "test_native_bench", "test_real_models", "test_tiny_formats",
+    # thousands of draws or operations
+    "test_forced", "test_hostile_templates", "test_scheduler", "test_speculation", "test_statistics",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,6 +38,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.skipped and strict and not MACHINE.search(str(report.longrepr)):
         report.outcome = "failed"
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the full run takes is slow too, so that `-m "not slow"` leaves out both."""
+    for item in items:
+        if item.path.stem in SLOW or item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_configure() -> None:
