@@ -28,11 +28,11 @@ def test_many_rows_have_the_bits_of_one(n_rows: int) -> None:
     """On instructions that take rows in groups; the kit tries thirteen rows at most."""
     random = np.random.default_rng(n_rows)
     weight = Weight.from_array("w", random.standard_normal((150, 544), np.float32), Int4())
-    linear = next(
-        filter(
-            None, (b.linear(weight, BackendOptions(n_threads=2)) for b in usable(Registry.load().records("backends")))
-        )
-    )
+    backends = usable(Registry.load().records("backends"))
+    bound = [linear for backend in backends if (linear := backend.linear(weight, BackendOptions(n_threads=2)))]
+    if not bound:
+        pytest.skip("no backend that calls kernels is installed for this machine")
+    linear = bound[0]
     x = random.standard_normal((n_rows, 544), np.float32)
     together = linear(x)
     assert all(np.array_equal(linear(x[i : i + 1])[0], together[i]) for i in range(n_rows))
