@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -224,6 +225,7 @@ def test_a_strangers_errors_become_ours_and_name_it(tmp_path: Path) -> None:
     made = built(Naive, tmp_path)
     assert made.encode("w1 w2") == [1, 2]
     assert made.words[3] == "w3"  # type: ignore[attr-defined]
+    assert copy.copy(made).encode("w1") == [1]
     for run in (
         lambda: made.encode("x"),
         lambda: made.decode([999]),

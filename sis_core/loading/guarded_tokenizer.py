@@ -58,4 +58,6 @@ class GuardedTokenizer:
             raise blamed(TokenizerError, self._who, error, "token_text") from error
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # also asked for by copy and pickle, before there is a tokenizer to ask
+            raise AttributeError(name)
         return getattr(self._tokenizer, name)
