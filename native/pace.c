@@ -7,12 +7,13 @@
 #define FEWER 1
 #define FIRST_PATIENCE 8 /* steps */
 #define TRIAL_STEPS 4
-#define TRIAL_NS 20e6    /* a trial is over, however few steps it had */
-#define SMALL_NS 1e6     /* steps that may be too small to share */
-#define DISTURBED 0.08   /* share of long waits: a quiet step of a small model has half of that */
-#define WORTH 0.97       /* what a trial must cost at most, of what the arm in use does */
+#define TRIAL_NS 20e6  /* a trial is over, however few steps it had */
+#define SMALL_NS 1e6   /* steps that may be too small to share */
+#define DISTURBED 0.08 /* share of long waits: a quiet step of a small model has half of that */
+#define WORTH 0.97     /* what a trial must cost at most, of what the arm in use does */
 
-static const uint32_t MOST_PATIENCE[] = {128, 512}; /* asking for more members again costs little, and they may be free */
+static const uint32_t MOST_PATIENCE[] = {128,
+                                         512}; /* asking for more members again costs little, and they may be free */
 
 static uint32_t last_arm(uint32_t most)
 {
@@ -53,8 +54,7 @@ static void end_trial(struct pace *p)
         p->waited = 0;
         p->since[MORE] = p->since[FEWER] = 0;
         p->patience[MORE] = p->patience[FEWER] = FIRST_PATIENCE;
-    } else if (p->patience[way] < MOST_PATIENCE[way])
-        p->patience[way] *= 2;
+    } else if (p->patience[way] < MOST_PATIENCE[way]) p->patience[way] *= 2;
 }
 
 void pace_learn(struct pace *p, uint32_t members, uint32_t rows, uint64_t ns, uint64_t waited)

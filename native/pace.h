@@ -9,10 +9,10 @@
 
 /* Steps of one kind: of one program, and of about as many rows. All zero at first. Costs are nanoseconds a row. */
 struct pace {
-    uint32_t arm;   /* steps use most >> arm members */
-    uint32_t trial; /* 1 + the arm on trial, or 0 */
-    double cost;    /* of the arm in use: a mean that forgets; 0 before the first step */
-    double waited;  /* share of a member's time that goes by in long waits: likewise */
+    uint32_t arm;                   /* steps use most >> arm members */
+    uint32_t trial;                 /* 1 + the arm on trial, or 0 */
+    double cost;                    /* of the arm in use: a mean that forgets; 0 before the first step */
+    double waited;                  /* share of a member's time that goes by in long waits: likewise */
     uint32_t since[2], patience[2]; /* steps since more members, or fewer, were tried, and those to wait for it */
     uint32_t tried;                 /* steps of the trial, and what they cost */
     double trial_cost, trial_ns;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define SPINS_BEFORE_YIELD 4000 /* some 50 µs: then somebody else needs the core */
-#define LONG_WAIT 64           /* spins: from then on a wait is counted */
+#define LONG_WAIT 64            /* spins: from then on a wait is counted */
 #define SLEEP_AFTER_NS 1000000
 #define LOG_KINDS 8
 #define LINE 64
@@ -237,8 +237,7 @@ void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, 
         uint64_t start = team_now();
         run_in_turn(members, cpus, fn, context);
         pace_learn(pace, members, kind->rows, team_now() - start, atomic_load(&team.waited));
-    } else
-        run_in_turn(n_threads, cpus, fn, context);
+    } else run_in_turn(n_threads, cpus, fn, context);
 
     lock_take(&turn_mutex);
     serving++;

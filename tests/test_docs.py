@@ -102,3 +102,9 @@ def test_every_public_name_has_a_docstring() -> None:
                 if ast.get_docstring(node) is None and not overload:
                     missing.append(f"{path.relative_to(ROOT)}: {node.name}")
     assert missing == []
+
+
+def test_the_page_of_native_code_names_every_file() -> None:
+    folder = ROOT / "native"
+    named = set(re.findall(r"`([\w.]+)`", (folder / "README.md").read_text("utf-8").partition("\n## ")[0]))
+    assert {path.name for path in folder.iterdir() if path.is_file()} - {"README.md"} <= named

@@ -73,12 +73,12 @@ struct sis_kind {
 struct sis_unpacked {
     uint64_t n_rows;
     uint64_t n_cols;
-    const uint8_t *codes;       /* (n_rows, n_cols): SIGNED as int8, else as uint8 */
-    const float *scales;        /* (n_rows, n_cols / group): whole numbers with BYTE and NIBBLE; not read with SUPER */
-    const float *minima;        /* the same for UNSIGNED, what is subtracted; else not read */
-    const float *super_scales;  /* (n_rows, n_cols / 256) with BYTE, NIBBLE and SUPER; else not read */
-    const float *super_minima;  /* the same for UNSIGNED */
-    const int8_t *table;        /* (16,) for TABLE; else not read */
+    const uint8_t *codes;      /* (n_rows, n_cols): SIGNED as int8, else as uint8 */
+    const float *scales;       /* (n_rows, n_cols / group): whole numbers with BYTE and NIBBLE; not read with SUPER */
+    const float *minima;       /* the same for UNSIGNED, what is subtracted; else not read */
+    const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, NIBBLE and SUPER; else not read */
+    const float *super_minima; /* the same for UNSIGNED */
+    const int8_t *table;       /* (16,) for TABLE; else not read */
 };
 
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
