@@ -60,7 +60,9 @@ def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
 
 
 def read_input() -> str:
-    """Standard input as UTF-8; SourceError when it is something else."""
+    """Standard input as UTF-8; SourceError when it is something else, or closed."""
+    if sys.stdin is None:
+        raise SourceError("is closed", where="standard input", fix="give a text, or a file")
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:

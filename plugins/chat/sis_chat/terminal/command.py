@@ -55,6 +55,8 @@ def command(
     last = drawer.last() if go_on else None
     if go_on and last is None:
         raise ChatError("there is no conversation yet", where="--continue", fix="start one with `sis chat`")
+    if sys.stdin is None:
+        raise ChatError("is closed", where="standard input", fix="talk at a terminal, or give messages as lines")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     called = [] if tools is None else commands.read_tools(tools)
     with load_model(ctx, options) as model, model.conversation(template, prompt_cache=prompt_cache) as conversation:
