@@ -29,7 +29,9 @@ class Llama4(Architecture[ExpertsConfig]):
     def block(self, config: ExpertsConfig, i: int, tensors: Tensors) -> Block:
         if config.n_ctx > CHUNK:
             raise ModelError(
-                f"a context of {config.n_ctx} tokens needs attention in chunks of {CHUNK}", fix=NOT_IMPLEMENTED
+                f"a context of {config.n_ctx} tokens needs attention in chunks of {CHUNK}",
+                where=tensors.where,
+                fix=f"ask for at most {CHUNK} tokens of context, or {NOT_IMPLEMENTED}",
             )
         rotates = i % PERIOD != PERIOD - 1
         norm = (
