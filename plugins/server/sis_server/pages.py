@@ -15,6 +15,8 @@ KINDS = {
     "page.css": "text/css",
     "page.js": "text/javascript",
     "events.js": "text/javascript",
+    "history.js": "text/javascript",
+    "tree.js": "text/javascript",
     "markdown.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }

@@ -1,26 +1,40 @@
 // A chat over /v1/chat/completions. The messages are kept in this browser and nowhere else.
 
 import { events } from "./events.js";
+import * as history from "./history.js";
 import { markdown } from "./markdown.js";
+import { add, choose, newChat, path, siblings } from "./tree.js";
 
 const $ = (id) => document.getElementById(id);
-const STORE = "sis.chat", SETTINGS = "sis.settings";
-const state = { messages: read(STORE, []), running: null, samplers: [] };
-const settings = read(SETTINGS, { system: "", colours: false, maxTokens: "", seed: "", key: "", samplers: {} });
+const SETTINGS = "sis.settings";
+const state = { chat: newChat(), running: null, edited: null };
+const settings = read(SETTINGS, {
+  system: "", colours: false, maxTokens: "", seed: "", key: "", tools: "", model: "", samplers: {},
+});
+const messages = () => path(state.chat);
 
 function read(name, otherwise) {
   try {
-    const found = JSON.parse(localStorage.getItem(name));
-    return Array.isArray(otherwise) ? found ?? otherwise : { ...otherwise, ...found };
+    return { ...otherwise, ...JSON.parse(localStorage.getItem(name)) };
   } catch {
     return otherwise;
   }
 }
 
-const save = () => {
-  localStorage.setItem(STORE, JSON.stringify(state.messages));
-  localStorage.setItem(SETTINGS, JSON.stringify(settings));
-};
+const save = () => localStorage.setItem(SETTINGS, JSON.stringify(settings));
+
+async function keep() {
+  const { chat } = state;
+  if (!chat.nodes.length) return;
+  chat.updated = Date.now();
+  chat.title ||= chat.nodes[0].content.slice(0, 60);
+  try {
+    await history.keep(chat);
+  } catch { // a private window: the chat lasts as long as the page
+    return;
+  }
+  listed();
+}
 
 function element(name, attributes = {}, ...children) {
   const node = document.createElement(name);
@@ -39,21 +53,46 @@ const headers = () => ({
 
 // What is shown
 
-function article(message, index) {
+function article(message) {
   const node = element("article", { className: message.role });
   if (message.reasoning) {
     const open = state.running?.message === message && !message.content;
     node.append(element("details", { open }, element("summary", {}, "Thought"), element("div", {}, message.reasoning)));
   }
   node.append(body(message));
+  for (const call of message.calls ?? []) node.append(called(call));
   if (message.error) node.append(element("div", { className: "error", role: "alert" }, message.error));
-  node.append(under(message, index));
+  if (!state.running && message.calls?.length && message.id === state.chat.leaf) node.append(results(message));
+  node.append(under(message));
   return node;
+}
+
+function called({ name, args }) {
+  let shown = args;
+  try {
+    shown = JSON.stringify(JSON.parse(args), null, 2);
+  } catch { /* still being written */ }
+  return element("div", { className: "call" }, element("b", {}, name), element("pre", {}, shown));
+}
+
+// Nothing here runs a tool: a person says what it gave.
+function results(message) {
+  const fields = message.calls.map(({ name }) => element("textarea", { rows: 1, placeholder: `What ${name} gives` }));
+  const form = element("form", { className: "results" }, ...fields, element("button", { type: "submit" }, "Answer"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    let parent = message.id;
+    message.calls.forEach((call, i) => {
+      parent = add(state.chat, parent, { role: "tool", content: fields[i].value, call: call.id }).id;
+    });
+    reply(parent);
+  });
+  return form;
 }
 
 function body(message) {
   const node = element("div", { className: "body" });
-  if (message.role === "user") node.append(message.content);
+  if (message.role !== "assistant") node.append(message.content);
   else if (settings.colours && message.tokens?.length) node.append(coloured(message.tokens));
   else node.append(...markdown(message.content));
   if (state.running?.message === message) (node.lastElementChild ?? node).classList.add("writing");
@@ -72,13 +111,20 @@ function coloured(tokens) {
   return node;
 }
 
-function under(message, index) {
+function under(message) {
   const node = element("div", { className: "under" });
   if (state.running) return node;
-  const action = (label, act) => node.append(element("button", { type: "button", onclick: act }, label));
+  const action = (label, act, more = {}) => node.append(element("button", { type: "button", onclick: act, ...more }, label));
+  const others = siblings(state.chat, message), at = others.indexOf(message);
+  if (others.length > 1) {
+    const turn = (step) => () => (choose(state.chat, others[at + step]), keep(), show());
+    action("‹", turn(-1), { disabled: at === 0, title: "The branch before" });
+    node.append(element("span", { className: "branch" }, `${at + 1} / ${others.length}`));
+    action("›", turn(1), { disabled: at === others.length - 1, title: "The next branch" });
+  }
   action("Copy", () => navigator.clipboard?.writeText(message.content));
-  if (message.role === "user") action("Edit", () => edit(index));
-  else if (index === state.messages.length - 1) action("Again", () => again(index));
+  if (message.role === "user") action("Edit", () => edit(message));
+  if (message.role === "assistant") action("Again", () => reply(message.parent));
   if (message.figures) node.append(figures(message.figures));
   return node;
 }
@@ -98,12 +144,13 @@ function figures({ first, seconds, usage, reason }) {
 function show() {
   const chat = $("chat");
   const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 80;
-  if (!state.messages.length) {
+  const shown = messages();
+  if (!shown.length) {
     const hint = "Enter sends, Shift+Enter begins a line, Esc stops. What you say stays on this machine.";
     chat.replaceChildren(element("div", { className: "hello" }, element("b", {}, "What shall we talk about?"), hint));
     return;
   }
-  chat.replaceChildren(...state.messages.map(article));
+  chat.replaceChildren(...shown.map(article));
   if (atEnd) chat.scrollTop = chat.scrollHeight;
 }
 
@@ -113,22 +160,25 @@ function showLast() { // once a frame, however many tokens come
   due = true;
   requestAnimationFrame(() => {
     due = false;
-    const chat = $("chat"), index = state.messages.length - 1;
+    const chat = $("chat"), last = state.running?.message;
+    if (!last) return;
     const atEnd = chat.scrollHeight - chat.scrollTop - chat.clientHeight < 120;
-    chat.lastElementChild?.replaceWith(article(state.messages[index], index));
+    chat.lastElementChild?.replaceWith(article(last));
     if (atEnd) chat.scrollTop = chat.scrollHeight;
   });
 }
 
 // What is asked
 
-function request() {
-  const said = state.messages.slice(0, -1).map(({ role, content }) => ({ role, content }));
+function request(parent) {
   const own = Object.fromEntries(Object.entries(settings.samplers).filter(([, value]) => value !== ""));
+  const tools = settings.tools.trim() ? JSON.parse(settings.tools) : null;
   return {
-    messages: [...(settings.system ? [{ role: "system", content: settings.system }] : []), ...said],
+    messages: [...(settings.system ? [{ role: "system", content: settings.system }] : []), ...said(parent)],
     stream: true,
     stream_options: { include_usage: true },
+    ...(settings.model ? { model: settings.model } : {}),
+    ...(tools ? { tools } : {}),
     ...(settings.colours ? { logprobs: true, top_logprobs: 5 } : {}),
     ...(settings.maxTokens ? { max_tokens: Number(settings.maxTokens) } : {}),
     ...(settings.seed !== "" ? { seed: Number(settings.seed) } : {}),
@@ -136,17 +186,31 @@ function request() {
   };
 }
 
-async function reply() {
-  const message = { role: "assistant", content: "", reasoning: "", tokens: [] };
+// The messages up to a node, as the API has them.
+function said(parent) {
+  return path({ ...state.chat, leaf: parent }).map(({ role, content, calls, call }) => ({
+    role,
+    content,
+    ...(call ? { tool_call_id: call } : {}),
+    ...(calls?.length
+      ? { tool_calls: calls.map(({ id, name, args }) => ({ id, type: "function", function: { name, arguments: args } })) }
+      : {}),
+  }));
+}
+
+// Another reply to the message of a node.
+async function reply(parent) {
+  if (state.running) return;
+  const { chat } = state;
+  const message = add(chat, parent, { role: "assistant", content: "", reasoning: "", tokens: [], calls: [] });
   const abort = new AbortController(), began = performance.now();
-  state.messages.push(message);
   state.running = { message, abort };
   busy(true);
   show();
   let first = null, reason = null, usage = null;
   try {
     const response = await fetch("/v1/chat/completions", {
-      method: "POST", headers: headers(), body: JSON.stringify(request()), signal: abort.signal,
+      method: "POST", headers: headers(), body: JSON.stringify(request(parent)), signal: abort.signal,
     });
     if (!response.ok) throw new Error(await problem(response));
     for await (const chunk of events(response)) {
@@ -154,15 +218,19 @@ async function reply() {
       usage = chunk.usage ?? usage;
       const choice = chunk.choices?.[0];
       if (!choice) continue;
-      const { content, reasoning_content: thought } = choice.delta;
-      if ((content || thought) && first === null) first = (performance.now() - began) / 1000;
+      const { content, reasoning_content: thought, tool_calls: calls } = choice.delta;
+      if ((content || thought || calls) && first === null) first = (performance.now() - began) / 1000;
       message.content += content ?? "";
       message.reasoning += thought ?? "";
+      for (const { index, id, function: part } of calls ?? []) {
+        const call = (message.calls[index] ??= { id, name: part.name, args: "" });
+        call.args += part.arguments ?? "";
+      }
       for (const entry of choice.logprobs?.content ?? []) {
         message.tokens.push({ token: entry.token, logprob: entry.logprob, top: entry.top_logprobs });
       }
       reason = choice.finish_reason ?? reason;
-      showLast();
+      if (state.chat === chat) showLast();
     }
     if (usage) message.figures = { first: first ?? 0, seconds: (performance.now() - began) / 1000, usage, reason };
   } catch (error) {
@@ -171,7 +239,7 @@ async function reply() {
   }
   state.running = null;
   busy(false);
-  save();
+  await keep();
   show();
 }
 
@@ -188,35 +256,52 @@ function send() {
   const text = $("text").value.trim();
   if (!text || state.running) return;
   $("text").value = "";
-  state.messages.push({ role: "user", content: text });
-  reply();
+  const parent = state.edited ? state.edited.parent : state.chat.leaf;
+  state.edited = null;
+  reply(add(state.chat, parent, { role: "user", content: text }).id);
 }
 
-function again(index) {
-  state.messages.length = index;
-  reply();
-}
-
-function edit(index) {
-  $("text").value = state.messages[index].content;
-  state.messages.length = index;
-  save();
-  show();
+// What is sent next stands beside this message, which stays.
+function edit(message) {
+  $("text").value = message.content;
+  state.edited = message;
   $("text").focus();
 }
 
 const stop = () => state.running?.abort.abort();
 
-function fresh() {
+function open(chat) {
   stop();
-  state.messages = [];
-  save();
+  Object.assign(state, { chat, edited: null });
   show();
+  listed();
   $("text").focus();
 }
 
+const fresh = () => open(newChat());
+
+// The list of chats
+async function listed() {
+  let chats = [];
+  try {
+    chats = await history.all();
+  } catch { /* nothing is kept here */ }
+  $("chats").replaceChildren(...chats.map((chat) => {
+    const title = element("button", { type: "button", className: "title", onclick: () => open(chat) }, chat.title);
+    if (chat.id === state.chat.id) title.setAttribute("aria-current", "true");
+    const gone = element("button", { type: "button", title: "Delete this chat", onclick: () => remove(chat) }, "×");
+    return element("li", {}, title, gone);
+  }));
+}
+
+async function remove(chat) {
+  await history.forget(chat.id);
+  if (chat.id === state.chat.id) fresh();
+  else listed();
+}
+
 function exported() {
-  const data = new Blob([JSON.stringify({ system: settings.system, messages: state.messages }, null, 1)]);
+  const data = new Blob([JSON.stringify({ system: settings.system, chat: state.chat }, null, 1)]);
   const link = element("a", { href: URL.createObjectURL(data), download: "chat.json" });
   link.click();
   URL.revokeObjectURL(link.href);
@@ -235,6 +320,11 @@ function toggleOptions(open = $("options").hidden) {
   if (open) $("system").focus();
 }
 
+function toggleChats(open = $("history").hidden) {
+  $("history").hidden = !open;
+  $("chats-button").setAttribute("aria-expanded", String(open));
+}
+
 function askForKey() {
   $("key-label").hidden = false;
   toggleOptions(true);
@@ -248,7 +338,7 @@ function bind(id, name, property = "value") {
     settings[name] = field[property];
     save();
     if (name === "colours") show();
-    if (name === "key") about();
+    if (name === "key" || name === "model") about();
   });
 }
 
@@ -271,7 +361,15 @@ function samplerField({ name, sampler, type, default: standard, on, help, low, h
 
 async function about() {
   try {
-    const response = await fetch("/props", { headers: headers() });
+    const models = await fetch("/v1/models", { headers: headers() });
+    if (!models.ok) return void (await problem(models));
+    const names = (await models.json()).data.map(({ id }) => id);
+    if (!names.includes(settings.model)) settings.model = "";
+    $("model-choice").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    $("model-choice").value = settings.model || names[0];
+    $("model-label").hidden = names.length < 2;
+    const asked = settings.model ? `?model=${encodeURIComponent(settings.model)}` : "";
+    const response = await fetch(`/props${asked}`, { headers: headers() });
     if (!response.ok) return void (await problem(response));
     const props = await response.json();
     $("model").textContent = props.model;
@@ -286,6 +384,8 @@ async function about() {
 }
 
 bind("system", "system");
+bind("tools", "tools");
+bind("model-choice", "model");
 bind("key", "key");
 bind("max-tokens", "maxTokens");
 bind("seed", "seed");
@@ -296,6 +396,7 @@ $("stop").addEventListener("click", stop);
 $("new").addEventListener("click", fresh);
 $("export").addEventListener("click", exported);
 $("options-button").addEventListener("click", () => toggleOptions());
+$("chats-button").addEventListener("click", () => toggleChats());
 $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
@@ -303,9 +404,17 @@ $("text").addEventListener("keydown", (event) => {
   }
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") state.running ? stop() : toggleOptions(false);
+  if (event.key === "Escape") state.running ? stop() : (toggleOptions(false), toggleChats(false));
   else if (event.altKey && event.code === "KeyN") fresh();
   else if (event.altKey && event.code === "KeyO") toggleOptions();
+  else if (event.altKey && event.code === "KeyC") toggleChats();
 });
-about();
-show();
+async function start() {
+  about();
+  show();
+  try {
+    const [last] = await history.all();
+    if (last && !state.chat.nodes.length) open(last);
+  } catch { /* nothing is kept here */ }
+}
+start();
