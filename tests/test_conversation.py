@@ -198,6 +198,17 @@ def test_what_is_missing_is_named(tmp_path: Path, model: LanguageModel) -> None:
         none.chat_format()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"stop": 5}, {"stop": [b"x"]}, {"stop": ""}, {"tool_choice": None}, {"template_options": ["x"]},
+     {"max_tokens": "9"}, {"seed": 1.5}, {"context": "shfit"}],
+    ids=str,
+)  # fmt: skip
+def test_options_are_checked(conversation: Conversation, wrong: dict[str, Any]) -> None:
+    with pytest.raises(SisError, match=f"^{next(iter(wrong))}: is "):
+        conversation.reply([{"role": "user", "content": "a"}], **wrong)
+
+
 def test_a_chat_that_does_not_fit_is_refused_and_leaves_the_conversation_as_it_was(conversation: Conversation) -> None:
     messages: list[Any] = [user("the sea")]
     messages.append(conversation.reply(messages, samplers=[Says(ids("he"))]).message)

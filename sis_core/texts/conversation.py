@@ -23,6 +23,7 @@ from sis_core.chat import (
     Usage,
 )
 from sis_core.errors import ChatError
+from sis_core.loading.checks import check_option, several_texts
 from sis_core.sampler import Sampler
 from sis_core.texts.known_ids import with_known
 from sis_core.texts.prompt_cache import PromptCache
@@ -114,6 +115,8 @@ class Conversation:
             ContextError: they do not fit into the context.
             SisError: what samplers and the model raise.
         """
+        check_option("tool_choice", tool_choice, kind=str)
+        check_option("template_options", template_options, kind=Mapping, optional=True)
         if tool_choice == "none":
             tools = ()
         if schema is not None and tools:
@@ -124,7 +127,7 @@ class Conversation:
             )
         messages = self._with_system(messages)
         rendered = self.chat.render(messages, tools, **(template_options or {}))
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        stops = several_texts("stop", stop)
         request = self.model.request(
             self._tokens(rendered, messages),
             max_tokens=max_tokens,
