@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -14,11 +15,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = {"quant_plugin", "sampler_plugin", "backend_plugin", "chat_format", "tokenizer_plugin", "nf4", "codebook4",
-            "hqq", "ternary", "c_decoder", "fused_kernel"}  # fmt: skip
+            "hqq", "ternary", "mxfp6", "two_of_four", "awq", "c_decoder", "fused_kernel"}  # fmt: skip
 
 
 FORMATS = ("nf4/sis_nf4.py", "codebook4/sis_codebook4.py", "hqq/sis_hqq.py", "ternary/sis_ternary.py",
-           "c_decoder/sis_pot4/__init__.py", "c_decoder/pot4.c")  # fmt: skip
+           "mxfp6/sis_mxfp6.py", "two_of_four/sis_two_of_four.py", "awq/sis_awq.py", "c_decoder/sis_pot4/__init__.py",
+           "c_decoder/pot4.c")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FORMATS)
@@ -26,6 +28,15 @@ def test_a_format_is_forty_lines(path: str) -> None:
     """What the README says: at most, with docstrings and comments, without empty lines."""
     lines = (ROOT / "examples" / path).read_text("utf-8").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 40
+
+
+def test_nf4_is_twenty_lines_of_code() -> None:
+    """As the tutorial says: without the docstrings and the empty lines."""
+    source = ast.parse((ROOT / "examples" / "nf4" / "sis_nf4.py").read_text("utf-8"))
+    for node in ast.walk(source):
+        if isinstance(node, ast.Module | ast.ClassDef) and ast.get_docstring(node):
+            del node.body[0]
+    assert sum(bool(line) for line in ast.unparse(source).split("\n")) <= 20
 
 
 def test_the_header_that_an_example_copied_is_ours() -> None:
@@ -42,7 +53,7 @@ def installer() -> list[str]:
 
 
 # In the full run: formats in Python, as nf4 is, and a tokenizer, which its kit's tests try without installing it.
-ALIKE = ("codebook4", "hqq", "ternary", "tokenizer_plugin")
+ALIKE = ("codebook4", "hqq", "ternary", "mxfp6", "two_of_four", "tokenizer_plugin")
 RUN = [pytest.param(name, marks=pytest.mark.full) if name in ALIKE else name for name in sorted(EXAMPLES)]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
+from sis_core.layout import Bits, Layout, Scale
 from sis_core.quant import BlockFormat, QuantFormat
 
 ROUNDS, BETA, GROWTH, P = 20, np.float32(10), np.float32(1.01), np.float32(0.7)
@@ -16,6 +17,7 @@ class HQQ4(BlockFormat):
     """Groups of 64: scale and zero point in half precision, then 4 bits a value: ``scale * (number - zero)``."""
 
     name, block_size, type_size, bits = "HQQ4", 64, 36, 4
+    layout = Layout(4, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 4))
 
     def quantize_blocks(self, values: F32) -> U8:
         self.check_values(values, finite=True)
@@ -32,20 +34,16 @@ class HQQ4(BlockFormat):
             zero, beta = (numbers - x + outlying).mean(1, keepdims=True, dtype=np.float32), beta * GROWTH
         zero = np.clip(zero, -65504, 65504).astype("<f2")
         numbers = np.clip(np.rint(x + zero.astype(np.float32)), 0, top).astype(np.uint8)
-        packed = np.packbits(np.unpackbits(numbers[:, :, None], axis=2)[:, :, -self.bits :].reshape(len(x), -1), axis=1)
+        digits = np.unpackbits(numbers[:, :, None], axis=2, count=self.bits, bitorder="little")
+        packed = np.packbits(digits.reshape(len(x), -1), axis=1, bitorder="little")
         return np.hstack([scale.view(np.uint8), zero.view(np.uint8), packed])
-
-    def dequantize_blocks(self, blocks: U8) -> F32:
-        scale, zero = np.hsplit(blocks[:, :4].copy().view("<f2").astype(np.float32), 2)
-        digits = np.unpackbits(blocks[:, 4:], axis=1).reshape(len(blocks), 64, self.bits)
-        numbers = np.packbits(digits, axis=2)[:, :, 0] >> (8 - self.bits)
-        return scale * (numbers - zero)
 
 
 class HQQ3(HQQ4):
     """The same in 3 bits."""
 
     name, type_size, bits = "HQQ3", 28, 3
+    layout = Layout(3, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 3))
 
 
 @hookimpl

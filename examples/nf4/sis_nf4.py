@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 
 from sis_core import hookimpl
-from sis_core.arrays import F32, U8
-from sis_core.quant import BlockFormat, QuantFormat
+from sis_core.layout import Bits, Layout, Scale
+from sis_core.quant import BlockFormat
 
 END = (1 / 32 + 1 / 30) / 2  # the outermost quantile: 7 levels lie below zero, 8 above it
 BELOW, ABOVE = ([NormalDist().inv_cdf(p) for p in np.linspace(END, 0.5, n, endpoint=False)] for n in (7, 8))
@@ -21,20 +21,15 @@ class NF4(BlockFormat):
     """Blocks of 64 values: their largest magnitude in half precision, then 4 bits each."""
 
     name, block_size, type_size = "NF4", 64, 34
+    layout = Layout(4, 64, Scale("f16", 0), table=LEVELS, codes=Bits(2, 4))  # bits, group
 
-    def quantize_blocks(self, values: F32) -> U8:
+    def quantize_blocks(self, values):
         self.check_values(values, finite=True)
         scales = np.minimum(np.abs(values).max(axis=1, keepdims=True), np.float32(65504)).astype("<f2")  # (n, 1)
-        relative = values / np.where(scales > 0, scales, 1).astype(np.float32)
-        codes = np.searchsorted(BORDERS, relative).astype(np.uint8)  # (n, 64): the nearest level
-        return np.hstack([scales.view(np.uint8), codes[:, :32] | codes[:, 32:] << 4])
-
-    def dequantize_blocks(self, blocks: U8) -> F32:
-        scales = blocks[:, :2].copy().view("<f2").astype(np.float32)
-        codes = np.hstack([blocks[:, 2:] & 15, blocks[:, 2:] >> 4])
-        return scales * LEVELS[codes]
+        codes = np.searchsorted(BORDERS, values / np.where(scales > 0, scales, 1).astype(np.float32)).astype(np.uint8)
+        return np.hstack([scales.view(np.uint8), codes[:, ::2] | codes[:, 1::2] << 4])
 
 
 @hookimpl
-def sis_register_quant_formats() -> list[QuantFormat]:
+def sis_register_quant_formats():
     return [NF4()]

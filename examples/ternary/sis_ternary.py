@@ -8,6 +8,7 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
+from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat
 
 POWERS = np.array([1, 3, 9, 27, 81], np.uint8)  # 3 ** 5 = 243 fits into a byte
@@ -17,6 +18,7 @@ class Ternary(QuantFormat):
     """A row is a half-precision scale and a byte for every 5 values, the last one filled up."""
 
     name, block_size = "TERNARY", 32
+    layout = Layout(2, 32, Scale("f16", per="row"), zero=1)
     bits_per_weight = 8 / 5 + 16 / 2048  # for rows of 2048 values
 
     def row_bytes(self, n_cols: int) -> int:
@@ -32,12 +34,10 @@ class Ternary(QuantFormat):
         packed = (padded.reshape(len(values), -1, 5) * POWERS).sum(2, dtype=np.uint8)
         return np.hstack([np.minimum(scales, 65504).astype("<f2")[:, None].view(np.uint8), packed])
 
-    def dequantize(self, rows: U8, n_cols: int) -> F32:
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         self.check_rows(rows, n_cols)
-        scales = rows[:, :2].copy().view("<f2").astype(np.float32)
         trits = (rows[:, 2:, None] // POWERS % 3).reshape(len(rows), -1)[:, :n_cols]
-        with np.errstate(invalid="ignore"):  # damaged files have infinite scales
-            return scales * (trits.astype(np.float32) - 1)
+        return Unpacked(trits, rows[:, :2].copy().view("<f2").astype(np.float32))
 
 
 @hookimpl

@@ -10,8 +10,10 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
+from sis_core.layout import Bits, Layout, Scale
 from sis_core.quant import BlockFormat, QuantFormat
 
+POWERS = [sign * 2.0**-power for sign in (1, -1) for power in range(8)]
 LIBRARY = ctypes.CDLL(str(Path(__file__).with_name("libpot4.so")))  # a global: it must outlive every address
 
 
@@ -19,6 +21,7 @@ class POT4(BlockFormat):
     """Blocks of 32: the largest magnitude as bfloat16, then a sign and an exponent from 0 to -7 in 4 bits each."""
 
     name, block_size, type_size = "POT4", 32, 18
+    layout = Layout(4, 32, Scale("bf16", 0), table=POWERS, codes=[Bits(2, 4, 8), Bits(2, 4, 8, 4)])
 
     @property
     def decoder(self) -> int | None:
@@ -32,11 +35,6 @@ class POT4(BlockFormat):
         exponents = np.nan_to_num(np.rint(exponents))
         codes = np.clip(exponents, 0, 7).astype(np.uint8) | (values < 0).astype(np.uint8) << 3
         return np.hstack([scales.astype("<u2").view(np.uint8), codes[:, :16] | codes[:, 16:] << 4])
-
-    def dequantize_blocks(self, blocks: U8) -> F32:
-        scales = (blocks[:, :2].copy().view("<u2").astype("<u4") << 16).view("<f4")
-        codes = np.hstack([blocks[:, 2:] & 15, blocks[:, 2:] >> 4])
-        return np.ldexp(np.where(codes & 8, -scales, scales), -(codes & 7).astype(np.int32))
 
 
 @hookimpl

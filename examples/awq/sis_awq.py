@@ -1,0 +1,42 @@
+"""AWQ: 4 bits in groups of 128 with a zero point, and columns that matter much made larger before they are rounded.
+
+Source: Lin et al. 2023, "AWQ: Activation-aware Weight Quantization", section 3.2.
+"""
+
+import numpy as np
+
+from sis_core import hookimpl
+from sis_core.arrays import F32, U8
+from sis_core.layout import Bits, Layout, Scale
+from sis_core.quant import BlockFormat, QuantFormat, SideName
+from sis_core.transform import PerColumn
+
+
+class AWQ(BlockFormat):
+    """Groups of 128: a scale in half precision, a zero point of 8 bits, then 4 bits a value: ``scale * (code - zero)``.
+
+    What columns were divided by lies in a tensor beside the weight; where there is none, it is in what comes before.
+    """
+
+    name, block_size, type_size = "AWQ", 128, 67
+    layout = Layout(
+        4, 128, Scale("f16", 0), zero=Scale("uint", Bits(2, 8)), codes=Bits(3, 4), transform=PerColumn("columns")
+    )
+
+    def side_names(self, tensor: str) -> dict[str, SideName]:
+        return {"columns": SideName(tensor.removesuffix(".weight") + ".awq_scale", "column")}
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        low, high = np.minimum(values.min(1, keepdims=True), 0), np.maximum(values.max(1, keepdims=True), 0)
+        scales = np.clip(high / 15 - low / 15, 2.0**-24, 65504).astype("<f2")  # (n, 1)
+        steps = values / scales.astype(np.float32)
+        zeros = np.clip(np.rint(-low / scales.astype(np.float32)), 0, 15)
+        codes = np.clip(np.rint(steps + zeros), 0, 15).astype(np.uint8)
+        packed = codes[:, ::2] | codes[:, 1::2] << 4
+        return np.hstack([scales.view(np.uint8), zeros.astype(np.uint8), packed])
+
+
+@hookimpl
+def sis_register_quant_formats() -> list[QuantFormat]:
+    return [AWQ()]
