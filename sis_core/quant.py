@@ -18,6 +18,7 @@ from attrs import evolve, field, frozen
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError, SisError
 from sis_core.layout import Layout, Unpacked
+from sis_core.transform import PerColumn, Transform
 
 ALL = slice(None)
 PLAIN = ("F32", "F16", "BF16")
@@ -417,6 +418,15 @@ class Weight:
             raise FormatError(f"has {self.n_rows} rows, not rows {start} to {stop}", where=self.name)
         side = {name: side.rows(start, stop, self.n_rows) for name, side in self.side.items()}
         return evolve(self, shape=(stop - start, self.n_cols), first_row=self.first_row + start, side=side)
+
+    @property
+    def transform(self) -> Transform | None:
+        """What the format's layout says stands between stored values and the weight's own, and something does.
+
+        A `PerColumn` whose side the file has not is no transform: its numbers are in what comes before.
+        """
+        transform = self.format.layout.transform if self.format.layout else None
+        return None if isinstance(transform, PerColumn) and transform.side not in self.side else transform
 
     def cols(self, start: int, stop: int) -> Weight:
         """The columns ``start:stop`` of a matrix, on block borders; only where blocks stand on their own."""

@@ -82,7 +82,8 @@ def test_numbers_are_those_of_the_header() -> None:
     ours |= {f"SIS_{name}": getattr(abi, name) for name in ("RENORMALISE", "SCALE_INPUT", "MAX_EXPERTS")}
     ours |= {f"SIS_KV_{name.upper()}": number for name, number in abi.KV_TYPES.items()}
     ops = ("NORM", "COPY", "ACT", "PREPARE", "ROPE", "STORE", "SCALE", "GATHER", "LINEAR", "ATTEND", "TAKE",
-           "PREPARE_FOREIGN", "ROUTE", "EXPERTS", "COMBINE", "GATE", "CLAMP")  # fmt: skip
+           "PREPARE_FOREIGN", "ROUTE", "EXPERTS", "COMBINE", "GATE", "CLAMP", "MULTIPLY",
+           "HADAMARD")  # fmt: skip
     ours |= {f"SIS_OP_{name}": getattr(abi, name) for name in ops} | {"SIS_OP_ADD": abi.ADD_TO}
     ours |= {
         f"SIS_{name}": getattr(abi, name) for name in ("ADD", "GATED", "LAYER_NORM", "NEOX", "BY_POSITION", "NO_ROOM")

@@ -11,11 +11,15 @@ from attrs import evolve
 from sis_core import Registry
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions
-from sis_core.backends.native import NativeBackend
+from sis_core.backends.native import NativeBackend, abi
+from sis_core.backends.native.forward import NO_PLAN
+from sis_core.backends.native.program import Program
+from sis_core.block import Dense
 from sis_core.errors import FormatError
 from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import BlockFormat, QuantFormat, Side, Weight
+from sis_core.transform import Hadamard, PerColumn
 
 BACKEND = next(
     backend
@@ -28,6 +32,7 @@ E2M3 = [
 ]
 ODD = tuple((np.arange(16) - 7.5) ** 3 / 7.5**3)
 HALVES = Bits(4, 4)
+NIBBLES = Layout(4, 32, Scale("f16", 0), zero=8, codes=HALVES)
 
 
 def blocks(name: str, layout: Layout, block_size: int, type_size: int) -> QuantFormat:
@@ -181,6 +186,50 @@ def test_sides_are_in_the_scales() -> None:
     assert handling is not None
     assert handling.way == "decoded at load to 16 bits"  # nothing says that activations may be multiplied instead
     check_product(column)
+
+
+class Turned(BlockFormat):
+    name, block_size, type_size = "TURNED", 64, 36
+    layout = Layout(4, 32, Scale("f16", 0), zero=8, codes=Bits(4, 4), transform=Hadamard(32))
+
+
+class Columns(BlockFormat):
+    name, block_size, type_size = "COLUMNS", 64, 36
+    layout = Layout(4, 32, Scale("f16", 0), zero=8, codes=Bits(4, 4), transform=PerColumn("c"))
+
+
+@pytest.mark.parametrize("format", [Turned(), Columns()], ids=repr)
+def test_activations_are_transformed(format: QuantFormat) -> None:
+    weight = weight_of(format, 37, 256)
+    said = []
+    for sided in (weight, evolve(weight, side={"c": Side(np.linspace(0.2, 3, 256, dtype=np.float32), "column")})):
+        handling = BACKEND.handling(sided, OPTIONS)
+        assert handling is not None
+        said.append(handling.way)
+        check_product(sided)
+    assert said[0] == "packed into tiles as its layout says"
+    assert said[1] == ("decoded at load to 16 bits" if format.name == "TURNED" else said[0])
+
+
+def test_matrices_of_one_input_may_have_transforms_of_their_own() -> None:
+    """In a network: one op with matrices as they are, turned, and with columns of two kinds."""
+    random = np.random.default_rng(8)
+    sides = [{"c": Side(random.uniform(0.5, 2, 256).astype(np.float32), "column")} for _ in range(2)]
+    plain, turned, columns = blocks("plain", NIBBLES, 64, 36), Turned(), Columns()
+    made = [(plain, {}), (turned, {}), (columns, sides[0]), (columns, sides[1]), (columns, sides[0]), (turned, {})]
+    weights = [evolve(weight_of(format, 48, 256, i), side=side) for i, (format, side) in enumerate(made)]
+    store = BACKEND._store(OPTIONS)
+    store.bind(weights, None)
+    runner = BACKEND._runner(OPTIONS)
+    program = Program(store, runner.rotations, 256)
+    program.linears(0, 0, [(Dense(weight), abi.OUT, 48 * i, False) for i, weight in enumerate(weights)])
+    compiled = program.finish(48 * len(weights))
+    x = random.standard_normal((7, 256)).astype(np.float32)
+    found = runner.run(compiled, (NO_PLAN,), hidden=x)
+    wanted = np.hstack([x.astype(np.float64) @ weight.dequantize().astype(np.float64).T for weight in weights])
+    assert np.sqrt(((found - wanted) ** 2).mean()) < 0.012 * np.sqrt((wanted**2).mean())
+    kinds = [op.kind for op in program._ops]
+    assert (kinds.count(abi.HADAMARD), kinds.count(abi.MULTIPLY), kinds.count(abi.PREPARE)) == (1, 2, 4)
 
 
 def test_what_no_tile_holds_is_decoded_at_load() -> None:

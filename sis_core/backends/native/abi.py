@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 5  # what this release and its libraries of kernels agree on
+PROGRAM = 6  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -30,7 +30,7 @@ CODES = {"signed": 0, "unsigned": 1, "table": 2}
 SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4}
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
-ROUTE, EXPERTS, COMBINE, GATE, CLAMP = range(13, 18)
+ROUTE, EXPERTS, COMBINE, GATE, CLAMP, MULTIPLY, HADAMARD = range(13, 20)
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
 INVARIANT = 1
 NO_ROOM = 1000

@@ -19,6 +19,7 @@ from sis_core.backends.native import abi
 from sis_core.backends.native.library import Library, address
 from sis_core.errors import FormatError
 from sis_core.layout import ByteTable, Layout, Scale, Unpacked
+from sis_core.transform import Hadamard, PerColumn
 
 SUPER = 256  # columns that share a second level
 HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
@@ -51,7 +52,7 @@ def kinds(library: Library) -> list[Kind]:
 def kind_for(library: Library, weight: quant.Weight) -> Kind | None:
     """The smallest kind of tile that holds a weight of a declared layout; None where there is none, or no layout."""
     layout, n_cols = weight.format.layout, weight.n_cols
-    if layout is None or not _sides_fit(layout, weight):
+    if layout is None or not _sides_fit(weight):
         return None
     fitting = [kind for kind in kinds(library) if _codes_fit(layout, kind) and _scales_fit(layout, kind, n_cols)]
     sizes = {kind: int(library.tile_bytes(kind.number, abi.TILE, n_cols)) for kind in fitting}
@@ -60,9 +61,13 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | None:
     )
 
 
-def _sides_fit(layout: Layout, weight: quant.Weight) -> bool:
-    """Whether nothing stands between what is stored and what activations are multiplied by: tiles have only scales."""
-    return layout.transform is None and not any(side.axis == "column" for side in weight.side.values())
+def _sides_fit(weight: quant.Weight) -> bool:
+    """Whether activations can be transformed for it: not of a stack, nor by what multiplies columns unsaid."""
+    transform = weight.transform
+    columns = {name for name, side in weight.side.items() if side.axis == "column"}
+    said = {transform.side} if isinstance(transform, PerColumn) else set()
+    known = transform is None or type(transform) in (Hadamard, PerColumn)
+    return known and columns == said and (transform is None or len(weight.shape) == 2)
 
 
 def _codes_fit(layout: Layout, kind: Kind) -> bool:

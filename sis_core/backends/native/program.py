@@ -21,6 +21,7 @@ from sis_core.block import Block, Dense, Embedding, Head, Network, Norm, Op, Res
 from sis_core.cache.paged import Layout
 from sis_core.experts import Stack
 from sis_core.quant import Weight
+from sis_core.transform import Hadamard, PerColumn
 
 
 class Source(NamedTuple):
@@ -228,7 +229,33 @@ class Program:
         return state
 
     def linears(self, src: int, src_at: int, group: Sequence[tuple[Dense, int, int, bool]]) -> None:
-        """Linears that read the same rows, run as one phase."""
+        """Linears that read the same rows; those that read them in one form, as their transform says, are one phase."""
+        forms: dict[tuple[object, ...], list[tuple[Dense, int, int, bool]]] = {}
+        for linear in group:
+            forms.setdefault(form_of(linear[0].weight) if self._store.declared(linear[0].weight) else (), []).append(
+                linear
+            )
+        for form, some in forms.items():
+            if form:
+                place = self.register("transformed", some[0][0].weight.n_cols)
+                self._transform(src, src_at, some[0][0].weight, place)
+                self._phase(place, 0, some)
+            else:
+                self._phase(src, src_at, some)
+
+    def _transform(self, src: int, src_at: int, weight: Weight, dst: int) -> None:
+        """Rows as ``weight`` reads them."""
+        transform, width = weight.transform, weight.n_cols
+        if isinstance(transform, Hadamard):
+            self.emit(abi.HADAMARD, src=src, src_at=src_at, dst=dst, width=width, count=transform.size)
+        elif isinstance(transform, PerColumn):
+            gain = self._store.floats(weight.side[transform.side].values)
+            self.emit(abi.MULTIPLY, src=src, src_at=src_at, dst=dst, width=width, gain=gain)
+        else:
+            raise Unsupported(f"{weight!r} under {transform!r}")
+
+    def _phase(self, src: int, src_at: int, group: Sequence[tuple[Dense, int, int, bool]]) -> None:
+        """Linears that read the same rows in the same form."""
         width = group[0][0].weight.n_cols
         flags = 0
         for dense, *_ in group:
@@ -280,6 +307,15 @@ class Program:
 
 
 LOWERINGS = by_record(ops, "lower")
+
+
+def form_of(weight: Weight) -> tuple[object, ...]:
+    """What makes transformed rows the same: the transform, and what it reads; nothing where there is none."""
+    transform = weight.transform
+    if transform is None:
+        return ()
+    side = weight.side[transform.side].values.tobytes() if isinstance(transform, PerColumn) else b""
+    return (id(transform), side)
 
 
 def dense_weights(blocks: Sequence[Block], head: Head | None) -> Iterator[Weight]:

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 5
+#define SIS_PROGRAM 6
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -114,11 +114,15 @@ enum sis_op_kind {
                            all formats but FOREIGN; DECODED from raw bytes */
     SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
     SIS_OP_ROUTE = 13,           /* row: the experts of each row, by their logits (src) */
-    SIS_OP_EXPERTS = 14, /* what each row's experts make of it (src); the row operations before end with its ROUTE */
-    SIS_OP_COMBINE = 15, /* row: dst = the weighted sum of that; SIS_ADD adds it to dst */
-    SIS_OP_GATE = 16,    /* row: dst = src times the sigmoid of src2's one value; SIS_ADD adds it to dst */
-    SIS_OP_CLAMP = 17,   /* row: dst, limited to cap both ways */
-    SIS_N_OPS = 18
+    SIS_OP_EXPERTS = 14,  /* what each row's experts make of it (src); the row operations before end with its ROUTE */
+    SIS_OP_COMBINE = 15,  /* row: dst = the weighted sum of that; SIS_ADD adds it to dst */
+    SIS_OP_GATE = 16,     /* row: dst = src times the sigmoid of src2's one value; SIS_ADD adds it to dst */
+    SIS_OP_CLAMP = 17,    /* row: dst, limited to cap both ways */
+    SIS_OP_MULTIPLY = 18, /* row: dst = src times gain, column by column */
+    SIS_OP_HADAMARD =
+        19, /* row: dst = src, every `count` neighbours times the orthonormal Hadamard matrix in Sylvester's
+                             order; count is a power of two that divides width */
+    SIS_N_OPS = 20
 };
 
 enum sis_op_flag {
