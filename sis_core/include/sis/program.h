@@ -119,9 +119,7 @@ enum sis_op_kind {
     SIS_OP_GATE = 16,     /* row: dst = src times the sigmoid of src2's one value; SIS_ADD adds it to dst */
     SIS_OP_CLAMP = 17,    /* row: dst, limited to cap both ways */
     SIS_OP_MULTIPLY = 18, /* row: dst = src times gain, column by column */
-    SIS_OP_HADAMARD =
-        19, /* row: dst = src, every `count` neighbours times the orthonormal Hadamard matrix in Sylvester's
-                             order; count is a power of two that divides width */
+    SIS_OP_HADAMARD = 19, /* row: dst = src, `count` neighbours at a time times their orthonormal Hadamard matrix */
     SIS_N_OPS = 20
 };
 
