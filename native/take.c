@@ -13,6 +13,18 @@ static float value_of(struct sis_kind kind, const int8_t *table, uint8_t code)
     return kind.codes == SIS_UNSIGNED ? (float)code : (float)(int8_t)code;
 }
 
+/* n values that share a scale and a minimum. */
+static void take_group(struct sis_kind kind, const int8_t *table, const uint8_t *restrict codes, size_t n, float scale,
+                       float minimum, float *restrict out)
+{
+    if (kind.codes == SIS_TABLE)
+        for (size_t i = 0; i < n; i++) out[i] = scale * (float)table[codes[i] & 15] - minimum;
+    else if (kind.codes == SIS_UNSIGNED)
+        for (size_t i = 0; i < n; i++) out[i] = scale * (float)codes[i] - minimum;
+    else
+        for (size_t i = 0; i < n; i++) out[i] = scale * (float)(int8_t)codes[i] - minimum;
+}
+
 /* A raw row of packed blocks, 256 columns at a time. */
 static void take_blocks(uint32_t format, const uint8_t *row, size_t n_cols, float *out)
 {
@@ -23,10 +35,10 @@ static void take_blocks(uint32_t format, const uint8_t *row, size_t n_cols, floa
     for (size_t k = 0; k < n_cols; k += SUPER) {
         const size_t n = n_cols - k < SUPER ? n_cols - k : SUPER;
         unpack_piece(format, row, k, n, kind.group, (struct piece){codes, scales, minima, &super, &super_minimum});
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; i < n; i += kind.group) {
             const float scale = kind.scales == SIS_SUPER ? super : super * scales[i / kind.group];
-            const float v = scale * value_of(kind, table_of(format), codes[i]);
-            out[k + i] = has_minima(kind) ? v - super_minimum * minima[i / kind.group] : v;
+            const float minimum = has_minima(kind) ? super_minimum * minima[i / kind.group] : 0;
+            take_group(kind, table_of(format), codes + i, kind.group, scale, minimum, out + k + i);
         }
     }
 }
