@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,14 @@ def test_a_sample_of_mutated_models(tmp_path: Path) -> None:
     outcomes = list(fuzz_models.try_cases(range(500), 11, tmp_path))
     assert not fuzz_models.failures(outcomes), fuzz_models.summary(outcomes, details=True)
     assert fuzz_models.reached(outcomes) >= 0.15, "mutations that nothing survives test only the first check"
+
+
+@pytest.mark.full
+def test_many_mutated_models(tmp_path: Path) -> None:
+    """In processes of their own, so that a crash or a hang has a number."""
+    command = [sys.executable, fuzz_models.__file__, "--count", "5000", "--seed", "12", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
 def test_what_is_wrong_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
