@@ -84,10 +84,12 @@ def serving(
     queue_limit: int = 64,
     cache_tokens: int = 4096,
     template: str = "chatml",
+    path: Path | None = None,
+    plugin: Path = HERE / "scripted.py",
 ) -> Iterator[Running]:
     """A server while it is used; one text is the same alone and beside others."""
-    registry = Registry.load(files=[HERE / "scripted.py"])
-    with load(batch_invariant=True, n_threads=1, registry=registry) as model:
+    registry = Registry.load(files=[plugin])
+    with load(path, batch_invariant=True, n_threads=1, registry=registry) as model:
         served = Served(
             model, ("tiny", "other"), template=template, cache_tokens=cache_tokens, stall=0.08, queue_limit=queue_limit
         )
