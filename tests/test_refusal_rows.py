@@ -1,8 +1,8 @@
 """What must be refused, row by row, and the test that holds each; rows that had none have theirs here.
 
-The groups of files, models and texts are tables with a row for each case: the container in `gguf_cases`, models in
-`test_model_refusals`, vocabularies and texts in the tokenizers' own `test_refusals`. Those of the command line and of
-files, of plugins, and of terminals and borders stand in many places, which `ROWS` names.
+The container and models have tables with a row for each case, `gguf_cases` and `test_model_refusals`, which count them.
+The rows of vocabularies and texts, of the command line and files, of plugins, and of terminals and borders stand in
+many places, which `ROWS` names.
 """
 
 from __future__ import annotations
@@ -25,8 +25,34 @@ from sis_core.registry import Registry
 from sis_core.texts.language_model import load
 
 ROOT = Path(__file__).parent.parent
-HERE = "tests/test_refusal_rows.py"
+HERE, TEXTS = "tests/test_refusal_rows.py", "plugins/tokenizers/tests/test_refusals.py"
 ROWS = {
+    # vocabularies and texts
+    "no tokens": f"{TEXTS}::tokens missing",
+    "an empty list of tokens": f"{TEXTS}::tokens empty",
+    "tokens of another type": f"{TEXTS}::tokens of the wrong type",
+    "too few scores": f"{TEXTS}::scores length",
+    "too few token types": f"{TEXTS}::token_type length",
+    "a token type that is none": f"{TEXTS}::token_type out of range",
+    "merges of another type": f"{HERE}::test_merges_of_another_type",
+    "no merges": f"{TEXTS}::merges missing",
+    "a merge without two parts": f"{TEXTS}::merge without two parts",
+    "a token twice": f"{TEXTS}::duplicate tokens",
+    "bos beyond the vocabulary": f"{TEXTS}::bos beyond the vocabulary",
+    "padding beyond the vocabulary": f"{TEXTS}::pad beyond",
+    "an unknown tokenizer": f"{TEXTS}::test_unknown_tokenizer_model",
+    "an unknown pre-tokenizer": f"{TEXTS}::unknown pre",
+    "neither bytes nor unknown": f"{TEXTS}::SPM with neither byte tokens nor an unknown one",
+    "token bytes that are not UTF-8": f"{TEXTS}::test_token_bytes_that_are_not_utf_8",
+    "a very long token": f"{TEXTS}::token longer than 64 KiB",
+    "decoding what is no id": f"{TEXTS}::test_decode",
+    "a lone surrogate": f"{TEXTS}::test_lone_surrogate_in_prompt",
+    "NUL in a prompt": f"{TEXTS}::test_nul_in_prompt_works",
+    "a prompt over the context": f"{TEXTS}::test_prompt_over_n_ctx",
+    "a prompt over the cap of bytes": f"{TEXTS}::test_prompt_over_byte_cap",
+    "names of control tokens from users": f"{TEXTS}::test_control_token_text_from_users",
+    "a pattern that backtracks": f"{TEXTS}::test_a_pattern_that_backtracks_is_an_error_and_no_panic",
+    "an end inside a character": f"{TEXTS}::test_stream_ending_inside_a_character",
     # the command line, files and downloads
     "no such path": "tests/test_gguf_file.py::test_no_such_file",
     "a directory": "tests/test_gguf_file.py::test_directory",
