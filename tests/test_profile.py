@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,17 @@ def test_the_numbers_do_not_change(random_model: Path) -> None:
             np.testing.assert_array_equal(plain.logits(PROMPT), timed.logits(PROMPT))
         attention = next(op for op in plain.network.blocks[0].ops if part_name(op) == "attention")
         assert not isinstance(attention, Attention)
+
+
+def test_rows_that_were_wasted_are_shown(random_model: Path) -> None:
+    """Guesses of a drafter: a text is the same, and what did not come is counted."""
+    options = ["--samplers", "top-k=3;temperature=0.3", "--speculate", "lookup:shortest=1"]
+    done = sis("profile", "-m", random_model, "-n", "80", *options)
+    found = re.search(r"(\d+) rows fed ahead in (\d+) steps, (\d+) of them wasted", done.stdout)
+    assert found, done.stdout + done.stderr
+    ahead, steps, wasted = map(int, found.groups())
+    assert steps + ahead - wasted == 80
+    assert 0 < wasted < ahead
 
 
 def test_a_trace_that_perfetto_opens(random_model: Path, tmp_path: Path) -> None:

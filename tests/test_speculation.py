@@ -307,3 +307,19 @@ def test_states_that_sum_up_a_text_go_back_to_a_mark() -> None:
     assert found == wanted
     assert stats.rows_wasted > 0
     assert 0 < stats.rows_again < 120
+
+
+def test_the_program_and_a_chat_say_the_same(tmp_path: Path) -> None:
+    sis_drafters = pytest.importorskip("sis_drafters", reason="sis-drafters brings what is asked for here")
+    assert sis_drafters
+    texts, steps = [], []
+    for speculate in ("off", "lookup:shortest=1", "suffix", "auto"):
+        with load("tiny", n_ctx=512, speculate=speculate) as model, model.conversation() as conversation:
+            replies = []
+            for question in ("Tell a story about a hen.", "Go on."):
+                events = conversation.stream([{"role": "user", "content": question}], seed=2, max_tokens=40)
+                replies.append("".join(str(event) for event in events))
+            texts.append(replies)
+            steps.append(conversation._scheduler.session.stats.steps)
+    assert texts.count(texts[0]) == 4
+    assert steps[2] != steps[0]

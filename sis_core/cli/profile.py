@@ -13,9 +13,11 @@ import click
 from sis_core.cli.common import json_line, registry_of, table
 from sis_core.cli.measuring import open_for, run_options, take
 from sis_core.cli.naming import model_named
+from sis_core.cli.options import load_options
 from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import ContextError, SourceError
+from sis_core.texts.session import SessionStats
 from sis_core.workbench.profiling import NAME, Profile, profile_text, profiling, summarise, trace_events
 from sis_core.workbench.profiling.summary import Row
 
@@ -38,6 +40,7 @@ SECTIONS = {
               help="Also write a trace that ui.perfetto.dev opens.")  # fmt: skip
 @click.option("--whole", is_flag=True, help="Leave a backend that runs the whole model in one call as it is.")
 @run_options
+@load_options(("speculate",))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
 def command(
@@ -75,9 +78,10 @@ def command(
             _write(trace, json.dumps(trace_events(recorder.spans, f"sis {opened.path.name}")))
         if as_json:
             about = {"model": str(opened.path), "grains": list(opened.grains), "note": recorder.note}
+            about |= {name: getattr(recorder.stats, name) for name in ("steps", "rows", "rows_ahead", "rows_wasted")}
             json_line({**about, **attrs.asdict(found)})
             return
-        _print(found, recorder.note)
+        _print(found, recorder.note, recorder.stats)
         if trace:
             click.echo(f"\n{trace}: {len(recorder.spans)} spans; open it at https://ui.perfetto.dev")
 
@@ -89,11 +93,16 @@ def _write(path: Path, text: str) -> None:
         raise SourceError(f"cannot be written: {error}", where=str(path), fix="name another file") from None
 
 
-def _print(found: Profile, note: str) -> None:
+def _print(found: Profile, note: str, stats: SessionStats) -> None:
     click.echo(
         f"{found.ms:.3f} ms a token ({1e3 / found.ms:.1f} tokens/s while watched), median {found.median_ms:.3f} ms, "
         f"over {found.n_tokens} tokens; prompt {found.prompt_ms:.1f} ms"
     )
+    if stats.rows_ahead:
+        click.echo(
+            f"{stats.rows_ahead} rows fed ahead in {stats.steps} steps, {stats.rows_wasted} of them wasted: "
+            "their tokens were not chosen"
+        )
     if note:
         click.echo(note)
     for title, name in SECTIONS.items():

@@ -8,6 +8,8 @@ from time import perf_counter_ns
 
 from attrs import define, field
 
+from sis_core.texts.session import SessionStats
+
 
 @define(eq=False)
 class Span:
@@ -46,13 +48,14 @@ class Span:
 class Recorder:
     """Collects spans. Not thread-safe: it follows the thread that makes the steps.
 
-    ``note`` says how what was timed differs from a normal run.
+    ``note`` says how what was timed differs from a normal run, ``stats`` what the session did.
     """
 
     spans: list[Span] = field(factory=list)
     token: int = 0
     layer: int | None = None
     note: str = ""
+    stats: SessionStats = field(factory=SessionStats)
     _open: list[Span] = field(factory=list, init=False)
 
     def begin(self, part: str, owner: str = "core", detail: str = "") -> Span:

@@ -52,8 +52,8 @@ def profile_text(
         chain = timed_samplers(make_chain(model.registry, None, samplers, options), model.registry, recorder)
         request = model.request(tokens, sampler=chain, max_tokens=n_tokens, seed=0, ignore_end=True)
         session = TimedSession(model, n_ctx=min(model.config.n_ctx, len(tokens) + n_tokens))
-        session.recorder = recorder
-        scheduler = Scheduler(session, reuse=False)
+        session.recorder, recorder.stats = recorder, session.stats
+        scheduler = Scheduler(session, reuse=False, drafting=model.drafting)
         scheduler.add(request)
         pieces = scheduler.run()
         text = [_sound(next(pieces))]
