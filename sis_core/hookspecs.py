@@ -68,7 +68,7 @@ def sis_register_chat_formats() -> Iterable[ChatFormat]:  # type: ignore[empty-b
 
 @hookspec
 def sis_register_drafters() -> Iterable[type[Drafter]]:  # type: ignore[empty-body]
-    """Return drafter classes, whose attrs fields become options. Called when a text is first speculated on."""
+    """Return drafter classes, whose attrs fields become options. Called when a model is loaded to speculate."""
 
 
 @hookspec

@@ -241,14 +241,27 @@ def test_guesses_are_fed_where_that_pays(model: LanguageModel) -> None:
 
 def test_the_cost_of_a_step() -> None:
     cost = StepCost()
+
+    def seconds(rows: int) -> float:
+        found = cost.of(rows)
+        assert found is not None
+        return found
+
     assert cost.of(1) is None
-    cost.measure(1, 2.0)
-    assert cost.of(1) == 2.0
-    assert 2.0 < cast(float, cost.of(2)) < cast(float, cost.of(8)) < 16.0
-    for seconds in (3.0, 100.0, 3.1):
-        cost.measure(4, seconds)
-    assert cost.of(4) == 3.1  # one outlier changes nothing
-    assert cast(float, cost.of(64)) > cast(float, cost.of(32))
+    for _ in range(3):
+        cost.measure(1, 2.0)
+    assert seconds(1) == 2.0
+    assert 2.0 < seconds(2) < seconds(8) < 16.0
+    expected = seconds(4)
+    cost.measure(4, 100.0)
+    assert seconds(4) == expected  # one step that was disturbed
+    cost.measure(4, 3.0)
+    cost.measure(4, 3.1)
+    assert seconds(4) == 3.1
+    assert seconds(64) > seconds(32)
+    for _ in range(600):
+        cost.measure(1, 2.0)
+    assert seconds(4) == expected  # long ago
 
 
 # What is asked for ----------------------------------------------------------------------------------------------------
