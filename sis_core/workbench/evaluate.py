@@ -14,12 +14,13 @@ import numpy as np
 from attrs import define, field, frozen
 
 from sis_core.arrays import F32, F64
-from sis_core.errors import ContextError, ModelError
+from sis_core.errors import ModelError
 from sis_core.loading.model import Model
 from sis_core.loading.weights import file_weights
 from sis_core.quant import Weight
 from sis_core.sampler import log_softmax
 from sis_core.texts.session import CHUNK, Session
+from sis_core.workbench.chunks import chunks_of
 
 BLOCK_VALUES = 1 << 21  # logits looked at together: 16 MiB in float64
 STEP_VALUES = 1 << 25  # logits that one step may return: 128 MiB
@@ -96,37 +97,29 @@ def evaluate(
         ContextError: there are fewer tokens than one chunk holds.
         ModelError: the two models do not have the same vocabulary, or a logit is NaN.
     """
-    found = len(tokens) // n_ctx
-    if not found:
-        raise ContextError(
-            f"the text has {len(tokens)} tokens, fewer than one chunk of {n_ctx}",
-            where=where,
-            fix="give a longer text, or smaller chunks with --ctx",
-        )
-    n_chunks = min(found, n_chunks or found)
+    chunks = chunks_of(tokens, n_ctx, model.tokenizer, where)
+    chunks = chunks[: n_chunks or len(chunks)]
     if reference is not None:
         _check_vocabulary(model, reference)
     tally = _Tally()
-    tokenizer = model.tokenizer
     with ExitStack() as stack:
         session = stack.enter_context(Session(model, n_ctx=n_ctx))
         other = stack.enter_context(Session(reference, n_ctx=n_ctx)) if reference else None
-        for i in range(n_chunks):
-            ids = list(tokens[i * n_ctx : (i + 1) * n_ctx])
-            scored = np.array(ids)
-            if tokenizer.add_bos and tokenizer.bos is not None:
-                ids[0] = tokenizer.bos
+        for i, chunk in enumerate(chunks):
+            scored = np.array(chunk.ids)
             if other is None:
-                for at, logits in _logits(session, ids):
+                for at, logits in _logits(session, chunk.fed):
                     _add(tally, logits, scored[at + 1 : at + 1 + len(logits)], None)
             else:
-                for (at, logits), (_, expected) in zip(_logits(session, ids), _logits(other, ids), strict=True):
+                for (at, logits), (_, expected) in zip(
+                    _logits(session, chunk.fed), _logits(other, chunk.fed), strict=True
+                ):
                     _add(tally, logits, scored[at + 1 : at + 1 + len(logits)], expected)
                 other.drop(0)
             session.drop(0)
             if progress:
-                progress("chunks", i + 1, n_chunks)
-    return _score(tally, n_chunks, n_ctx, reference is not None)
+                progress("chunks", i + 1, len(chunks))
+    return _score(tally, len(chunks), n_ctx, reference is not None)
 
 
 def _logits(session: Session, ids: list[int]) -> Iterator[tuple[int, F32]]:

@@ -12,12 +12,12 @@ from sis_core.arrays import F32, F64
 from sis_core.backend import Backend, BackendOptions, Linear
 from sis_core.backends.numpy import ReferenceLinear
 from sis_core.discovery.plugin import Plugin
-from sis_core.errors import ContextError
 from sis_core.hookspecs import hookimpl
 from sis_core.loading.model import Model
 from sis_core.quant import Weight
 from sis_core.registry import Registry
 from sis_core.texts.session import CHUNK, Session
+from sis_core.workbench.chunks import chunks_of
 from sis_core.workbench.quantizer.importance import Importance
 
 NAME = "importance"
@@ -97,30 +97,20 @@ def measure(
     Raises:
         ContextError: there are fewer tokens than one chunk holds.
     """
-    n_chunks = len(tokens) // n_ctx
-    if not n_chunks:
-        raise ContextError(
-            f"the text has {len(tokens)} tokens, fewer than one chunk of {n_ctx}",
-            where=dataset or "text",
-            fix="give a longer text, or smaller chunks with --ctx",
-        )
-    tokenizer = model.tokenizer
+    chunks = chunks_of(tokens, n_ctx, model.tokenizer, dataset or "text")
     with Session(model, n_ctx=n_ctx) as session:
-        for i in range(n_chunks):
-            ids = list(tokens[i * n_ctx : (i + 1) * n_ctx])
-            if tokenizer.add_bos and tokenizer.bos is not None:
-                ids[0] = tokenizer.bos
+        for i, chunk in enumerate(chunks):
             for start in range(0, n_ctx, CHUNK):
-                part = ids[start : start + CHUNK]
+                part = chunk.fed[start : start + CHUNK]
                 session.advance({0: part}, {0: len(part)})
             session.drop(0)
             if progress:
-                progress("measuring", i + 1, n_chunks)
+                progress("measuring", i + 1, len(chunks))
     names = sorted(sums.sums)
     return Importance(
         {name: sums.sums[name] for name in names},
         {name: sums.counts[name] for name in names},
         (dataset,) if dataset else (),
-        n_chunks,
+        len(chunks),
         n_ctx,
     )
