@@ -81,3 +81,11 @@ def test_nothing_tracked_names_a_registry_or_a_machine() -> None:
 def test_model_weights_are_only_our_own() -> None:
     weights = [name for name in tracked() if name.endswith((".gguf", ".safetensors", ".bin", ".pt"))]
     assert weights == ["plugins/tiny/sis_tiny/tiny.gguf"]
+
+
+def test_what_is_marked_slow_is_there() -> None:
+    table = (ROOT / "conftest.py").read_text("utf-8").partition("SLOW = (")[2].partition("\n)")[0]
+    listed = set(re.findall(r'"(test_\w+)"', table))
+    files = {path.stem for pattern in ("tests/test_*.py", "plugins/*/tests/test_*.py") for path in ROOT.glob(pattern)}
+    assert listed
+    assert listed <= files
