@@ -58,7 +58,7 @@ def test_float_formats_keep_the_contract(format: QuantFormat) -> None:
     check_quant_format(format)
 
 
-@pytest.mark.parametrize("name", IN_GGUF)
+@pytest.mark.parametrize("name", sorted(set(IN_GGUF) - {"Q2_0"}))  # newer than the package
 def test_numbers_are_those_of_gguf(name: str) -> None:
     format = IN_GGUF[name]
     qtype = gguf.GGMLQuantizationType[name]

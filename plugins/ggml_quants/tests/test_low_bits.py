@@ -1,0 +1,24 @@
+"""Q1_0 and Q2_0, value by value as ggml's blocks are defined. Bytes that ggml wrote are among the golden ones."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from sis_ggml_quants.low_bits import Q1_0, Q2_0
+
+from sis_core.testing import check_quant_format
+
+
+def test_the_contract() -> None:
+    check_quant_format(Q1_0(), max_error=0.65)
+    check_quant_format(Q2_0(), max_error=0.9)  # all but the largest values become zero
+
+
+def test_values_are_those_of_the_blocks() -> None:
+    random = np.random.default_rng(3)
+    for format, bits, numbers in ((Q1_0(), 1, (-1, 1)), (Q2_0(), 2, (-1, 0, 1, 2))):
+        block = struct.pack("<e", 0.75) + random.bytes(16)
+        packed = int.from_bytes(block[2:], "little")
+        wanted = [0.75 * numbers[packed >> (bits * i) & ((1 << bits) - 1)] for i in range(128 // bits)]
+        assert format.dequantize_blocks(np.frombuffer(block, np.uint8)[None]).tolist() == [wanted]
