@@ -79,7 +79,7 @@ class Conversation:
 
     def tokens(self, messages: Sequence[Message], tools: Sequence[Tool] = (), **template_options: Any) -> list[int]:
         """The ids that a reply to ``messages`` would begin from."""
-        messages = self._with_system(messages)
+        messages = with_system(self.model, messages)
         return self._tokens(self.chat.render(messages, tools, **template_options), messages)
 
     def reply(self, messages: Sequence[Message], **options: Any) -> Reply:
@@ -125,7 +125,7 @@ class Conversation:
                 where="schema",
                 fix='leave the tools out, or say tool_choice="none"',
             )
-        messages = self._with_system(messages)
+        messages = with_system(self.model, messages)
         rendered = self.chat.render(messages, tools, **(template_options or {}))
         stops = several_texts("stop", stop)
         request = self.model.request(
@@ -165,13 +165,6 @@ class Conversation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Those, after the system message that the model's source has set where they bring none."""
-        system = self.model.preset.system
-        if not system or any(message.get("role") in ("system", "developer") for message in messages):
-            return messages
-        return [{"role": "system", "content": system}, *messages]
 
     def _tokens(self, rendered: Rendered, messages: Sequence[Message]) -> list[int]:
         if self._disk is not None and not self._ids:
@@ -215,6 +208,14 @@ class _Answer:
 
     def end(self) -> list[Event]:
         return []
+
+
+def with_system(model: LanguageModel, messages: Sequence[Message]) -> Sequence[Message]:
+    """Messages after the system message that the model's source has set, where they bring none."""
+    system = model.preset.system
+    if not system or any(message.get("role") in ("system", "developer") for message in messages):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def constrained(request: Request, sampler: Sampler) -> Request:

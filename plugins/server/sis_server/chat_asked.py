@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from sis_core.chat import Message, Rendered, ReplyParser, Tool, ToolChoice
 from sis_core.errors import ChatError
-from sis_core.texts.conversation import constrained
+from sis_core.texts.conversation import constrained, with_system
 from sis_core.texts.request import Request
 from sis_server.errors import ApiError
 from sis_server.following import PlainText
@@ -76,7 +76,7 @@ def render(served: Served, asked: Chatting, tools: Sequence[Tool]) -> Rendered:
                            param=f"messages[{i}].role")  # fmt: skip
     own = {"continue_last": True} if asked.continue_last else {}
     try:
-        return served.chat.render(asked.messages, tools, **asked.template_options, **own)
+        return served.chat.render(with_system(served.model, asked.messages), tools, **asked.template_options, **own)
     except ChatError as error:
         raise ApiError(400, str(error), param="messages") from None
 
@@ -84,7 +84,9 @@ def render(served: Served, asked: Chatting, tools: Sequence[Tool]) -> Rendered:
 def make_request(served: Served, tokens: list[int], asked: Chatting, **changes: Any) -> Request:
     """A request with the sampling that is asked for."""
     model = served.model
-    chain = chain_of(model.registry, asked.sampling, served.sampler_options, model.config.n_vocab)
+    chain = chain_of(
+        model.registry, {**model.preset.options, **asked.sampling}, served.sampler_options, model.config.n_vocab
+    )
     return model.request(
         tokens,
         sampler=chain,

@@ -9,6 +9,7 @@ import pytest
 
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.sampler import log_softmax
+from sis_core.source import Preset
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Tell me a tale of a hen."}]
@@ -139,3 +140,15 @@ def test_models_tokens_and_state(server: Any) -> None:
     assert "sis_generated_tokens_total" in client.get("/metrics").text
     assert {"temperature", "top_k"} <= {option["name"] for option in client.get("/props").json()["sampler_options"]}
     assert client.get("/slots").json() == []
+
+
+def test_what_the_source_of_a_model_has_set_is_kept(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `sis generate` and `sis chat` do: its system message and options, unless a request brings its own."""
+    body = {"messages": HELLO, "max_tokens": 8, "seed": 3}
+    system = {"role": "system", "content": "Be brief."}
+    asked = body | {"messages": [system, *HELLO], "temperature": 0}
+    expected = server.post(CHAT, asked).json()
+    monkeypatch.setattr(server.served.model, "preset", Preset(system["content"], {"temperature": 0.0}))
+    assert server.post(CHAT, body).json()["choices"] == expected["choices"]
+    own = server.post(CHAT, body | {"messages": [{"role": "system", "content": "No."}, *HELLO]}).json()
+    assert own["usage"]["prompt_tokens"] < expected["usage"]["prompt_tokens"]
