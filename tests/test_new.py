@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 RECORDS = {
     "quant": ("quant_formats", "MY_QUANT"),
     "sampler": ("samplers", "my-sampler"),
+    "drafter": ("drafters", "my-drafter"),
     "backend": ("backends", "my-backend"),
     "architecture": ("architectures", "my-architecture"),
     "tokenizer": ("tokenizers", "my-tokenizer"),

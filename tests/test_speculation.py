@@ -117,7 +117,7 @@ LIMITS: list[dict[str, Any]] = [
     {"max_tokens": 9, "logprobs": 2},
     {"max_tokens": None, "context": "error", "ignore_end": True},
     {"max_tokens": 40, "stop": ["e", "t", "a"], "prompt_logprobs": 1},
-    {"max_tokens": 150, "context": "shift", "ignore_end": True},
+    {"max_tokens": 80, "context": "shift", "ignore_end": True},
 ]
 
 
@@ -136,9 +136,8 @@ def combinations(model: LanguageModel, every: int) -> Iterator[list[Request]]:
 def same_with_and_without(model: LanguageModel, every: int) -> None:
     count = ahead = wasted = 0
     for requests in combinations(model, every):
-        wanted, plain, ids = run(model, requests, max_tokens=512)
-        drafting = Drafting((Knows(ids),))
-        found, quick, _ = run(model, requests, drafting, max_tokens=512)
+        wanted, plain, ids = run(model, requests, n_ctx=48, max_tokens=256)
+        found, quick, _ = run(model, requests, Drafting((Knows(ids),)), n_ctx=48, max_tokens=256)
         assert found == wanted
         assert quick.steps <= plain.steps
         count, ahead, wasted = count + len(requests), ahead + quick.rows_ahead, wasted + quick.rows_wasted

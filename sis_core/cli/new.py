@@ -14,6 +14,7 @@ from sis_core.workbench.scaffold import KINDS, Names, write_plugin
 REGISTERED = {  # kind: the records whose name it takes, and how that name is spelt
     "quant": ("quant_formats", "constant"),
     "sampler": ("samplers", "project"),
+    "drafter": ("drafters", "project"),
     "backend": ("backends", "project"),
     "architecture": ("architectures", "project"),
     "tokenizer": ("tokenizers", "project"),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import real_models
 from pydantic import BaseModel, Field
 from sis_grammar.sampler import Grammar
 
@@ -28,6 +29,16 @@ class Keeper(BaseModel, extra="forbid"):
     name: str = Field(max_length=20)
     hens: int = Field(ge=0, le=99)
     married: bool | None = None
+
+
+class Person(BaseModel, extra="forbid"):
+    """Somebody with an address."""
+
+    name: str = Field(max_length=20)
+    age: int = Field(ge=0, le=120)
+    email_address: str = Field(max_length=30)
+    postal_code: str = Field(pattern="^[0-9]{5}$")
+    city: str = Field(max_length=16)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +101,26 @@ def test_forced_tokens_save_steps_and_change_nothing(logprobs: int | None, model
             steps.append(scheduler.session.stats.steps)
     assert texts[0] == texts[1]
     assert steps[1] <= 0.8 * steps[0]
+
+
+@pytest.mark.full
+def test_forced_tokens_on_a_real_model() -> None:
+    """SmolLM2 in three quarters of the steps at most."""
+    with sis_core.load(real_models.real(real_models.SMOLLM2), n_ctx=512) as smollm:
+        chain = make_chain(smollm.registry, options={"schema": Person, "compact_json": True, "temperature": 0.7})
+        silent = [Silent(sampler) if isinstance(sampler, Grammar) else sampler for sampler in chain]
+        prompt = "<|im_start|>user\nInvent a person, as JSON.<|im_end|>\n<|im_start|>assistant\n"
+        texts, steps = [], []
+        for samplers in (silent, chain):
+            with smollm.scheduler(max_tokens=512, reuse=False) as scheduler:
+                for seed in range(3):
+                    scheduler.add(
+                        smollm.request(prompt, samplers=samplers, seed=seed, max_tokens=200, parse_special=True)
+                    )
+                    texts.append([(str(piece), piece.token, piece.finish_reason) for piece in scheduler.run()])
+                steps.append(scheduler.session.stats.steps)
+    assert texts[:3] == texts[3:]
+    assert steps[1] <= 0.75 * steps[0]
 
 
 def test_going_on_after_the_end_gives_nothing_more(model: Model) -> None:

@@ -13,7 +13,7 @@ import attrs
 from sis_core.errors import PluginError
 from sis_core.workbench.scaffold.names import Names
 
-KINDS = ("quant", "sampler", "backend", "architecture", "tokenizer", "source", "chat-format", "command")
+KINDS = ("quant", "sampler", "drafter", "backend", "architecture", "tokenizer", "source", "chat-format", "command")
 SUFFIX = ".txt"  # templates are not Python yet
 PLACEHOLDER = "module"
 
