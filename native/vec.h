@@ -70,6 +70,22 @@ INLINE float v_top(vf v)
     return s[0];
 }
 
+#if defined(__F16C__) || defined(__aarch64__) /* an instruction each way */
+static inline float half_to_float(uint16_t h)
+{
+    _Float16 half;
+    memcpy(&half, &h, sizeof h);
+    return (float)half;
+}
+
+static inline uint16_t float_to_half(float f)
+{
+    const _Float16 half = (_Float16)f;
+    uint16_t h;
+    memcpy(&h, &half, sizeof h);
+    return h;
+}
+#else
 static inline float half_to_float(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff, bits;
@@ -101,6 +117,7 @@ static inline uint16_t float_to_half(float f)
     }
     return (uint16_t)(sign | ((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13));
 }
+#endif
 
 static inline uint16_t float_to_bfloat(float f)
 {
