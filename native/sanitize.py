@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
-FILES = ("x86", "native_attention", "decoders", "native_experts", "native_load", "native_gradual", "threads")
-TESTS = [f"tests/test_{name}.py" for name in FILES]
+FILES = ("native_attention", "decoders", "native_experts", "native_load", "native_gradual", "threads")
+TESTS = ["plugins/x86/tests/test_x86.py", *(f"tests/test_{name}.py" for name in FILES)]
 FLAGS = [
     "-std=c11", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",
     "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer",
