@@ -122,3 +122,19 @@ def test_a_draft_model_of_another_vocabulary_is_refused(file: Path, tmp_path: Pa
         with pytest.raises(SisError, match=r"its vocabulary is another: token 259 is .*of the same family"):
             list(model.generate("Once"))
         model.drafting.drafters[0].loaded.close()  # type: ignore[attr-defined]
+
+
+def test_a_text_that_ended_is_guessed_again_by_those_who_may_know_it(file: Path) -> None:
+    with sis_core.load(file, backend="stub", speculate="suffix") as model, model.scheduler(max_tokens=512) as scheduler:
+
+        def steps(salt: str) -> tuple[list[int | None], int]:
+            before = scheduler.session.stats.steps
+            scheduler.add(model.request("Once", seed=5, max_tokens=60, ignore_end=True, salt=salt))
+            return [piece.token for piece in scheduler.run()], scheduler.session.stats.steps - before
+
+        wanted, first = steps("one")
+        again, second = steps("one")
+        other, third = steps("another")
+        assert wanted == again == other
+        assert first == third > 50
+        assert second < 15
