@@ -1,8 +1,8 @@
 """Headers as loaders printed them in public reports: each file runs, or is refused for a reason that one accepts.
 
-Keys and values are those of the reports, named beside each; where a report was cut, ids of tokens, the file type and the
-like are what the converter of its time wrote. Sizes are those of the small model whose weights they are put before, and
-ids of tokens lie within its vocabulary.
+Keys and values are those of the reports, named beside each; where a report was cut, ids of tokens, the file type and
+the like are what the converter of its time wrote. Sizes are those of the small model whose weights they are put before,
+and ids of tokens lie within its vocabulary.
 """
 
 from __future__ import annotations
