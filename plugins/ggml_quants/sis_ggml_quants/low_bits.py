@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, U8
-from sis_core.layout import Bits, Layout, Scale
+from sis_core.fields import Bits
+from sis_core.layout import Layout, Scale
 from sis_core.quant import BlockFormat
 
 
