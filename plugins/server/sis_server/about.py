@@ -83,7 +83,9 @@ class About:
     @answered
     async def openapi(self, request: Request) -> Response:
         served = await self._models.use(None, request.state.held)
-        return Answer(openapi.document(served.sampler_options, list(await self._models.names())))
+        return Answer(
+            openapi.document(served.sampler_options, list(await self._models.names()), served.model.config.n_vocab)
+        )
 
     @answered
     async def slots(self, request: Request) -> Response:

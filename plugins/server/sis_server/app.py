@@ -72,6 +72,8 @@ class Api:
         served = await self._models.use(name, request.state.held)
         request.state.trace.model = served.id
         asked, sampling = read_fields(kind, body, served.sampler_options if samplers else {})
+        if samplers and asked.sampler is not None:
+            sampling["sampler"] = asked.sampler
         return served, asked, sampling
 
     async def work(self, function: Callable[..., T], *args: Any) -> T:

@@ -54,6 +54,7 @@ class Asked(Struct, kw_only=True, forbid_unknown_fields=True):
     model: str | None = None
     stream: bool = False
     ignore_eos: bool = False
+    sampler: str | None = None  # one by its name, such as mirostat, in place of those that choose by default
 
 
 class OpenAI(Asked, kw_only=True, forbid_unknown_fields=True):

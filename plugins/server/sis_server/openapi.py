@@ -45,13 +45,6 @@ _TALK = {
     },
 }  # fmt: skip
 _WORDS = {**_TEXT, "minLength": 1}
-_TEXTS = {
-    "anyOf": [
-        _WORDS,
-        {"type": "array", "minItems": 1, "maxItems": 16, "items": _WORDS},
-        {"type": "array", "minItems": 1, "maxItems": 1024, "items": {"type": "integer", "minimum": 0}},
-    ]
-}
 _NAME = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"}
 _PARAMETERS = {"type": "object", "required": ["type"], "properties": {"type": {"const": "object"}}}
 
@@ -65,36 +58,49 @@ def _objects(**properties: Any) -> dict[str, Any]:
 _FUNCTION = {"type": "object", "required": ["name"], "properties": {"name": _NAME, "parameters": _PARAMETERS}}
 _ANTHROPIC = {"tools": _objects(name=_NAME, input_schema=_PARAMETERS), "system": _TEXT, "messages": _TALK}
 _CHOICE = {"enum": ["auto", "none"]}  # what else is allowed depends on the tools
-NARROWED: Mapping[str, Mapping[str, Any]] = {
-    "/v1/chat/completions": {
-        "messages": _TALK,
-        "tools": _objects(type={"const": "function"}, function=_FUNCTION),
-        "tool_choice": _CHOICE,
-        "response_format": {"type": "object", "properties": {"type": {"const": "json_object"}}, "required": ["type"]},
-    },
-    "/v1/completions": {"prompt": _TEXTS},
-    "/v1/embeddings": {"input": _TEXTS},
-    "/v1/responses": {
-        "input": {"anyOf": [_WORDS, _TALK]},
-        "tools": _objects(type={"const": "function"}, name=_NAME, parameters=_PARAMETERS),
-        "tool_choice": _CHOICE,
-    },
-    "/v1/messages": _ANTHROPIC,
-    "/v1/messages/count_tokens": _ANTHROPIC,
-    "/tokenize": {"messages": _TALK},
-}
 
 
-def document(options: Mapping[str, SamplerOption], names: Sequence[str]) -> dict[str, Any]:
-    """The document, in OpenAPI 3.1."""
+def _narrowed(n_vocab: int) -> Mapping[str, Mapping[str, Any]]:
+    """What can be said of fields by path beyond their types."""
+    token = {"type": "integer", "minimum": 0, "maximum": n_vocab - 1}
+    tokens = {"type": "array", "minItems": 1, "maxItems": 512, "items": token}
+    texts = {"anyOf": [_WORDS, {"type": "array", "minItems": 1, "maxItems": 16, "items": _WORDS}, tokens]}
+    functions = _objects(type={"const": "function"}, function=_FUNCTION)
+    return {
+        "/v1/chat/completions": {
+            "messages": _TALK,
+            "tools": functions,
+            "tool_choice": _CHOICE,
+            "response_format": {"type": "object", "properties": {"type": {"const": "json_object"}},
+                                "required": ["type"]},
+        },
+        "/v1/completions": {"prompt": texts},
+        "/v1/embeddings": {"input": texts},
+        "/v1/responses": {
+            "input": {"anyOf": [_WORDS, _TALK]},
+            "tools": _objects(type={"const": "function"}, name=_NAME, parameters=_PARAMETERS),
+            "tool_choice": _CHOICE,
+        },
+        "/v1/messages": _ANTHROPIC,
+        "/v1/messages/count_tokens": _ANTHROPIC,
+        "/tokenize": {"messages": _TALK, "tools": functions},
+        "/detokenize": {"tokens": {"type": "array", "items": token}},
+    }  # fmt: skip
+
+
+def document(options: Mapping[str, SamplerOption], names: Sequence[str], n_vocab: int) -> dict[str, Any]:
+    """The document, in OpenAPI 3.1, for models of these names; ``n_vocab`` is the first's."""
     kinds = [kind for kind, _ in BODIES.values()]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     for path, kind in zip(BODIES, kinds, strict=True):
         properties = components[kind.__name__]["properties"]
-        properties.update(NARROWED.get(path, {}))
+        properties.update(_narrowed(n_vocab).get(path, {}))
         if path in SAMPLED:
             properties.update({name: _option(option) for name, option in options.items() if _option(option)})
         properties["model"] = {"enum": list(names)}
+        if "sampler" in properties:
+            properties["sampler"] = {"enum": sorted({option.sampler.name for option in options.values()})}
+    components["Tokenize"]["oneOf"] = [{"required": [name]} for name in ("content", "prompt", "messages")]
     paths: dict[str, Any] = {
         path: {"post": _operation(path, about, {"requestBody": _json(schema, required=True)})}
         for (path, (_, about)), schema in zip(BODIES.items(), schemas, strict=True)

@@ -36,8 +36,12 @@ def _is_texts(option: SamplerOption) -> bool:
 def chain_of(
     registry: Registry, given: Mapping[str, Any], known: Mapping[str, SamplerOption], n_vocab: int
 ) -> list[Sampler]:
-    """The chain for options of a request; ApiError or SamplerError names the one that is wrong."""
+    """The chain for options of a request, and for the ``sampler`` that it may name.
+
+    ApiError or SamplerError names the one that is wrong.
+    """
     options = dict(given)
+    sampler = options.pop("sampler", None)
     if "logit_bias" in options:
         options["logit_bias"] = _biases(options["logit_bias"], n_vocab)
     if isinstance(options.get("top_k"), int) and options["top_k"] > n_vocab:
@@ -53,7 +57,7 @@ def chain_of(
         if name in options and _is_texts(option):
             options[name] = _texts(name, options[name])
     try:
-        return make_chain(registry, options=options)
+        return make_chain(registry, sampler, options=options)
     except SamplerError as error:
         raise ApiError(400, str(error), param=next((name for name in given if name in error.what), None)) from None
 

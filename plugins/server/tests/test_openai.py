@@ -152,3 +152,13 @@ def test_what_the_source_of_a_model_has_set_is_kept(server: Any, monkeypatch: py
     assert server.post(CHAT, body).json()["choices"] == expected["choices"]
     own = server.post(CHAT, body | {"messages": [{"role": "system", "content": "No."}, *HELLO]}).json()
     assert own["usage"]["prompt_tokens"] < expected["usage"]["prompt_tokens"]
+
+
+def test_a_sampler_may_be_named(server: Any) -> None:
+    body = {"prompt": "Once upon a time", "max_tokens": 6, "temperature": None, "seed": 1}
+    greedy = server.post("/v1/completions", body | {"sampler": "greedy"}).json()["choices"]
+    assert greedy == server.post("/v1/completions", body | {"temperature": 0}).json()["choices"]
+    chosen = {"sampler": "mirostat", "mirostat_tau": 3.0}
+    assert server.post("/v1/completions", body | chosen).status_code == 200
+    for wrong in ({"mirostat_tau": 3.0}, {"sampler": "none-such"}, {"sampler": 3}):
+        assert server.post("/v1/completions", body | wrong).status_code == 400

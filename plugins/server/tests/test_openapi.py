@@ -79,5 +79,8 @@ def _content(case: Any) -> bytes:
         return body
     if isinstance(body, dict):
         asked = [name for name in LIMITS if name in body] or [LIMIT_OF.get(case.path, "")]
-        body = {**body, **{name: 1 + len(body) % 2 for name in asked if name and isinstance(body.get(name, 1), int)}}
+        body = {
+            **body,
+            **{name: 1 + len(body) % 2 for name in asked if name and isinstance(body.get(name, 1), int | float)},
+        }
     return json.dumps(body).encode()
