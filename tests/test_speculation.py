@@ -137,12 +137,15 @@ def same_with_and_without(model: LanguageModel, every: int) -> None:
     count = ahead = wasted = 0
     for requests in combinations(model, every):
         wanted, plain, ids = run(model, requests, n_ctx=48, max_tokens=256)
-        found, quick, _ = run(model, requests, Drafting((Knows(ids),)), n_ctx=48, max_tokens=256)
+        drafting = Drafting((Knows(ids, wrong_every=4),))
+        found, quick, _ = run(model, requests, drafting, n_ctx=48, max_tokens=256)
         assert found == wanted
         assert quick.steps <= plain.steps
-        count, ahead, wasted = count + len(requests), ahead + quick.rows_ahead, wasted + quick.rows_wasted
+        count += len(requests)
+        if not any(isinstance(sampler, Words) for sampler in requests[0].samplers):  # nothing but guesses
+            ahead, wasted = ahead + quick.rows_ahead, wasted + quick.rows_wasted
     assert count * every >= 500
-    assert 0.3 * ahead <= wasted <= 0.7 * ahead  # of what was guessed or forced
+    assert 0.3 * ahead <= wasted <= 0.7 * ahead
 
 
 def test_the_same_with_and_without_guesses(model: LanguageModel) -> None:
