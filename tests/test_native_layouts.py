@@ -136,9 +136,9 @@ def weight_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> W
     return Weight.of("w", format, (n_rows, n_cols), lambda: data)
 
 
-def check_product(weight: Weight, tolerance: float = 0.012) -> None:
+def check_product(weight: Weight, tolerance: float = 0.012, options: BackendOptions = OPTIONS) -> None:
     """Rounding activations to 8 bits costs under a hundredth of the result."""
-    linear = BACKEND.linear(weight, OPTIONS)
+    linear = BACKEND.linear(weight, options)
     assert linear is not None
     x = np.random.default_rng(1).standard_normal((5, weight.n_cols)).astype(np.float32)
     wanted = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
@@ -158,9 +158,10 @@ def test_a_declared_layout_is_multiplied_in_tiles(name: str) -> None:
     check_product(weight)
 
 
-def test_rows_that_come_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_rows_that_come_in_several_pieces(n_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sis_core.quant.PANEL_VALUES", 16 * 512)
-    check_product(weight_of(FORMATS["zeros"][0], 45, 512))
+    check_product(weight_of(FORMATS["zeros"][0], 45, 512), options=BackendOptions(n_threads=n_threads))
 
 
 @pytest.mark.parametrize("n_cols", [32, 96, 288])

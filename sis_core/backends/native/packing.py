@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -104,15 +105,23 @@ class DeclaredTiles(Packing):
     def __init__(
         self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int, kind: Kind, n_threads: int
     ) -> None:
-        super().__init__(library, weight, bound, whole_tiles(quant.PANEL_VALUES // weight.n_cols))
+        self._panel = whole_tiles(quant.PANEL_VALUES // weight.n_cols)
+        super().__init__(library, weight, bound, self._panel * n_threads)
         self._place, self._kind, self._n_threads = place, kind, n_threads
 
     def _move(self, rows: U8, start: int) -> int:
+        firsts = range(0, len(rows), self._panel)
+        if len(firsts) == 1:
+            return self._pack(rows, start)
+        with ThreadPoolExecutor(self._n_threads) as pool:  # numpy's loops run side by side
+            return sum(pool.map(lambda i: self._pack(rows[i : i + self._panel], start + i), firsts))
+
+    def _pack(self, rows: U8, start: int) -> int:
         number, n_cols = self._kind.number, self.weight.n_cols
         numbers = Numbers(self.weight, self._kind, rows, start)
         record = numbers.record()
         place = self._place + self._library.tile_bytes(number, start, n_cols)
-        self._library.pack_unpacked(number, ctypes.addressof(record), place, self._n_threads)
+        self._library.pack_unpacked(number, ctypes.addressof(record), place, 1)
         return int(self._library.tile_bytes(number, len(rows), n_cols))
 
     def _arrived(self) -> abi.Weight:
