@@ -34,6 +34,8 @@ from sis_core.fields import (
 )
 from sis_core.transform import Transform
 
+__all__ = ["Bits", "ByteTable", "Layout", "Scale", "Unpacked"]
+
 
 @frozen(eq=False)
 class Scale:
