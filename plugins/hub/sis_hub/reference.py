@@ -67,6 +67,11 @@ def parse_hub_reference(text: str) -> HubReference | None:
     return None
 
 
+def without_secrets(text: str) -> str:
+    """An address without what may be a password or a signature; anything else as it is."""
+    return re.sub(r"^(https?://)(?:[^/?#]*@)?([^?#]*).*", r"\1\2", text, flags=re.DOTALL)
+
+
 def _short(rest: str, text: str) -> HubReference:
     rest, _, revision = rest.partition("@")
     if "/" in revision and ":" not in rest and rest.count("/") == 1 and revision.endswith((".gguf", ".safetensors")):

@@ -123,8 +123,9 @@ def status_text(response: httpx2.Response) -> str:
 
 
 def hush() -> None:
-    """Keep the HTTP library from logging addresses: those that a hub redirects to are signed, and so secret."""
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    """Keep the HTTP libraries from logging addresses: those that a hub redirects to are signed, and so secret."""
+    for name in ("httpx2", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def read_range(remote: Remote, start: int, n: int, patience: Patience) -> bytes:

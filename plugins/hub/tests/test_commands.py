@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sis_hub
 from click.testing import CliRunner, Result
-from sis_hub.fake_hub import FakeHub, FakeRepo
+from sis_hub.fake_hub import FakeHub, FakeRepo, serving
 from sis_hub.hub import HubSource
 from sis_hub.packages import PackageSource
 from sis_hub.zoo import ZooSource
@@ -149,6 +149,20 @@ def test_a_proxy_is_used_and_a_token_never_shown(start: Start, hub: FakeHub) -> 
     out, err = done(start("-vv", "pull", TINY, HF_TOKEN=hub.token, **elsewhere))
     assert hub.downloads
     assert "verysecret" not in out + err
+
+
+def test_signed_addresses_are_never_shown(start: Start, hub: FakeHub, model: bytes) -> None:
+    """Neither one that a hub redirects to, however much is logged, nor one that was typed."""
+    with serving(FakeHub(files={f"/signed/me/tiny/resolve/{'a' * 40}/tiny-Q8_0.gguf": model})) as storage:
+        del hub.repos["me/tiny"].files["README.md"]
+        hub.storage = f"{storage.url}/signed"
+        out, err = done(start("-vv", "pull", TINY))
+        assert "/signed" not in out + err
+        storage.files["m.gguf"] = model
+        out, err = done(start("-vv", "pull", storage.url.replace("//", "//me:word@") + "/files/m.gguf?signature"))
+        assert out.startswith(f"{storage.url}/files/m.gguf: 6.0 MiB at ")
+        assert "word@" not in out + err
+        assert "?signature" not in out + err
 
 
 def test_the_guard_sees_what_leaves_loopback() -> None:

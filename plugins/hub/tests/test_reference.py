@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sis_hub.reference import HubReference, check_repo_path, parse_hub_reference
+from sis_hub.reference import HubReference, check_repo_path, parse_hub_reference, without_secrets
 
 from sis_core.errors import SourceError
 
@@ -69,3 +69,16 @@ def test_refused(text: str) -> None:
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     with pytest.raises(SourceError, match="would lead out of its folder"):
         check_repo_path(path, where="hf://a/b")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:password@host:8/a/m.gguf?X-Amz-Signature=secret#x", "https://host:8/a/m.gguf"),
+        ("https://host/a@b/m.gguf", "https://host/a@b/m.gguf"),
+        ("hf://me/tiny:Q8_0@v1", "hf://me/tiny:Q8_0@v1"),
+        ("what?.gguf", "what?.gguf"),
+    ],
+)
+def test_an_address_without_secrets(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown

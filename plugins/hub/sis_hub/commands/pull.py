@@ -14,6 +14,7 @@ from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
 from sis_core.source import Progress, Source, resolve
+from sis_hub.reference import without_secrets
 
 
 @runtime_checkable
@@ -51,7 +52,7 @@ def command(ctx: click.Context, models: tuple[str, ...], to: str) -> None:
         with progress_bar() as update:
             doing = partial(update, "converting" if to else "downloading")
             path = convert(model, to, registry, doing) if to else pull(model, registry.records("sources"), doing)
-        click.echo(f"{model}: {human_bytes(path.stat().st_size)} at {path}")
+        click.echo(f"{without_secrets(model)}: {human_bytes(path.stat().st_size)} at {path}")
 
 
 def pull(model: str, sources: Sequence[Source], progress: Progress | None = None) -> Path:
