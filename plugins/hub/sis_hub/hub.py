@@ -14,7 +14,7 @@ from sis_core.source import Progress, Source
 from sis_hub.conversions import Conversions
 from sis_hub.hub_cache import HubCache, default_cache
 from sis_hub.hub_checkpoint import checkpoint_files
-from sis_hub.hub_listing import is_named, listings
+from sis_hub.hub_listing import commits_of, is_named, listings
 from sis_hub.licences import notice
 from sis_hub.listing import HashedListing
 from sis_hub.quant_choice import Candidate, best, candidates, named
@@ -174,12 +174,13 @@ class HubSource(Source):
                     yield listing
 
     def remove(self, name: str) -> bool:
-        """Remove a model from the cache, at every commit that has it under this name."""
+        """Remove a model from the cache: at its revision, or for the main branch at whatever commit that was."""
         parsed = parse_hub_reference(name)
         if parsed is None:
             return False
         repo = self.cache.repo(parsed.repo)
-        gone = [path for listing in listings(repo) if is_named(listing, parsed) for path in listing.hashes]
+        found = listings(repo, commits_of(repo, parsed.revision))
+        gone = [path for listing in found if is_named(listing, parsed) for path in listing.hashes]
         if converted := self._conversions.remove(str(parsed)):
             gone += [
                 folder / path for commit, folder in repo.snapshots() for path in checkpoint_files(repo.files(commit))

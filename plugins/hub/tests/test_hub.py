@@ -340,6 +340,24 @@ def test_bytes_that_another_commit_shares_stay(source: HubSource, hub: FakeHub, 
     assert kept.read_bytes() == model
 
 
+def test_each_revision_has_its_name_and_is_removed_alone(source: HubSource, hub: FakeHub, model: bytes) -> None:
+    files = hub.repos["me/tiny"].files
+    for i, revisions in enumerate((("v1",), ("main",), ("main",)), start=1):
+        changed = {**files, "tiny-Q8_0.gguf": model[:-1] + bytes([i])}
+        hub.repos["me/tiny"] = FakeRepo(changed, commit=str(i) * 40, revisions=revisions)
+        source.pull(f"{TINY}:Q8_0@{revisions[0]}")
+    tagged, old, new = f"{TINY}:Q8_0@v1", f"{TINY}:Q8_0@{'2' * 40}", f"{TINY}:Q8_0"
+    found = {listing.name: listing.path.read_bytes()[-1] for listing in source.list()}
+    assert found == {tagged: 1, old: 2, new: 3}
+    hub.repos.clear()
+    assert [source.resolve(name) for name in found] == [listing.path for listing in source.list()]
+    assert source.remove(tagged)
+    assert {listing.name for listing in source.list()} == {old, new}
+    assert not source.remove(tagged)
+    assert source.remove(new)  # and what the branch was before
+    assert list(source.list()) == []
+
+
 def test_a_header_is_read_by_ranges(source: HubSource, hub: FakeHub, model: bytes) -> None:
     assert source.read(TINY, 0, 100) == model[:100]
     assert source.read(TINY, 100, 1000) == model[100:1100]
