@@ -31,6 +31,9 @@ def offered(words: str, **env: str) -> list[tuple[str, str]]:
         ("sis generate --sampler top", "top-p"),
         ("sis generate --backend nu", "numpy"),
         ("sis quantize --to q4_k", "q4_k_m"),
+        ("sis pull --to q4_k", "q4_k_m"),
+        ("sis rm ti", "tiny"),
+        ("sis verify ti", "tiny"),
         ("sis generate --max", "--max-tokens"),
     ],
 )

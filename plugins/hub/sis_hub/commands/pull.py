@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import click
 
 from sis_core.cli.common import human_bytes, registry_of
+from sis_core.cli.completion import completing, format_names
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
 from sis_core.registry import Registry
@@ -38,8 +39,9 @@ class Converting(Protocol):
 @click.command("pull")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option(
-    "--to", metavar="FORMAT", default="", help="Convert safetensors to this format on the way: q4_0, q4_k_m …"
-)
+    "--to", metavar="FORMAT", default="", shell_complete=completing(format_names),
+    help="Convert safetensors to this format on the way: q4_0, q4_k_m …",
+)  # fmt: skip
 @click.pass_context
 def command(ctx: click.Context, models: tuple[str, ...], to: str) -> None:
     """Download each MODEL: hf://user/repo:Q4_K_M, an address, or a name from the zoo.

@@ -7,6 +7,7 @@ from functools import partial
 import click
 
 from sis_core.cli.common import registry_of
+from sis_core.cli.completion import completing, model_names
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import SourceError
 from sis_hub.inventory import find, inventory
@@ -14,7 +15,7 @@ from sis_hub.verify import verify
 
 
 @click.command("verify")
-@click.argument("models", metavar="[MODEL...]", nargs=-1)
+@click.argument("models", metavar="[MODEL...]", nargs=-1, shell_complete=completing(model_names))
 @click.pass_context
 def command(ctx: click.Context, models: tuple[str, ...]) -> None:
     """Compare each MODEL (default: all) with the hash that its listing or package states.
