@@ -31,7 +31,7 @@ class JinjaFormat(ChatFormat):
             raise TemplateError(
                 f"is not a text but of the type {type(source).__name__}",
                 where=TEMPLATE_KEY,
-                fix="name a template with --chat-template",
+                fix="name a template with --template",
             )
         return JinjaChat(model, source, name=TEMPLATE_KEY)
 

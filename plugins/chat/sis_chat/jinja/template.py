@@ -21,7 +21,7 @@ from sis_chat.jinja.text import GIVEN, given, join
 MAX_GIVEN_DEPTH = 64
 FIRST_MESSAGE = ord(GIVEN) + 1
 SPECIAL_TOKENS = frozenset({"bos_token", "eos_token", "unk_token", "pad_token"})
-_REMEDY = "choose another with --chat-template NAME or FILE"
+_REMEDY = "choose another with --template NAME or FILE"
 
 
 class ChatTemplate:

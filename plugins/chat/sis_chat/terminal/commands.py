@@ -31,7 +31,11 @@ def run(program: Program, line: str) -> None:
     """Run the command on a line; ChatError when there is no such command, or what it raises."""
     name, _, rest = line.removeprefix("/").partition(" ")
     if name not in COMMANDS:
-        raise ChatError(f"there is no command /{name}{suggest(name, list(COMMANDS))}", where="chat", fix="see /help")
+        raise ChatError(
+            f"there is no command /{name}{suggest(name, list(COMMANDS))}",
+            where="chat",
+            fix="see /help, or leave with Ctrl-D",
+        )
     COMMANDS[name].run(program, rest.strip())
 
 
