@@ -505,6 +505,13 @@ def test_defaults_come_from_the_environment_and_a_file(random_model: Path, tmp_p
     wrong = sis("generate", "Once", env=environment)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
     assert "config.toml: [generate]: sis generate has no option --max-token" in wrong.stderr
+    for text, what in (
+        ("[genrate]\nmax-tokens = 3\n", "there is no command 'genrate' (did you mean 'generate'?)"),
+        ("modle = 'x'\n", "no command has an option --modle (did you mean 'model'?)"),
+    ):
+        config.write_text(text)
+        wrong = sis("samplers", env=environment)
+        assert (wrong.returncode, what in wrong.stderr) == (1, True), wrong.stderr
     config.write_text("not toml")
     assert "cannot be read" in sis("generate", "Once", env=environment).stderr
     config.unlink()

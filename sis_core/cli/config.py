@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sis_core.errors import SisError
+from sis_core.errors import SisError, suggest
 
 
 def config_path() -> Path:
@@ -30,8 +31,8 @@ def defaults_for(command: click.Command, name: str, ctx: click.Context) -> dict[
     """The defaults of a command's parameters, by their names for click; empty where there is no file.
 
     Raises:
-        SisError: the file is no TOML, SIS_CONFIG names one that is not there, or the file names an option for this
-            command that it does not have.
+        SisError: the file is no TOML, SIS_CONFIG names one that is not there, or the file names an option that this
+            command, or for all commands one that no command has, or a command that there is not.
     """
     path = config_path()
     try:
@@ -47,14 +48,37 @@ def defaults_for(command: click.Command, name: str, ctx: click.Context) -> dict[
     own = values.get(name, {})
     if not isinstance(own, dict):
         raise SisError(f"{name} is the name of a command, not of an option", where=str(path), fix=f"write [{name}]")
-    names = {
+    names = _names(command, ctx)
+    for key in own:
+        if key not in names:
+            raise SisError(f"sis {name} has no option --{key}", where=f"{path}: [{name}]", fix=f"`sis {name} --help`")
+    _check_others(values, names, str(path), ctx)
+    general = {key: value for key, value in values.items() if not isinstance(value, dict) and key in names}
+    return {str(names[key]): value for key, value in (general | own).items()}
+
+
+def _names(command: click.Command, ctx: click.Context) -> dict[str, str | None]:
+    """A command's long options, and its parameters by these."""
+    return {
         spelt.removeprefix("--"): param.name
         for param in command.get_params(ctx)
         for spelt in param.opts
         if spelt.startswith("--")
     }
-    for key in own:
-        if key not in names:
-            raise SisError(f"sis {name} has no option --{key}", where=f"{path}: [{name}]", fix=f"`sis {name} --help`")
-    general = {key: value for key, value in values.items() if not isinstance(value, dict) and key in names}
-    return {str(names[key]): value for key, value in (general | own).items()}
+
+
+def _check_others(values: dict[str, Any], names: Mapping[str, object], where: str, ctx: click.Context) -> None:
+    """SisError for what no command has, so that a slip changes nothing in silence; the others are asked only then."""
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    commands = group.list_commands(ctx)
+    for key, value in values.items():
+        if isinstance(value, dict) and key not in commands:
+            raise SisError(f"there is no command {key!r}{suggest(key, commands)}", where=where, fix="`sis --help`")
+    left = [key for key, value in values.items() if not isinstance(value, dict) and key not in names]
+    if left:
+        others = [command for name in commands if (command := group.get_command(ctx, name)) is not None]
+        known = {option for command in others for option in _names(command, ctx)}
+        if unknown := [key for key in left if key not in known]:
+            what = f"no command has an option --{unknown[0]}{suggest(unknown[0], sorted(known))}"
+            raise SisError(what, where=where, fix="mend it, or remove it")
