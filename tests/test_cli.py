@@ -243,6 +243,16 @@ def test_ctrl_c_ends_cleanly(random_model: Path) -> None:
     assert b"Traceback" not in errors
 
 
+def test_ctrl_c_while_starting_ends_cleanly() -> None:
+    code = (
+        "import sys\nclass Interrupted:\n    def find_spec(self, name, *_):\n"
+        "        if name == 'click': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\nfrom sis_core.cli import main\nmain(['--version'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\n")
+
+
 def test_a_reader_that_leaves_is_no_error(random_model: Path) -> None:
     args = [*SIS, "generate", "-m", str(random_model), "--context", "shift", "-n", "-1", "--ignore-end", "Once"]
     running = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -74,7 +74,8 @@ def read_text(path: str) -> str:
     try:
         return Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot be read: {error}", where=path, fix="give a text file in UTF-8") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"cannot be read: {reason}", where=path, fix="give a text file in UTF-8") from None
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

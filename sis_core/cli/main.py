@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from sis_core.cli.streams import OneLine, say
+from sis_core.errors import SisError
 
 COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `command` in sis_core.cli.<name>
     "generate": "Continue a text.",
@@ -164,8 +165,6 @@ def prefer_pairs(items: Sequence[str]) -> dict[str, str]:
 
 def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
     """Run the program and exit: 0 done, 1 error, 2 wrong usage, 130 interrupted."""
-    from sis_core.errors import SisError
-
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us: `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the program
