@@ -93,6 +93,7 @@ class Conversation:
         tools: Sequence[Tool] = (),
         tool_choice: ToolChoice = "auto",
         schema: Any = None,
+        compact_json: bool = False,
         template_options: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         stop: Sequence[str] | str = (),
@@ -106,6 +107,7 @@ class Conversation:
             tool_choice: ``auto``, ``none``, ``required``, or the name of the tool that it must call.
             schema: a JSON schema that the answer fits (a dict, JSON text, or a pydantic model): a ``grammar``
                 sampler's; without tools.
+            compact_json: with a schema: no white space between the parts.
             template_options: the template's own, such as ``enable_thinking``.
             max_tokens: of the reply; None until the model ends or the context is full.
             options: those of `LanguageModel.request`.
@@ -125,6 +127,8 @@ class Conversation:
                 where="schema",
                 fix='leave the tools out, or say tool_choice="none"',
             )
+        if compact_json and schema is None:
+            raise ChatError("changes nothing without a schema", where="compact_json", fix="leave it out")
         messages = with_system(self.model, messages)
         rendered = self.chat.render(messages, tools, **(template_options or {}))
         stops = several_texts("stop", stop)
@@ -138,7 +142,7 @@ class Conversation:
         parser: ReplyParser = self.chat.parser(rendered)
         if schema is not None:
             grammar = self.model.registry.get("samplers", "grammar", where="schema")
-            request, parser = constrained(request, grammar(schema=schema)), _Answer()
+            request, parser = constrained(request, grammar(schema=schema, compact_json=compact_json)), _Answer()
         elif tools and (constraint := self.chat.constraint(tools, tool_choice, rendered)) is not None:
             request = constrained(request, constraint)
         return self._run(request, parser)

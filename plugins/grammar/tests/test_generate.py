@@ -16,7 +16,7 @@ from sis_grammar.sampler import Grammar
 
 import sis_core
 from sis_core.arrays import F32
-from sis_core.errors import SamplerError
+from sis_core.errors import ChatError, SamplerError
 from sis_core.sampler import Sampler, SamplerContext, SamplerState
 from sis_core.texts.chain_text import make_chain
 
@@ -54,6 +54,15 @@ def test_a_model_of_pydantic(options: dict[str, object], model: Model) -> None:
             model.generate("The keeper: ", schema=Keeper, compact_json=True, seed=seed, max_tokens=200, **options)
         )
         Keeper.model_validate_json(text)
+
+
+def test_a_chat_answers_in_compact_json(model: Model) -> None:
+    asked = [{"role": "user", "content": "Who keeps the lighthouse?"}]
+    answer = model.chat(asked, schema=Keeper, compact_json=True, seed=1, max_tokens=200).message["content"]
+    Keeper.model_validate_json(answer)
+    assert answer == json.dumps(json.loads(answer), separators=(",", ":"), ensure_ascii=False)
+    with pytest.raises(ChatError, match="changes nothing without a schema"):
+        model.chat(asked, compact_json=True)
 
 
 def test_a_batch_with_a_grammar_each_text_alone(model: Model) -> None:
