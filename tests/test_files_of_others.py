@@ -13,8 +13,10 @@ import sis_qwen
 import sis_samplers
 import sis_tokenizers
 import tiny_models
+from click.testing import CliRunner
 
 import sis_core
+from sis_core.cli.main import group
 from sis_core.errors import ModelError
 from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.loading.model import Model
@@ -125,6 +127,8 @@ def test_numpy_for_want_of_kernels_is_said(
         caplog.clear()
         with open_model(Model, write(tmp_path), Registry.of(sis_llama)):
             assert f"kernels for this machine come with `pip install {package}`" in caplog.text
+        monkeypatch.setattr("sis_core.cli.doctor.registry_of", lambda *_, **__: Registry.of(sis_llama))
+        assert f"come with `pip install {package}`" in CliRunner().invoke(group, ["doctor"]).output
     caplog.clear()
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with open_model(Model, write(tmp_path), Registry.of(sis_llama)):

@@ -13,12 +13,13 @@ import click
 import numpy as np
 
 from sis_core.backend import Backend, Handling
-from sis_core.backends.bind import knows, why_idle
+from sis_core.backends.bind import knows, usable, why_idle
 from sis_core.backends.native import NativeBackend
 from sis_core.backends.numpy import NumpyBackend
 from sis_core.block import find_weights
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.cli.sections import SectionedCommand
+from sis_core.loading.choice import missing_kernels
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
 from sis_core.quant import Weight
@@ -41,9 +42,11 @@ def command(ctx: click.Context, /, check_tensors: bool, **options: Any) -> None:
     _machine()
     broken = _plugins(registry)
     _backends(registry)
-    if options["model"]:
+    if options["model"]:  # to load it says what is missing
         with load_model(ctx, options) as model:
             _model(model, scan=check_tensors)
+    elif (chosen := usable(registry.records("backends"))) and (missing := missing_kernels(registry, chosen)):
+        click.echo(missing)
     if broken:
         ctx.exit(1)
 

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def missing_kernels(registry: Registry, chosen: Sequence[Backend]) -> str | None:
-    """One line where numpy runs a model for want of a package of kernels that exists for this machine, else None."""
+    """One line where numpy runs models for want of a package of kernels that exists for this machine, else None."""
     package = package_for("kernels", platform.machine())
     if package is None or not isinstance(chosen[0], NumpyBackend):
         return None
@@ -25,7 +25,7 @@ def missing_kernels(registry: Registry, chosen: Sequence[Backend]) -> str | None
             return None if plugin.error is None else f"the package {package} is installed, but {plugin.error}"
     if package.removeprefix("sis-") in registry.disabled:
         return None
-    return f"numpy runs this model, which is slow: kernels for this machine come with `pip install {package}`"
+    return f"numpy does the arithmetic, which is slow: kernels for this machine come with `pip install {package}`"
 
 
 def choose_backends(registry: Registry, name: str | None) -> list[Backend]:
