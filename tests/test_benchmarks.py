@@ -84,8 +84,17 @@ def serve(folder: Path) -> None:
     assert json.loads((folder / "out.json").read_text())
 
 
+def speculate(folder: Path) -> None:
+    out = folder / "out.json"
+    with as_file(TINY) as model:
+        run("speculate.py", "--model", model, "--rounds", 1, "--max-tokens", 12, "--threads", 1, "--json", out)
+    loads = {load["load"]: load["tokens"] for load in json.loads(out.read_text())["loads"]}
+    assert set(loads) == {"copy", "rewrite", "json", "chat", "story"}
+    assert all(0 < n <= 12 for n in loads.values())
+
+
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
-    accuracy, memory, native_bench, neon_instructions, oracle, random_model, serve
+    accuracy, memory, native_bench, neon_instructions, oracle, random_model, serve, speculate
 )  # fmt: skip
 
 
