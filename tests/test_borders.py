@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import tiny_models
 
-from sis_core.errors import SamplerError
+import sis_core
+from sis_core.errors import SamplerError, SisError
 from sis_core.texts.writer import check_finite
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has neither fork nor POSIX signals")
@@ -96,6 +97,18 @@ except (sis_core.SisError, MemoryError) as error:
     assert done.returncode == 0, done.stderr
     assert "(1, 500000)" in done.stdout or "MemoryLimitError" in done.stdout, done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_model_whose_numbers_are_not_finite_is_told_of(backend: str, tmp_path: Path) -> None:
+    """In words, everywhere, and without numpy's warnings, which are errors here."""
+    weights = tiny_models.tensors()
+    weights["output_norm.weight"] = np.full(32, 3e38, np.float32)
+    path = tiny_models.write_model(tmp_path / "huge.gguf", None, weights)
+    with sis_core.load(path, backend=backend) as model:
+        for ask in (model.logits, model.hidden, lambda ids: model.embed([ids]), lambda ids: list(model.generate(ids))):
+            with pytest.raises(SisError, match=r"not finite|infinite|NaN|nan"):
+                ask([1, 2, 3])
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])

@@ -89,7 +89,9 @@ class SequentialForward:
             raise BackendError("this backend knows no adapters", where="step")
         if batch.alone:
             return step_rows(self.step, batch, cache)
-        with BLAS_THREADS.limited(self.n_threads), cache.reserve(batch) as plans:
+        # What is no number is told by whoever uses the results, not by numpy's warnings.
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with BLAS_THREADS.limited(self.n_threads), quiet, cache.reserve(batch) as plans:
             x = self._embed(batch)
             for layer, table, state in zip(self.bound, self.layout.table_of, cache.read, strict=True):
                 x = layer(x, plans[table], state)
