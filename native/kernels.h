@@ -14,8 +14,6 @@
 #define MAX_HEAD 512 /* the largest head dimension */
 #define BLOCK 32     /* values that share an activation scale */
 
-#define PAIR_Q8_0 1088 /* bytes of two blocks of sixteen rows; see pack.inc */
-#define PAIR_Q4_0 576
 
 /* A block of activations, one cache line: 32 values, their scale, and what cancels a weight's offset exactly. */
 struct q8_block {

@@ -114,6 +114,28 @@ static inline struct block_at block_at(struct sis_kind kind, const uint8_t *tile
     return block_in_units(kind, tile + table_bytes(kind), block);
 }
 
+/* The same in numbers for the formats that have packers or kernels written out: bytes, and where things begin in a unit.
+ * What the assertions say is the rule above. */
+enum {
+    HALVES = 2 * TILE, /* a number of two bytes for each row */
+    PAIR_CODES = 2 * HALVES,
+    CODES_8 = 512,
+    CODES_6 = 384,
+    CODES_4 = 256,
+    PAIR_Q8_0 = 1088,
+    PAIR_Q4_0 = 576,
+    SUPER_SCALES = 64,
+    SUPER_CODES = 320,
+    SUPER_Q4_K = 2368,
+    SUPER_Q6_K = 3392,
+};
+_Static_assert(CODES_8 == 8 * 64 && CODES_6 == 6 * 64 && CODES_4 == 4 * 64, "64 bytes for each bit of a block");
+_Static_assert(PAIR_Q8_0 == 2 * (HALVES + CODES_8) && PAIR_Q4_0 == 2 * (HALVES + CODES_4), "two blocks: scales, codes");
+_Static_assert(SUPER_SCALES == 2 * HALVES, "two super-numbers");
+_Static_assert(SUPER_CODES == SUPER_SCALES + 8 * 2 * TILE,
+               "two bytes a row and block: scale and minimum, or two scales");
+_Static_assert(SUPER_Q4_K == SUPER_CODES + 8 * CODES_4 && SUPER_Q6_K == SUPER_CODES + 8 * CODES_6, "eight blocks");
+
 /* pack.c: as sis_kind. */
 int sis_kind_of(uint32_t format, struct sis_kind *kind);
 
