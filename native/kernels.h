@@ -14,7 +14,6 @@
 #define MAX_HEAD 512 /* the largest head dimension */
 #define BLOCK 32     /* values that share an activation scale */
 
-
 /* A block of activations, one cache line: 32 values, their scale, and what cancels a weight's offset exactly. */
 struct q8_block {
     int8_t q[BLOCK];
