@@ -148,7 +148,7 @@ class Mutator:
         tensor = draft.tensors[name]
         n = math.prod(tensor.shape)
         shapes = [tensor.shape[::-1], (n,), (1, *tensor.shape), (*tensor.shape, 1), (2, n // 2), (n // 2, 2)]
-        fitting = [s for s in shapes if math.prod(s) == n and len(s) <= 4 and not s[-1] % self._block(tensor)]
+        fitting = [s for s in shapes if s and math.prod(s) == n and len(s) <= 4 and not s[-1] % self._block(tensor)]
         if fitting:
             draft.tensors[name] = Stored(self.random.choice(fitting), tensor.type_id, tensor.data)
 
