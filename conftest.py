@@ -21,9 +21,11 @@ SLOW = (  # files of which most tests take long; `-m "not slow"` leaves them out
     "test_amx", "test_backend_kit", "test_decoders", "test_knows", "test_models", "test_mutated_models",
     "test_native_attention", "test_native_experts", "test_native_load", "test_neon", "test_windows", "test_x86",
     # real models and other programs
-    "test_clients", "test_lm_eval", "test_native_bench", "test_real_models", "test_tiny_formats",
+    "test_clients", "test_connections", "test_hub", "test_lm_eval", "test_native_bench", "test_real_models",
+    "test_tiny_formats",
     # thousands of draws or operations
-    "test_forced", "test_hostile_templates", "test_scheduler", "test_speculation", "test_statistics",
+    "test_forced", "test_hostile_templates", "test_kquants", "test_llama", "test_sampler", "test_scheduler",
+    "test_schemas", "test_speculation", "test_statistics",
 )  # fmt: skip
 
 
