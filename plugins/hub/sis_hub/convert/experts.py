@@ -14,6 +14,7 @@ import numpy as np
 from sis_core.arrays import U8
 from sis_core.errors import SourceError
 from sis_core.quant import Weight
+from sis_hub.convert.arrange import halves
 
 _ONE = re.compile(r"(?P<stack>.+\.experts)\.(?P<no>[0-9]{1,5})\.(?P<part>[a-z0-9_]+\.weight)")
 _GATE_UP, _DOWN = ".experts.gate_up_proj", ".experts.down_proj"
@@ -34,9 +35,8 @@ def stacked(weights: Mapping[str, Weight], where: str) -> dict[str, Weight]:
             stacks[stack][int(match["no"])] = weight
             found.setdefault(stack, weight)
         elif bare.endswith(_GATE_UP) and len(weight.shape) == 3 and weight.shape[1] % 2 == 0:
-            for i, part in enumerate(("gate_proj", "up_proj")):
-                half = f"{bare.removesuffix('gate_up_proj')}{part}.weight"
-                found[half] = _half(half, weight, i)
+            stem = bare.removesuffix("gate_up_proj")
+            found |= halves(weight, f"{stem}gate_proj.weight", f"{stem}up_proj.weight")
         elif bare.endswith(_DOWN):
             found[f"{bare}.weight"] = weight
         else:
@@ -57,14 +57,3 @@ def _stack(name: str, numbered: Mapping[int, Weight], where: str) -> Weight:
 
 def _joined(members: Sequence[Weight]) -> Callable[[], U8]:
     return lambda: np.concatenate([member.raw.reshape(-1) for member in members])
-
-
-def _half(name: str, weight: Weight, half: int) -> Weight:
-    """The first or second half of every expert's rows."""
-    n_expert, n_rows, n_cols = weight.shape
-
-    def read() -> U8:
-        rows = weight.raw.reshape(n_expert, 2, -1)
-        return np.ascontiguousarray(rows[:, half]).reshape(-1)
-
-    return Weight.of(name, weight.format, (n_expert, n_rows // 2, n_cols), read)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sis_hub.convert.families.arrange import cut
+from sis_hub.convert.arrange import cut
 from sis_hub.convert.families.common import common
 from sis_hub.convert.families.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters

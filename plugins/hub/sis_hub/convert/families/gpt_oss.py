@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sis_core.errors import SourceError
-from sis_hub.convert.families.arrange import every_second, transposed_stack
+from sis_hub.convert.arrange import every_second, transposed_stack
 from sis_hub.convert.families.common import common
 from sis_hub.convert.families.family import Extra, Family, Weights
 from sis_hub.convert.families.mxfp4 import mxfp4
