@@ -511,6 +511,7 @@ def test_defaults_come_from_the_environment_and_a_file(random_model: Path, tmp_p
     expected = sis("generate", "-m", random_model, "--sampler", "greedy", "-n", 3, "Once")
     assert short.stdout == expected.stdout
     assert "after 2 tokens" in sis("generate", "Once", "-n", 2, env=environment).stderr
+    assert sis("samplers", env=environment).returncode == 0  # it has neither sampler nor threads: others do
     config.write_text("[generate]\nmax-token = 3\n")
     wrong = sis("generate", "Once", env=environment)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)

@@ -11,15 +11,20 @@ temperature = 0.7
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import click
 
 from sis_core.errors import SisError, suggest
+from sis_core.loading.options import LoadOptions
+
+log = logging.getLogger(__name__)
 
 
 def config_path() -> Path:
@@ -68,17 +73,27 @@ def _names(command: click.Command, ctx: click.Context) -> dict[str, str | None]:
 
 
 def _check_others(values: dict[str, Any], names: Mapping[str, object], where: str, ctx: click.Context) -> None:
-    """SisError for what no command has, so that a slip changes nothing in silence; the others are asked only then."""
+    """SisError for what no command has, so that a slip changes nothing in silence.
+
+    The other commands are imported only for an option that neither this command has nor all that load a model; one
+    that cannot be asked may have it.
+    """
     group = ctx.command
     assert isinstance(group, click.Group)
     commands = group.list_commands(ctx)
     for key, value in values.items():
         if isinstance(value, dict) and key not in commands:
             raise SisError(f"there is no command {key!r}{suggest(key, commands)}", where=where, fix="`sis --help`")
-    left = [key for key, value in values.items() if not isinstance(value, dict) and key not in names]
+    usual = {"model", *(field.metadata["flag"] or "" for field in attrs.fields(LoadOptions))}
+    shared = {name.removeprefix("--") for flags in usual for name in flags.split("/")}
+    left = [key for key, value in values.items() if not isinstance(value, dict) and key not in {*names, *shared}]
     if left:
-        others = [command for name in commands if (command := group.get_command(ctx, name)) is not None]
-        known = {option for command in others for option in _names(command, ctx)}
+        try:
+            others = [command for name in commands if (command := group.get_command(ctx, name)) is not None]
+            known = {option for command in others for option in _names(command, ctx)}
+        except Exception as error:  # a plugin's, which is no reason to refuse a key that may be its own
+            log.debug("%s: options are not checked: %s", where, error)
+            return
         if unknown := [key for key in left if key not in known]:
             what = f"no command has an option --{unknown[0]}{suggest(unknown[0], sorted(known))}"
             raise SisError(what, where=where, fix="mend it, or remove it")
