@@ -29,7 +29,7 @@ from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
-from sis_core.testing.kernels.weights import EACH_QUANTIZED, POWERS_AT, QUANTIZED, SCALES_AT, random_rows
+from sis_core.testing.kernels.weights import EACH_QUANTIZED, QUANTIZED, extreme_rows, random_rows
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
@@ -231,13 +231,7 @@ def test_rows_cut_in_chunks(backend: X86Backend, name: str) -> None:
 def test_extreme_blocks(backend: X86Backend, name: str) -> None:
     """Every byte the same, from 0x00 to 0xff, and scales of one."""
     format = format_of(name)
-    for byte in (0x00, 0x7F, 0x80, 0x81, 0xFF):
-        raw = np.full((16, format.row_bytes(256)), byte, np.uint8)
-        blocks = raw.reshape(-1, format.type_size)
-        for at in SCALES_AT[name]:
-            blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
-        if name in POWERS_AT:
-            blocks[:, POWERS_AT[name][0]] = 100
+    for raw in extreme_rows(format, 16, 256):
         weight = Weight.of("w", format, (16, 256), raw.reshape(-1).copy)
         for x in (np.ones((20, 256)), -np.ones((20, 256)), np.where(np.arange(5120).reshape(20, 256) % 3, 1, -1)):
             rows = x.astype(np.float32)

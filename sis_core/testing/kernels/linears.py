@@ -16,8 +16,7 @@ from sis_core.testing.kernels.shared import Shared
 from sis_core.testing.kernels.strangers import Decoded, Own, Plain
 from sis_core.testing.kernels.weights import (
     EACH_QUANTIZED,
-    POWERS_AT,
-    SCALES_AT,
+    extreme_rows,
     format_of,
     random_rows,
     taken,
@@ -95,13 +94,7 @@ class Linears(Shared):
     def test_extreme_blocks(self, backend: NativeBackend, name: str) -> None:
         """Every byte the same, from 0x00 to 0xff, against full-scale activations of both signs: nothing saturates."""
         format = format_of(name)
-        for byte in (0x00, 0x7F, 0x80, 0x81, 0xFF):
-            raw = np.full((16, format.row_bytes(256)), byte, np.uint8)
-            blocks = raw.reshape(-1, format.type_size)
-            for at in SCALES_AT[name]:
-                blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
-            if name in POWERS_AT:
-                blocks[:, POWERS_AT[name][0]] = 100
+        for raw in extreme_rows(format, 16, 256):
             weight = weight_of(format, raw, 256)
             linear = backend.linear(weight, BackendOptions())
             assert linear is not None

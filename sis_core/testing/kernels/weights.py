@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -56,6 +57,18 @@ def random_rows(format: QuantFormat, n_rows: int, n_cols: int, random: np.random
         where, low, high = POWERS_AT[format.name]
         blocks[:, where] = random.integers(low, high, blocks[:, where].shape)
     return raw
+
+
+def extreme_rows(format: QuantFormat, n_rows: int, n_cols: int) -> Iterator[U8]:
+    """Rows in which every byte is the same, from 0x00 to 0xff, with scales of one."""
+    for byte in (0x00, 0x7F, 0x80, 0x81, 0xFF):
+        raw = np.full((n_rows, format.row_bytes(n_cols)), byte, np.uint8)
+        blocks = raw.reshape(-1, format.type_size)
+        for at in SCALES_AT[format.name]:
+            blocks[:, at : at + 2] = np.array([1.0], "<f2").view(np.uint8)
+        if format.name in POWERS_AT:
+            blocks[:, POWERS_AT[format.name][0]] = 100
+        yield raw
 
 
 def weight_of(format: QuantFormat, raw: U8, n_cols: int) -> Weight:
