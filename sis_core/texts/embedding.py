@@ -11,6 +11,7 @@ from sis_core.arrays import F32, F64
 from sis_core.errors import ModelError
 from sis_core.loading.checks import check_option
 from sis_core.loading.model import Model
+from sis_core.texts.finite import finite
 
 Pooling = Literal["mean", "first", "last"]
 _KINDS: dict[int, Pooling] = {1: "mean", 2: "first", 3: "last"}
@@ -51,12 +52,7 @@ def in_groups(prompts: Iterable[list[int]], n: int) -> Iterator[list[list[int]]]
 
 def pooled(rows: F32, pooling: Pooling) -> F32:
     """Hidden states ``(n, n_embd)`` as one vector ``(n_embd,)`` of length 1; ModelError where they are not finite."""
-    if not np.isfinite(rows).all():
-        raise ModelError(
-            "the model gave a hidden state that is not finite",
-            where="embedding",
-            fix="check the file with `sis doctor -m`",
-        )
+    rows = finite(rows, "a hidden state")
     row = rows.mean(0, dtype=np.float64) if pooling == "mean" else rows[0 if pooling == "first" else -1]
     vector: F64 = row.astype(np.float64)
     length = float(np.linalg.norm(vector))

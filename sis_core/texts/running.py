@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sis_core.arrays import F32, F64
-from sis_core.errors import ModelError, SamplerError, SisError
+from sis_core.errors import SamplerError, SisError
 from sis_core.sampler import log_softmax
 from sis_core.texts.ahead import NOTHING, Ahead
+from sis_core.texts.finite import finite
 from sis_core.texts.prefixes import Scope
 from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
 from sis_core.texts.session import Want, n_common
@@ -115,7 +116,7 @@ class Text:
         if end < len(self.ids):
             return
         if self._writer is None:
-            yield self._piece(finish_reason="length", rows=_finite(np.concatenate(self._rows)))
+            yield self._piece(finish_reason="length", rows=finite(np.concatenate(self._rows), "a number"))
             return
         n_chosen, n_blind = len(ahead.tokens) + 1, ahead.n_blind
         following: list[F32 | None] = [*[None] * n_blind, *rows[len(rows) - n_chosen + n_blind :]]
@@ -221,12 +222,3 @@ def ours(error: Exception, number: int) -> SisError:
     ours = SisError(f"failed: {type(error).__name__}: {error}", where=f"sequence {number}")
     ours.__cause__ = error
     return ours
-
-
-def _finite(rows: F32) -> F32:
-    """What a model gave, where it is numbers; ModelError where it is not."""
-    if not np.isfinite(rows).all():
-        raise ModelError(
-            "the model gave a number that is not finite", where="rows", fix="check the file with `sis doctor -m FILE`"
-        )
-    return rows
