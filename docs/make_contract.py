@@ -37,6 +37,7 @@ ORDER = [
     "chat",
     "step",
     "backend",
+    "cluster",
     "arrays",
 ]
 INTRO = """\

@@ -6,7 +6,9 @@ import difflib
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
+from typing import Any
 
 
 class SisError(Exception):
@@ -25,6 +27,10 @@ class SisError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}. {self.fix[:1].upper()}{self.fix[1:]}" if self.fix else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it can be raised on one machine and shown on another."""
+        return partial(type(self), where=self.where, fix=self.fix), (self.what,)
 
 
 class SourceError(SisError):
@@ -73,6 +79,10 @@ class MemoryLimitError(SisError):
 
 class ClosedError(SisError):
     """Use of a model, session or file after it was closed."""
+
+
+class LostError(SisError):
+    """A process or a machine that ended in the middle of its work, with all that it kept; it may come back without."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The nine hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
+"""The ten hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
 
 Nothing here is called while tokens flow. A plugin is any module or object with some of these functions, marked with
 ``@sis_core.hookimpl``, named by an entry point in the group ``sis``. A plugin that adds commands also names them in the
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sis_core.architecture import Architecture
     from sis_core.backend import Backend
     from sis_core.chat import ChatFormat
+    from sis_core.cluster import Cluster
     from sis_core.drafter import Drafter
     from sis_core.quant import QuantFormat
     from sis_core.sampler import Sampler
@@ -69,6 +70,11 @@ def sis_register_chat_formats() -> Iterable[ChatFormat]:  # type: ignore[empty-b
 @hookspec
 def sis_register_drafters() -> Iterable[type[Drafter]]:  # type: ignore[empty-body]
     """Return drafter classes, whose attrs fields become options. Called when a model is loaded to speculate."""
+
+
+@hookspec
+def sis_register_clusters() -> Iterable[Cluster]:  # type: ignore[empty-body]
+    """Return ways to keep objects on other machines. Called when work is spread over several."""
 
 
 @hookspec

@@ -22,6 +22,7 @@ from sis_core import hookspecs
 from sis_core.architecture import Architecture
 from sis_core.backend import Backend
 from sis_core.chat import ChatFormat
+from sis_core.cluster import Cluster
 from sis_core.discovery.fields import undeclared
 from sis_core.discovery.guard import Guard
 from sis_core.discovery.plugin import Plugin
@@ -69,6 +70,7 @@ def _kinds() -> dict[str, Kind]:
         "samplers": Kind("sis_register_samplers", Sampler, "sampler", _one, classes=True),
         "chat_formats": Kind("sis_register_chat_formats", ChatFormat, "chat format", _one),
         "drafters": Kind("sis_register_drafters", Drafter, "drafter", _one, classes=True),
+        "clusters": Kind("sis_register_clusters", Cluster, "cluster", _one),
         "commands": Kind("sis_register_commands", click.Command, "command", _one),
     }
 

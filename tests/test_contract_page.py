@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLAT = {
     "errors", "arrays", "hookspecs", "registry", "source", "quant", "architecture", "block", "experts", "parts",
-    "expert_parts", "tensors", "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "drafter",
+    "expert_parts", "tensors", "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "cluster",
+    "drafter",
     "layout", "fields", "transform",
 }  # fmt: skip
 FOLDERS = {

@@ -18,6 +18,7 @@ import sis_core
 from sis_core import hookimpl, hookspecs
 from sis_core.backend import Backend
 from sis_core.chat import ChatFormat
+from sis_core.cluster import Cluster
 from sis_core.discovery.guard import Guard
 from sis_core.drafter import Drafter
 from sis_core.quant import F32Format
@@ -102,6 +103,12 @@ class FineDrafter(Drafter):
     def start(self, context: Any) -> Any: ...
 
 
+class FineCluster(Cluster):
+    name = "fine"
+
+    def join(self, address: str = "") -> Any: ...
+
+
 FINE: dict[str, Any] = {
     "sis_register_samplers": Fine,
     "sis_register_backends": FineBackend(),
@@ -109,6 +116,7 @@ FINE: dict[str, Any] = {
     "sis_register_quant_formats": FineFormat(),
     "sis_register_chat_formats": FineChat(),
     "sis_register_drafters": FineDrafter,
+    "sis_register_clusters": FineCluster(),
 }
 
 
