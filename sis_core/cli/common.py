@@ -17,6 +17,8 @@ from sis_core.cli.options import load_options, take_load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.streams import printable
 from sis_core.errors import SourceError
+from sis_core.loading.options import LoadOptions
+from sis_core.loading.recipe import Recipe
 from sis_core.registry import Registry
 from sis_core.source import preset_for, resolve
 from sis_core.texts.language_model import LanguageModel, load
@@ -57,6 +59,14 @@ def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     with progress_bar() as update:
         packing = partial(update, "packing")
         return load(path, preset=preset, registry=registry, progress=packing, **chosen)
+
+
+def recipe_of(ctx: click.Context, options: dict[str, Any]) -> Recipe:
+    """The same for other machines: nothing is loaded here."""
+    chosen = take_load_options(options)
+    reference, registry = options.pop("model"), registry_of(ctx)
+    preset = preset_for(reference, registry.records("sources"))
+    return Recipe.of(model_path(ctx, reference), LoadOptions(**chosen), preset, registry)
 
 
 def read_input() -> str:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sis_core.cli.common import load_model, model_options
+from sis_core.cli.common import load_model, model_options, recipe_of, registry_of
 from sis_core.cli.progress import progress_bar
 from sis_core.cli.streams import say
+
+if TYPE_CHECKING:
+    from sis_server.batch.lines import Line
+
+log = logging.getLogger(__name__)
+Run = Callable[["Iterator[Line]", Callable[[bytes], None]], None]
+"""Answers lines, and tells each answer in its turn."""
 
 
 @click.command("batch")
@@ -20,9 +29,11 @@ from sis_core.cli.streams import say
 @model_options()
 @click.option("--template", metavar="NAME|FILE", help="How chats are written, where the file does not say.")
 @click.option("--at-once", type=click.IntRange(1, 1024), default=32, show_default=True,
-              help="Requests on their way at the same time.")  # fmt: skip
+              help="Requests on their way at the same time, on each machine.")  # fmt: skip
 @click.option("--cache", "cache_tokens", type=click.IntRange(1), metavar="TOKENS",
               help="What all together may keep (default: what a quarter of the free memory holds).")  # fmt: skip
+@click.option("--ray", "address", is_flag=False, flag_value="", metavar="[ADDRESS]",
+              help="Spread requests over the machines of a Ray cluster (default: of RAY_ADDRESS).")  # fmt: skip
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -32,46 +43,64 @@ def command(
     template: str | None,
     at_once: int,
     cache_tokens: int | None,
+    address: str | None,
     **options: Any,
 ) -> None:
     """Answer every line of REQUESTS, as OpenAI's batches have them, in ANSWERS, in the same order.
 
     Killed or interrupted, the same command goes on where it was. The same requests give the same bytes on machines of
-    the same instruction set, however they were interrupted: ids follow from the line, so does a seed that it lacks, and
-    results do not depend on what else runs. The model of -m answers, whichever a line names.
+    the same instruction set, however they were interrupted and on however many: ids follow from the line, so does a
+    seed that it lacks, and results do not depend on what else runs. The model of -m answers, whichever a line names.
     """
-    from sis_server.app import make_app
+    from sis_server.batch.heading import heading
     from sis_server.batch.lines import check_lines, read_lines
     from sis_server.batch.output import Output
-    from sis_server.batch.run import run
-    from sis_server.guard import Rules
-    from sis_server.metrics import Metrics
-    from sis_server.models import Models
-    from sis_server.receiving import Limits
-    from sis_server.room import cache_tokens_for
-    from sis_server.served import Served
 
     total = check_lines(requests)
     options["batch_invariant"] = True
-    model = load_model(ctx, options)
-    heading = {"model": model.fingerprint, "instructions": model.backends[0].instructions, "backend": model.backend}
-    with model, Output(answers, heading) as output:
+    settings: dict[str, Any] = {"template": template, "cache_tokens": cache_tokens, "at_once": at_once}
+    with ExitStack() as held:
+        if address is None:
+            identity, run = _here(ctx, options, held, **settings)
+        else:
+            identity, run = _on_machines(ctx, options, held, address, total, **settings)
+        output = held.enter_context(Output(answers, heading(identity)))
         lines = read_lines(requests)
         output.check(lines)
         if output.n_done:
             say(f"sis: {output.n_done} of {total} requests were answered before")
-        metrics, cache = Metrics(), cache_tokens or cache_tokens_for(model)
-        served = Served(
-            model, (model.path.stem,), template=template, cache_tokens=cache, stall=None, queue_limit=2 * at_once,
-            metrics=metrics,
-        )  # fmt: skip
-        served.engine.start()
-        try:
-            models = Models()
-            models.pin(served)
-            app = make_app(models, metrics, Rules(), Limits())
-            with progress_bar() as update:
-                told = partial(update, "answering")
-                asyncio.run(run(app, lines, output, at_once=at_once, told=told, total=total))
-        finally:
-            served.engine.close()
+        update = held.enter_context(progress_bar())
+
+        def told(answer: bytes) -> None:
+            output.write(answer)
+            update("answering", output.n_done, total)
+
+        run(lines, told)
+
+
+def _here(
+    ctx: click.Context, options: dict[str, Any], held: ExitStack, *, at_once: int, **settings: Any
+) -> tuple[dict[str, str], Run]:
+    """This machine's identity, and the way it answers lines."""
+    from sis_core.loading.alike import identity
+    from sis_server.batch.application import application
+    from sis_server.batch.run import answers
+
+    model = held.enter_context(load_model(ctx, options))
+    app = held.enter_context(application(model, at_once=at_once, **settings))
+    return identity(model), lambda lines, told: asyncio.run(answers(app, lines, at_once=at_once, told=told))
+
+
+def _on_machines(
+    ctx: click.Context, options: dict[str, Any], held: ExitStack, address: str, total: int, *, at_once: int,
+    **settings: Any,
+) -> tuple[dict[str, str], Run]:  # fmt: skip
+    """The same for the machines of a cluster, once all of them have loaded the same."""
+    from sis_server.batch.machines import start_workers
+    from sis_server.batch.shards import run_shards
+
+    recipe, cluster = recipe_of(ctx, options), registry_of(ctx).get("clusters", "ray", where="--ray")
+    workers, identity = start_workers(held.enter_context(cluster.join(address)), recipe, at_once=at_once, **settings)
+    log.info("answering on %s", ", ".join(worker.where for worker in workers))
+    size = max(1, min(4 * at_once, -(-total // (2 * len(workers)))))  # at least two for each machine
+    return identity, lambda lines, told: run_shards(workers, identity, lines, size=size, told=told)

@@ -1,0 +1,55 @@
+"""Joining a cluster of Ray, or starting one on this machine alone."""
+
+from __future__ import annotations
+
+import os
+
+from sis_core.cluster import Cluster, Machines
+from sis_core.errors import PluginError, SourceError
+from sis_ray import settings
+
+LOOPBACK = "127.0.0.1"
+START_SECONDS = (
+    120  # that the parts of Ray may take to start: by default it gives up after 30, on a busy machine too early
+)
+
+
+class RayCluster(Cluster):
+    """Machines by Ray."""
+
+    name = "ray"
+
+    def join(self, address: str = "") -> Machines:
+        """Connect to ``address``, else to that of RAY_ADDRESS, else start Ray here, listening on loopback alone.
+
+        Raises:
+            PluginError: Ray is not installed.
+            SourceError: nothing answers there, or it asks for a token that is not here.
+        """
+        address = address or os.environ.get("RAY_ADDRESS", "")
+        here = address in ("", "local")
+        settings.prepare(here=here)
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+        try:
+            import ray
+        except ImportError:
+            raise PluginError(
+                "Ray is not installed", where="cluster ray", fix="`pip install 'sis-ray[ray]'` on every machine"
+            ) from None
+        from sis_ray.machines import RayMachines
+
+        if ray.is_initialized():
+            return RayMachines(leave=False)
+        try:
+            if here:
+                ray.init("local", include_dashboard=False, _node_ip_address=LOOPBACK, **settings.QUIET)
+            else:
+                ray.init(address, **settings.QUIET)
+        except Exception as error:
+            said = str(error).strip().partition("\n")[0]
+            raise SourceError(
+                f"cannot be joined: {type(error).__name__}: {said}",
+                where=f"Ray at {address or LOOPBACK}",
+                fix="start it there with `ray start --head`, with the same token and the same version of Ray",
+            ) from error
+        return RayMachines(leave=True)
