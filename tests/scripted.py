@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 import attrs
 import numpy as np
 from tiny_models import EOS
@@ -19,15 +22,20 @@ class Says(Sampler):
     tokens: tuple[int, ...] = ()
 
     def start(self, context: SamplerContext) -> SamplerState:
-        return _Saying([*self.tokens, EOS])
+        return Saying([*self.tokens, EOS])
 
 
-class _Saying(SamplerState):
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens, self.at = tokens, 0
+class Saying(SamplerState):
+    """Leaves one token, the next of ``tokens``."""
+
+    def __init__(self, tokens: Sequence[int], at: int = 0) -> None:
+        self.tokens, self.at = tokens, at
 
     def apply(self, logits: F32) -> None:
         logits[np.arange(len(logits)) != self.tokens[self.at]] = -np.inf
 
     def accept(self, token: int) -> None:
         self.at += 1
+
+    def copy(self) -> Self:
+        return type(self)(self.tokens, self.at)

@@ -23,7 +23,7 @@ from sis_core.registry import Registry
 from sis_core.texts.language_model import LanguageModel
 
 PLUGINS = Path(__file__).parents[2]
-SCRIPTED = PLUGINS / "server" / "tests" / "scripted.py"
+SCRIPTED = PLUGINS / "server" / "tests" / "scripts.py"
 CALLING = str(PLUGINS / "chat" / "tests" / "templates" / "tagged_json.jinja")
 CALLS, THINKS, CALLS_TWICE = 1, 2, 3
 HELLO = "Tell me a tale of a hen."

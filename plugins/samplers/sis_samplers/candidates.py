@@ -14,6 +14,7 @@ BLOCKS = 64
 FIRST = 128  # how many candidates `nucleus` looks at first
 SORTED = 2048  # how few are sorted
 BUCKETS = 4096
+LOWEST = float(np.finfo(np.float32).min)
 
 
 def allowed(logits: F32) -> tuple[Ids | None, F32]:
@@ -32,7 +33,7 @@ def chosen(ids: Ids | None, indices: Ids) -> Ids:
 
 def at_least(logits: F32, threshold: float) -> Ids:
     """Indices of what does not lie below ``threshold``."""
-    return (logits >= threshold).nonzero()[0]
+    return (logits >= max(threshold, LOWEST)).nonzero()[0]  # numpy would warn of one that float32 cannot hold
 
 
 def likeliest(logits: F32) -> Ids:

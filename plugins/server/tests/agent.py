@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Self
 
 import attrs
-import numpy as np
+from scripted import Saying
 
 from sis_core import hookimpl
-from sis_core.arrays import F32
 from sis_core.sampler import Sampler, SamplerContext, SamplerState
 
 WRITES = "printf 'two hens' > hens.txt && echo written"
@@ -39,21 +36,7 @@ class Agent(Sampler):
             name = next(name for name in ARGUMENTS if f'"name": "{name}"' in read)
             said = f"<tool_call>\n{json.dumps({'name': name, 'arguments': ARGUMENTS[name]})}\n</tool_call>"
         tokens = context.tokenizer.encode(said, add_special=False)
-        return AgentState([*tokens, min(context.tokenizer.end_tokens)])
-
-
-class AgentState(SamplerState):
-    def __init__(self, tokens: Sequence[int], at: int = 0) -> None:
-        self._tokens, self._at = tokens, at
-
-    def apply(self, logits: F32) -> None:
-        logits[np.arange(len(logits)) != self._tokens[min(self._at, len(self._tokens) - 1)]] = -np.inf
-
-    def accept(self, token: int) -> None:
-        self._at += 1
-
-    def copy(self) -> Self:
-        return type(self)(self._tokens, self._at)
+        return Saying([*tokens, min(context.tokenizer.end_tokens)])
 
 
 @hookimpl

@@ -85,7 +85,7 @@ def serving(
     cache_tokens: int = 4096,
     template: str = "chatml",
     path: Path | None = None,
-    plugin: Path = HERE / "scripted.py",
+    plugin: Path = HERE / "scripts.py",
 ) -> Iterator[Running]:
     """A server while it is used; one text is the same alone and beside others."""
     registry = Registry.load(files=[plugin])

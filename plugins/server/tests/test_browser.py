@@ -12,7 +12,7 @@ import pytest
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 EVIL = '<img src=x onerror="document.title=1"> [a](javascript:document.title=2) <script>document.title=3</script>'
-CALLS, THINKS = 1, 2
+CALLS, THINKS, GOES_ON = 1, 2, 4
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 pytestmark = pytest.mark.full
@@ -105,7 +105,7 @@ def test_branches_stay(page: Page) -> None:
 
 
 def test_stopping_frees_the_sequence(page: Page) -> None:
-    page.settings(samplers={}, maxTokens="900", seed="1")
+    page.settings(samplers={"script": GOES_ON}, maxTokens="900", seed="1")
     page.page.fill("#text", "Tell me a tale of a hen.")
     before = page.server.served.engine.counts.cancelled
     page.page.press("#text", "Enter")

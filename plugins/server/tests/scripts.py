@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+import time
 
 import attrs
-import numpy as np
+from scripted import Saying
 
 from sis_core import hookimpl
 from sis_core.arrays import F32
 from sis_core.sampler import Sampler, SamplerContext, SamplerState, integer_option
 
 CALL = '<tool_call>\n{"name": "look", "arguments": {"where": "the coop", "times": 2}}\n</tool_call>'
-SCRIPTS = ["", f"I shall look.\n{CALL}", "<think>\nIs there a hen?\n</think>\n\nThere are two hens.", f"{CALL}\n{CALL}"]
-CALLS, THINKS, CALLS_TWICE = 1, 2, 3
+SCRIPTS = [
+    "",
+    f"I shall look.\n{CALL}",
+    "<think>\nIs there a hen?\n</think>\n\nThere are two hens.",
+    f"{CALL}\n{CALL}",
+    "Once there was a hen. " * 60,
+]
+CALLS, THINKS, CALLS_TWICE, GOES_ON = 1, 2, 3, 4
+PAUSE = 0.2  # seconds: a reply that goes on is on its way for a minute at least
 
 
 @attrs.frozen
@@ -28,21 +34,16 @@ class Script(Sampler):
     def start(self, context: SamplerContext) -> SamplerState:
         assert context.tokenizer is not None
         tokens = context.tokenizer.encode(SCRIPTS[self.script], add_special=False)
-        return ScriptState([*tokens, min(context.tokenizer.end_tokens)])
+        kind = Unhurried if self.script == GOES_ON else Saying
+        return kind([*tokens, min(context.tokenizer.end_tokens)])
 
 
-class ScriptState(SamplerState):
-    def __init__(self, tokens: Sequence[int], at: int = 0) -> None:
-        self._tokens, self._at = tokens, at
+class Unhurried(Saying):
+    """Takes its time for each token."""
 
     def apply(self, logits: F32) -> None:
-        logits[np.arange(len(logits)) != self._tokens[self._at]] = -np.inf
-
-    def accept(self, token: int) -> None:
-        self._at += 1
-
-    def copy(self) -> Self:
-        return type(self)(self._tokens, self._at)
+        time.sleep(PAUSE)
+        super().apply(logits)
 
 
 @hookimpl
