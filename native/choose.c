@@ -6,6 +6,7 @@
 
 static struct kernels chosen;
 static const char *note = "";
+size_t sis_far;
 
 static int count_rungs(void)
 {
@@ -44,6 +45,7 @@ __attribute__((constructor)) static void choose(void)
         if (!refusal) break;
         note = refusal;
     }
+    sis_far = sis_far_of(found);
     chosen = *sis_rungs[i].kernels;
     chosen.isa = sis_rungs[i].isa;
     chosen.many = sis_rungs[i].many;

@@ -141,7 +141,8 @@ struct kernels {
     uint64_t (*sum)(const uint8_t *data, size_t bytes);
 };
 
-const struct kernels *sis_kernels(void); /* dispatch.c of each plugin */
+const struct kernels *sis_kernels(void); /* choose.c */
+extern size_t sis_far;                   /* see vec.h */
 
 /* Floats of a row of k activations, as prepare_float writes it. */
 static inline size_t sis_float_row(const struct kernels *kernels, size_t k)

@@ -16,16 +16,19 @@
 
 enum { ROWS_F32, ROWS_F16, ROWS_BF16 }; /* kinds of float weights */
 
-/* Bytes ahead of a stream from memory that are asked for; 0 leaves it to the processor. A Zen 4 reads a third slower with
- * 1 KB and more than with 256, since its own prefetcher is better; an earlier prototype on a Sapphire Rapids was a tenth
- * faster with 2 KB. */
+/* Bytes ahead of a stream from memory that are asked for; 0 leaves it to the processor. Where few rows share the stream it
+ * is the machine's own number; where more do, they take longer than memory, which then is to be kept busy by them. */
 #ifndef FAR
-#define FAR 256
+#define FAR sis_far
 #endif
+#define FAR_SHARED 2048 /* by so many rows: */
+#define SHARED 4
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef float vf_at __attribute__((vector_size(4 * VL), aligned(1), may_alias));
+
+INLINE size_t far_of(int rows) { return FAR && rows >= SHARED ? FAR_SHARED : FAR; }
 
 INLINE vf v_load(const void *p) { return *(const vf_at *)p; }
 INLINE void v_store(void *p, vf v) { *(vf_at *)p = v; }

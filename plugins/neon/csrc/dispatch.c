@@ -43,6 +43,12 @@ uint32_t sis_features(void)
     return NEON | (has_dotprod() ? DOTPROD : 0) | (has_fhm() ? FHM : 0) | (has_i8mm() ? I8MM : 0);
 }
 
+uint32_t sis_far_of(uint32_t features)
+{
+    (void)features; /* nobody has measured it */
+    return 0;
+}
+
 const char *sis_refusal(uint32_t needs)
 {
     (void)needs;

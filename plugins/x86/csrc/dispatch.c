@@ -101,6 +101,10 @@ static int may_use_tiles(void)
 }
 #endif
 
+/* A Zen 4 reads a third slower with 1 KB and more than with 256, since its own prefetcher is better; a Sapphire Rapids, one
+ * of those with tiles, up to a third faster with 2 KB. */
+uint32_t sis_far_of(uint32_t features) { return features & AMX ? 2048 : 256; }
+
 const char *sis_refusal(uint32_t needs)
 {
     return !(needs & AMX) || may_use_tiles() ? NULL : "the system does not let this process use the tiles of AMX";
