@@ -153,7 +153,7 @@ def test_messages(model: LanguageModel, random_model: Path) -> None:
     """What a few of them say, and that they are of the kind that one would catch."""
     with pytest.raises(SisError, match=r"^context: is 'shfit', but must be error or shift$"):
         model.generate("Once", context="shfit")
-    with pytest.raises(TokenizerError, match=r"^prompt: is b'Once', but must be token ids\. Give a list"):
+    with pytest.raises(TokenizerError, match=r"^prompt: is b'Once', but must be a text or token ids\. Give a list"):
         model.generate(b"Once")  # type: ignore[arg-type]
     with pytest.raises(TokenizerError, match=r"^prompt: element 1 is 'a', not a token id"):
         model.generate([1, "a"])  # type: ignore[list-item]

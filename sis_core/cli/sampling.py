@@ -74,5 +74,7 @@ def _sampler_params(ctx: click.Context) -> list[click.Parameter]:
         shown = f"; default {field.default}" if isinstance(field.default, str | int | float | bool) else ""
         text = f"{sampler.name}: {field.metadata.get('help', field.name)}{shown}"
         kind = {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(field.type or str, click.STRING)
+        if kind is click.BOOL:
+            spelling += f"/--no-{spelling.removeprefix('--')}"
         params.append(_SamplerOption([spelling, name], type=kind, default=None, help=text))
     return params

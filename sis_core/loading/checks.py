@@ -86,12 +86,13 @@ def several(name: str, given: Any) -> list[Any]:
     return list(given)
 
 
-def token_ids(given: Iterable[int], where: str = "prompt") -> list[int]:
-    """Ids as a list of Python's ints; TokenizerError for what is no sequence of whole numbers: bytes are none."""
+def token_ids(given: Iterable[int], where: str = "prompt", what: str = "token ids") -> list[int]:
+    """Ids as a list of Python's ints; TokenizerError for what is no sequence of whole numbers: bytes are none.
+
+    ``what`` may be given, in words.
+    """
     if isinstance(given, str | bytes | bytearray | memoryview) or not isinstance(given, Iterable):
-        raise TokenizerError(
-            f"is {given!r:.60}, but must be token ids", where=where, fix="give a list of whole numbers"
-        )
+        raise TokenizerError(f"is {given!r:.60}, but must be {what}", where=where, fix="give a list of whole numbers")
     if isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "iu":
         ids: list[int] = given.tolist()
         return ids

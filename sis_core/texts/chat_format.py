@@ -28,25 +28,25 @@ def open_chat(model: LanguageModel, template: str | os.PathLike[str] | None = No
         raise ChatError("no installed plugin knows how chats are written", where="chat", fix=f"`pip install {package}`")
     source = None
     named = None if template is None else model.registry.find("chat_formats", template)
+    by_name = ", ".join(sorted(format.name for format in formats if format.score <= 0))  # others are asked unnamed
     if template is not None and named is None:
-        source = _read(template, model.registry.names("chat_formats"))
+        source = _read(template, by_name)
     for format in [f for f in formats if f.score > 0] if named is None else [named]:
         if (chat := format.open(model, source)) is not None:
             return chat
-    names = ", ".join(sorted(format.name for format in formats if format.score <= 0))
     raise ChatError(
         "the file has no chat template, so nobody knows how to talk to this model",
         where=model.path.name,
-        fix=f"name one that it was trained with (--template): a Jinja file, or one of {names}",
+        fix=f"name one that it was trained with (--template): a Jinja file, or one of {by_name}",
     )
 
 
-def _read(template: str, names: list[str]) -> str:
+def _read(template: str, by_name: str) -> str:
     path = Path(template).expanduser()
     try:
         return path.read_text("utf-8-sig")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ChatError(
-            f"is neither a file ({reason}) nor a chat format", where=template, fix=f"formats are: {', '.join(names)}"
+            f"is neither a file ({reason}) nor a chat format", where=template, fix=f"formats are: {by_name}"
         ) from None

@@ -185,6 +185,8 @@ class LanguageModel(Model):
         """A `Request` from what a person would write. Without ``seed`` every call draws anew."""
         if isinstance(prompt, str):
             prompt = self.tokenize(prompt, add_special=add_special, parse_special=parse_special)
+        else:
+            prompt = token_ids(prompt, what="a text or token ids")
         if sampler is None and samplers is None:
             options = {**self.preset.options, **{k: v for k, v in options.items() if v is not None}}
         stops = several_texts("stop", stop)

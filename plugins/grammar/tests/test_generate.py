@@ -162,7 +162,7 @@ def sis(*args: object) -> subprocess.CompletedProcess[str]:
 def test_the_program(tmp_path: Path) -> None:
     schema, file = Keeper.model_json_schema(), tmp_path / "keeper.json"
     file.write_text(json.dumps(schema), "utf-8")
-    done = sis("--schema", file, "--compact-json", "true")
+    done = sis("--schema", file, "--compact-json")
     assert done.returncode == 0, done.stderr
     jsonschema.validate(json.loads(done.stdout), schema)
 

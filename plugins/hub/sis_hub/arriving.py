@@ -21,7 +21,11 @@ class WrongContentError(Exception):
 
 
 class Arriving:
-    """A partial file and the hashes of what is in it."""
+    """A partial file and the hashes of what is in it.
+
+    Attributes:
+        resumed: whether what an earlier try left is part of it.
+    """
 
     def __init__(self, file: BinaryIO, remote: Remote, progress: Progress | None) -> None:
         self._file, self._remote, self._progress = file, remote, progress
@@ -29,6 +33,7 @@ class Arriving:
         self._start_hashes()
         while chunk := file.read(CHUNK):
             self._take(chunk)
+        self.resumed = self.n_bytes > 0
         if self.total is not None and self.n_bytes > self.total:
             self.restart()
 
@@ -41,6 +46,7 @@ class Arriving:
         """Forget what is there: the server sends the file from its beginning."""
         self._file.seek(0)
         self._file.truncate()
+        self.resumed = False
         self._start_hashes()
 
     def write(self, chunk: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from sis_hub.arriving import Arriving, WrongContentError
 from sis_hub.remote import Patience, Remote
 from sis_hub.transfer import fetch
 from sis_hub.verify import file_hash
+
+log = logging.getLogger(__name__)
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -64,8 +67,7 @@ def receive(
             check_space(target.parent, (remote.n_bytes or 0) - _size(partial), remote.name)
             with partial.open("r+b" if partial.exists() else "x+b") as file:
                 arrived = Arriving(file, remote, progress)
-                fill(arrived)
-                sha256 = arrived.check()
+                sha256 = _complete(arrived, fill, remote.name)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
@@ -82,6 +84,20 @@ def receive(
                 f"cannot be written: {failed}", where=str(target), fix="check the folder's permissions"
             ) from failed
         return sha256
+
+
+def _complete(arrived: Arriving, fill: Callable[[Arriving], None], name: str) -> str:
+    """The SHA-256 of the whole; where it is wrong and an earlier try left a part of it, that is thrown away first."""
+    try:
+        fill(arrived)
+        return arrived.check()
+    except WrongContentError as wrong:
+        if not arrived.resumed:
+            raise
+        log.warning("%s: what an earlier try left was damaged (%s); beginning anew", name, wrong.what)
+        arrived.restart()
+        fill(arrived)
+        return arrived.check()
 
 
 def check_space(folder: Path, n_bytes: int, name: str) -> None:

@@ -17,7 +17,7 @@ from sis_hub.hub_checkpoint import checkpoint_files
 from sis_hub.hub_listing import commits_of, is_named, listings
 from sis_hub.licences import notice
 from sis_hub.listing import HashedListing
-from sis_hub.quant_choice import Candidate, best, candidates, named
+from sis_hub.quant_choice import Candidate, best, candidates, lacking, named
 from sis_hub.reference import HubReference, parse_hub_reference
 from sis_hub.remote import Remote
 from sis_hub.repository import Hub, Repository, UnreachableError
@@ -123,6 +123,7 @@ class HubSource(Source):
         reference = repository.reference
         paths = checkpoint_files(repository.files)
         if not paths:
+            _refuse_parts(repository)
             raise SourceError(
                 "holds neither a GGUF file nor a model in safetensors",
                 where=str(reference),
@@ -159,6 +160,7 @@ class HubSource(Source):
                 return file.read(n)
         if parsed not in self._remotes:
             repository = self._hub.look_up(parsed)
+            _refuse_parts(repository)
             chosen = self._choose(parsed, candidates(repository.sizes))
             self._remotes[parsed] = self._hub.remote(repository, repository.files[chosen.files[0]])
         return read_range(self._remotes[parsed], start, n, self._hub.patience)
@@ -230,3 +232,14 @@ class HubSource(Source):
         from sis_core.machine.memory import available_memory
 
         return available_memory()
+
+
+def _refuse_parts(repository: Repository) -> None:
+    """SourceError where all that there is of GGUF are some of a file's parts."""
+    if not candidates(repository.sizes) and (missing := lacking(repository.sizes)):
+        raise SourceError(
+            f"holds a GGUF file that is split, without {missing[0]}"
+            + (f" and {len(missing) - 1} more" if missing[1:] else ""),
+            where=str(repository.reference),
+            fix="take another repository: its parts are of use only together",
+        )

@@ -19,12 +19,16 @@ class HashedListing(Listing):
     Attributes:
         hashes: what is known of each of its files, which may be nothing (""): a SHA-256 in hexadecimal, or ``git:``
             and the SHA-1 of a git blob.
+        again: the commands that fetch it again where it is damaged; empty for those of sis.
     """
 
     hashes: Mapping[Path, str] = field(factory=dict, kw_only=True)
+    again: str = field(default="", kw_only=True)
 
 
-def listed(name: str, files: Sequence[Path], licence: str, hashes: Mapping[Path, str]) -> HashedListing:
+def listed(
+    name: str, files: Sequence[Path], licence: str, hashes: Mapping[Path, str], again: str = ""
+) -> HashedListing:
     """The listing of a model with these files, the first to be opened first.
 
     Args:
@@ -32,7 +36,7 @@ def listed(name: str, files: Sequence[Path], licence: str, hashes: Mapping[Path,
     """
     n_bytes = sum(path.stat().st_size for path in files if path.exists())
     hashes = {path: hashes.get(path, "") for path in files}
-    return HashedListing(name, files[0], n_bytes, licence or _own_licence(files[0]), hashes=hashes)
+    return HashedListing(name, files[0], n_bytes, licence or _own_licence(files[0]), hashes=hashes, again=again)
 
 
 def _own_licence(path: Path) -> str:

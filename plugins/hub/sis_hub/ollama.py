@@ -148,7 +148,13 @@ class OllamaSource(Source):
                     found = _read(store, manifest, f"{front}{name}:{tag}", str(manifest))
                 except SourceError:
                     continue
-                yield listed(f"ollama://{found.name}", [found.path], found.licence, {found.path: found.sha256})
+                yield listed(
+                    f"ollama://{found.name}",
+                    [found.path],
+                    found.licence,
+                    {found.path: found.sha256},
+                    f"`ollama pull {found.name}`",
+                )
 
     def remove(self, name: str) -> bool:
         """Never: the store is Ollama's.

@@ -81,6 +81,17 @@ def candidates(sizes: Mapping[str, int]) -> list[Candidate]:
     ]
 
 
+def lacking(sizes: Mapping[str, int]) -> list[str]:
+    """Parts that are not there of models that are split, where others are."""
+    there = {path: part for path in sorted(sizes) if (part := PART.fullmatch(path))}
+    wanted = {
+        f"{part['stem']}-{no:05}-of-{part['count']}.gguf": None
+        for part in there.values()
+        for no in range(1, min(int(part["count"]), 1000) + 1)
+    }
+    return [path for path in wanted if path not in there]
+
+
 def named(choice: str, among: Iterable[Candidate], *, where: str) -> Candidate:
     """The candidate that ``choice`` names: a file, its unique end, or a quantisation in any case.
 

@@ -42,8 +42,8 @@ def verify(listing: Listing, progress: Progress | None = None) -> bool:
     Raises:
         SourceError: a file is damaged.
     """
-    hashes = listing.hashes if isinstance(listing, HashedListing) else {}
-    fix = f"`sis rm {listing.name}` and `sis pull {listing.name}`"
+    hashes, again = (listing.hashes, listing.again) if isinstance(listing, HashedListing) else ({}, "")
+    fix = again or f"`sis rm {listing.name}` and `sis pull {listing.name}`"
     for path, wanted in hashes.items():
         if wanted:
             check_hash(path, wanted, where=f"{listing.name}: {path}", fix=fix, progress=progress)

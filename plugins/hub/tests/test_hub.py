@@ -147,6 +147,17 @@ def test_what_an_earlier_try_left_is_not_fetched_again(
     assert ranges == ([f"bytes={had}-"] if had else [""])
 
 
+@pytest.mark.parametrize("left", [b"GGUF and then something else", b"<html>"])
+def test_what_an_earlier_try_left_damaged_is_thrown_away(
+    source: HubSource, model: bytes, tmp_path: Path, left: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    _partial(tmp_path, model, left * 100)
+    path = source.resolve(TINY)
+    assert path is not None
+    assert path.read_bytes() == model
+    assert "what an earlier try left was damaged" in caplog.text
+
+
 def _partial(tmp_path: Path, model: bytes, data: bytes) -> None:
     blobs = tmp_path / "hf" / "models--me--tiny" / "blobs"
     blobs.mkdir(parents=True)
@@ -209,6 +220,13 @@ def test_offline_by_wish(source: HubSource, hub: FakeHub, monkeypatch: pytest.Mo
     with pytest.raises(SourceError, match=r"is not here, and HF_HUB_OFFLINE forbids asking for it\. Unset"):
         source.resolve(TINY)
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("choice", ["", ":Q4_0"])
+def test_parts_alone_are_no_model(source: HubSource, hub: FakeHub, model: bytes, choice: str) -> None:
+    hub.repos["me/parts"] = FakeRepo({f"big-Q4_0-0000{i}-of-00004.gguf": model[:5000] for i in (1, 3)})
+    with pytest.raises(SourceError, match=r"is split, without big-Q4_0-00002-of-00004\.gguf and 1 more"):
+        source.resolve(f"hf://me/parts{choice}")
 
 
 def test_hash_mismatch(source: HubSource, hub: FakeHub, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_found_by_name_and_tag(store: Path, model: bytes) -> None:
     check_source(source, "//tiny")
 
 
+def test_what_is_damaged_is_pulled_by_ollama(store: Path) -> None:
+    (listing, _) = OllamaSource(store).list()
+    with listing.path.open("r+b") as file:
+        file.write(b"no")
+    with pytest.raises(SourceError, match=r"is damaged: .* `ollama pull tiny:latest`"):
+        verify(listing)
+
+
 def test_the_variable_names_the_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_MODELS", str(store))
     assert OllamaSource().resolve("ollama://tiny") is not None

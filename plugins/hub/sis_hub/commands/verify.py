@@ -34,4 +34,4 @@ def command(ctx: click.Context, models: tuple[str, ...]) -> None:
         else:
             click.echo(f"{'ok' if certain else 'unknown, nobody stated its hash'}: {listing.name}")
     if damaged:
-        raise SourceError(f"{damaged} damaged", where="sis verify", fix="remove and pull them again")
+        raise SourceError(f"{damaged} damaged", where="sis verify", fix="fetch them again, as the lines above say")
