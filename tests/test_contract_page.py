@@ -17,8 +17,8 @@ FLAT = {
     "layout", "fields", "transform",
 }  # fmt: skip
 FOLDERS = {
-    "gguf_file", "cache", "backends", "discovery", "machine", "loading", "texts", "workbench", "testing", "cli",
-    "include",
+    "gguf_file", "cache", "backends", "discovery", "machine", "loading", "stages", "texts", "workbench", "testing",
+    "cli", "include",
 }  # fmt: skip
 
 

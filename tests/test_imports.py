@@ -25,6 +25,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["backends"],
     ["registry"],
     ["loading"],
+    ["stages"],
     ["texts"],
     ["testing", "workbench"],
     ["cli", "__init__"],

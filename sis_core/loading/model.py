@@ -66,8 +66,8 @@ class Model:
         self._lock = Lock()
         self._tokenizer: Tokenizer | None = None
         self.backends = backends
-        self.backend = self.backends[0].name
         self.forward: Forward = bind(network, self.backends, self.options, layers)
+        self.backend = self.backends[0].name
         self.grains = self.forward.grains
         shared.add()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import evolve
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.backend import BackendOptions
+from sis_core.backend import Backend, BackendOptions
 from sis_core.block import Network
 from sis_core.errors import ModelError, blaming
 from sis_core.gguf_file import GGUFFile
@@ -40,6 +40,7 @@ def open_model(
     memory_limit: int | None = None,
     ignored: Collection[str] = (),
     layers: range | None = None,
+    backends: Sequence[Backend] | None = None,
 ) -> M:
     """Open a file as a model of class ``kind``.
 
@@ -49,6 +50,7 @@ def open_model(
         memory_limit: bytes that may be used, by default what is free now.
         ignored: keys of the file to pass over where nobody reads them.
         layers: the layers to bind, by default all; see `Model`.
+        backends: those that bind them, elsewhere than in this process, whose memory then counts for nothing.
 
     Raises:
         SisError: the file, its model or the machine does not allow it; the message says which and why.
@@ -86,8 +88,9 @@ def open_model(
         if config.n_ctx > config.n_ctx_train:
             log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
         options = evolve(options, kv_type=cache_type(network, options.kv_type, str(path)))
-        backends = choose_backends(registry, backend)
-        fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path), layers)
+        elsewhere, backends = backends is not None, list(backends or choose_backends(registry, backend))
+        counted = range(0) if elsewhere else layers
+        fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path), counted)
         if fitting.n_ctx != config.n_ctx:
             log.warning(
                 "%s: context cut from %d to %d tokens to fit %d MiB of memory",

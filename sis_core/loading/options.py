@@ -81,6 +81,9 @@ class LoadOptions:
         "off", "Guess tokens ahead, which never changes a text: auto, off, or a drafter (NAME:field=value).",
         flag="--speculate", metavar="NAME", names="drafters", kind=str,
     )  # fmt: skip
+    stages: int = option(
+        1, "Machines of a cluster that share the layers; `sis-ray` reaches them.", flag="--stages", kind=int, least=1
+    )
     ignore_keys: tuple[str, ...] = option(
         (), "Go on although nothing implements what this key of the file asks for; the result is marked degraded.",
         flag="--ignore-key", metavar="KEY",

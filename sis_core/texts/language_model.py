@@ -19,6 +19,7 @@ from sis_core.loading.options import HALF, LoadOptions, Policy, documented
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.source import Preset, Progress, preset_for, resolve
+from sis_core.stages.backend import in_stages
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
 from sis_core.texts.conversation import Conversation
@@ -305,6 +306,7 @@ def load(
     batch_invariant: bool = False,
     on_error: Policy = "strict",
     speculate: str = "off",
+    stages: int = 1,
     ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
     layers: range | None = None,
@@ -332,7 +334,7 @@ def load(
     check_option("registry", registry, kind=Registry, optional=True)
     options = LoadOptions(
         backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
-        batch_invariant=batch_invariant, on_error=on_error, speculate=speculate,
+        batch_invariant=batch_invariant, on_error=on_error, speculate=speculate, stages=stages,
         ignore_keys=several_texts("ignore_keys", ignore_keys), memory_limit=memory_limit,
     )  # fmt: skip
     registry = registry or Registry.load()
@@ -344,6 +346,7 @@ def load(
         LanguageModel, path, registry, backend=options.backend, n_ctx=options.n_ctx or preset.n_ctx,
         options=options.for_backends(progress), degrade=options.on_error == "degrade",
         memory_limit=options.memory_limit, ignored=options.ignore_keys, layers=layers,
+        backends=in_stages(path, options, preset, registry),
     )  # fmt: skip
     loaded.on_error, loaded.preset, loaded.drafting = options.on_error, preset, drafting
     return loaded

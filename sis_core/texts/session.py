@@ -19,7 +19,7 @@ from sis_core.arrays import F32
 from sis_core.backend import Cache
 from sis_core.backends.bind import usable
 from sis_core.block import STEP_ROWS
-from sis_core.errors import BackendError, ClosedError, ContextError, MemoryLimitError, SisError
+from sis_core.errors import BackendError, ClosedError, ContextError, LostError, MemoryLimitError, SisError
 from sis_core.loading.checks import check_option, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
@@ -423,6 +423,9 @@ class Session:
                 output = self.model.step(batch, self._cache)
             except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError):
                 raise
+            except LostError as error:
+                self._begin_again(error)
+                continue
             except Exception as error:
                 self._recover(error)
                 continue
@@ -485,6 +488,14 @@ class Session:
             self.stats.steps += 1
             self.stats.rows += batch.n
             self.stats.rows_again += batch.n
+
+    def _begin_again(self, error: LostError) -> None:
+        """What held the cache was lost and is back without it: the next try feeds again what is known; or raise."""
+        self.stats.failures_in_row += 1
+        if self.stats.failures_in_row >= MAX_FAILURES:
+            self.stats.failures_in_row = 0
+            raise error
+        log.warning("%s; %d tokens are computed again", error, self._n_tokens())
 
     def _recover(self, error: Exception) -> None:
         """Under ``degrade``: move to the next real backend, or repeat; else raise the error again, as a SisError."""

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from sis_core.cluster import Cluster, Machines
 from sis_core.errors import PluginError, SourceError
 from sis_ray import settings
 
 LOOPBACK = "127.0.0.1"
+ANSWER_SECONDS = 10.0
 START_SECONDS = (
     120  # that the parts of Ray may take to start: by default it gives up after 30, on a busy machine too early
 )
+
+
+def _check_there(address: str) -> None:
+    """SourceError unless somebody listens at ``HOST:PORT``: Ray would try for minutes, and say less."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise SourceError(
+            f"nobody answers: {error.strerror or error}",
+            where=f"Ray at {address}",
+            fix="start it there with `ray start --head`",
+        ) from None
 
 
 class RayCluster(Cluster):
@@ -28,7 +45,9 @@ class RayCluster(Cluster):
         """
         address = address or os.environ.get("RAY_ADDRESS", "")
         here = address in ("", "local")
-        settings.prepare(here=here)
+        settings.prepare(here=here, address=address)
+        if not here:
+            _check_there(address)
         os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
         try:
             import ray

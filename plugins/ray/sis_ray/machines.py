@@ -13,7 +13,7 @@ from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sis_core.cluster import Machines, Pending, Remote
-from sis_core.errors import LostError
+from sis_core.errors import ClosedError, LostError
 from sis_ray.host import Host
 
 AGAIN = 0.5  # seconds until an actor is asked again whether it is back
@@ -59,12 +59,16 @@ class RayRemote:
 
     def __init__(self, actor: Any, where: str) -> None:
         self._actor, self.where = actor, where
+        self._closed = False
+        actor.ready.remote()  # begin now: those of other machines begin beside it
 
     def call(self, method: str, *arguments: Any) -> Pending:
+        self._check_open()
         given = [argument.reference if isinstance(argument, RayPending) else argument for argument in arguments]
         return RayPending(self._actor.call.remote(method, *given), self.where)
 
     def stream(self, method: str, *arguments: Any) -> Iterator[Any]:
+        self._check_open()
         stream = self._actor.stream.options(num_returns="streaming").remote(method, *arguments)
         try:
             for reference in stream:
@@ -87,8 +91,13 @@ class RayRemote:
             time.sleep(AGAIN)
 
     def close(self) -> None:
-        if ray.is_initialized():
+        if not self._closed and ray.is_initialized():
             ray.kill(self._actor)
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:  # Ray would start a cluster for the call
+            raise ClosedError("is closed", where=self.where)
 
 
 class RayPending:

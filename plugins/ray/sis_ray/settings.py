@@ -14,6 +14,7 @@ from typing import Any
 from sis_core.errors import SourceError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # unless it is 0, Ray replaces 127.0.0.1 by an address on the network
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
@@ -22,8 +23,14 @@ def default_token_file() -> Path:
     return Path.home() / ".ray" / "auth_token"
 
 
-def prepare(*, here: bool) -> None:
-    """Set what the user has not: tokens are asked for, nothing is reported.
+def is_loopback(address: str) -> bool:
+    """Whether an address, of whatever form, is this machine's own."""
+    host = address.rpartition("://")[2].rpartition(":")[0]
+    return host == "localhost" or host.startswith("127.")
+
+
+def prepare(*, here: bool, address: str = "") -> None:
+    """Set what the user has not: tokens are asked for, nothing is reported, loopback stays loopback.
 
     A cluster that is started ``here`` gets a token of its own, in memory alone.
 
@@ -32,6 +39,8 @@ def prepare(*, here: bool) -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(MODE, "token")
+    if here or is_loopback(address):
+        os.environ.setdefault(ONE_MACHINE, "0")
     if os.environ[MODE] != "token" or os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH):
         return
     if here:

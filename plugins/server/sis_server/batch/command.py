@@ -56,6 +56,8 @@ def command(
     from sis_server.batch.lines import check_lines, read_lines
     from sis_server.batch.output import Output
 
+    if address is not None and options["stages"] > 1:
+        raise click.UsageError("--ray gives each machine the whole model, and --stages a part: give one of them")
     total = check_lines(requests)
     options["batch_invariant"] = True
     settings: dict[str, Any] = {"template": template, "cache_tokens": cache_tokens, "at_once": at_once}
