@@ -344,11 +344,12 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     const uint32_t across = tile_units(run, n_out), at_once = unit_rows(run, e, stage, rows);
     unit -= rows->units_before[stage];
     const size_t t = unit % across * tiles, column = t * TILE;
+    const size_t before_up = stage == IN && e->flags & SIS_HALVES ? all_tiles : 0;
     struct product p = {
         .rows = rows,
         .stage = stage,
         .many = is_many(run, e, stage, rows),
-        .tile = rows->expert * all_tiles + t,
+        .tile = rows->expert * (before_up + all_tiles) + before_up + t,
         .n_tiles = all_tiles - t < tiles ? all_tiles - t : tiles,
         .first = unit / across * at_once,
         .stride = n_out,
@@ -366,7 +367,7 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     float *ups = p.y, *gates = NULL;
     if (e->gate) {
         gates = run->registers[e->gate_values] + from;
-        p.w = e->gate, p.y = gates, p.bias = e->gate_bias ? e->gate_bias + bias_at : NULL;
+        p.w = e->gate, p.tile -= before_up, p.y = gates, p.bias = e->gate_bias ? e->gate_bias + bias_at : NULL;
         multiply(run, &p, member);
     }
     for (uint32_t i = p.first; i < p.first + p.n; i++) {

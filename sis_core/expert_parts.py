@@ -9,7 +9,7 @@ from attrs import frozen
 from sis_core.architecture import ModelConfig
 from sis_core.block import Activation, Dense, FeedForward
 from sis_core.errors import ModelError
-from sis_core.experts import Experts, Gating
+from sis_core.experts import Experts, Gating, Stack
 from sis_core.metadata import Metadata
 from sis_core.parts import gated_feed_forward
 from sis_core.tensors import Tensors
@@ -116,7 +116,8 @@ def experts_or_dense(
 ) -> Experts | FeedForward:
     """The experts of layer ``i``, or its gated feed-forward where it has none.
 
-    Whether there are a shared expert, a gate for it, and a bias for the choice is seen from the tensors.
+    Whether there are a shared expert, a gate for it, and a bias for the choice is seen from the tensors; and whether
+    gates and ups are two tensors or one, the gates first in each expert.
 
     Args:
         bias: whether the router and the experts have biases.
@@ -125,9 +126,7 @@ def experts_or_dense(
     sizes, n = config.experts, config.n_embd
     if sizes is None or not sizes.in_layer(i):
         return gated_feed_forward(config, i, tensors, activation)
-    up, gate = (
-        tensors.stack(f"blk.{i}.ffn_{part}_exps", sizes.n_expert, sizes.n_ff, n, bias=bias) for part in ("up", "gate")
-    )
+    gate, up = _gate_and_up(sizes, n, i, tensors, bias=bias)
     return Experts(
         router=tensors.dense(f"blk.{i}.ffn_gate_inp", sizes.n_expert, n, bias=bias),  # (n_expert, n)
         gate=gate,  # (n_expert, n_ff, n)
@@ -145,6 +144,14 @@ def experts_or_dense(
         shared=_shared(n, sizes.n_ff_shared, i, tensors, activation),
         shared_gate=_shared_gate(n, i, tensors),
     )
+
+
+def _gate_and_up(sizes: ExpertSizes, n: int, i: int, tensors: Tensors, *, bias: bool) -> tuple[Stack, Stack]:
+    shape, both = (sizes.n_expert, sizes.n_ff, n), f"blk.{i}.ffn_gate_up_exps"
+    if f"{both}.weight" in tensors:
+        return tensors.stacks(both, *shape, bias=bias)
+    up, gate = (tensors.stack(f"blk.{i}.ffn_{part}_exps", *shape, bias=bias) for part in ("up", "gate"))
+    return gate, up
 
 
 def _shared(n: int, n_ff: int, i: int, tensors: Tensors, activation: Activation) -> FeedForward | None:

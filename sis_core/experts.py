@@ -14,10 +14,15 @@ Gating = Literal["softmax", "sigmoid", "softmax_weight", "sparse_mixer"]
 
 @frozen(eq=False)
 class Stack:
-    """A `Dense` for each expert: weight ``(n_expert, n_out, n_in)``, bias ``(n_expert, n_out)``."""
+    """A `Dense` for each expert: weight ``(n_expert, n_out, n_in)``, bias ``(n_expert, n_out)``.
+
+    ``half``: None, or 0 or 1 where the weight holds two stacks ``(n_expert, 2 * n_out, n_in)``: which half of each
+    matrix's rows this is.
+    """
 
     weight: Weight
     bias: Weight | None = None
+    half: Literal[0, 1] | None = None
 
     @property
     def n_expert(self) -> int:
@@ -25,7 +30,12 @@ class Stack:
 
     @property
     def n_out(self) -> int:
-        return self.weight.shape[1]
+        return self.weight.shape[1] // (1 if self.half is None else 2)
+
+    def expert(self, i: int) -> Weight:
+        """The matrix ``(n_out, n_in)`` of expert ``i``."""
+        matrix = self.weight.expert(i)
+        return matrix if self.half is None else matrix.rows(self.half * self.n_out, (self.half + 1) * self.n_out)
 
 
 @frozen(eq=False)

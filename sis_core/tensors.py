@@ -105,6 +105,18 @@ class Tensors:
             return Stack(weight)
         return Stack(weight, self._plain(self.matrix(f"{stem}.bias", n_expert, n_out), "a bias", "biases"))
 
+    def stacks(self, stem: str, n_expert: int, n_out: int, n_in: int, *, bias: bool = False) -> tuple[Stack, Stack]:
+        """Two stacks ``(n_expert, n_out, n_in)`` in one tensor: the halves of each matrix's rows, and of its biases."""
+        whole = self.stack(stem, n_expert, 2 * n_out, n_in, bias=bias)
+        if whole.bias is None:
+            return evolve(whole, half=0), evolve(whole, half=1)
+        first, second = np.split(whole.bias.dequantize(), 2, axis=1)
+        name = whole.bias.name
+        return (
+            Stack(whole.weight, Weight.from_array(name, first), 0),
+            Stack(whole.weight, Weight.from_array(name, second), 1),
+        )
+
     def fused(self, stem: str, sizes: tuple[int, ...], n_in: int, *, bias: bool | None = None) -> tuple[Dense, ...]:
         """One tensor ``(sum(sizes), n_in)`` as several denses, each a view of its rows."""
         whole = self.dense(stem, sum(sizes), n_in, bias=bias)

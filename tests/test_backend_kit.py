@@ -519,6 +519,9 @@ WRONG: list[tuple[str, Backend, str]] = [
     ("another expert", experts(up=lambda e: evolve(e.up, weight=Weight.from_array(
         "up", np.roll(e.up.weight.dequantize(), 1, axis=0)))),
      f"plain with experts: {NUMBERS_OF}takes another expert's up matrix"),
+    ("gates in the second half", experts(
+        gate=lambda e: e.up if e.up.half else e.gate, up=lambda e: e.gate if e.up.half else e.up),
+     f"plain with experts with gates and ups in one tensor: {NUMBERS_OF}activates the ups of experts, not their gates"),
     ("renormalised", experts(renormalise=lambda e: True), f"{NUMBERS_OF}renormalises the weights of experts"),
     ("sigmoids", experts(gating=lambda e: "softmax"), f"{NUMBERS_OF}weights experts by softmax, not as it is told"),
     ("no selection bias", experts(selection_bias=lambda e: None),

@@ -79,7 +79,7 @@ def test_numbers_are_those_of_the_header() -> None:
     ours |= {"SIS_PROGRAM": abi.PROGRAM, "SIS_PREPARED": abi.MAX_PREPARED}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.ACTIVATIONS.items()}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.GATINGS.items()}
-    ours |= {f"SIS_{name}": getattr(abi, name) for name in ("RENORMALISE", "SCALE_INPUT", "MAX_EXPERTS")}
+    ours |= {f"SIS_{name}": getattr(abi, name) for name in ("RENORMALISE", "SCALE_INPUT", "HALVES", "MAX_EXPERTS")}
     ours |= {f"SIS_KV_{name.upper()}": number for name, number in abi.KV_TYPES.items()}
     ops = ("NORM", "COPY", "ACT", "PREPARE", "ROPE", "STORE", "SCALE", "GATHER", "LINEAR", "ATTEND", "TAKE",
            "PREPARE_FOREIGN", "ROUTE", "EXPERTS", "COMBINE", "GATE", "CLAMP", "MULTIPLY",

@@ -109,6 +109,22 @@ def test_every_format(backend: NativeBackend, name: str, pack: bool) -> None:
     assert error(found, by_matrix(backend, op, x)) < 1e-4
 
 
+def merged(op: Experts) -> Experts:
+    """The same with gates and ups in one stack."""
+    assert op.gate
+    both = np.concatenate([op.gate.weight.raw.reshape(N_EXPERT, -1), op.up.weight.raw.reshape(N_EXPERT, -1)], axis=1)
+    data = both.reshape(-1)
+    weight = Weight.of("gate_up", op.up.weight.format, (N_EXPERT, 2 * N_FF, N_EMBD), lambda: data)
+    return evolve(op, gate=Stack(weight, op.gate.bias, 0), up=Stack(weight, op.up.bias, 1))
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_0", "Q4_K", "MXFP4"])
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
+def test_gates_and_ups_in_one_stack(backend: NativeBackend, name: str, pack: bool) -> None:
+    op, x = experts(format_of(name), biases=True), rows(90)
+    np.testing.assert_array_equal(native(backend, merged(op), x, pack=pack), native(backend, op, x, pack=pack))
+
+
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice(backend: NativeBackend, choice: str) -> None:
     op = experts(format_of("F32"), biases=True, shared=True, **CHOICES[choice])
@@ -164,7 +180,9 @@ def test_what_kernels_do_not_know(backend: NativeBackend) -> None:
         evolve(good, activation="swish"), evolve(good, gating="sparsemixer"), evolve(good, n_used=9),
         evolve(good, n_group=3), evolve(good, gate=None, activation="swiglu_oai"),
         evolve(good, up=Stack(good.up.weight, good.router.bias)), evolve(good, down=Stack(good.router.weight)),
-        evolve(good, selection_bias=good.up.bias), evolve(good, shared_gate=good.router),
+        evolve(good, up=merged(good).up), evolve(good, gate=merged(good).up, up=merged(good).gate),
+        evolve(merged(good), down=evolve(good.down, half=0)), evolve(good, selection_bias=good.up.bias),
+        evolve(good, shared_gate=good.router),
     ]  # fmt: skip
     for op in bad:
         assert not backend.knows(Block((Residual(((op,),)),)), BackendOptions())

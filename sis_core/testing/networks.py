@@ -57,6 +57,12 @@ class Maker:
         bias = self.vector(f"{name}.bias", N_EXPERT, n_out) if self.variant.bias else None
         return Stack(self.matrix(f"{name}.weight", N_EXPERT, n_out, n_in), bias)
 
+    def stacks(self, name: str, n_out: int, n_in: int) -> tuple[Stack, Stack]:
+        """Two in one tensor."""
+        weight, biased = self.matrix(f"{name}.weight", N_EXPERT, 2 * n_out, n_in), self.variant.bias
+        first, second = (self.vector(f"{name}.bias", N_EXPERT, n_out) if biased else None for _ in range(2))
+        return Stack(weight, first, 0), Stack(weight, second, 1)
+
     def norm(self, name: str, n: int) -> Norm:
         kind: Literal["rms", "layer"] = self.variant.norm if n == N_EMBD else "rms"
         bias = self.vector(f"{name}.bias", n) if kind == "layer" else None
@@ -89,19 +95,34 @@ def feed_forward(make: Maker, name: str) -> FeedForward:
     )
 
 
-def experts(*, shared: bool = False, shared_gate: bool = False, selection_bias: bool = False, **choice: Any) -> Mlp:
-    """Eight experts, of which a row uses three; ``choice`` are fields of `Experts`."""
+def experts(
+    *,
+    shared: bool = False,
+    shared_gate: bool = False,
+    selection_bias: bool = False,
+    merged: bool = False,
+    **choice: Any,
+) -> Mlp:
+    """Eight experts, of which a row uses three; ``choice`` are fields of `Experts`.
+
+    ``merged``: gates and ups are one tensor.
+    """
 
     def build(make: Maker, name: str) -> Experts:
         variant = make.variant
+        if merged:
+            gate, up = make.stacks(f"{name}.ffn_gate_up_exps", N_FF_EXPERT, N_EMBD)
+        else:
+            up = make.stack(f"{name}.ffn_up_exps", N_FF_EXPERT, N_EMBD)
+            gate = make.stack(f"{name}.ffn_gate_exps", N_FF_EXPERT, N_EMBD) if variant.gated else None
         return Experts(
             router=Dense(
                 make.vector(f"{name}.ffn_gate_inp.weight", N_EXPERT, N_EMBD),
                 make.vector(f"{name}.ffn_gate_inp.bias", N_EXPERT) if variant.bias else None,
             ),
-            up=make.stack(f"{name}.ffn_up_exps", N_FF_EXPERT, N_EMBD),
+            up=up,
             down=make.stack(f"{name}.ffn_down_exps", N_EMBD, N_FF_EXPERT),
-            gate=make.stack(f"{name}.ffn_gate_exps", N_FF_EXPERT, N_EMBD) if variant.gated else None,
+            gate=gate,
             activation=variant.activation,
             selection_bias=make.vector(f"{name}.exp_probs_b.bias", N_EXPERT) if selection_bias else None,
             shared=feed_forward(make, name) if shared else None,
@@ -185,7 +206,7 @@ VARIANTS = (
     Variant("experts in groups", mlp=experts(
         gating="sigmoid", selection_bias=True, n_group=4, n_group_used=2, scale=1.5, shared=True)),
     Variant("experts with biases", bias=True, activation="swiglu_oai", mlp=experts(
-        gating="softmax_weight", renormalise=False)),
+        gating="softmax_weight", renormalise=False, merged=True)),
     Variant("scaled inputs of experts", mlp=experts(
         n_used=1, gating="sigmoid", renormalise=False, scale_input=True, shared=True)),
 )  # fmt: skip
@@ -237,6 +258,7 @@ SMALL = (
     _plain_with("a clamped gate", gated=True, activation="swiglu_oai"),
     _plain_with("experts", mlp=experts()),
     _plain_with("experts with gates", gated=True, mlp=experts()),
+    _plain_with("experts with gates and ups in one tensor", gated=True, mlp=experts(merged=True)),
     _plain_with("experts with biases", bias=True, mlp=experts()),
     _plain_with("experts whose weights do not add up to 1", mlp=experts(renormalise=False)),
     _plain_with("experts weighted by sigmoids", mlp=experts(gating="sigmoid")),

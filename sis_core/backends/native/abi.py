@@ -37,7 +37,7 @@ NO_ROOM = 1000
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
 GATED_ONLY = frozenset({"swiglu_oai"})
 GATINGS = {"softmax": 0, "sigmoid": 1, "softmax_weight": 2, "sparse_mixer": 3}
-RENORMALISE, SCALE_INPUT = 1, 2
+RENORMALISE, SCALE_INPUT, HALVES = 1, 2, 4
 KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3}
 
 TILE = 16

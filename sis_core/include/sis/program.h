@@ -136,7 +136,7 @@ enum sis_op_flag {
 enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4, SIS_SWIGLU_OAI = 5 };
 
 enum sis_gating { SIS_SOFTMAX = 0, SIS_SIGMOID = 1, SIS_SOFTMAX_WEIGHT = 2, SIS_SPARSE_MIXER = 3 };
-enum sis_experts_flag { SIS_RENORMALISE = 1, SIS_SCALE_INPUT = 2 };
+enum sis_experts_flag { SIS_RENORMALISE = 1, SIS_SCALE_INPUT = 2, SIS_HALVES = 4 };
 #define SIS_MAX_EXPERTS 1024
 
 /* The experts of a layer; see sis_core.experts. Each weight and each bias is that of all experts, one below the other: in
@@ -162,7 +162,7 @@ struct sis_experts {
     const float *gate_bias;
     const float *up_bias;
     const float *down_bias;
-    const struct sis_weight *gate; /* NULL: no gate */
+    const struct sis_weight *gate; /* NULL: no gate; with SIS_HALVES the same as `up`: the first half of each expert */
     const struct sis_weight *up;
     const struct sis_weight *down;
 };

@@ -26,10 +26,15 @@ def _no_gate(op: Experts) -> Experts:
     return evolve(op, gate=None) if op.gate and op.activation in ACTIVATIONS else op
 
 
+def _other_half(op: Experts) -> Experts:
+    return evolve(op, gate=op.up, up=op.gate) if op.gate else op
+
+
 FAULTS = (
     Fault("takes another expert's up matrix", every(Experts, _next_expert)),
     Fault("uses one expert too few", every(Experts, _one_fewer)),
     Fault("forgets the gates of experts", every(Experts, _no_gate)),
+    Fault("activates the ups of experts, not their gates", every(Experts, _other_half)),
     Fault("forgets the biases of experts", setting(Stack, bias=None)),
     Fault("renormalises the weights of experts", setting(Experts, renormalise=True)),
     Fault("does not renormalise the weights of experts", setting(Experts, renormalise=False)),

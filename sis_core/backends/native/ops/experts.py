@@ -43,10 +43,10 @@ def _record(program: Program, op: Experts) -> int:
     n_used, n_ff, n_out = op.n_used, op.up.n_out, op.down.n_out
     # What comes out takes the place of the gates, which are not needed any more then.
     first = program.register("experts 0", n_used * max(n_out, n_ff if op.gate else 0))
-    renormalise, scale_input = abi.RENORMALISE * op.renormalise, abi.SCALE_INPUT * op.scale_input
+    flags = abi.RENORMALISE * op.renormalise | abi.SCALE_INPUT * op.scale_input | abi.HALVES * (op.up.half is not None)
     return program.keep(abi.Experts(
         n_expert=op.n_expert, n_used=n_used, n_ff=n_ff, n_out=n_out, gating=abi.GATINGS[op.gating], n_group=op.n_group,
-        n_group_used=op.n_group_used, activation=abi.ACTIVATIONS[op.activation], flags=renormalise | scale_input,
+        n_group_used=op.n_group_used, activation=abi.ACTIVATIONS[op.activation], flags=flags,
         scale=op.scale, chosen=program.register("chosen experts", 3 * n_used), gate_values=first,
         up_values=program.register("experts 1", n_used * n_ff), out_values=first,
         selection_bias=program.vector(op.selection_bias), gate_bias=program.vector(op.gate.bias if op.gate else None),
@@ -68,6 +68,9 @@ def _check(op: Experts, source: Source, target: Target) -> None:
         raise Unsupported(f"{op.n_used} of {n} experts in {op.n_group_used} of {op.n_group} groups")
     ups, downs = (n, n_ff, source.cols), (n, target.cols, n_ff)
     shapes = [(op.up, ups), (op.down, downs), *([(op.gate, ups)] if op.gate else [])]
+    halves = op.up.half, op.gate and op.gate.half, op.down.half
+    if halves != (None, None, None) and (halves != (1, 0, None) or not op.gate or op.gate.weight is not op.up.weight):
+        raise Unsupported(f"halves of {op.up.weight!r} that are not a gate and its up")
     for stack, shape in shapes:
         _check_stack(stack, shape)
     if op.router.weight.n_rows != n or (op.selection_bias and op.selection_bias.n_cols != n):
@@ -77,7 +80,9 @@ def _check(op: Experts, source: Source, target: Target) -> None:
 
 
 def _check_stack(stack: Stack, shape: tuple[int, int, int]) -> None:
-    if stack.weight.shape != shape or shape[1] % abi.TILE:
+    n_expert, n_out, n_in = shape
+    in_file = (n_expert, n_out if stack.half is None else 2 * n_out, n_in)
+    if stack.weight.shape != in_file or n_out % abi.TILE:
         raise Unsupported(f"{stack.weight!r} for experts {shape}, in whole tiles of {abi.TILE} rows")
     if stack.bias and stack.bias.shape != shape[:2]:
         raise Unsupported(f"{stack.weight!r} with the biases {stack.bias!r}")

@@ -73,7 +73,7 @@ def _denses(stack: Stack, binder: Binder) -> Sequence[BoundDense]:
     def bias(i: int) -> Weight | None:
         return None if biases is None or stack.bias is None else Weight.from_array(stack.bias.name, biases[i])
 
-    return [binder.dense(Dense(stack.weight.expert(i), bias(i))) for i in range(stack.n_expert)]
+    return [binder.dense(Dense(stack.expert(i), bias(i))) for i in range(stack.n_expert)]
 
 
 def _shared(op: Experts, binder: Binder) -> Run | None:
