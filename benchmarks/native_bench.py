@@ -52,7 +52,9 @@ def parse_options() -> argparse.Namespace:
                         help="also hold a lower instruction set against a peer built for no better one")  # fmt: skip
     parser.add_argument("--files", type=_listed(FILES), default=[], help="some of the files, or all")
     parser.add_argument("--rows", type=_listed(LABELS), default=[], help="some of the rows, or all")
-    parser.add_argument("--full", action="store_true", help="every row that has a goal; else a few")
+    table = parser.add_mutually_exclusive_group()
+    table.add_argument("--full", action="store_true", help="every row that has a goal; else a few")
+    table.add_argument("--experts", action="store_true", help="the rows of models with experts, cut to four layers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpus", type=lambda text: [int(cpu) for cpu in text.split(",")], default=[],
                         help="processors that both sides are pinned to, such as 0,1")  # fmt: skip
@@ -75,7 +77,7 @@ def main() -> None:
     options = parse_options()
     pin(options.cpus)
     rungs = dict(options.rung)
-    chosen = contests(options.files, options.rows, options.full, list(rungs))
+    chosen = contests(options.files, options.rows, options.full, list(rungs), experts=options.experts)
     state: dict[str, Any] = {
         "machine": describe(options.threads, options.cpus, options.cpu),
         "read": {},

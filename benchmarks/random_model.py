@@ -9,8 +9,8 @@ machine: they are made from PCG64's raw integers (whose stream numpy guarantees)
 multiplication, without a library call that may round differently elsewhere.
 
 Scales are chosen so that an error anywhere shows in the logits: attention scores spread by more than one, norms are
-not all one, biases are not zero. K-quantised tensors, which the `gguf` package cannot encode, are random blocks with
-the same mean and spread as the weights that they stand for.
+not all one, biases are not zero. K-quantised tensors, which the `gguf` package cannot encode, and MXFP4 are random
+blocks with the same mean and spread as the weights that they stand for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import MODEL_TENSOR as T
 from gguf import GGMLQuantizationType, LlamaFileType, TokenType
-from shapes import MEASURED, SHAPES, Shape, Vocab
+from shapes import MEASURED, SHAPES, Llama3Rope, Shape, Vocab, YarnRope
 
 GEMMAS = ("gemma2", "gemma3")
 CHUNK = 1 << 22  # weights made at a time
@@ -46,6 +46,7 @@ FILE_TYPES = {
     "Q5_0": LlamaFileType.MOSTLY_Q5_0,
     "Q5_1": LlamaFileType.MOSTLY_Q5_1,
     "Q4_K_M": LlamaFileType.MOSTLY_Q4_K_M,
+    "MXFP4": LlamaFileType.MOSTLY_MXFP4_MOE,
 }
 PLAIN_TYPES = ("F32", "F16", "BF16", "Q8_0")  # what the converter itself writes; the rest comes from `llama-quantize`
 
@@ -91,17 +92,20 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
         if arch in ("gpt2", "gptneox", "phi3"):
             yield from linear(T.ATTN_QKV, i, n_q + 2 * n_kv, n_embd, gain=1.3)
         else:
-            bias = arch == "qwen2"
+            bias = arch in ("qwen2", "gpt-oss")
             yield from linear(T.ATTN_Q, i, n_q, n_embd, gain=1.3, bias=bias)
             yield from linear(T.ATTN_K, i, n_kv, n_embd, gain=1.3, bias=bias)
             yield from linear(T.ATTN_V, i, n_kv, n_embd, bias=bias)
         if arch in ("qwen3", "qwen3moe", "gemma3"):
             yield from norm(T.ATTN_Q_NORM, i, shape.head_dim, mean=1.2)
             yield from norm(T.ATTN_K_NORM, i, shape.head_dim, mean=1.2)
-        yield from linear(T.ATTN_OUT, i, n_embd, n_q, gain=residual)
+        yield from linear(T.ATTN_OUT, i, n_embd, n_q, gain=residual, bias=arch == "gpt-oss")
+        if arch == "gpt-oss":
+            yield from norm(T.ATTN_SINKS, i, shape.n_head)
 
     def experts(i: int) -> Iterator[Tensor]:
-        yield from linear(T.FFN_GATE_INP, i, shape.n_expert, n_embd)
+        bias = arch == "gpt-oss"
+        yield from linear(T.FFN_GATE_INP, i, shape.n_expert, n_embd, bias=bias)
         for key, n_out, n_in, gain in (
             (T.FFN_GATE_EXP, shape.n_ff_expert, n_embd, 1.0),
             (T.FFN_UP_EXP, shape.n_ff_expert, n_embd, 1.0),
@@ -109,6 +113,8 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
         ):
             name = gguf.TENSOR_NAMES[key].format(bid=i)
             yield Tensor(key, f"{name}.weight", i, (shape.n_expert, n_out, n_in), gain / math.sqrt(n_in))
+            if bias:
+                yield Tensor(key, f"{name}.bias", i, (shape.n_expert, n_out), 0.1)
 
     def feed_forward(i: int) -> Iterator[Tensor]:
         if arch == "phi3":  # gate and up are one tensor, under the name of up
@@ -129,6 +135,8 @@ def tensors(shape: Shape) -> Iterator[Tensor]:
         if arch in GEMMAS:
             yield from norm(T.ATTN_POST_NORM, i)
             yield from norm(T.FFN_PRE_NORM, i)
+        elif arch == "gpt-oss":
+            yield from norm(T.ATTN_POST_NORM, i)
         else:
             yield from norm(T.FFN_NORM, i)
         yield from experts(i) if shape.n_expert else feed_forward(i)
@@ -145,7 +153,7 @@ def rope_factors(shape: Shape) -> npt.NDArray[np.float32]:
     Source: `LlamaModel.generate_extra_tensors` in llama.cpp's `conversion/llama.py`.
     """
     scaling, theta, dims = shape.rope_scaling, shape.rope_theta, shape.head_dim
-    assert scaling is not None
+    assert isinstance(scaling, Llama3Rope)
     assert theta is not None
     factors = []
     for i in range(0, dims, 2):
@@ -214,10 +222,20 @@ def _q6_k(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
     return np.concatenate([quants, scales.view(np.uint8), d.view(np.uint8)], axis=1)
 
 
-_K_QUANTS: dict[GGMLQuantizationType, Callable[[np.random.PCG64, int, float], npt.NDArray[np.uint8]]] = {
+def _mxfp4(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
+    """MXFP4: 2^(e - 127) times one of ±{0, 0.5, 1, 1.5, 2, 3, 4, 6}, with e at two neighbours."""
+    root = math.sqrt(68.5 / 8) * math.sqrt(2.5)  # of the mean square of these, and of 1 and 2, as often as each other
+    least = 127 + round(math.log2(std / root))
+    e = (least + (_bytes(bits, n) & 1)).astype(np.uint8).reshape(n, 1)
+    return np.concatenate([e, _bytes(bits, 16 * n).reshape(n, 16)], axis=1)
+
+
+#: Types that the gguf package cannot encode, or not within a minute: blocks are made as they are stored.
+_RANDOM_BLOCKS: dict[GGMLQuantizationType, Callable[[np.random.PCG64, int, float], npt.NDArray[np.uint8]]] = {
     GGMLQuantizationType.Q4_K: lambda bits, n, std: _min_blocks(bits, n, std, 128, 16),
     GGMLQuantizationType.Q5_K: lambda bits, n, std: _min_blocks(bits, n, std, 160, 32),
     GGMLQuantizationType.Q6_K: _q6_k,
+    GGMLQuantizationType.MXFP4: _mxfp4,
 }
 
 
@@ -233,8 +251,9 @@ def tensor_data(tensor: Tensor, qtype: GGMLQuantizationType, seed: int) -> npt.N
     step = max(1, CHUNK // columns)
     for start in range(0, rows, step):
         part = out[start : start + step]
-        if qtype in _K_QUANTS:
-            part[:] = _K_QUANTS[qtype](bits, len(part) * columns // 256, tensor.std).reshape(part.shape)
+        if qtype in _RANDOM_BLOCKS:
+            n_blocks = len(part) * columns // gguf.GGML_QUANT_SIZES[qtype][0]
+            part[:] = _RANDOM_BLOCKS[qtype](bits, n_blocks, tensor.std).reshape(part.shape)
             continue
         values = _normal(bits, len(part) * columns, tensor.std, tensor.mean).reshape(-1, columns)
         part[:] = values.astype(out.dtype) if out.dtype.kind == "f" else gguf.quants.quantize(values, qtype)
@@ -248,8 +267,10 @@ def tensor_type(tensor: Tensor, file_type: str, shape: Shape, *, pure: bool = Fa
     `llama-quant.cpp`. `llama-quantize` stores the head as Q6_K, a few layers of a mix in a finer type, and rows that
     a K-quant's 256 does not divide in a type with blocks of 32.
     """
-    if len(tensor.shape) == 1 or tensor.key in (T.POS_EMBD, T.FFN_GATE_INP):
+    if len(tensor.shape) == 1 or tensor.name.endswith(".bias") or tensor.key in (T.POS_EMBD, T.FFN_GATE_INP):
         return GGMLQuantizationType.F32
+    if file_type == "MXFP4":  # of experts alone
+        return GGMLQuantizationType.MXFP4 if len(tensor.shape) == 3 else GGMLQuantizationType.Q8_0
     if pure or file_type in PLAIN_TYPES:
         return GGMLQuantizationType[file_type]
     name = file_type.removesuffix("_M")
@@ -308,6 +329,10 @@ def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape) -> None:
         writer.add_parallel_residual(True)
     if arch == "phi3":
         writer.add_rope_scaling_orig_ctx_len(shape.n_ctx)
+    if isinstance(shape.rope_scaling, YarnRope):
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(shape.rope_scaling.factor)
+        writer.add_rope_scaling_orig_ctx_len(shape.rope_scaling.original_context)
 
 
 def byte_letters() -> list[str]:
@@ -389,7 +414,7 @@ def write_model(shape: Shape, path: Path | str, *, file_type: str = "F32", seed:
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     add_vocabulary(writer, shape.vocab, shape.n_vocab)
 
-    factors = rope_factors(shape) if shape.rope_scaling is not None else None
+    factors = rope_factors(shape) if isinstance(shape.rope_scaling, Llama3Rope) else None
     factors_name = f"{gguf.TENSOR_NAMES[T.ROPE_FREQS]}.weight"
     if factors is not None:
         writer.add_tensor_info(factors_name, factors.shape, factors.dtype, factors.nbytes)
@@ -422,6 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--type", choices=FILE_TYPES, default="F32")
     parser.add_argument("--pure", action="store_true", help="every matrix in that type, the head as well")
     parser.add_argument("--layers", type=int, help="how many layers to write, where not all")
+    parser.add_argument("--cut", action="store_true", help="with --layers: as much less of the vocabulary too")
     parser.add_argument("--tiny", action="store_true", help="the same architecture, scaled down")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -429,9 +455,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.tiny:
         shape = shape.scaled_down()
     if options.layers is not None:
-        shape = shape.with_layers(options.layers)
-    if options.pure and options.type == "Q4_K_M":
-        parser.error("Q4_K_M is a mix: it is never pure")
+        shape = shape.cut(options.layers) if options.cut else shape.with_layers(options.layers)
+    if options.pure and options.type in ("Q4_K_M", "MXFP4"):
+        parser.error(f"{options.type} is a mix: it is never pure")
     print(write_model(shape, options.path, file_type=options.type, seed=options.seed, pure=options.pure))
 
 

@@ -45,6 +45,14 @@ class Llama3Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
+class YarnRope:
+    """A stretched context, of which a GGUF file holds these."""
+
+    factor: float
+    original_context: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """One model: every dimension, in GGUF's words."""
 
@@ -70,7 +78,7 @@ class Shape:
     """The base of the layers with a window, where it differs."""
     rope_dims: int | None = None
     """Written only by converters that write it."""
-    rope_scaling: Llama3Rope | None = None
+    rope_scaling: Llama3Rope | YarnRope | None = None
     window: int | None = None
     attn_softcap: float | None = None
     final_softcap: float | None = None
@@ -86,6 +94,11 @@ class Shape:
 
     def with_layers(self, n_layer: int) -> Shape:
         return replace(self, n_layer=n_layer)
+
+    def cut(self, n_layer: int) -> Shape:
+        """That many layers, and as much less of the vocabulary: the head keeps its share of a step."""
+        rounded = 64 * round(self.n_vocab * n_layer / self.n_layer / 64)
+        return replace(self.with_layers(n_layer), n_vocab=rounded, vocab=replace(self.vocab, unused=0))
 
 
 def _llama3_specials(n: int) -> tuple[str, ...]:
@@ -167,6 +180,18 @@ PHI3_VOCAB = Vocab(
     add_bos=True,
     add_eos=False,
 )
+
+GPT_OSS_VOCAB = Vocab(
+    model="gpt2",
+    pre="gpt-4o",
+    last=("<|startoftext|>", "<|endoftext|>", "<|return|>", "<|channel|>", "<|start|>", "<|end|>", "<|message|>",
+          "<|call|>"),
+    unused=201088 - 200006,
+    bos="<|startoftext|>",
+    eos="<|return|>",
+    pad="<|endoftext|>",
+    add_bos=False,
+)  # fmt: skip
 
 GPT2 = Shape(
     name="gpt2",
@@ -396,8 +421,34 @@ QWEN3_30B_A3B = replace(
     n_expert=128,
     n_expert_used=8,
     n_ff_expert=768,
-    tiny={},
+    tiny={**QWEN3_06B.tiny, "n_expert": 8, "n_expert_used": 3, "n_ff_expert": 64},
 )
 
-MEASURED = {shape.name: shape for shape in (QWEN3_30B_A3B,)}
+GPT_OSS_20B = Shape(
+    name="gpt-oss-20b",
+    arch="gpt-oss",
+    n_ctx=131072,
+    n_vocab=201088,
+    n_layer=24,
+    n_embd=2880,
+    n_head=64,
+    n_head_kv=8,
+    head_dim=64,
+    head_dim_key=True,
+    n_ff=2880,
+    norm_eps=1e-5,
+    tied=False,
+    vocab=GPT_OSS_VOCAB,
+    rope_theta=150_000.0,
+    rope_scaling=YarnRope(factor=32.0, original_context=4096),
+    window=128,
+    n_expert=32,
+    n_expert_used=4,
+    n_ff_expert=2880,
+    tiny={"n_ctx": 256, "n_vocab": 320, "n_layer": 2, "n_embd": 64, "n_head": 4, "n_head_kv": 2, "head_dim": 16,
+          "n_ff": 64, "n_ff_expert": 64, "n_expert": 8, "window": 6, "vocab": replace(GPT_OSS_VOCAB, unused=5),
+          "rope_scaling": YarnRope(factor=4.0, original_context=64)},
+)  # fmt: skip
+
+MEASURED = {shape.name: shape for shape in (QWEN3_30B_A3B, GPT_OSS_20B)}
 """Shapes that are only measured: their goldens are among those of `tests/oracle`."""

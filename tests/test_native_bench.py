@@ -18,13 +18,13 @@ import numpy as np
 import psutil
 import pytest
 from random_model import write_model
-from shapes import SHAPES
+from shapes import MEASURED, SHAPES
 from speed import course, limits
 from speed.children import PythonSide, listen, play, sides
 from speed.limits import Work, compiler, peak, units
 from speed.machine import Neighbours
 from speed.ours import Sis, share, stopwatch
-from speed.plan import FILES, GOALS, LABELS, TABLE, Contest, contests
+from speed.plan import EXPERTS, FILES, GOALS, LABELS, TABLE, Contest, contests
 from speed.report import Limits, as_json, draw, lines, markdown, missing, table
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +115,29 @@ def test_the_work_of_a_file(tmp_path: Path) -> None:
     assert work.kv_macs == 2 * shape.n_layer * shape.n_head * shape.head_dim
 
 
+def test_a_row_s_experts_are_its_work_and_all_are_a_prompt_s(tmp_path: Path) -> None:
+    shape = MEASURED["gpt-oss-20b"].scaled_down()
+    write_model(shape, tmp_path / "t.gguf", file_type="MXFP4")
+    work = Work.of(tmp_path / "t.gguf")
+    one = 3 * shape.n_embd * shape.n_ff_expert
+    attention = 2 * shape.n_embd * shape.head_dim * (shape.n_head + shape.n_head_kv)
+    router = shape.n_embd * shape.n_expert
+    assert work.layer_macs == shape.n_layer * (attention + router + shape.n_expert_used * one)
+    assert work.expert_bytes == shape.n_layer * shape.n_expert * one * 17 // 32
+    assert work.layer_bytes == shape.n_layer * (attention * 34 // 32 + 4 * router)
+    used = work.expert_bytes * shape.n_expert_used / shape.n_expert
+    assert work.limit("decode0", 1e6, 1e15) == pytest.approx(1e6 / (work.layer_bytes + used + work.head_bytes))
+    assert work.step_bytes(512) == work.layer_bytes + work.expert_bytes
+    assert work.step_bytes(1) < work.step_bytes(2) < work.layer_bytes + 2 * used
+
+
+def test_a_shape_that_is_cut_keeps_the_share_of_its_head() -> None:
+    shape = MEASURED["qwen3-30b-a3b"]
+    cut = shape.cut(4)
+    assert (cut.n_layer, cut.n_expert, cut.vocab.unused) == (4, shape.n_expert, 0)
+    assert cut.n_vocab / cut.n_layer == pytest.approx(shape.n_vocab / shape.n_layer, rel=0.005)
+
+
 def test_pure_files_have_one_type(tmp_path: Path) -> None:
     from sis_core.gguf_file import GGUFFile
 
@@ -129,11 +152,12 @@ def test_pure_files_have_one_type(tmp_path: Path) -> None:
 
 def test_every_goal_is_of_a_row_that_the_full_table_has() -> None:
     for name, goals in GOALS.items():
-        assert set(TABLE[name]) >= set(goals) - {"prompt2048", "decode4096"}
+        assert set((TABLE | EXPERTS)[name]) >= set(goals) - {"prompt2048", "decode4096"}
     full = contests([], [], True, ["avx2"])
     assert [contest.name for contest in full] == [*TABLE, "tinyllama-q4_0 (avx2)", "gpt2-q4_0 (avx2)"]
     assert full[-2].goal("prompt512") == 1.3
     assert {row for contest in full for row in contest.rows} == set(LABELS)
+    assert [contest.name for contest in contests([], [], False, [], experts=True)] == list(EXPERTS)
 
 
 def test_rows_that_a_context_has_no_room_for_are_left_out() -> None:

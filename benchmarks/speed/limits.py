@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ class Work:
             of the step has an output.
         layer_macs, head_macs: multiply-adds of one row.
         kv_bytes, kv_macs: more for each token of context that a row attends to.
+        expert_bytes: of all experts, which are not among those of the layers; their multiply-adds are,
+        expert_share: for the part of them that a row uses.
     """
 
     layer_bytes: int
@@ -95,6 +98,8 @@ class Work:
     head_macs: int
     kv_bytes: int
     kv_macs: int
+    expert_bytes: int = 0
+    expert_share: float = 1.0
 
     @classmethod
     def of(cls, path: Path) -> Work:
@@ -104,21 +109,29 @@ class Work:
             n_layer, n_head = int(meta[f"{arch}.block_count"]), int(meta[f"{arch}.attention.head_count"])
             n_head_kv = int(meta.get(f"{arch}.attention.head_count_kv", n_head))
             head_dim = int(meta.get(f"{arch}.attention.key_length", int(meta[f"{arch}.embedding_length"]) // n_head))
-            layers = [t for name, t in file.tensors.items() if name.startswith("blk.") and len(t.shape) == 2]
+            matrices = [t for name, t in file.tensors.items() if name.startswith("blk.") and name.endswith(".weight")]
             head = file.tensors.get("output.weight") or file.tensors["token_embd.weight"]
         values = 2 * n_layer * head_dim  # keys and values of one head in all layers
+        layers, experts = ([t for t in matrices if len(t.shape) == n] for n in (2, 3))
+        share = meta.get(f"{arch}.expert_used_count", 1) / (meta.get(f"{arch}.expert_count") or 1)
         return cls(
             sum(t.n_bytes for t in layers),
             head.n_bytes,
-            sum(t.shape[0] * t.shape[1] for t in layers),
+            sum(prod(t.shape) for t in layers) + round(share * sum(prod(t.shape) for t in experts)),
             head.shape[0] * head.shape[1],
             values * n_head_kv * KV_BYTES,
             values * n_head,
+            sum(t.n_bytes for t in experts),
+            share if experts else 1.0,
         )
 
     @property
     def n_bytes(self) -> int:
-        return self.layer_bytes + self.head_bytes
+        return self.step_bytes(1) + self.head_bytes
+
+    def step_bytes(self, n_rows: int) -> int:
+        """What the layers of a step of ``n_rows`` rows read, where rows choose their experts at random."""
+        return self.layer_bytes + round(self.expert_bytes * (1 - (1 - self.expert_share) ** n_rows))
 
     def limit(self, row: str, read: float | None, macs: float | None) -> float | None:
         """Tokens a second of a row at ``read`` bytes and ``macs`` multiply-adds a second: the tighter of the two.
@@ -130,14 +143,14 @@ class Work:
         if row.startswith("prompt"):
             n = number(row)
             steps = -(-n // 512)
-            n_bytes = steps * self.layer_bytes + self.head_bytes + n * self.kv_bytes
+            n_bytes = steps * self.step_bytes(min(n, 512)) + self.head_bytes + n * self.kv_bytes
             n_macs = n * self.layer_macs + self.head_macs + n * (n + 1) // 2 * self.kv_macs
         elif row.startswith("decode"):
             n_bytes = self.n_bytes + number(row) * self.kv_bytes
             n_macs = self.layer_macs + self.head_macs + number(row) * self.kv_macs
         elif row.startswith("batch"):
             n = number(row)
-            n_bytes, n_macs = self.n_bytes, n * (self.layer_macs + self.head_macs)
+            n_bytes, n_macs = self.step_bytes(n) + self.head_bytes, n * (self.layer_macs + self.head_macs)
         else:
             return None
         seconds = [amount / rate for amount, rate in ((n_bytes, read), (n_macs, macs)) if rate]

@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from random_model import write_model
-from shapes import SHAPES
+from shapes import MEASURED, SHAPES, Shape
 
 from speed.course import SPARE
 
-SHAPE_NAMES = {"tinyllama": "tinyllama-1.1b", "gpt2": "gpt2"}
+SHAPE_OF = {
+    "tinyllama": SHAPES["tinyllama-1.1b"],
+    "gpt2": SHAPES["gpt2"],
+    "qwen3moe": MEASURED["qwen3-30b-a3b"].cut(4),
+    "gptoss": MEASURED["gpt-oss-20b"].cut(4),
+}
 KINDS = {  # name: (type, pure)
     "q4_0": ("Q4_0", True),
     "q4_0-q6_k": ("Q4_0", False),  # what people have: the head in Q6_K
     "q8_0": ("Q8_0", True),
     "q4_k_m": ("Q4_K_M", False),
+    "mxfp4": ("MXFP4", False),
 }
 LABELS = {
     "prompt512": "prompt of 512",
@@ -41,6 +47,13 @@ TABLE = {  # the rows that have a goal
     "gpt2-q4_0": ("prompt512", "decode0", "load", *SHARES),
     "gpt2-q4_0-q6_k": ("prompt512", "decode0", "load", *SHARES),
 }
+_EXPERT_ROWS = ("prompt512", "decode0", "batch8")
+EXPERTS = {
+    "qwen3moe-q4_0-q6_k": _EXPERT_ROWS,
+    "qwen3moe-q4_k_m": _EXPERT_ROWS,
+    "gptoss-mxfp4": _EXPERT_ROWS,
+    "gptoss-q4_0-q6_k": _EXPERT_ROWS,
+}
 RUNG_TABLE = {"tinyllama-q4_0": ("prompt512", "decode0"), "gpt2-q4_0": ("prompt512", "decode0")}
 QUICK = {"tinyllama-q4_0": ("prompt512", "decode0", "load"), "gpt2-q4_0": ("prompt512", "decode0", "load", "step")}
 
@@ -50,6 +63,7 @@ _Q4_0 = {
 }  # fmt: skip
 _GPT2 = {"prompt512": 5.5, "decode0": 1.5, "load": 1.0, **dict.fromkeys(SHARES, 3.0)}
 _OTHER = {"prompt512": 5.0, "decode0": 1.1, "load": 1.0}
+_EXPERTS = {"prompt512": 3.0, "decode0": 1.1, "batch8": 1.5}
 GOALS: dict[str, dict[str, float]] = {  # ratio to the peer; of Python's shares, the most that they may be
     "tinyllama-q4_0": _Q4_0,
     "tinyllama-q4_0-q6_k": _Q4_0,
@@ -57,6 +71,10 @@ GOALS: dict[str, dict[str, float]] = {  # ratio to the peer; of Python's shares,
     "tinyllama-q4_k_m": _OTHER,
     "gpt2-q4_0": _GPT2,
     "gpt2-q4_0-q6_k": _GPT2,
+    "qwen3moe-q4_0-q6_k": _EXPERTS,
+    "qwen3moe-q4_k_m": {**_EXPERTS, "prompt512": 1.5},
+    "gptoss-mxfp4": {**_EXPERTS, "prompt512": 1.5},
+    "gptoss-q4_0-q6_k": _EXPERTS,
 }
 RUNG_GOALS = {"avx2": {"prompt512": 1.3, "decode0": 1.0}, "avx512_vnni": {"prompt512": 2.0, "decode0": 3.0}}
 
@@ -68,14 +86,13 @@ class File:
     name: str
 
     @property
-    def shape(self) -> str:
-        return SHAPE_NAMES[self.name.partition("-")[0]]
+    def shape(self) -> Shape:
+        return SHAPE_OF[self.name.partition("-")[0]]
 
     @property
     def n_ctx(self) -> int:
         """Tokens that the model can hold: learnt positions end, rotations do not."""
-        shape = SHAPES[self.shape]
-        return shape.n_ctx if shape.rope_theta is None else 1 << 20
+        return self.shape.n_ctx if self.shape.rope_theta is None else 1 << 20
 
     def write(self, folder: Path) -> Path:
         """The file in ``folder``, made there unless an earlier run left it."""
@@ -84,12 +101,12 @@ class File:
             folder.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             file_type, pure = KINDS[self.name.partition("-")[2]]
-            write_model(SHAPES[self.shape], part, file_type=file_type, pure=pure)
+            write_model(self.shape, part, file_type=file_type, pure=pure)
             os.replace(part, path)
         return path
 
 
-FILES = {name: File(name) for name in (f"{shape}-{kind}" for shape in SHAPE_NAMES for kind in KINDS)}
+FILES = {name: File(name) for name in (f"{shape}-{kind}" for shape in SHAPE_OF for kind in KINDS)}
 
 
 @dataclass(frozen=True)
@@ -119,13 +136,15 @@ def tokens_needed(row: str) -> int:
     return SPARE + (number(row) if row.startswith(("prompt", "decode")) else 0)
 
 
-def contests(files: list[str], rows: list[str], full: bool, rungs: list[str]) -> list[Contest]:
+def contests(
+    files: list[str], rows: list[str], full: bool, rungs: list[str], *, experts: bool = False
+) -> list[Contest]:
     """What the options ask for. Rows that a file's context has no room for are left out."""
-    table = TABLE if full else QUICK
+    table = EXPERTS if experts else TABLE if full else QUICK
     wanted = files or list(table)
     found = []
     for name in wanted:
-        chosen = rows or table.get(name) or QUICK["tinyllama-q4_0"]
+        chosen = rows or table.get(name) or EXPERTS.get(name) or QUICK["tinyllama-q4_0"]
         found.append(Contest(FILES[name], _possible(FILES[name], chosen)))
     for isa in rungs:
         for name in RUNG_TABLE:
