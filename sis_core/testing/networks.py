@@ -110,6 +110,7 @@ def experts(
 
     def build(make: Maker, name: str) -> Experts:
         variant = make.variant
+        gate: Stack | None = None
         if merged:
             gate, up = make.stacks(f"{name}.ffn_gate_up_exps", N_FF_EXPERT, N_EMBD)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,9 @@ from sis_hub.hub_cache import HubCache
 from sis_hub.remote import Patience
 from sis_hub.repository import Hub
 
-CHECKPOINTS = runpy.run_path(str(Path(__file__).with_name("checkpoints.py")))["CHECKPOINTS"]
+sys.path.insert(0, str(Path(__file__).parent))
+from checkpoints import CHECKPOINTS
+
 MODEL = (Path(sis_tiny.__file__).parent / "tiny.gguf").read_bytes()
 
 # What a program may reach. Names are looked up before anything is sent, so that is where it stops.

@@ -28,9 +28,9 @@ from sis_core.tensors import derived
 from sis_hub.convert.checkpoint import Checkpoint
 from sis_hub.convert.experts import stacked
 from sis_hub.convert.families import check_activation, family_of
-from sis_hub.convert.families.family import Family
-from sis_hub.convert.families.mxfp4 import MXFP4, Bytes
+from sis_hub.convert.family import Family
 from sis_hub.convert.hyperparameters import Hyperparameters
+from sis_hub.convert.mxfp4 import MXFP4, Bytes
 from sis_hub.convert.safetensors import Entry, SafetensorsFile
 from sis_hub.convert.vocabulary import add_vocabulary
 

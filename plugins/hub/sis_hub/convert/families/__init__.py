@@ -3,51 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
 from sis_core.errors import SourceError
-from sis_hub.convert.families import (
-    cohere,
-    ernie,
-    exaone,
-    falcon,
-    gemma,
-    glm,
-    gpt,
-    gpt_oss,
-    granite,
-    hunyuan,
-    llama,
-    old,
-    olmo,
-    phi,
-    qwen,
-    stablelm,
-    starcoder,
-)
-from sis_hub.convert.families.family import Family
+from sis_hub.convert.family import Family
 from sis_hub.convert.hyperparameters import Hyperparameters
 
-PARTS = (
-    cohere,
-    ernie,
-    exaone,
-    falcon,
-    gemma,
-    glm,
-    gpt,
-    gpt_oss,
-    granite,
-    hunyuan,
-    llama,
-    old,
-    olmo,
-    phi,
-    qwen,
-    stablelm,
-    starcoder,
-)
-#: By the first of ``architectures`` in config.json.
-FAMILIES: Mapping[str, Family] = {name: family for part in PARTS for name, family in part.FAMILIES.items()}
+#: By the first of ``architectures`` in config.json. Each file of this folder has some.
+FAMILIES: Mapping[str, Family] = {
+    name: family
+    for found in iter_modules(__path__)
+    for name, family in import_module(f"{__name__}.{found.name}").FAMILIES.items()
+}
 
 
 def family_of(architecture: str, where: str) -> Family:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sis_hub.convert.arrange import cut
-from sis_hub.convert.families.common import common
-from sis_hub.convert.families.family import Extra, Family, Weights
+from sis_hub.convert.common import common
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 MTP = tuple(f"model.mtp_{part}." for part in ("block", "emb_norm", "hidden_norm", "linear_proj"))

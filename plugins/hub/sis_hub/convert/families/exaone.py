@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sis_hub.convert.families.common import common, llama3_rope, windows
-from sis_hub.convert.families.family import Extra, Family
+from sis_hub.convert.common import common, llama3_rope, windows
+from sis_hub.convert.family import Extra, Family
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

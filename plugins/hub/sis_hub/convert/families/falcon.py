@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sis_hub.convert.arrange import with_rows
-from sis_hub.convert.families.family import Extra, Family, Weights
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sis_hub.convert.families.common import LLAMA_DEFAULTS, TANH, common, head_dim, plain_rope, sizes
-from sis_hub.convert.families.family import Extra, Family
+from sis_hub.convert.common import LLAMA_DEFAULTS, TANH, common, head_dim, plain_rope, sizes
+from sis_hub.convert.family import Extra, Family
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 VISION = ("vision_tower.", "vision_model.", "multi_modal_projector.", "model.vision_tower.",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sis_hub.convert.families.common import common
-from sis_hub.convert.families.family import Extra, Family, Ids, Weights
+from sis_hub.convert.common import common
+from sis_hub.convert.family import Extra, Family, Ids, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from sis_core.errors import SourceError
 from sis_hub.convert.arrange import every_second, transposed_stack
-from sis_hub.convert.families.common import common
-from sis_hub.convert.families.family import Extra, Family, Weights
-from sis_hub.convert.families.mxfp4 import mxfp4
+from sis_hub.convert.common import common
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
+from sis_hub.convert.mxfp4 import mxfp4
 
 
 def _gpt_oss(config: Hyperparameters, keys: Any) -> Extra:

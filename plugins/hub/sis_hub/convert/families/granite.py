@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sis_hub.convert.arrange import halves
-from sis_hub.convert.families.common import LLAMA_DEFAULTS
-from sis_hub.convert.families.family import Extra, Family, Weights
+from sis_hub.convert.common import LLAMA_DEFAULTS
 from sis_hub.convert.families.llama import llama
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sis_hub.convert.families.common import common, head_dim, sizes, theta
-from sis_hub.convert.families.family import Extra, Family, Ids
+from sis_hub.convert.common import common, head_dim, sizes, theta
+from sis_hub.convert.family import Extra, Family, Ids
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 N_CTX = 256 << 10  # of those with alpha, whatever config.json says

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sis_hub.convert.arrange import halves, transposed_stack
-from sis_hub.convert.families.common import LLAMA_DEFAULTS, N_FF, common, head_dim, llama3_rope
-from sis_hub.convert.families.family import Extra, Family, Weights
+from sis_hub.convert.common import LLAMA_DEFAULTS, N_FF, common, head_dim, llama3_rope
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 SMOLLM3_STEP = 4  # every fourth layer of SmolLM3 has no rotation

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sis_hub.convert.arrange import cut, with_rows
-from sis_hub.convert.families.common import LLAMA_DEFAULTS, common
-from sis_hub.convert.families.family import Extra, Family, Weights
+from sis_hub.convert.common import LLAMA_DEFAULTS, common
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sis_hub.convert.families.common import EXPERTS, USED, plain_rope, sizes, theta
-from sis_hub.convert.families.family import Extra, Family
+from sis_hub.convert.common import EXPERTS, USED, plain_rope, sizes, theta
+from sis_hub.convert.family import Extra, Family
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

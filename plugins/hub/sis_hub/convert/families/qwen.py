@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from sis_hub.convert.families.common import LLAMA_DEFAULTS, common
-from sis_hub.convert.families.family import Extra, Family
+from sis_hub.convert.common import LLAMA_DEFAULTS, common
+from sis_hub.convert.family import Extra, Family
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sis_hub.convert.arrange import joined
-from sis_hub.convert.families.common import plain_rope, sizes
-from sis_hub.convert.families.family import Extra, Family, Weights
+from sis_hub.convert.common import plain_rope, sizes
+from sis_hub.convert.family import Extra, Family, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 

@@ -1,139 +1,36 @@
-"""Tiny checkpoints as Hugging Face keeps them: every family that can be converted, with the files of its real models.
-
-    python plugins/hub/tests/checkpoints.py FOLDER        # write all of them
-
-Weights are multiples of 1/1024 with eight bits, so they are the same number in F32, F16 and BF16.
-"""
+"""Checkpoints with the files that real models of their families have: split, with cards, vocabularies of each kind."""
 
 from __future__ import annotations
 
 import json
-import struct
-import sys
-from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-Tensors = dict[str, np.ndarray[Any, Any]]
-N_VOCAB, N_EMBD, N_LAYER, N_FF, N_HEAD, N_KV, HEAD = 320, 32, 2, 64, 4, 2, 8
+from checkpoints.files import (
+    LLAMA_PIECES,
+    N_EMBD,
+    N_VOCAB,
+    Weights,
+    byte_level_tokenizer,
+    write_config,
+    write_pieces,
+    write_safetensors,
+    write_tokenizer,
+)
 
+N_LAYER, N_FF, N_HEAD, N_KV, HEAD = 2, 64, 4, 2, 8
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
           r"|\s+(?!\S)|\s+")  # fmt: skip
 QWEN2 = LLAMA3.replace("{1,3}", "")
-
-
-# --- Files -----------------------------------------------------------------------------------------------------------
-
-
-def write_safetensors(path: Path, tensors: Tensors, dtype: str = "F32") -> None:
-    """One file; BF16 is made by cutting, which loses nothing here. What is no float keeps its type."""
-    header, blobs, at = {}, [], 0
-    for name, values in tensors.items():
-        if values.dtype == np.float32:
-            kind = dtype
-            blob = values.astype("<f2").tobytes() if dtype == "F16" else values.astype("<f4").tobytes()
-            if dtype == "BF16":
-                blob = values.astype("<f4").view("<u2").reshape(-1, 2)[:, 1].tobytes()
-        else:
-            kind, blob = {"bool": "BOOL", "int64": "I64", "uint8": "U8"}[values.dtype.name], values.tobytes()
-        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [at, at + len(blob)]}
-        blobs.append(blob)
-        at += len(blob)
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(blobs))
-
-
-def byte_letters() -> list[str]:
-    """The letters that stand for the 256 bytes in byte-level vocabularies, in order of the bytes."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(b) if b in plain else chr(next(others)) for b in range(256)]
-
-
-def byte_level_tokenizer(pattern: str | None, added: list[str], *, ignore_merges: bool = False) -> dict[str, Any]:
-    """A tokenizer.json of 256 bytes, some merges, and control tokens at the end of the vocabulary."""
-    letters = sorted(byte_letters())
-    vocab = {letter: i for i, letter in enumerate(letters)}
-    merges = []
-    for left, right in [("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("Ġ", "a"), ("e", "r"), ("o", "n")]:
-        merges.append([left, right])
-        vocab[left + right] = len(vocab)
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pattern is None}
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    pre = byte_level if pattern is None else {"type": "Sequence", "pretokenizers": [split, byte_level]}
-    return {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": len(vocab) + i, "content": text, "special": not text.startswith("<tool"), "single_word": False,
-             "lstrip": False, "rstrip": False, "normalized": False}
-            for i, text in enumerate(added)
-        ],
-        "normalizer": None,
-        "pre_tokenizer": pre,
-        "post_processor": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": False, "byte_fallback": False,
-                  "ignore_merges": ignore_merges, "vocab": vocab, "merges": merges},
-    }  # fmt: skip
-
-
-def sentencepiece_model(first: list[tuple[str, int]], words: list[str]) -> bytes:
-    """A tokenizer.model: the first pieces with their types, 256 bytes, then words with falling scores."""
-    pieces = [(text, 0.0, kind) for text, kind in first]
-    pieces += [(f"<0x{b:02X}>", 0.0, 6) for b in range(256)]
-    pieces += [(word, -float(i), 1) for i, word in enumerate(words)]
-    data = b""
-    for text, score, kind in pieces:
-        body = _bytes(1, text.encode()) + b"\x15" + struct.pack("<f", score) + _number(3, kind)
-        data += _bytes(1, body)
-    trainer = _number(3, 2) + _number(35, 1)  # BPE, with bytes to fall back on
-    return data + _bytes(2, trainer) + _bytes(3, _bytes(1, b"identity") + _number(3, 1))
-
-
-def _varint(n: int) -> bytes:
-    out = b""
-    while n > 127:
-        out += bytes([n & 127 | 128])
-        n >>= 7
-    return out + bytes([n])
-
-
-def _number(field: int, n: int) -> bytes:
-    return _varint(field << 3) + _varint(n)
-
-
-def _bytes(field: int, data: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(data)) + data
-
-
-# --- Weights ---------------------------------------------------------------------------------------------------------
-
-
-class Weights:
-    """Random tensors by name."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = np.random.Generator(np.random.PCG64(seed))
-        self.tensors: Tensors = {}
-
-    def add(self, name: str, *shape: int) -> None:
-        self.tensors[name] = self._rng.integers(-128, 128, shape).astype(np.float32) / 1024
-
-    def norm(self, name: str, *, bias: bool = False) -> None:
-        self.tensors[f"{name}.weight"] = self._rng.integers(64, 192, N_EMBD).astype(np.float32) / 128
-        if bias:
-            self.add(f"{name}.bias", N_EMBD)
-
-    def linear(self, name: str, n_out: int, n_in: int, *, bias: bool = False) -> None:
-        self.add(f"{name}.weight", n_out, n_in)
-        if bias:
-            self.add(f"{name}.bias", n_out)
-
-
+COMMON = {
+    "hidden_size": N_EMBD, "num_hidden_layers": N_LAYER, "intermediate_size": N_FF, "num_attention_heads": N_HEAD,
+    "num_key_value_heads": N_KV, "vocab_size": N_VOCAB, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
+}  # fmt: skip
+GEMMA = {**COMMON, "head_dim": 16, "rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh",
+         "hidden_act": "gelu_pytorch_tanh", "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}  # fmt: skip
+CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+GEMMA_PIECES = [("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2), ("<mask>", 4), ("<start_of_turn>", 4)]
 LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
@@ -206,39 +103,6 @@ def gptneox_weights(weights: Weights) -> None:
         weights.linear(f"{at}.mlp.dense_4h_to_h", N_EMBD, N_FF, bias=True)
     weights.norm("gpt_neox.final_layer_norm", bias=True)
     weights.add("embed_out.weight", N_VOCAB, N_EMBD)
-
-
-# --- Models ----------------------------------------------------------------------------------------------------------
-
-COMMON = {
-    "hidden_size": N_EMBD, "num_hidden_layers": N_LAYER, "intermediate_size": N_FF, "num_attention_heads": N_HEAD,
-    "num_key_value_heads": N_KV, "vocab_size": N_VOCAB, "max_position_embeddings": 256, "rms_norm_eps": 1e-5,
-}  # fmt: skip
-GEMMA = {**COMMON, "head_dim": 16, "rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh",
-         "hidden_act": "gelu_pytorch_tanh", "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}  # fmt: skip
-WORDS = ["▁t", "he", "▁the", "in", "▁a", "er", "on", "▁", "t", "h", "e", "i", "n", "a", "r", "o", "s"]
-CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-
-
-def write_tokenizer(folder: Path, tokenizer: dict[str, Any], **config: Any) -> None:
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **config}))
-
-
-def write_pieces(folder: Path, first: list[tuple[str, int]], added: Mapping[str, Any], **config: Any) -> None:
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model(first, WORDS))
-    decoder = {str(i): {"content": text, "special": special} for text, (i, special) in added.items()}
-    config = {"tokenizer_class": "LlamaTokenizer", "added_tokens_decoder": decoder, **config}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False), "utf-8")
-
-
-def write_config(folder: Path, architecture: str, model_type: str, **config: Any) -> None:
-    values = {"architectures": [architecture], "model_type": model_type, **config}
-    (folder / "config.json").write_text(json.dumps(values, indent=1), "utf-8")
-
-
-LLAMA_PIECES = [("<unk>", 2), ("<s>", 3), ("</s>", 3)]
-GEMMA_PIECES = [("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2), ("<mask>", 4), ("<start_of_turn>", 4)]
 
 
 def llama(folder: Path) -> None:
@@ -562,69 +426,7 @@ def llama_json(folder: Path) -> None:
     write_safetensors(folder / "model.safetensors", weights.tensors)
 
 
-# --- Models described by data: described/*.json has what transformers writes as configuration, and tensors' shapes ---
-
-DESCRIBED = Path(__file__).parent / "described"
-GLM = ["<|endoftext|>", "[gMASK]", "<|user|>", "<|observation|>"]
-ADDED = {"glm4": GLM, "glm4moe": GLM}  # control tokens after the 263 others; else "<s>" and "</s>"
-PIECES = ("ernie4_5", "ernie4_5_moe", "baichuan", "phimoe")  # those with a SentencePiece vocabulary
-
-
-def names(pattern: str) -> list[str]:
-    """What a name with ranges ``{0..3}`` or lists ``{0,2}`` stands for."""
-    before, brace, rest = pattern.partition("{")
-    if not brace:
-        return [pattern]
-    which, _, after = rest.partition("}")
-    first, dots, last = which.partition("..")
-    numbers = range(int(first), int(last) + 1) if dots else map(int, which.split(","))
-    return [f"{before}{i}{name}" for i in numbers for name in names(after)]
-
-
-def described(name: str, folder: Path) -> None:
-    about = json.loads((DESCRIBED / f"{name}.json").read_text("utf-8"))
-    first = 1 if name in PIECES else 263
-    config = about["config"] | {"bos_token_id": first, "eos_token_id": first + 1}
-    (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
-    if name in PIECES:
-        write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)},
-                     bos_token="<s>", eos_token="</s>", unk_token="<unk>")  # fmt: skip
-    else:
-        added = ADDED.get(name, ["<s>", "</s>"])
-        write_tokenizer(folder, byte_level_tokenizer(None, added), bos_token=added[0], eos_token=added[1])
-    weights = Weights(sum(map(ord, name)))
-    for pattern, shape in about["tensors"].items():
-        for tensor in names(pattern):
-            weights.add(tensor, *shape)
-            if tensor.endswith(("_blocks", "_scales")):
-                bits = (weights.tensors[tensor] * 1024 + 128).astype(np.uint8)
-                weights.tensors[tensor] = bits if tensor.endswith("_blocks") else bits % 8 + 118  # small exponents
-    write_safetensors(folder / "model.safetensors", weights.tensors, "BF16")
-
-
-CHECKPOINTS: Mapping[str, Callable[[Path], None]] = {
-    function.__name__: function
-    for function in (
-        llama, llama3, llama_json, mixtral, smollm3, arcee, mistral3, granite, olmo2, seed_oss, qwen2, qwen3, qwen2moe,
-        qwen3moe, gemma, gemma2, gemma3, phi2, phi3, gpt2, gptneox,
-    )
-} | {path.stem: partial(described, path.stem) for path in sorted(DESCRIBED.glob("*.json"))}  # fmt: skip
-#: `tokenizer.ggml.pre` of those with a byte-level vocabulary; llama.cpp's converter finds it by a real one's hash.
-PRE = {
-    **dict.fromkeys((path.stem for path in DESCRIBED.glob("*.json")), "gpt-2"),
-    "smollm3": "dbrx", "olmo2": "dbrx",
-    **dict.fromkeys(("llama3", "arcee", "mistral3"), "llama-bpe"),
-    **dict.fromkeys(("gpt2", "gptneox", "granite", "phi2"), "gpt-2"),
-    **dict.fromkeys(("qwen2", "qwen3", "qwen2moe", "qwen3moe", "seed_oss"), "qwen2"),
-}  # fmt: skip
-
-
-def main() -> None:
-    for name, write in CHECKPOINTS.items():
-        folder = Path(sys.argv[1]) / name
-        folder.mkdir(parents=True)
-        write(folder)
-
-
-if __name__ == "__main__":
-    main()
+BY_HAND = {function.__name__: function for function in (
+    llama, llama3, llama_json, mixtral, smollm3, arcee, mistral3, granite, olmo2, seed_oss, qwen2, qwen3, qwen2moe,
+    qwen3moe, gemma, gemma2, gemma3, phi2, phi3, gpt2, gptneox,
+)}  # fmt: skip

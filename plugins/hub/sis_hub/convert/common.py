@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sis_hub.convert.families.family import Extra
+from sis_hub.convert.family import Extra
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 LLAMA_DEFAULTS = {"rms_norm_eps": 1e-6, "rope_theta": 10_000.0}
