@@ -34,6 +34,7 @@ ORDER = [
     "tokenizer",
     "sampler",
     "drafter",
+    "eviction",
     "chat",
     "step",
     "backend",

@@ -55,6 +55,20 @@ class Cache(Protocol):
         tokens that find no other room.
         """
 
+    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+        """Give back pages of a sequence, whole ones of `sis_core.cache.pages.PAGE_SIZE` tokens by their numbers in the
+        text: what follows does not see them. Those that were given back before are no error.
+
+        It concerns layers that look at the whole text. A sequence can then go back to no less than it is now, except to
+        what lies before the first of these pages. ContextError for a page that the sequence does not fill.
+        """
+
+    def whole(self, sequence: int) -> int:
+        """Tokens of a sequence before the first page that `evict` gave back: all, where it gave back none."""
+
+    def n_evicted(self, sequence: int) -> int:
+        """Tokens in the pages of a sequence that `evict` gave back."""
+
     def drop(self, sequence: int) -> None:
         """Forget a sequence; an unknown one is no error."""
 

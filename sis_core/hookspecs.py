@@ -1,4 +1,4 @@
-"""The ten hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
+"""The eleven hooks. Each is called at most once per `Registry`, when its kind is first asked for, and returns records.
 
 Nothing here is called while tokens flow. A plugin is any module or object with some of these functions, marked with
 ``@sis_core.hookimpl``, named by an entry point in the group ``sis``. A plugin that adds commands also names them in the
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sis_core.chat import ChatFormat
     from sis_core.cluster import Cluster
     from sis_core.drafter import Drafter
+    from sis_core.eviction import Eviction
     from sis_core.quant import QuantFormat
     from sis_core.sampler import Sampler
     from sis_core.source import Source
@@ -75,6 +76,11 @@ def sis_register_drafters() -> Iterable[type[Drafter]]:  # type: ignore[empty-bo
 @hookspec
 def sis_register_clusters() -> Iterable[Cluster]:  # type: ignore[empty-body]
     """Return ways to keep objects on other machines. Called when work is spread over several."""
+
+
+@hookspec
+def sis_register_evictions() -> Iterable[type[Eviction]]:  # type: ignore[empty-body]
+    """Return eviction classes, whose attrs fields become options. Called when a text names one."""
 
 
 @hookspec

@@ -28,6 +28,7 @@ from sis_core.discovery.guard import Guard
 from sis_core.discovery.plugin import Plugin
 from sis_core.drafter import Drafter
 from sis_core.errors import PluginError, package_for, suggest
+from sis_core.eviction import Eviction
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
 from sis_core.source import Source
@@ -71,6 +72,7 @@ def _kinds() -> dict[str, Kind]:
         "chat_formats": Kind("sis_register_chat_formats", ChatFormat, "chat format", _one),
         "drafters": Kind("sis_register_drafters", Drafter, "drafter", _one, classes=True),
         "clusters": Kind("sis_register_clusters", Cluster, "cluster", _one),
+        "evictions": Kind("sis_register_evictions", Eviction, "eviction", _one, classes=True),
         "commands": Kind("sis_register_commands", click.Command, "command", _one),
     }
 

@@ -52,6 +52,7 @@ class Batch:
             take the place of the tokens' embedding.
         adapters: sequence to name of a LoRA adapter; empty for most.
         alone: compute each row as if it were by itself, so that its result has the same bits in whatever company.
+        watch: tell where the rows' attention goes, see `Output.attention`; of one run.
     """
 
     tokens: I32 | None = field(converter=_int32)
@@ -61,6 +62,7 @@ class Batch:
     hidden: Any | None = None
     adapters: Mapping[int, str] = field(factory=dict)
     alone: bool = False
+    watch: bool = False
     n: int = field(init=False)  # rows
 
     def __attrs_post_init__(self) -> None:
@@ -79,6 +81,8 @@ class Batch:
                 )
         if len(runs) > 1 and len({run.sequence for run in runs}) < len(runs):
             raise BackendError("a sequence has more than one run", where="batch")
+        if self.watch and len(runs) != 1:
+            raise BackendError(f"the attention of {len(runs)} runs cannot be watched, only of one", where="batch")
         if len(self.outputs):
             least, most = extremes(self.outputs)
             if least < 0 or most >= n:
@@ -110,10 +114,17 @@ class Batch:
 
 
 class Output(NamedTuple):
-    """Result of a step: float32 ``(k, n_vocab)`` logits or ``(k, n_embd)`` hidden states, row by row of ``outputs``."""
+    """Result of a step: float32 ``(k, n_vocab)`` logits or ``(k, n_embd)`` hidden states, row by row of ``outputs``.
+
+    Attributes:
+        attention: where it was asked for (`Batch.watch`), for each layer that looks at the whole text float32
+            ``(n_head, n, n_pages)``: the share of each row's attention that the keys of each page have. Empty from a
+            backend that cannot tell.
+    """
 
     values: F32
     degraded: bool = False
+    attention: tuple[F32, ...] = ()
 
 
 class Group(NamedTuple):
@@ -149,6 +160,8 @@ class Plan(NamedTuple):
         slots: ``(n,)`` where each row's key and value are written: ``page * page_size + position % page_size``.
         groups: one for each run of the batch.
         page_size: tokens of a page.
+        watch: where each layer that looks at the whole text leaves its part of `Output.attention`, in order; None for
+            most steps.
     """
 
     positions: I32
@@ -156,3 +169,4 @@ class Plan(NamedTuple):
     slots: I32
     groups: tuple[Group, ...]
     page_size: int
+    watch: list[F32] | None = None

@@ -21,6 +21,7 @@ from sis_core.chat import ChatFormat
 from sis_core.cluster import Cluster
 from sis_core.discovery.guard import Guard
 from sis_core.drafter import Drafter
+from sis_core.eviction import Eviction
 from sis_core.quant import F32Format
 from sis_core.registry import Registry
 from sis_core.sampler import Filter
@@ -109,6 +110,13 @@ class FineCluster(Cluster):
     def join(self, address: str = "") -> Any: ...
 
 
+class FineEviction(Eviction):
+    name = "fine"
+    keep, window = 64, 32
+
+    def score(self, attention: Any) -> Any: ...
+
+
 FINE: dict[str, Any] = {
     "sis_register_samplers": Fine,
     "sis_register_backends": FineBackend(),
@@ -117,6 +125,7 @@ FINE: dict[str, Any] = {
     "sis_register_chat_formats": FineChat(),
     "sis_register_drafters": FineDrafter,
     "sis_register_clusters": FineCluster(),
+    "sis_register_evictions": FineEviction,
 }
 
 

@@ -14,7 +14,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["fields", "transform"],
     ["layout"],
     ["gguf_file", "quant", "tokenizer"],
-    ["step", "metadata", "sampler", "source", "chat", "drafter", "cluster"],
+    ["step", "metadata", "sampler", "source", "chat", "drafter", "eviction", "cluster"],
     ["block"],
     ["experts"],
     ["backend", "tensors"],
