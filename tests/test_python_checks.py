@@ -32,7 +32,7 @@ REQUEST: dict[str, list[Any]] = {
     "logprobs": [-1, *NO_NUMBER],
     "prompt_logprobs": [-1, *NO_NUMBER],
     "want": ["logit", None, 1, ["text"], np.zeros(2)],
-    "context": ["shfit", None, 1, ["shift"]],
+    "context": ["shfit", "", 1, ["shift"], "sinks:0", "sinks:-1", "sinks:x", "sinks:"],
     "n_keep": [None, -1, *NO_NUMBER],
     "ignore_end": [None, *NO_FLAG],
     "spell_special": [None, *NO_FLAG],
@@ -57,6 +57,7 @@ LOAD: dict[str, list[Any]] = {
     "batch_invariant": [None, *NO_FLAG],
     "on_error": ["degarde", None, 1, ["strict"]],
     "speculate": [None, "", *NO_TEXT],
+    "context": [None, "", "sinks:0", *NO_TEXT],
     "ignore_keys": [None, 5, [5], b"a", ""],
     "memory_limit": [-1, *NO_NUMBER],
     "layers": [5, [0], "0"],
@@ -151,7 +152,10 @@ def test_the_tables_are_whole() -> None:
 
 def test_messages(model: LanguageModel, random_model: Path) -> None:
     """What a few of them say, and that they are of the kind that one would catch."""
-    with pytest.raises(SisError, match=r"^context: is 'shfit', but must be error or shift$"):
+    with pytest.raises(
+        SisError,
+        match=r"^context: there is no way 'shfit' to go on \(did you mean 'shift'\?\)\. Give error, shift",
+    ):
         model.generate("Once", context="shfit")
     with pytest.raises(TokenizerError, match=r"^prompt: is b'Once', but must be a text or token ids\. Give a list"):
         model.generate(b"Once")  # type: ignore[arg-type]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sis_core.backend import Backend
 from sis_core.backends.numpy import NumpyBackend
 from sis_core.backends.stub import StubBackend
+from sis_core.cache.snapkv import SnapKV
+from sis_core.eviction import Eviction
 from sis_core.hookspecs import hookimpl
 from sis_core.quant import BF16Format, F16Format, F32Format, QuantFormat
 from sis_core.source import FileSource, Source
@@ -23,3 +25,8 @@ def sis_register_backends() -> list[Backend]:
 @hookimpl
 def sis_register_sources() -> list[Source]:
     return [FileSource()]
+
+
+@hookimpl
+def sis_register_evictions() -> list[type[Eviction]]:
+    return [SnapKV]

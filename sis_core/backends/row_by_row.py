@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import numpy as np
 from attrs import evolve, frozen
@@ -52,6 +52,7 @@ def step_rows(step: Callable[[Batch, Cache], Output], batch: Batch, cache: Cache
     for run in batch.runs:
         cache.mark(run.sequence)  # the way back, should a later row fail
     found: dict[int, F32] = {}
+    attention: list[tuple[F32, ...]] = []
     width = 0
     degraded = False
     try:
@@ -59,6 +60,7 @@ def step_rows(step: Callable[[Batch, Cache], Output], batch: Batch, cache: Cache
             output = step(one, cache)
             degraded |= output.degraded
             width = output.values.shape[1]
+            attention.append(output.attention)
             if row in wanted:
                 found[row] = output.values[0]
     except BaseException:
@@ -66,7 +68,14 @@ def step_rows(step: Callable[[Batch, Cache], Output], batch: Batch, cache: Cache
             cache.truncate(sequence, min(start, cache.length(sequence)))
         raise
     rows = [found[row] for row in batch.outputs.tolist()]
-    return Output(np.stack(rows) if rows else np.empty((0, width), np.float32), degraded)
+    values = np.stack(rows) if rows else np.empty((0, width), np.float32)
+    return Output(values, degraded, tuple(_joined(layer) for layer in zip(*attention, strict=True)))
+
+
+def _joined(rows: Sequence[F32]) -> F32:
+    """One layer's part of `Output.attention` from those of single rows: later rows may have more pages."""
+    n_pages = rows[-1].shape[2]
+    return np.concatenate([np.pad(row, ((0, 0), (0, 0), (0, n_pages - row.shape[2]))) for row in rows], axis=1)
 
 
 def _rows(batch: Batch, wanted: Set[int]) -> Iterator[Batch]:

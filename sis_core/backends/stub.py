@@ -35,7 +35,7 @@ class StubCache:
         return self.table.length(sequence)
 
     def reach(self, sequence: int, n: int) -> int:
-        return min(n, self.length(sequence))
+        return self.table.reach(sequence, n)
 
     def truncate(self, sequence: int, n: int) -> None:
         self.table.truncate(sequence, n)
@@ -47,6 +47,15 @@ class StubCache:
 
     def mark(self, sequence: int) -> None:
         """Everything is kept anyway."""
+
+    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+        self.table.evict(sequence, pages)
+
+    def whole(self, sequence: int) -> int:
+        return self.table.whole(sequence)
+
+    def n_evicted(self, sequence: int) -> int:
+        return self.table.n_evicted(sequence) * self.table.page_size
 
     def drop(self, sequence: int) -> None:
         self.table.drop(sequence)

@@ -109,6 +109,15 @@ class PagedCache:
     def mark(self, sequence: int) -> None:
         self.tables.mark(sequence)
 
+    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+        self.tables.evict(sequence, list(pages))
+
+    def whole(self, sequence: int) -> int:
+        return self.tables.whole(sequence)
+
+    def n_evicted(self, sequence: int) -> int:
+        return self.tables.n_evicted(sequence)
+
     def drop(self, sequence: int) -> None:
         self.tables.drop(sequence)
 
@@ -125,6 +134,10 @@ class PagedCache:
         return [state.page_nbytes if state else 0 for state in self.states]
 
     def save(self, sequence: int) -> Iterator[bytes]:
+        self.tables.check_whole(sequence)
+        return self._saved(sequence)
+
+    def _saved(self, sequence: int) -> Iterator[bytes]:
         first = [table.first(sequence) for table in self.tables.all]
         header = {
             "length": self.length(sequence),

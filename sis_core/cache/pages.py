@@ -6,10 +6,13 @@ their own, which gives back the pages that lie behind the window.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from sis_core.cache.table import Held, Reservation, Table
-from sis_core.errors import MemoryLimitError
+from sis_core.arrays import F32
+from sis_core.cache.table import Gap, Held, Reservation, Table
+from sis_core.errors import ContextError, MemoryLimitError
 from sis_core.step import Group, Plan
 
 PAGE_SIZE = 32
@@ -54,6 +57,25 @@ class PageTable(Table):
             self._sequences[sequence] = Held.of((-1,) * first + tuple(pages), n, first)
         return pages
 
+    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+        """Give back pages by their numbers in the text, all of which it fills; see `Cache.evict`."""
+        held = self._sequences.get(sequence)
+        wanted = sorted(set(pages))
+        if wanted and (held is None or wanted[0] < 0 or (wanted[-1] + 1) * self.page_size > held.length):
+            raise ContextError(
+                f"there is no full page {wanted[0] if wanted[0] < 0 else wanted[-1]} to give back",
+                where=f"sequence {sequence}",
+            )
+        if held is None or not (wanted := [page for page in wanted if held.pages[page] >= 0]):
+            return
+        left = list(held.pages)
+        for page in wanted:
+            left[page] = -1
+        whole, n_before = (held.gap.whole, held.gap.n_pages) if held.gap else (held.length, 0)
+        gap = Gap(min(whole, wanted[0] * self.page_size), held.length, n_before + len(wanted))
+        self._sequences[sequence] = Held.of(left, held.length, held.first, gap)
+        self.pool.give_back(held.pages[page] for page in wanted)
+
     def can_lack(self, length: int, first: int) -> bool:
         return 0 <= first <= self._seen(length)
 
@@ -69,21 +91,22 @@ class PageTable(Table):
             slots += [pages[at // size] * size + at % size for at in range(start, stop)]
             groups.append(Group(row, n, now.array, stop))
             row += n
-        return Plan(step.positions, step.batch.tokens, np.array(slots, np.int32), tuple(groups), size)
+        watch: list[F32] | None = [] if step.batch.watch and self.window is None else None
+        return Plan(step.positions, step.batch.tokens, np.array(slots, np.int32), tuple(groups), size, watch)
 
     def _longer(self, old: Held, length: int, step: Reservation) -> Held:
         """A sequence with room for ``length`` tokens, in pages of its own from its end on."""
         pages, last = old.pages, old.length // self.page_size
         shared = last < len(pages) and self.pool.uses[pages[last]] > 1
         if not shared and len(pages) * self.page_size >= length:  # the usual case: only the length changes
-            return Held(pages, old.array, length, old.first)
+            return Held(pages, old.array, length, old.first, old.gap)
         if shared:
             step.replaced.append(pages[last])
             pages = (*pages[:last], self._take(step.taken))
             step.copy_page(step.replaced[-1], pages[last])
         while len(pages) * self.page_size < length:
             pages = (*pages, self._take(step.taken))
-        return Held.of(pages, length, old.first)
+        return Held.of(pages, length, old.first, old.gap)
 
     def _finish(self, step: Reservation) -> None:
         super()._finish(step)
@@ -101,10 +124,13 @@ class PageTable(Table):
 
     def _reach(self, held: Held, n: int) -> int:
         n = min(n, held.length)
+        if held.gap and n < held.gap.since:
+            n = min(n, held.gap.whole)
         return n if self._seen(n) >= held.first else 0
 
     def _cut(self, held: Held, n: int) -> Held:
-        return Held.of(held.pages[: -(-n // self.page_size)], n, held.first)
+        gap = held.gap if held.gap and n >= held.gap.since else None
+        return Held.of(held.pages[: -(-n // self.page_size)], n, held.first, gap)
 
     def _mark_of(self, held: Held) -> Held | None:
         if self.window is None:

@@ -17,23 +17,39 @@ from sis_core.step import Batch, Plan
 MARKS = 2  # ways back that a sequence keeps
 
 
+class Gap(NamedTuple):
+    """What evictions left of a text.
+
+    Attributes:
+        whole: tokens before the first page that is gone.
+        since: the text's length at the last eviction: what came before it had seen more, and cannot be gone back to.
+        n_pages: how many pages are gone.
+    """
+
+    whole: int
+    since: int
+    n_pages: int
+
+
 class Held(NamedTuple):
     """The pages of the first ``length`` tokens of a text. Replaced, never changed.
 
     Attributes:
         pages: as they are counted; −1 for those that were given back.
         array: the same, as a plan wants them.
-        first: the first that was not given back.
+        first: the first that lies not behind a window.
+        gap: what was evicted; None for nothing.
     """
 
     pages: tuple[int, ...]
     array: I32
     length: int
     first: int = 0
+    gap: Gap | None = None
 
     @classmethod
-    def of(cls, pages: Sequence[int], length: int, first: int = 0) -> Held:
-        return cls(tuple(pages), np.array(pages, np.int32), length, first)
+    def of(cls, pages: Sequence[int], length: int, first: int = 0, gap: Gap | None = None) -> Held:
+        return cls(tuple(pages), np.array(pages, np.int32), length, first, gap)
 
 
 NOTHING = Held.of((), 0)
@@ -150,6 +166,16 @@ class Table(ABC):
         if len(marks) >= MARKS:
             self._forget(sequence, -1, oldest=True)
         self._add_mark(sequence, kept)
+
+    def whole(self, sequence: int) -> int:
+        """Tokens before the first page that was evicted; all, where none was."""
+        held = self._sequences.get(sequence, NOTHING)
+        return held.gap.whole if held.gap else held.length
+
+    def n_evicted(self, sequence: int) -> int:
+        """Pages that were evicted."""
+        held = self._sequences.get(sequence, NOTHING)
+        return held.gap.n_pages if held.gap else 0
 
     def drop(self, sequence: int) -> None:
         found = self._sequences.pop(sequence, None)

@@ -9,6 +9,7 @@ from sis_core.block import STEP_ROWS, State
 from sis_core.cache.pages import PAGE_SIZE, PageTable, pages_for
 from sis_core.cache.snapshots import SnapshotTable
 from sis_core.cache.table import MARKS, Reservation, Table
+from sis_core.errors import ContextError
 from sis_core.step import Batch, Plan
 
 CopyPage = Callable[[int, int], None]
@@ -54,6 +55,11 @@ class Tables:
             for kind in kinds
             for n in [n_pages_of(kind, max_tokens)]
         ]
+
+    @property
+    def _keeping_all(self) -> list[PageTable]:
+        """The table without a window; none where all layers have one."""
+        return [table for table in self.all if isinstance(table, PageTable) and table.window is None]
 
     @property
     def n_free(self) -> int:
@@ -116,6 +122,26 @@ class Tables:
             and all(isinstance(page, int) for page in first)
             and all(table.can_lack(length, page) for table, page in zip(self.all, first, strict=True))
         )
+
+    def evict(self, sequence: int, pages: Sequence[int]) -> None:
+        """Give back pages of a sequence in the table that keeps all of the past, where there is one."""
+        for table in self._keeping_all:
+            table.evict(sequence, pages)
+
+    def whole(self, sequence: int) -> int:
+        """Tokens of a sequence before the first page that was evicted."""
+        return min([table.whole(sequence) for table in self.all])
+
+    def n_evicted(self, sequence: int) -> int:
+        """Tokens in the pages of a sequence that were evicted."""
+        return sum(table.n_evicted(sequence) * table.page_size for table in self._keeping_all)
+
+    def check_whole(self, sequence: int) -> None:
+        """ContextError where something was evicted: what is left cannot be saved."""
+        if n := self.n_evicted(sequence):
+            raise ContextError(
+                f"{n} of its tokens were evicted: what is left cannot be saved", where=f"sequence {sequence}"
+            )
 
     def drop(self, sequence: int) -> None:
         for table in self.all:

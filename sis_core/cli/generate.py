@@ -37,8 +37,6 @@ rarely = partial(click.option, cls=SectionOption, section="The text")
               help="End before this text or control token; may be given several times.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True,
               help="One JSON object for each token; the last of a text says why it ended.")  # fmt: skip
-@rarely("--context", type=click.Choice(["error", "shift"]), default="error", show_default=True,
-        help="When the context is full: stop, or let the oldest text fall out.")  # fmt: skip
 @rarely("--keep", "n_keep", type=click.IntRange(0), default=4, show_default=True,
         help="First tokens that a shift keeps.")  # fmt: skip
 @rarely("--logprobs", type=click.IntRange(0, 100),

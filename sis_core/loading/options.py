@@ -84,6 +84,11 @@ class LoadOptions:
     stages: int = option(
         1, "Machines of a cluster that share the layers; `sis-ray` reaches them.", flag="--stages", kind=int, least=1
     )
+    context: str = option(
+        "error", "When the context is full: error (stop), shift (compute the newer half again), sinks:4 (keep the "
+        "first tokens and a window of the newest). After a long prompt: an eviction (snapkv:2048 keeps 2048 tokens).",
+        flag="--context", metavar="HOW", kind=str,
+    )  # fmt: skip
     ignore_keys: tuple[str, ...] = option(
         (), "Go on although nothing implements what this key of the file asks for; the result is marked degraded.",
         flag="--ignore-key", metavar="KEY",

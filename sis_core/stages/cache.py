@@ -91,11 +91,26 @@ class StagedCache:
         self.tables.mark(sequence)
         self._edits.append(("mark", (sequence,)))
 
+    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+        gone = tuple(pages)
+        self.tables.evict(sequence, gone)
+        self._edits.append(("evict", (sequence, gone)))
+
+    def whole(self, sequence: int) -> int:
+        return self.tables.whole(sequence)
+
+    def n_evicted(self, sequence: int) -> int:
+        return self.tables.n_evicted(sequence)
+
     def drop(self, sequence: int) -> None:
         self.tables.drop(sequence)
         self._edits.append(("drop", (sequence,)))
 
     def save(self, sequence: int) -> Iterator[bytes]:
+        self.tables.check_whole(sequence)
+        return self._saved(sequence)
+
+    def _saved(self, sequence: int) -> Iterator[bytes]:
         parts = self._keepers.save(self.order(), sequence)
         header: dict[str, Any] = {
             "length": self.length(sequence),

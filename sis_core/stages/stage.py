@@ -17,7 +17,7 @@ from sis_core.loading.open import open_model
 from sis_core.loading.recipe import Recipe
 from sis_core.step import Batch
 
-Edit = tuple[str, tuple[int, ...]]
+Edit = tuple[str, tuple[Any, ...]]
 """A method of `Cache` that changes it, and its arguments."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -212,6 +212,12 @@ class _Answer:
 
     def end(self) -> list[Event]:
         return []
+
+
+def and_close(events: Iterator[Event], conversation: Conversation) -> Generator[Event]:
+    """The events, and the end of the conversation that they come from."""
+    with conversation:
+        yield from events
 
 
 def with_system(model: LanguageModel, messages: Sequence[Message]) -> Sequence[Message]:

@@ -22,12 +22,13 @@ from sis_core.source import Preset, Progress, preset_for, resolve
 from sis_core.stages.backend import in_stages
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.chat_format import open_chat
-from sis_core.texts.conversation import Conversation
+from sis_core.texts.context import Context, make_context
+from sis_core.texts.conversation import Conversation, and_close
 from sis_core.texts.drafting import NOBODY, Drafting, make_drafting
 from sis_core.texts.embedding import in_groups, pooled, pooling_of
 from sis_core.texts.preset import usable
 from sis_core.texts.prompt_cache import PromptCache
-from sis_core.texts.request import Completion, ContextPolicy, Piece, Request, Wanted
+from sis_core.texts.request import Completion, Piece, Request, Wanted
 from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import Session
 
@@ -41,11 +42,13 @@ class LanguageModel(Model):
         preset: what the source of the file has set for it: options of samplers and stops of a `request` that names no
             samplers, the system message of a chat without one.
         drafting: who guesses what comes next, for all its texts.
+        context: what a `request` that says nothing else does at the end of its context.
     """
 
     on_error: Policy = "strict"
     preset: Preset = Preset()
     drafting: Drafting = NOBODY
+    context: Context = "error"
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; ``add_special`` adds what the model wants at the beginning."""
@@ -62,6 +65,7 @@ class LanguageModel(Model):
         """A second model over the same file with another backend; each is closed on its own."""
         other = super().with_backend(backend)
         other.on_error, other.preset, other.drafting = self.on_error, self.preset, self.drafting
+        other.context = self.context
         return other
 
     def session(self, *, n_ctx: int | None = None, max_tokens: int | None = None) -> Session:
@@ -157,7 +161,7 @@ class LanguageModel(Model):
         except BaseException:
             conversation.close()
             raise
-        following = _and_close(events, conversation)
+        following = and_close(events, conversation)
         return following if stream else Reply.of(following)
 
     def request(
@@ -172,7 +176,7 @@ class LanguageModel(Model):
         logprobs: int | None = None,
         prompt_logprobs: int | None = None,
         want: Wanted = "text",
-        context: ContextPolicy = "error",
+        context: str | Context | None = None,
         n_keep: int = 4,
         ignore_end: bool = False,
         spell_special: bool = False,
@@ -200,7 +204,7 @@ class LanguageModel(Model):
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
             want=want,
-            context=context,
+            context=self.context if context is None else make_context(context, self.registry),
             n_keep=n_keep,
             ignore_end=ignore_end,
             spell_special=spell_special,
@@ -260,7 +264,7 @@ class LanguageModel(Model):
             check_option("requests", request, kind=Request)
         if not requests:
             return
-        needed = [self._room(request) for request in requests]
+        needed = [min(self.config.n_ctx, request.most_tokens) for request in requests]
         if prompt_cache is not None:
             needed += [prompt_cache.n_known(self, request.prompt) for request in requests]
         n_ctx = min(self.config.n_ctx, max(needed))
@@ -278,19 +282,6 @@ class LanguageModel(Model):
                 for request in requests:
                     prompt_cache.remember(scheduler, request.prompt)
 
-    def _room(self, request: Request) -> int:
-        """Tokens that a request may come to."""
-        if request.want != "text":
-            return max(1, min(self.config.n_ctx, len(request.prompt)))
-        if request.max_tokens is None:
-            return self.config.n_ctx
-        return min(self.config.n_ctx, len(request.prompt) + request.max_tokens)
-
-
-def _and_close(events: Iterator[Event], conversation: Conversation) -> Generator[Event]:
-    with conversation:
-        yield from events
-
 
 @documented
 def load(
@@ -307,6 +298,7 @@ def load(
     on_error: Policy = "strict",
     speculate: str = "off",
     stages: int = 1,
+    context: str = "error",
     ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
     layers: range | None = None,
@@ -335,10 +327,10 @@ def load(
     options = LoadOptions(
         backend=backend, n_ctx=n_ctx, kv_type=kv_type, n_threads=n_threads, pack=pack, gradual=gradual, pin=pin,
         batch_invariant=batch_invariant, on_error=on_error, speculate=speculate, stages=stages,
-        ignore_keys=several_texts("ignore_keys", ignore_keys), memory_limit=memory_limit,
+        context=context, ignore_keys=several_texts("ignore_keys", ignore_keys), memory_limit=memory_limit,
     )  # fmt: skip
     registry = registry or Registry.load()
-    drafting = make_drafting(registry, options.speculate)
+    drafting, at_end = make_drafting(registry, options.speculate), make_context(options.context, registry)
     reference, sources = None if model is None else os.fspath(model), registry.records("sources")
     path = resolve(reference, sources, progress)
     preset = usable(preset_for(reference, sources) if preset is None else preset, registry, str(path))
@@ -348,5 +340,5 @@ def load(
         memory_limit=options.memory_limit, ignored=options.ignore_keys, layers=layers,
         backends=in_stages(path, options, preset, registry),
     )  # fmt: skip
-    loaded.on_error, loaded.preset, loaded.drafting = options.on_error, preset, drafting
+    loaded.on_error, loaded.preset, loaded.drafting, loaded.context = options.on_error, preset, drafting, at_end
     return loaded

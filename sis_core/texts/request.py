@@ -11,16 +11,16 @@ from sis_core.arrays import F32
 from sis_core.errors import SamplerError, SisError
 from sis_core.loading.checks import check_option, several, several_texts, token_ids
 from sis_core.sampler import Sampler
+from sis_core.step import MAX_INT32
+from sis_core.texts.context import Context, Sinks, make_context
 
 FinishReason = Literal["length", "stop", "end", "context", "error"]
-ContextPolicy = Literal["error", "shift"]
 Wanted = Literal["text", "logits", "hidden"]
 RULES: dict[str, dict[str, Any]] = {
     "max_tokens": {"least": 1, "optional": True},
     "logprobs": {"least": 0, "optional": True},
     "prompt_logprobs": {"least": 0, "optional": True},
     "want": {"choices": get_args(Wanted)},
-    "context": {"choices": get_args(ContextPolicy)},
     "n_keep": {"least": 0},
     "ignore_end": {"kind": bool},
     "spell_special": {"kind": bool},
@@ -83,7 +83,9 @@ class Request:
         prompt_logprobs: the same for the tokens of the prompt, all but the first; they come with the first piece.
         want: ``text`` continues the prompt; ``logits`` and ``hidden`` end after it, with a row for each of its tokens.
         context: what to do when ``n_ctx`` is reached: ``error`` refuses a longer prompt and ends a text there,
-            ``shift`` keeps the first ``n_keep`` tokens and the newer half of the rest.
+            ``shift`` keeps the first ``n_keep`` tokens and the newer half of the rest, and computes them again, and
+            ``sinks:4`` (or a `Sinks`) keeps the first 4 and a window of the newest as they are in the cache. An
+            `Eviction` gives back pages of a long prompt once it was read.
         ignore_end: go on after the model's end token.
         spell_special: control tokens that the model writes are part of the text, by their names; not the end token.
         adapter: a LoRA adapter of the model, by name.
@@ -99,7 +101,7 @@ class Request:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     want: Wanted = "text"
-    context: ContextPolicy = "error"
+    context: Context = field(default="error", converter=make_context)
     n_keep: int = 4
     ignore_end: bool = False
     spell_special: bool = False
@@ -116,6 +118,18 @@ class Request:
                 where="prompt_logprobs",
                 fix='ask for want="logits", or in two requests',
             )
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that its text may come to, the prompt's among them."""
+        if self.want != "text":
+            return max(1, len(self.prompt))
+        return MAX_INT32 if self.max_tokens is None else len(self.prompt) + self.max_tokens
+
+    @property
+    def outgrows(self) -> bool:
+        """Whether its text may become longer than the context."""
+        return self.context == "shift" or isinstance(self.context, Sinks)
 
     @property
     def reads_prompt(self) -> bool:

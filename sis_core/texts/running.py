@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sis_core.arrays import F32, F64
+from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import SamplerError, SisError
 from sis_core.sampler import log_softmax
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.finite import finite
 from sis_core.texts.prefixes import Scope
 from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
+from sis_core.texts.retention import Retention
 from sis_core.texts.session import Want, n_common
 from sis_core.texts.writer import Writer
 
@@ -30,13 +32,23 @@ class Text:
         n_known: tokens that it shares since it was let in the last time.
         n_cached: the same for the first time; None before that.
         n_written: tokens that were chosen.
+        retention: what it keeps of its past in the cache; None for all.
         degraded: whether anything was guessed or repeated on the way.
     """
 
     def __init__(
-        self, number: int, request: Request, ids: list[int], writer: Writer | None, n_ctx: int, *, degraded: bool
+        self,
+        number: int,
+        request: Request,
+        ids: list[int],
+        writer: Writer | None,
+        n_ctx: int,
+        *,
+        retention: Retention | None = None,
+        degraded: bool,
     ) -> None:
-        self.number, self.request, self.ids, self.degraded = number, request, ids, degraded
+        self.number, self.request, self.ids = number, request, ids
+        self.retention, self.degraded = retention, degraded
         self.n_prompt, self.n_known = len(ids), 0
         self.n_cached: int | None = None
         self._writer, self._n_ctx = writer, n_ctx
@@ -76,6 +88,15 @@ class Text:
         if self.request.max_tokens is not None:
             ahead = min(ahead, self.request.max_tokens - self.n_written - 1)
         return min(len(self.ids) + ahead, self._n_ctx)
+
+    def pages_to_come(self, n: int, n_evicted: int) -> int:
+        """Pages that it will take beside those of its first ``n`` tokens, which have been fed, as many as ``n_evicted``
+        have been given back: for the tokens that it has, and a page more if it may grow by that."""
+        own = pages_for(n) if n > self.n_known else n // PAGE_SIZE  # one that is shared in part will be copied
+        more = pages_for(self.n_soon(PAGE_SIZE)) - own
+        if self.retention is None or (most := self.retention.most_pages) is None:
+            return more
+        return min(more, max(0, most - own + n_evicted // PAGE_SIZE))
 
     def outputs(self, start: int, n: int, ahead: Ahead = NOTHING) -> int:
         """How many results are wanted, of the last rows of a step that feeds ``n`` tokens from place ``start`` on, and
@@ -133,7 +154,7 @@ class Text:
                 return
 
     def _write(self, writer: Writer, row: F32 | None) -> Piece:
-        full = len(self.ids) >= self._n_ctx and (self.request.context == "error" or self._n_ctx == 1)
+        full = len(self.ids) >= self._n_ctx and (self.request.context != "shift" or self._n_ctx == 1)
         token, text, reason, stop = writer.write(row, full=full)
         self.ids.append(token)
         self.n_written += 1

@@ -17,11 +17,12 @@ from types import TracebackType
 from typing import Self
 
 from sis_core.arrays import F32
-from sis_core.cache.pages import PAGE_SIZE, pages_for
+from sis_core.cache.pages import PAGE_SIZE
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError
 from sis_core.loading.checks import check_option
 from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
+from sis_core.texts.context import retention_of
 from sis_core.texts.drafting import NOBODY, Drafting
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
@@ -153,7 +154,7 @@ class Scheduler:
     def kept(self, tokens: Sequence[int]) -> tuple[list[int], Iterator[bytes]] | None:
         """The text among those that ended that begins most like ``tokens``: its tokens, and what `keep` takes."""
         number, _ = self._kept.find(Scope("", None), tokens)
-        if number is None or self.session.behind(number):
+        if number is None or self.session.behind(number) or self.session.n_evicted(number):
             return None
         return self.session.tokens(number), self.session.save(number)
 
@@ -183,13 +184,14 @@ class Scheduler:
             raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")
         if request.context == "shift" and len(ids) > n_ctx:
             ids = shifted(ids, n_ctx, request.n_keep)
+        session.retain(number, kept := retention_of(request.context, n_ctx, len(ids), request.most_tokens))
         session.check_room(len(ids), number)
         writer = None
         if request.want == "text":
             self._tokenizer = self._tokenizer or tokenizer_or_silence(model)
             writer = Writer(request, ids, model.config.n_vocab, self._tokenizer)
         session.adapt(number, request.adapter)
-        text = Text(number, request, ids, writer, n_ctx, degraded=model.degraded > 0)
+        text = Text(number, request, ids, writer, session.limit(number), retention=kept, degraded=model.degraded > 0)
         self._speculation.follow(text, self._tokenizer, self._kept.texts(text.scope))
         return text
 
@@ -216,10 +218,11 @@ class Scheduler:
             source, n = texts.find(text.scope, text.ids)
             if source is not None:
                 texts.use(source)
-                ways.append((self.session.reach(source, min(n, most) // whole * whole), source))
+                ways.append((self.session.n_shared(source, min(n, most) // whole * whole, text.retention), source))
         n, source = max(ways, default=(0, None))
         if source is not None and n:
             self.session.fork(source, text.number, n)
+            self.session.retain(text.number, text.retention)
         return n
 
     def _make_room_for(self, text: Text) -> bool:
@@ -240,9 +243,7 @@ class Scheduler:
 
     def _pages_to_come(self, text: Text) -> int:
         """Pages that a text will take for the tokens that it has, and a page more if it may grow by that."""
-        n = self.session.length(text.number)
-        own = pages_for(n) if n > text.n_known else n // PAGE_SIZE  # one that is shared in part will be copied
-        return pages_for(text.n_soon(PAGE_SIZE)) - own
+        return text.pages_to_come(self.session.length(text.number), self.session.n_evicted(text.number))
 
     def _advance(self) -> bool:
         """One step of the backend; False when there was no room for it and somebody had to give way."""

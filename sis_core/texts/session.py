@@ -8,7 +8,7 @@ note. The next step of the sequence feeds the difference first.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal, Self, get_args
 
@@ -23,7 +23,8 @@ from sis_core.errors import BackendError, ClosedError, ContextError, LostError, 
 from sis_core.loading.checks import check_option, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
-from sis_core.step import Batch, Run
+from sis_core.step import MAX_INT32, Batch, Run
+from sis_core.texts.retention import Retention
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Session:
         self.stats = SessionStats(degraded=model.degraded)
         self._tokens: dict[int, list[int]] = {}
         self._adapters: dict[int, str] = {}
+        self._retentions: dict[int, Retention] = {}
         self._borrowed: Model | None = None  # a model that this session made by switching backends
         self._closed = False
         self._cache = model.new_cache(self.max_tokens)
@@ -135,7 +137,7 @@ class Session:
             self.check_room(len(ids), sequence)
         results: dict[int, list[F32]] = {sequence: [] for sequence in pending}
         while pending:
-            chosen, pending = take_chunk(pending, self.step_rows)
+            chosen, pending = take_chunk(pending, self.step_rows, self.until)
             outputs = {s: len(ids) if every else 0 if s in pending else 1 for s, ids in chosen.items()}
             for sequence, values in self.advance(chosen, outputs).items():
                 results[sequence].append(values)
@@ -171,6 +173,11 @@ class Session:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
             check_option("outputs", outputs.get(sequence), least=0, most=len(part))
             self.check_room(len(part), sequence)
+            if len(part) > (most := self.until(sequence)):
+                raise ContextError(
+                    f"a step of {len(part)} tokens goes past a place where pages are given back: {most} fit",
+                    where=f"sequence {sequence}",
+                )
         wanted, values = self._run(parts, outputs, want, alone)
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
@@ -187,13 +194,13 @@ class Session:
         self.check_room(len(pending[sequence]), sequence)
         parts = []
         while pending:
-            chosen, pending = take_chunk(pending, self.step_rows)
+            chosen, pending = take_chunk(pending, self.step_rows, self.until)
             parts.append(self.advance(chosen, {sequence: len(chosen[sequence])}, want="hidden")[sequence])
         return np.concatenate(parts)
 
     def check_room(self, n: int, sequence: int = 0) -> None:
         """ContextError with both numbers when ``n`` more tokens do not fit into ``n_ctx``."""
-        if (n := n + self.length(sequence)) > self.n_ctx:
+        if (n := n + self.length(sequence)) > self.limit(sequence):
             raise self._too_long(n, sequence)
 
     def _too_long(self, n: int, sequence: int) -> ContextError:
@@ -217,6 +224,49 @@ class Session:
         self._adapters.pop(sequence, None)
         if adapter is not None:
             self._adapters[sequence] = adapter
+
+    def retain(self, sequence: int, retention: Retention | None) -> None:
+        """Let a sequence keep no more of its past in the cache than ``retention`` says, or all of it.
+
+        ContextError where the model has no places for a text that is longer than its context.
+        """
+        self._check_open()
+        check_option("sequence", sequence, kind=int)
+        self._retentions.pop(sequence, None)
+        if retention is None:
+            return
+        if retention.limit and (table := self.model.network.embedding.positions) is not None:
+            raise ContextError(
+                f"this model has learned its {table.n_rows} places, and a text whose places stay would go past them",
+                where="context",
+                fix="use --context shift, which computes what stays again at new places",
+            )
+        self._retentions[sequence] = retention
+
+    def limit(self, sequence: int) -> int:
+        """Tokens that a sequence may come to: `n_ctx`, unless what it retains says otherwise."""
+        retention = self._retentions.get(sequence)
+        return retention.limit or self.n_ctx if retention else self.n_ctx
+
+    def until(self, sequence: int) -> int:
+        """Tokens that may be fed to a sequence in one step, as far as what it retains goes."""
+        retention = self._retentions.get(sequence)
+        return retention.until(self.length(sequence)) if retention else MAX_INT32
+
+    def n_evicted(self, sequence: int) -> int:
+        """Tokens of a sequence whose pages were evicted."""
+        self._check_open()
+        return self._cache.n_evicted(sequence) if sequence in self._retentions else 0
+
+    def n_shared(self, source: int, n: int, retention: Retention | None) -> int:
+        """Of the first ``n`` tokens of a sequence, how many another that retains so much may begin with."""
+        self._check_open()
+        n = min(n, self.length(source))
+        own = self._retentions.get(source)
+        if own != retention:
+            n = min(n, *(rule.n_alike for rule in (own, retention) if rule))
+            n = min(n, self._cache.whole(source)) if own else n
+        return self._cache.reach(source, n)
 
     def reach(self, sequence: int, n: int) -> int:
         """Length of the longest beginning, of at most ``n`` tokens, that a sequence can go back to without being fed
@@ -265,6 +315,8 @@ class Session:
         self.drop(target)
         if (adapter := self._adapters.get(source)) is not None:
             self._adapters[target] = adapter
+        if (retention := self._retentions.get(source)) is not None:
+            self._retentions[target] = retention
         self._tokens[target] = ids[:n]
         self._cache.fork(source, target, self._cache.reach(source, n))
         return None
@@ -275,6 +327,7 @@ class Session:
         self._tokens.pop(sequence, None)
         self._cache.drop(sequence)
         self._adapters.pop(sequence, None)
+        self._retentions.pop(sequence, None)
 
     def save(self, sequence: int = 0) -> Iterator[bytes]:
         """What the cache holds of a sequence, page by page, for `load` of a session over the same model, backend and
@@ -313,7 +366,7 @@ class Session:
         self._check_open()
         check_option("sequence", sequence, kind=int)
         tokens = token_ids(tokens, "tokens")
-        if len(tokens) > self.n_ctx:
+        if len(tokens) > self.limit(sequence):
             raise self._too_long(len(tokens), sequence)
         old = self._tokens.get(sequence, [])
         same = n_common(old, tokens)
@@ -383,8 +436,8 @@ class Session:
         """Bring an empty cache to what this session knows; beginnings that sequences share are shared again."""
         done: list[int] = []
         for sequence, ids in self._tokens.items():
-            adapter = self._adapters.get(sequence)
-            alike = [other for other in done if self._adapters.get(other) == adapter]
+            made = self._made_by(sequence)
+            alike = [other for other in done if self._made_by(other) == made]
             shared = {other: n_common(self._tokens[other], ids) for other in alike}
             source = max(shared, key=lambda other: shared[other], default=None)
             start = 0 if source is None else shared[source]
@@ -393,6 +446,10 @@ class Session:
                 cache.fork(source, sequence, start)
             self._feed_again(model, cache, sequence, start)
             done.append(sequence)
+
+    def _made_by(self, sequence: int) -> tuple[str | None, Retention | None]:
+        """What the state of a sequence depends on beside its tokens."""
+        return self._adapters.get(sequence), self._retentions.get(sequence)
 
     def valid(self, tokens: Iterable[int]) -> list[int]:
         """The ids as a list; one outside the vocabulary is a BackendError, or clamped under ``degrade``.
@@ -419,6 +476,8 @@ class Session:
         while True:
             try:
                 lacking = self._lacking(parts)
+                for sequence in self._retentions.keys() & parts:
+                    self._evict(self.model, self._cache, sequence, len(self._tokens.get(sequence, ())))
                 batch, wanted = self._batch(parts, outputs, want, alone, lacking)
                 output = self.model.step(batch, self._cache)
             except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError):
@@ -473,7 +532,7 @@ class Session:
                 kept = go_back(self._cache, sequence, len(known))
             if kept < len(known):
                 lacking[sequence] = known[kept:]
-        if sum(map(len, lacking.values())) > self.step_rows:
+        if sum(map(len, lacking.values())) > self.step_rows or self._retentions.keys() & lacking:
             for sequence, ids in lacking.items():
                 self._feed_again(self.model, self._cache, sequence, len(self._tokens[sequence]) - len(ids))
             return {}
@@ -481,13 +540,44 @@ class Session:
 
     def _feed_again(self, model: Model, cache: Cache, sequence: int, start: int) -> None:
         """Bring a sequence of which a cache holds ``start`` tokens to what this session knows."""
-        ids, adapter = self._tokens[sequence], self._adapters.get(sequence)
-        for at in range(start, len(ids), self.step_rows):
-            batch = Batch.of(ids[at : at + self.step_rows], position=at, sequence=sequence, outputs=[])
-            model.step(batch if adapter is None else evolve(batch, adapters={sequence: adapter}), cache)
+        self._feed_between(model, cache, sequence, start, len(self._tokens[sequence]))
+
+    def _feed_between(
+        self, model: Model, cache: Cache, sequence: int, start: int, stop: int, *, watch: bool = False
+    ) -> tuple[F32, ...]:
+        """Feed the tokens at places from ``start`` to ``stop``; with ``watch``, in one step, where attention goes."""
+        ids, adapter, retention = self._tokens[sequence], self._adapters.get(sequence), self._retentions.get(sequence)
+        attention: tuple[F32, ...] = ()
+        while start < stop:
+            n = min(stop - start, self.step_rows)
+            if retention and not watch:
+                self._evict(model, cache, sequence, start)
+                n = min(n, retention.until(start))
+            batch = Batch.of(ids[start : start + n], position=start, sequence=sequence, outputs=[])
+            adapters = {} if adapter is None else {sequence: adapter}
+            attention = model.step(evolve(batch, adapters=adapters, watch=watch), cache).attention
+            start += n
             self.stats.steps += 1
-            self.stats.rows += batch.n
-            self.stats.rows_again += batch.n
+            self.stats.rows += n
+            self.stats.rows_again += n
+        return attention
+
+    def _evict(self, model: Model, cache: Cache, sequence: int, length: int) -> None:
+        """Give back what tokens after the first ``length`` of a sequence, all that the cache holds, do not see."""
+
+        def look(n: int) -> tuple[F32, ...]:
+            kept = go_back(cache, sequence, length - n)
+            self._feed_between(model, cache, sequence, kept, length - n)
+            attention = self._feed_between(model, cache, sequence, length - n, length, watch=True)
+            if not attention:
+                raise BackendError(
+                    f"the backend {model.backend} cannot tell where attention goes, which an eviction asks for",
+                    where="context",
+                    fix="choose --backend numpy, or --context sinks:4",
+                )
+            return attention
+
+        self._retentions[sequence].evict(cache, sequence, length, look)
 
     def _begin_again(self, error: LostError) -> None:
         """What held the cache was lost and is back without it: the next try feeds again what is known; or raise."""
@@ -535,20 +625,20 @@ def n_common(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def take_chunk(
-    pending: Mapping[int, Sequence[int]], rows: int
+    pending: Mapping[int, Sequence[int]], rows: int, until: Callable[[int], int]
 ) -> tuple[Mapping[int, Sequence[int]], dict[int, Sequence[int]]]:
     """Split what sequences wait for into one step of at most ``rows`` rows, and what is left after it.
 
     Where not all of it fits, those with the least to feed go first, so that a long prompt never holds up a text that is
-    decoding.
+    decoding. ``until`` says how much of each sequence a step may hold.
     """
-    if sum(map(len, pending.values())) <= rows:
+    if sum(map(len, pending.values())) <= rows and all(len(ids) <= until(s) for s, ids in pending.items()):
         return pending, {}
     chosen: dict[int, Sequence[int]] = {}
     rest: dict[int, Sequence[int]] = {}
     room = rows
     for sequence, ids in sorted(pending.items(), key=lambda item: len(item[1])):
-        part = ids[:room]
+        part = ids[: min(room, until(sequence))]
         room -= len(part)
         if part or not ids:
             chosen[sequence] = part

@@ -60,7 +60,8 @@ class Speculation:
         decodes = sum(pending.values()) == len(pending)
         ahead = self._ahead(texts) if decodes else {}
         alone = bool(ahead) or (decodes and any(map(self._session.behind, texts)))
-        return Feed(texts, starts, budget.share(pending), ahead, decodes=decodes, alone=alone)
+        shares = budget.share({number: min(n, self._session.until(number)) for number, n in pending.items()})
+        return Feed(texts, starts, shares, ahead, decodes=decodes, alone=alone)
 
     def measure(self, feed: Feed, seconds: float) -> None:
         """A step took so long."""
@@ -86,7 +87,7 @@ class Speculation:
         found: dict[int, Ahead] = {}
         guessed: dict[int, tuple[Sequence[int], float]] = {}
         for number, text in texts.items():
-            if (n := min(room, text.n_ahead)) <= 0:
+            if (n := min(room, text.n_ahead, self._session.until(number) - 1)) <= 0:
                 continue
             if (forced := text.forced()).tokens:
                 found[number] = forced.first(n)

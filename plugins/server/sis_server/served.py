@@ -88,7 +88,7 @@ class Served:
         bad = next((token for token in request.prompt if not 0 <= token < n_vocab), None)
         if bad is not None:
             raise ApiError(400, f"{bad} is not a token id below {n_vocab}", param="prompt")
-        if len(request.prompt) > self.engine.n_ctx:
+        if len(request.prompt) > self.engine.n_ctx and not request.outgrows:
             raise ApiError(
                 400,
                 f"the prompt has {len(request.prompt)} tokens, and the context {self.engine.n_ctx}",

@@ -95,7 +95,8 @@ class SequentialForward:
             x = self._embed(batch)
             for layer, table, state in zip(self.bound, self.layout.table_of, cache.read, strict=True):
                 x = layer(x, plans[table], state)
-            return Output(self._finish(x[batch.outputs], batch))
+            attention = tuple(shares for plan in plans for shares in plan.watch or ())
+            return Output(self._finish(x[batch.outputs], batch), attention=attention)
 
     def _embed(self, batch: Batch) -> F32:
         if batch.hidden is not None:

@@ -113,8 +113,8 @@ class Talk:
 
     @property
     def n_left(self) -> int:
-        """Tokens that the context still has room for."""
-        return self.conversation.n_ctx - len(self.conversation.ids)
+        """Tokens that the context still has room for; none where the chat has outgrown it."""
+        return max(0, self.conversation.n_ctx - len(self.conversation.ids))
 
     def set(self, name: str, text: str | None) -> None:
         """Change an option of the next replies by its name on the command line; None takes it back. SisError says what
@@ -165,6 +165,8 @@ class Talk:
 
     def _make_room(self, begun: Sequence[Message] = ()) -> bool:
         """Let the oldest turns fall out until a reply, of which some may have ``begun``, has room; whether any did."""
+        if self.conversation.model.request([0], **self.options).outgrows:
+            return False  # the cache lets go of what is old, and the messages stay
         n_ctx, before, dropped = self.conversation.n_ctx, self.first, 0
         most = n_ctx - min(n_ctx // FOR_A_REPLY, self.options.get("max_tokens") or n_ctx)
         while (n := len(self.conversation.tokens([*self._read(), *begun], self.tools))) > most:

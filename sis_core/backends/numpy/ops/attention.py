@@ -12,6 +12,7 @@ from sis_core.backends.numpy.bound import Binder, Run
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops.norm import BoundNorm
 from sis_core.backends.numpy.rotation import Rotation
+from sis_core.backends.numpy.watching import PageShares
 from sis_core.block import KV, Attention, Norm
 from sis_core.cache.kv_types import kv_type_of
 from sis_core.errors import BackendError
@@ -154,14 +155,14 @@ class BoundAttention:
             v = clamped(self.v(x), op.clamp).reshape(n, op.n_head_kv, -1)
             state.write(plan.slots, self.k_heads(self.k(x), plan), v)
         if len(plan.groups) == 1:  # its rows are all rows, in order
-            return self.out(self._attend(q, plan.groups[0], state))
+            return self.out(self._attend(q, plan.groups[0], state, plan.watch))
         mixed = np.empty((n, op.n_head * state.v_dim), np.float32)
         for group in plan.groups:
             mixed[group.rows] = self._attend(q[group.rows], group, state)
         return self.out(mixed)
 
-    def _attend(self, q: F32, group: Group, state: KVState) -> F32:
-        """``(m, n_head, head_dim)`` queries of one sequence to ``(m, n_head * v_dim)``.
+    def _attend(self, q: F32, group: Group, state: KVState, watch: list[F32] | None = None) -> F32:
+        """``(m, n_head, head_dim)`` queries of one sequence to ``(m, n_head * v_dim)``; see `Plan.watch`.
 
         The softmax runs over blocks of keys with a running maximum (Milakov and Gimelshein 2018), so that neither the
         scores nor the keys in float32 grow with the text.
@@ -175,6 +176,9 @@ class BoundAttention:
         best = np.full_like(total, UNSEEN)
         first = 0 if op.window is None else max(0, group.length - m - op.window + 1)
         step = max(1, SCORES // (op.n_head * KEYS))
+        looks = None
+        if watch is not None and op.window is None:
+            looks = PageShares((op.n_head_kv, m, shared), len(group.pages), state.page_size)
         for start, keys, values in state.blocks(group, first):
             stop = start + keys.shape[1]
             from_row = max(0, start - int(position[0])) if op.causal else 0  # rows before the block see nothing of it
@@ -186,10 +190,14 @@ class BoundAttention:
                 fade = np.exp(best[:, rows] - peak)
                 scores -= peak
                 np.exp(scores, out=scores)
+                if looks:
+                    looks.add(rows, start, scores, peak)
                 total[:, rows] = total[:, rows] * fade + scores.sum(-1, keepdims=True)
                 added = scores.reshape(op.n_head_kv, -1, stop - start) @ values
                 mixed[:, rows] = mixed[:, rows] * fade + added.reshape(mixed[:, rows].shape)
                 best[:, rows] = peak
+        if watch is not None and looks:
+            watch.append(looks.result())
         if self.sinks is not None:
             peak = np.maximum(best, self.sinks)
             fade = np.exp(best - peak)

@@ -1,0 +1,235 @@
+"""What a text keeps of its past: pages with gaps, in constant memory, and the same text in any company."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sis_llama
+import sis_samplers
+import sis_tokenizers
+from attrs import evolve
+from tiny_models import metadata, write_model
+
+from sis_core.cache.pages import PAGE_SIZE, PageTable, pages_for
+from sis_core.errors import ContextError, SisError
+from sis_core.registry import Registry
+from sis_core.step import Batch
+from sis_core.testing.kernels import kind_of_this_machine
+from sis_core.texts.context import Sinks, make_context, retention_of
+from sis_core.texts.language_model import LanguageModel, load
+from sis_core.texts.request import Completion, Request
+from sis_core.texts.retention import SinksAndWindow
+from sis_core.texts.scheduler import Scheduler
+from sis_core.texts.session import Session
+
+REGISTRY = Registry.of(sis_llama, sis_samplers, sis_tokenizers)
+N_CTX = 256
+TOKENS = np.random.default_rng(5).integers(1, 60, 2000).tolist()
+
+
+@pytest.fixture(scope="module", params=["numpy", "native"])
+def model(request: pytest.FixtureRequest, random_model: Path) -> Iterator[LanguageModel]:
+    native = request.param == "native"
+    if native and (kind := kind_of_this_machine()) is None:
+        pytest.skip("no native backend works on this machine")
+    options: dict[str, Any] = {"n_ctx": N_CTX, "n_threads": 1, "kv_type": "f32", "batch_invariant": native}
+    with load(random_model, backend=kind.name if native else "numpy", **options) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageModel]:
+    path = write_model(tmp_path_factory.mktemp("models") / "stub.gguf", metadata(llama__context_length=N_CTX))
+    with load(path, backend="stub", registry=REGISTRY) as found:
+        yield found
+
+
+def alone(model: LanguageModel, request: Request) -> Completion:
+    with model.scheduler(reuse=False) as scheduler:
+        scheduler.add(request)
+        return Completion.of(list(scheduler.run()))
+
+
+def endless(n: int = 40, **options: Any) -> Request:
+    return Request(TOKENS[:n], **({"max_tokens": 600, "context": Sinks(4), "ignore_end": True, "seed": 1} | options))
+
+
+def masked(model: LanguageModel, tokens: list[int], retention: SinksAndWindow) -> np.ndarray[Any, Any]:
+    """The logits of the last token by another way: one row after the other over a cache that keeps everything, whose
+    pages are hidden from each row by hand."""
+    table = PageTable(pages_for(len(tokens)))
+    cache = model.new_cache(len(tokens))
+    cache.tables.all[0] = table  # type: ignore[attr-defined]
+    whole = None
+    for at, token in enumerate(tokens):
+        gone = set(retention.gone(at))
+        held = table._sequences.get(0)
+        if held is not None:
+            whole = [page if whole is None or i >= len(whole) else whole[i] for i, page in enumerate(held.pages)]
+            seen = [-1 if i in gone else page for i, page in enumerate(whole)]
+            table._sequences[0] = held.of(seen, held.length)
+        values = model.step(Batch.of([token], position=at), cache).values
+    return values[0]
+
+
+def test_a_text_sees_its_first_tokens_and_a_window(model: LanguageModel) -> None:
+    retention = SinksAndWindow(4, N_CTX)
+    n = 420
+    with model.session() as session:
+        session.retain(0, retention)
+        found = session.feed(TOKENS[:n])[0]
+    np.testing.assert_allclose(found, masked(model, TOKENS[:n], retention), atol=2e-5)
+    with model.session() as session:
+        session.retain(0, retention)
+        for token in TOKENS[: N_CTX + 10]:
+            last = session.feed([token])[0]
+    with model.session(max_tokens=2 * N_CTX) as session:
+        session.retain(0, retention)
+        session.feed(TOKENS[:N_CTX])
+        full = session.feed(TOKENS[N_CTX : N_CTX + 10])[0]
+    np.testing.assert_allclose(last, full, atol=2e-5)
+
+
+def test_memory_stays_while_a_text_grows(stub: LanguageModel) -> None:
+    """The pages are those that any backend has; `test_ten_thousand_tokens` has their bytes."""
+    with stub.session() as session:
+        session.retain(0, SinksAndWindow(4, N_CTX))
+        for _ in range(10_000 // 20):
+            session.feed(TOKENS[:20])
+            assert session.nbytes <= 4 * N_CTX
+        assert session.length() == 10_000
+
+
+@pytest.mark.full
+def test_ten_thousand_tokens(model: LanguageModel) -> None:
+    with model.scheduler() as scheduler:
+        full = model.forward.cache_nbytes("f32", N_CTX)
+        scheduler.add(endless(max_tokens=10_000))
+        n, sizes = 0, []
+        while scheduler.busy:
+            n += sum(piece.token is not None for piece in scheduler.step())
+            sizes.append(scheduler.session.nbytes)
+        assert n == 10_000
+        assert max(sizes[N_CTX:]) == full
+        assert min(sizes[N_CTX:-1]) >= full // 2
+
+
+def test_company_and_giving_way_change_nothing(model: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    if model.backend == "numpy":
+        model = model.with_backend("stub")  # whose rows are the same in any company
+    wanted = [alone(model, endless(n, seed=n, max_tokens=250)) for n in (30, 200, 470)]
+    chance = random.Random(3)
+    with Scheduler(model.session(max_tokens=int(1.6 * N_CTX))) as scheduler:
+        numbers = [scheduler.add(endless(n, seed=n, max_tokens=250)) for n in (30, 200, 470)]
+        pieces: dict[int, list[Any]] = {number: [] for number in numbers}
+        while scheduler.busy:
+            for piece in scheduler.step():
+                if piece.sequence in pieces:
+                    pieces[piece.sequence].append(piece)
+            if chance.random() < 0.05:
+                scheduler.add(Request(TOKENS[: chance.randrange(1, 200)], max_tokens=5, priority=1))
+    assert "gives way" in caplog.text
+    assert [Completion.of(pieces[number]) for number in numbers] == wanted
+
+
+def test_the_next_turn_goes_on_from_what_is_kept(model: LanguageModel) -> None:
+    first = endless(100, max_tokens=400)
+    text = [*first.prompt, *alone(model, first).tokens, 7, 8, 9]
+    following = evolve(first, prompt=text, max_tokens=30)
+    with model.scheduler() as scheduler:
+        scheduler.add(first)
+        list(scheduler.run())
+        scheduler.add(following)
+        pieces = list(scheduler.run())
+        assert pieces[0].n_cached == 499
+        scheduler.add(evolve(following, context="error", prompt=text[:200]))  # another kind: what it shares is whole
+        again = list(scheduler.run())
+    assert Completion.of(pieces).tokens == alone(model, following).tokens
+    assert again[0].n_cached == PAGE_SIZE
+    assert Completion.of(again).tokens == alone(model, evolve(following, context="error", prompt=text[:200])).tokens
+
+
+def test_going_back_behind_a_gap_feeds_again(model: LanguageModel) -> None:
+    with model.session(max_tokens=2 * N_CTX) as session:
+        session.retain(0, SinksAndWindow(4, N_CTX))
+        session.feed(TOKENS[:600])
+        wanted = session.feed([3])
+        assert session.n_evicted(0) == 11 * PAGE_SIZE
+        session.fork(0, 1)
+        np.testing.assert_allclose(session.feed([5], 1), session.feed([5]), atol=2e-5)
+        assert session.reach(0, 500) == PAGE_SIZE
+        session.truncate(0, 600)
+        np.testing.assert_allclose(session.feed([3]), wanted, atol=2e-5)
+        session.truncate(0, 300)
+        assert session.behind() == 300 - PAGE_SIZE
+        session.feed(TOKENS[300:600])
+        np.testing.assert_allclose(session.feed([3]), wanted, atol=2e-5)
+        session.truncate(0, 601)
+        session.use_backend("numpy")
+        session.truncate(0, 600)
+        np.testing.assert_allclose(session.feed([3]), wanted, atol=1e-4)
+        with pytest.raises(ContextError, match=r"sequence 0: 352 of its tokens were evicted: what is left cannot be"):
+            session.save()
+
+
+def test_a_step_does_not_go_past_a_place_where_pages_are_given_back(stub: LanguageModel) -> None:
+    with stub.session() as session:
+        session.retain(0, SinksAndWindow(4, N_CTX))
+        assert session.until(0) == PAGE_SIZE
+        with pytest.raises(ContextError, match=r"33 tokens goes past a place where pages are given back: 32 fit"):
+            session.advance({0: TOKENS[:33]}, {0: 1})
+        assert session.length() == 0
+
+
+def test_a_context_too_small_for_a_window(stub: LanguageModel) -> None:
+    short, done = (stub.generate_batch(["Once"], context="sinks:200", max_tokens=n)[0] for n in (9, None))
+    assert short.error is None
+    assert done.finish_reason == "error"
+    assert "256 tokens, in pages of 32, leave no room for a window after 200 kept" in str(done.error)
+    assert "--ctx 288" in str(done.error)
+
+
+def test_places_that_are_learned_end(stub: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding = evolve(stub.network.embedding, positions=stub.network.embedding.weight)
+    monkeypatch.setattr(stub, "network", evolve(stub.network, embedding=embedding))
+    with Session(stub) as session, pytest.raises(ContextError, match=r"context: this model has learned its \d+ places"):
+        session.retain(0, SinksAndWindow(4, N_CTX))
+
+
+def test_layers_with_a_window_keep_that() -> None:
+    """A model that has no other layers takes constant memory as it is: nothing is to be evicted."""
+    table = PageTable(8, window=64)
+    with table.reserve(Batch.of(TOKENS[:200])):
+        pass
+    table.evict(0, [])
+    assert table.n_used == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sinks:0", "context: is 0, but must be at least 1"),
+        ("sinks:four", "context: sinks is 'four', but must be a whole number"),
+        ("sink:4", "there is no way 'sink:4' to go on (did you mean 'sinks'?). Give error, shift, sinks:N"),
+        ("shift:4", "there is no way 'shift:4' to go on"),
+        ("", "there is no way '' to go on"),
+    ],
+)
+def test_what_is_no_context(text: str, message: str) -> None:
+    with pytest.raises(SisError) as caught:
+        make_context(text, REGISTRY)
+    assert message in str(caught.value)
+
+
+def test_what_contexts_are() -> None:
+    assert make_context("shift") == "shift"
+    assert make_context("sinks") == make_context("sinks:4") == Sinks(4)
+    assert retention_of(Sinks(4), 512, 10, 513) == SinksAndWindow(4, 512)
+    assert retention_of(Sinks(4), 512, 10, 512) is None
+    assert retention_of("error", 512, 10, 512) is None
