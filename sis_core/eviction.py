@@ -29,7 +29,7 @@ class Eviction(ABC):
     window: int
 
     @abstractmethod
-    def score(self, attention: Sequence[F32]) -> F32:
+    def rate(self, attention: Sequence[F32]) -> F32:
         """A number for each page, float32 or float64 ``(n_pages,)``: those with the highest stay.
 
         Args:

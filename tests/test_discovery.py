@@ -114,7 +114,7 @@ class FineEviction(Eviction):
     name = "fine"
     keep, window = 64, 32
 
-    def score(self, attention: Any) -> Any: ...
+    def rate(self, attention: Any) -> Any: ...
 
 
 FINE: dict[str, Any] = {

@@ -26,6 +26,6 @@ class SnapKV(Eviction):
     keep: int = integer_option(2048, low=2 * PAGE_SIZE, help="tokens of a prompt that stay")
     window: int = integer_option(PAGE_SIZE, low=1, high=PAGE_SIZE, help="last tokens whose attention decides")
 
-    def score(self, attention: Sequence[F32]) -> F32:
+    def rate(self, attention: Sequence[F32]) -> F32:
         scores: F32 = np.sum([layer.mean((0, 1)) for layer in attention], axis=0, dtype=np.float32)
         return scores

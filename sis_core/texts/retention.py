@@ -139,7 +139,7 @@ class BestOfPrompt(Retention):
 def worst_pages(eviction: Eviction, attention: Sequence[F32], length: int) -> list[int]:
     """Pages of a text of ``length`` tokens that do not stay. PluginError where the scores are none."""
     n_pages, begun = pages_for(length), (length - eviction.window) // PAGE_SIZE
-    scores = np.asarray(eviction.score(attention))
+    scores = np.asarray(eviction.rate(attention))
     if scores.shape != (n_pages,) or scores.dtype.kind != "f" or not np.isfinite(scores).all():
         raise PluginError(
             f"gave {scores.dtype} scores of shape {scores.shape}, not {n_pages} finite numbers",
