@@ -258,7 +258,6 @@ static void product_of_many(const struct run *run, const struct product *p, uint
         .rows = p->n,
         .k = w->n_cols,
         .x = run->expert_many[floats] + p->rows->many_at[p->stage][floats],
-        .tiles = w->tiles + p->tile * bytes,
         .tile_bytes = bytes,
         .n = p->n_tiles * TILE,
         .y = p->y,
@@ -266,12 +265,8 @@ static void product_of_many(const struct run *run, const struct product *p, uint
         .bias = p->bias,
         .scratch = run->scratch + member * run->scratch_bytes,
     };
-    if (w->raw) {
-        uint8_t *made = job.scratch + run->raw_at;
-        for (size_t i = 0; i < p->n_tiles; i++)
-            sis_pack_tile(w, p->tile + i, made + i * bytes, (float *)(void *)(made + (bytes << LOG_TILES)));
-        job.tiles = made;
-    }
+    uint8_t *made = job.scratch + run->raw_at;
+    job.tiles = sis_tiles_of(w, p->tile, p->n_tiles, run->step, made, (float *)(void *)(made + (bytes << LOG_TILES)));
     run->many[0]->multiply(&job);
 }
 
@@ -310,11 +305,11 @@ static void product_packed(const struct run *run, const struct product *p, uint3
     const tile_fn tile_of = run->kernels->tile[w->format];
     const size_t at_a_time = w->raw ? 1 : p->n_tiles; /* raw: a tile is made once, and then used for all rows */
     for (size_t t = 0; t < p->n_tiles; t += at_a_time) {
-        if (w->raw) sis_pack_tile(w, p->tile + t, scratch, NULL);
+        const uint8_t *tiles = sis_tiles_of(w, p->tile + t, at_a_time, run->step, scratch, NULL);
         const struct expert_group *g = run->order->groups + p->rows->first_group;
         for (uint32_t done = 0; done < p->rows->n; done += g++->m)
             for (size_t i = t; i < t + at_a_time; i++) {
-                tile_of(w->raw ? scratch : w->tiles + (p->tile + i) * bytes, rows_of(run, p, g), g->m, w->n_cols, acc);
+                tile_of(tiles + (i - t) * bytes, rows_of(run, p, g), g->m, w->n_cols, acc);
                 write_tile(p, done, g->m, i * TILE, TILE, acc);
             }
     }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #define DECODED_ROWS 4   /* rows of a decoded weight at a time */
+#define MAKING 16        /* units of tiles that are made before more rows are multiplied by them */
 #define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
@@ -79,14 +80,19 @@ static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit
     if (error) atomic_store(&run->error, error);
 }
 
-/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. */
+/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. Where tiles
+ * are made meanwhile, that goes for some tiles after the others, so that members seldom want the same. */
 static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
                       uint32_t member)
 {
     const struct sis_weight *w = op->weight;
     const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered), across = tile_units(op, log);
-    const uint32_t row = unit / across * rows;
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log, t = unit % across * tiles;
+    const uint32_t span = w->raw && across > MAKING ? MAKING : across, chunks = (all + rows - 1) / rows;
+    const uint32_t first = unit / (span * chunks) * span, wide = across - first < span ? across - first : span;
+    unit -= first * chunks;
+    const uint32_t row = unit / wide * rows;
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log,
+                 t = (first + unit % wide) * tiles;
     const size_t left = w->n_rows - t * TILE;
     struct many job = {
         .format = w->format,
@@ -102,12 +108,8 @@ static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, u
         .bias = op->bias ? op->bias + t * TILE : NULL,
         .scratch = run->scratch + member * run->scratch_bytes,
     };
-    if (w->raw) {
-        uint8_t *made = job.scratch + run->raw_at;
-        for (size_t i = 0; i * TILE < job.n; i++)
-            sis_pack_tile(w, t + i, made + i * bytes, (float *)(void *)(made + tiles * bytes));
-        job.tiles = made;
-    } else job.tiles = w->tiles + t * bytes;
+    uint8_t *made = job.scratch + run->raw_at;
+    job.tiles = sis_tiles_of(w, t, (job.n + TILE - 1) / TILE, run->step, made, (float *)(void *)(made + tiles * bytes));
     run->many[gathered]->multiply(&job);
 }
 
@@ -152,11 +154,11 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
      * groups for each tile, which is made once. */
     if (w->raw) {
         for (size_t j = t; j < stop; j++) {
-            sis_pack_tile(w, j, scratch, NULL);
+            const uint8_t *tile = sis_tiles_of(w, j, 1, run->step, scratch, NULL);
             for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
                 const struct group_of_rows *g = &run->groups[gathered][i];
                 const void *x = prepared(run, w, g);
-                tile_of(scratch, x, g->m, k, acc);
+                tile_of(tile, x, g->m, k, acc);
                 write_tile(run, op, g, j * TILE, tile_rows(w, j), acc);
             }
         }

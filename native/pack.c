@@ -2,6 +2,8 @@
 #include "kinds.h"
 #include <string.h>
 
+#define STRETCH 32 /* tiles whose rows are mapped at once: a fault for every few pages takes four times as long */
+
 static const struct sis_kind KINDS[SIS_N_FORMATS] = {
 #define KIND(NAME, FORMAT, BITS, CODES, GROUP, SCALES) [FORMAT] = {BITS, CODES, GROUP, SCALES},
     SIS_KINDS(KIND)
@@ -51,6 +53,43 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
     }
     if (n < TILE || n_cols / BLOCK % 2 || n_cols % 2) memset(out, 0, sis_one_tile_bytes(weight->format, n_cols));
     sis_kernels()->pack(weight->format, rows, stride, n, n_cols, out);
+}
+
+enum { NOT_MADE, BEING_MADE, MADE };
+
+/* Whether a tile lies in its place: one that nobody has begun is made there first. */
+static int in_place(const struct sis_weight *w, size_t tile, size_t bytes)
+{
+    struct sis_place *place = w->place;
+    uint8_t state = NOT_MADE;
+    if (!__atomic_compare_exchange_n(&place->states[tile], &state, BEING_MADE, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
+        return state == MADE;
+    sis_pack_tile(w, tile, place->tiles + tile * bytes, NULL);
+    __atomic_store_n(&place->states[tile], MADE, __ATOMIC_RELEASE);
+    if (__atomic_add_fetch(&place->n_made, 1, __ATOMIC_RELAXED) == (w->n_rows + TILE - 1) / TILE && place->mapped)
+        sis_give_back(w->raw, w->n_rows * w->row_bytes);
+    return 1;
+}
+
+/* The rows of tiles from `tile` on, unless they were read and given back. */
+static void bring(const struct sis_weight *w, size_t tile)
+{
+    const size_t left = w->n_rows - tile * TILE, rows = left < STRETCH * TILE ? left : STRETCH * TILE;
+    if (__atomic_load_n(&w->place->states[tile], __ATOMIC_RELAXED) == NOT_MADE)
+        sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
+}
+
+const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, const struct sis_step *step,
+                            uint8_t *scratch, float *decoded)
+{
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
+    if (!w->raw) return w->tiles + t * bytes;
+    if (w->place && w->place->mapped && t % STRETCH == 0) bring(w, t);
+    int there = w->place && step->flags & SIS_KEEP;
+    for (size_t i = 0; i < n && there; i++) there = in_place(w, t + i, bytes);
+    if (there) return w->place->tiles + t * bytes;
+    for (size_t i = 0; i < n; i++) sis_pack_tile(w, t + i, scratch + i * bytes, decoded);
+    return scratch;
 }
 
 void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, size_t tile, uint8_t *out)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_native_load import REGISTRY, is_mapped, pytestmark, tied  # noqa: F401 - the mark is this module's too
-from tiny_models import write_model
+from tiny_models import metadata, tensors, write_model
 
 from sis_core.backend import BackendOptions, Cache
 from sis_core.backends.native import gradual, packing
@@ -34,6 +34,22 @@ def step(model: Model, cache: Cache, token: int = 5) -> F32:
 def waits(model: Model) -> bool:
     assert isinstance(model.forward, NativeForward)
     return bool(model.forward._store.waiting)
+
+
+def tiles_wait(model: Model) -> bool:
+    assert isinstance(model.forward, NativeForward)
+    return any(isinstance(one, packing.Tiles) for one in model.forward._store.waiting._packings)
+
+
+def with_experts(path: Path) -> Path:
+    """The random LLaMA with eight experts in each layer, of which a row uses two."""
+    random, weights = np.random.default_rng(1), tensors()
+    for i in range(2):
+        for name in ("gate", "up", "down"):
+            n_out, n_in = weights.pop(f"blk.{i}.ffn_{name}.weight").shape
+            weights[f"blk.{i}.ffn_{name}_exps.weight"] = random.standard_normal((8, n_out, n_in)).astype(np.float32)
+        weights[f"blk.{i}.ffn_gate_inp.weight"] = random.standard_normal((8, 32)).astype(np.float32)
+    return write_model(path, metadata(llama__expert_count=8, llama__expert_used_count=2), weights)
 
 
 @pytest.fixture(params=[False, True], ids=["head of its own", "head is the embedding"])
@@ -75,14 +91,29 @@ def test_in_the_end_the_file_is_not_needed(path: Path) -> None:
         step(model, cache)
 
 
-def test_long_steps_pack_too(path: Path) -> None:
-    """So that a file is not needed for longer than a prompt of two steps."""
-    with opened(path) as model:
-        cache = model.new_cache(512)
-        model.step(Batch.of(range(64)), cache)
-        assert is_mapped(path)
-        for at in range(64, 448, 64):
-            model.step(Batch.of(range(64), position=at), cache)
+def test_a_prompt_packs_what_it_reads(path: Path) -> None:
+    """One step of some rows makes all tiles, with the bits of a model that was packed at load."""
+    with opened(path, pack=True) as packed, opened(path) as model:
+        wanted, found = packed.new_cache(512), model.new_cache(512)
+        batch = Batch.of(range(64), outputs=range(64))
+        assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
+        assert not tiles_wait(model)
+        assert np.array_equal(step(model, found), step(packed, wanted))
+        assert not waits(model)
+        assert not is_mapped(path)
+
+
+def test_experts_are_packed_as_they_are_used(tmp_path: Path) -> None:
+    """A step makes the tiles of its experts, and the next uses them; what nobody uses is packed between steps."""
+    path = with_experts(tmp_path / "m.gguf")
+    with opened(path, pack=True) as packed, opened(path) as model:
+        wanted, found = packed.new_cache(512), model.new_cache(512)
+        for at in range(0, 64, 8):
+            batch = Batch.of(range(at, at + 8), position=at, outputs=range(8))
+            assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
+        for _ in range(8):
+            assert np.array_equal(step(model, found), step(packed, wanted))
+        assert not waits(model)
         assert not is_mapped(path)
 
 
@@ -96,15 +127,18 @@ def test_no_weight_is_in_memory_twice_during_a_step(path: Path, patient: None) -
             step(model, cache)
 
 
+@pytest.mark.parametrize("before", [0, 1])
 @pytest.mark.parametrize("n_rows", [1, 128])
-def test_a_file_that_shrinks_meanwhile_is_an_error(path: Path, patient: None, n_rows: int) -> None:
+def test_a_file_that_shrinks_meanwhile_is_an_error(path: Path, patient: None, n_rows: int, before: int) -> None:
     with opened(path) as model:
         cache = model.new_cache(512)
-        model.step(Batch.of(range(n_rows)), cache)
+        for _ in range(before):
+            step(model, cache)
         os.truncate(path, 100)
         for _ in range(2):
             with pytest.raises(GGUFError, match="shrank or grew"):
-                model.step(Batch.of(range(n_rows), position=n_rows), cache)
+                model.step(Batch.of(range(n_rows), position=before), cache)
+        assert tiles_wait(model)
 
 
 def test_interrupted_between_pieces(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

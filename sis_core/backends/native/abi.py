@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 6  # what this release and its libraries of kernels agree on
+PROGRAM = 7  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -32,7 +32,7 @@ SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4}
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
 ROUTE, EXPERTS, COMBINE, GATE, CLAMP, MULTIPLY, HADAMARD = range(13, 20)
 ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
-INVARIANT = 1
+INVARIANT, KEEP = 1, 2
 NO_ROOM = 1000
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}
 GATED_ONLY = frozenset({"swiglu_oai"})
@@ -84,6 +84,18 @@ class Unpacked(Structure, c_name="sis_unpacked"):
     ]  # fmt: skip
 
 
+class Place(Structure, c_name="sis_place"):
+    """Where the tiles of raw rows stay once they are made.
+
+    Attributes:
+        owners: what keeps alive whatever the addresses lead to.
+    """
+
+    owners: tuple[object, ...] = ()
+
+    _fields_: ClassVar[Any] = [("tiles", c_void_p), ("states", c_void_p), ("n_made", c_uint32), ("mapped", c_uint32)]
+
+
 class Weight(Structure, c_name="sis_weight"):
     """A weight as the kernels see it: packed tiles, raw rows, a decoder, or a linear object.
 
@@ -98,6 +110,7 @@ class Weight(Structure, c_name="sis_weight"):
     _fields_: ClassVar[Any] = [
         ("format", c_uint32), ("reserved", c_uint32), ("n_rows", c_uint64), ("n_cols", c_uint64), ("tiles", c_void_p),
         ("raw", c_void_p), ("row_bytes", c_uint64), ("decode", c_void_p), ("linear", c_void_p),
+        ("place", c_void_p),
     ]  # fmt: skip
 
 
@@ -180,7 +193,7 @@ class Step(Structure, c_name="sis_step"):
 
 
 STRUCTURES: tuple[type[Structure], ...] = (
-    Rows, LinearObject, Kind, Unpacked, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Step,
+    Rows, LinearObject, Kind, Unpacked, Place, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Step,
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer

@@ -83,9 +83,9 @@ class NativeForward:
         cache.check_owner(self._token)
         if batch.adapters:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
-        waiting = self._store.waiting
+        waiting, keep = self._store.waiting, False
         if waiting:
-            waiting.before_step()
+            keep = waiting.before_step(batch.n)
             self._store.in_place.changed()
         tokens = hidden = None
         if batch.hidden is not None or not self._starts:
@@ -101,10 +101,11 @@ class NativeForward:
         with cache.reserve(batch) as plans:
             values = self._runner.run(
                 program, plans, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
-                kv_type=cache.kv_type, alone=batch.alone,
+                kv_type=cache.kv_type, alone=batch.alone, keep=keep,
             )  # fmt: skip
         if waiting:
             waiting.after_step(perf_counter() - started)
+            self._store.in_place.changed()
         return Output(values)
 
     def _given(self, batch: Batch) -> F32:

@@ -8,8 +8,10 @@ interrupted is done again.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +86,7 @@ class Tiles(Packing):
         n_bytes = PIECE_BYTES if piece_bytes is None else piece_bytes
         super().__init__(library, weight, bound, whole_tiles(n_bytes // format.row_bytes(weight.n_cols)))
         self._place, self._format, self._n_threads = place, format, n_threads
+        self._made: abi.Place | None = None
 
     def _move(self, rows: U8, start: int) -> int:
         number, n_cols = abi.FORMATS[self._format.name], self.weight.n_cols
@@ -97,6 +100,28 @@ class Tiles(Packing):
         weight = abi.Weight(abi.FORMATS[self._format.name], 0, self.weight.n_rows, self.weight.n_cols)
         weight.tiles = self._place
         return weight
+
+    def advance(self) -> int:
+        if not self.made_by_steps:
+            return super().advance()
+        self.arrive()
+        return 0
+
+    def by_steps(self) -> None:
+        """Let steps make the tiles, as `Waiting.before_step` says, of rows that are bound in place."""
+        states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
+        self._made = abi.Place(self._place, address(states), 0, in_file(self.weight.raw))
+        self._made.owners = (states,)
+        self.bound.place = ctypes.addressof(self._made)
+
+    @property
+    def made_by_steps(self) -> bool:
+        return self._made is not None and self._made.n_made * abi.TILE >= self.weight.n_rows
+
+    def arrive(self) -> None:
+        """Finish what steps have made."""
+        self.weight.release()
+        self._row = self._finish(self.weight.n_rows)
 
 
 class DeclaredTiles(Packing):
@@ -169,6 +194,14 @@ class Copy(Packing):
         weight.raw, weight.row_bytes, weight.decode = self._place, self._row_bytes, self._decode
         weight.owners = (self.weight.format,)
         return weight
+
+
+def in_file(rows: U8) -> bool:
+    """Whether rows are pages of a file that is mapped to be read, which may go and come again."""
+    owner: Any = rows
+    while not isinstance(owner, mmap.mmap) and owner is not None:
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    return owner is not None and memoryview(owner).readonly
 
 
 def whole_tiles(n_rows: int) -> int:

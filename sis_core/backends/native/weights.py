@@ -167,6 +167,8 @@ class Store:
         bound = self._read_in_place(weight) if waits else record(weight)
         packing = way(bound)
         if waits:
+            if isinstance(packing, Tiles):
+                packing.by_steps()
             self.waiting.add(packing)
             return bound
         while not packing.done:

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 6
+#define SIS_PROGRAM 7
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -81,6 +81,14 @@ struct sis_unpacked {
     const int8_t *table;       /* (16,) for TABLE; else not read */
 };
 
+/* Where the tiles of raw rows stay once they are made, which steps with SIS_KEEP do: each by whoever needs it first. */
+struct sis_place {
+    uint8_t *tiles;  /* sis_tile_bytes of the weight, aligned to 64 */
+    uint8_t *states; /* of each tile how far it is; all 0 in the beginning */
+    uint32_t n_made; /* tiles */
+    uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
+};
+
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
  * sixteen rows at a time while it is used) is set; for SIS_FOREIGN, `linear`. */
 struct sis_weight {
@@ -93,6 +101,7 @@ struct sis_weight {
     uint64_t row_bytes; /* from one row of raw to the next */
     sis_decode_fn decode;
     const struct sis_linear *linear;
+    struct sis_place *place; /* of raw rows, or NULL */
 };
 
 /* Operations of a program. "Row" operations work on each row alone and are run together. */
@@ -256,8 +265,8 @@ struct sis_rotation {
 };
 
 /* SIS_INVARIANT: no row's result depends on how many rows share the step. Without it, instruction sets that multiply many
- * rows at once do so from a number of rows on, with other sums. */
-enum sis_step_flag { SIS_INVARIANT = 1 };
+ * rows at once do so from a number of rows on, with other sums. SIS_KEEP: tiles of raw rows stay in the weight's place. */
+enum sis_step_flag { SIS_INVARIANT = 1, SIS_KEEP = 2 };
 
 struct sis_step {
     uint32_t n;
