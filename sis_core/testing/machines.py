@@ -42,12 +42,14 @@ class ThreadRemote:
         self._lock = threading.Lock()
         self._life = 0  # how often it was lost
         self._object: Any = None
+        self._ended: list[Any] = []  # those that were lost, which have threads here to end
         self.n_calls = 0
 
     def lose(self) -> None:
         """As if its machine had ended: what runs is answered by LostError, and the object is made again when needed."""
         with self._lock:
             self._life += 1
+            self._ended.append(self._object)
             self._object = None
 
     def call(self, method: str, *arguments: Any) -> Pending:
@@ -77,9 +79,10 @@ class ThreadRemote:
 
     def close(self) -> None:
         self._threads.shutdown(wait=True)
-        made, self._object = self._object, None
-        if hasattr(made, "close"):
-            made.close()
+        ended, self._object, self._ended = [*self._ended, self._object], None, []
+        for each in ended:
+            if hasattr(each, "close"):
+                each.close()
 
     def _answer(self, answer: Future[Any], life: int, method: str, arguments: Sequence[Any]) -> None:
         try:

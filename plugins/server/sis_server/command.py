@@ -42,6 +42,8 @@ from sis_core.cli.sections import SectionedCommand
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="Another name that this server has.")
 @click.option("--allow-origin", "origins", multiple=True, metavar="ORIGIN",
               help="Pages of another server that may ask: https://example.org.")  # fmt: skip
+@click.option("--ray", "n_replicas", type=click.IntRange(1), metavar="N",
+              help="Spread requests over N replicas on the machines of a Ray cluster (of RAY_ADDRESS).")  # fmt: skip
 @click.option(
     "--log-json", is_flag=True, help="Log as JSON lines: all that -v tells, and where each request's time went."
 )
@@ -65,6 +67,7 @@ def command(
     grace: float,
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
+    n_replicas: int | None,
     log_json: bool,
     **options: Any,
 ) -> None:
@@ -80,6 +83,8 @@ def command(
     from sis_server.metrics import Metrics
     from sis_server.models import Models
     from sis_server.receiving import Limits
+    from sis_server.replicas.replica import Serving
+    from sis_server.replicas.serve import serve_replicas
     from sis_server.room import cache_tokens_for
     from sis_server.running import listen, run
     from sis_server.served import Served
@@ -95,6 +100,17 @@ def command(
         raise click.UsageError(f"who listens on {host} asks for a key: --api-key KEY")
     rules = Rules(keys, LOOPBACK | set(hosts) | {host} if local or hosts else frozenset(), frozenset(origins))
     limits, metrics = Limits(max_body << 20, timeout), Metrics()
+
+    if n_replicas is not None:
+        if others:
+            raise click.UsageError("--ray serves the model of -m alone, not those of --models")
+        serving = Serving(
+            aliases, template, cache_tokens, max_stall / 1000, queue_limit, Rules(keys, frozenset(), rules.origins),
+            limits, grace,
+        )  # fmt: skip
+        with listen(host, port) as socket:
+            serve_replicas(ctx, options, n_replicas, rules, serving, socket)
+        return
 
     def opened(reference: str | None, names: tuple[str, ...]) -> Served:
         model = load_model(ctx, {**options, "model": reference})

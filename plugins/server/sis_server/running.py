@@ -35,7 +35,12 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def run(models: Models, app: ASGIApp, listening: socket.socket, limits: Limits, grace: float) -> None:
-    """Serve until an interrupt or SIGTERM; replies then have ``grace`` seconds to end."""
+    """Serve models until an interrupt or SIGTERM; replies then have ``grace`` seconds to end."""
+    serve(app, listening, limits, grace, what=_told(models), sizes=_sizes(models))
+
+
+def serve(app: ASGIApp, listening: socket.socket, limits: Limits, grace: float, *, what: str, sizes: str = "") -> None:
+    """The same for any application; people are told ``what`` it serves, and its sizes."""
     config = uvicorn.Config(
         app,
         http=http_protocol(limits.seconds),
@@ -53,7 +58,7 @@ def run(models: Models, app: ASGIApp, listening: socket.socket, limits: Limits, 
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each client that leaves in the middle of a word
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    say(f"sis: {_told(models)} at http://{shown}:{port}{_sizes(models)}")
+    say(f"sis: {what} at http://{shown}:{port}{sizes}")
     _Server(config).run(sockets=[listening])
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import attrs
 import pytest
+from sis_server.alike import start_alike
 from sis_server.batch import shards
 from sis_server.batch.heading import heading
 from sis_server.batch.lines import Line, read_lines
-from sis_server.batch.machines import start_workers
 from sis_server.batch.output import Output
 from sis_server.batch.shards import run_shards
+from sis_server.batch.worker import Worker
 from sis_server.errors import ApiError
 
 from sis_core.errors import BackendError, LostError, SisError, SourceError
@@ -144,7 +145,7 @@ def recipe(**options: Any) -> Recipe:
 def answered(folder: Path, name: str, n: int) -> bytes:
     """The file of answers by ``n`` machines, one of which is lost on the way."""
     with Threads(n) as machines:
-        workers, identity = start_workers(machines, recipe(), template=None, cache_tokens=None, at_once=2)
+        workers, identity = start_alike(machines, n, Worker, recipe(), None, None, 2)
         with Output(folder / name, heading(identity)) as output:
             found = read_lines(folder / "in.jsonl")
             output.check(found)
@@ -172,18 +173,17 @@ def test_several_machines_give_the_bytes_of_one(tmp_path: Path) -> None:
 
 
 def test_machines_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sis_server.batch.machines.Worker", lambda *_: None)
     with Threads(2) as machines:
         workers = [machines.make(Echo), machines.make(Echo, (), True, on=1)]
-        monkeypatch.setattr(machines, "make", lambda *_, on: workers[on])
+        monkeypatch.setattr(machines, "make", lambda *_, on, at_once: workers[on])
         with pytest.raises(BackendError, match=r"machine 1: model is 'm[0-9]+', and on machine 0 'm'\. Copy one file"):
-            start_workers(machines, recipe(), template=None, cache_tokens=None, at_once=1)
+            start_alike(machines, 2, Echo)
 
 
 def test_a_machine_without_the_file_is_named() -> None:
     lacking = attrs.evolve(recipe(), path=Path(os.sep, "nowhere", "model.gguf"))
     with Threads(1) as machines, pytest.raises(SourceError, match=r"machine 0: .*model\.gguf"):
-        start_workers(machines, lacking, template=None, cache_tokens=None, at_once=1)
+        start_alike(machines, 1, Worker, lacking, None, None, 1)
 
 
 def test_errors_travel() -> None:

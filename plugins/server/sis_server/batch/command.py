@@ -98,11 +98,14 @@ def _on_machines(
     **settings: Any,
 ) -> tuple[dict[str, str], Run]:  # fmt: skip
     """The same for the machines of a cluster, once all of them have loaded the same."""
-    from sis_server.batch.machines import start_workers
+    from sis_server.alike import start_alike
     from sis_server.batch.shards import run_shards
+    from sis_server.batch.worker import Worker
 
     recipe, cluster = recipe_of(ctx, options), registry_of(ctx).get("clusters", "ray", where="--ray")
-    workers, identity = start_workers(held.enter_context(cluster.join(address)), recipe, at_once=at_once, **settings)
+    machines = held.enter_context(cluster.join(address))
+    asked = (recipe, settings["template"], settings["cache_tokens"], at_once)
+    workers, identity = start_alike(machines, len(machines.names), Worker, *asked)
     log.info("answering on %s", ", ".join(worker.where for worker in workers))
     size = max(1, min(4 * at_once, -(-total // (2 * len(workers)))))  # at least two for each machine
     return identity, lambda lines, told: run_shards(workers, identity, lines, size=size, told=told)

@@ -16,13 +16,13 @@ from attrs import frozen
 from sis_core.cluster import Remote
 from sis_core.errors import LostError, SisError
 from sis_core.loading.alike import check_alike
+from sis_server.alike import BACK
 from sis_server.batch.answers import refused
 from sis_server.batch.lines import Line
 from sis_server.errors import ApiError
 
 AHEAD = 4  # shards for each machine that may be answered before the one whose turn it is
 LOSSES = 3  # of machines over one request until it is to blame
-BACK = 600.0  # seconds that a machine may take to come back, with its model loaded
 LISTEN = 0.2  # seconds between two looks whether the user has interrupted
 
 

@@ -1,0 +1,1 @@
+"""One endpoint over several servers, each on a machine of its own."""
