@@ -93,15 +93,16 @@ function results(message) {
 function body(message) {
   const node = element("div", { className: "body" });
   if (message.role !== "assistant") node.append(message.content);
-  else if (settings.colours && message.tokens?.length) node.append(coloured(message.tokens));
+  else if (settings.colours && message.tokens?.length) node.append(coloured(message));
   else node.append(...markdown(message.content));
   if (state.running?.message === message) (node.lastElementChild ?? node).classList.add("writing");
   return node;
 }
 
-function coloured(tokens) {
+function coloured({ content, tokens, figures }) {
   const node = element("div", { className: "tokens" });
-  for (const { token, logprob, top } of tokens) {
+  const ended = figures?.reason === "stop" && !content.endsWith(tokens.at(-1).token); // the last is no text
+  for (const { token, logprob, top } of ended ? tokens.slice(0, -1) : tokens) {
     const percent = (value) => `${(100 * Math.exp(value)).toFixed(1)} %`;
     const others = (top ?? []).map((other) => `${JSON.stringify(other.token)} ${percent(other.logprob)}`).join("\n");
     const span = element("span", { title: `${percent(logprob)}\n\n${others}` }, token);
@@ -125,20 +126,33 @@ function under(message) {
   action("Copy", () => navigator.clipboard?.writeText(message.content));
   if (message.role === "user") action("Edit", () => edit(message));
   if (message.role === "assistant") action("Again", () => reply(message.parent));
-  if (message.figures) node.append(figures(message.figures));
+  if (message.figures) node.append(element("span", {}, figures(message.figures)));
   return node;
 }
 
-function figures({ first, seconds, usage, reason }) {
+function figures({ first, seconds, usage, reason, spent }) {
   const rate = usage.completion_tokens > 1 && seconds > first ? (usage.completion_tokens - 1) / (seconds - first) : null;
   const cached = usage.prompt_tokens_details?.cached_tokens ?? 0;
   return [
     `${usage.completion_tokens} tokens`,
     rate && `${rate.toFixed(1)} a second`,
-    `first after ${first.toFixed(2)} s`,
+    `first after ${first.toFixed(2)} s${spent ? `: ${parts(spent)}` : ""}`,
     `prompt ${usage.prompt_tokens}, ${cached} of it known`,
     reason === "length" && "cut at the limit",
   ].filter(Boolean).join(" · ");
+}
+
+const parts = ({ queue, prefill }) => `${queue.toFixed(2)} waiting, ${prefill.toFixed(2)} with the prompt`;
+
+// Where the server says that the time to the first token went.
+async function spentOn(id) {
+  try {
+    const response = await fetch(`/traces/${id}`, { headers: headers() });
+    const [text] = response.ok ? (await response.json()).texts : [];
+    return text?.prefill == null ? null : { queue: text.queue, prefill: text.prefill };
+  } catch {
+    return null;
+  }
 }
 
 function show() {
@@ -232,7 +246,9 @@ async function reply(parent) {
       reason = choice.finish_reason ?? reason;
       if (state.chat === chat) showLast();
     }
-    if (usage) message.figures = { first: first ?? 0, seconds: (performance.now() - began) / 1000, usage, reason };
+    const seconds = (performance.now() - began) / 1000;
+    const spent = await spentOn(response.headers.get("x-request-id"));
+    if (usage) message.figures = { first: first ?? 0, seconds, usage, reason, spent };
   } catch (error) {
     if (error.name !== "AbortError") message.error = error.message;
     else if (!message.content) message.error = "Stopped.";
