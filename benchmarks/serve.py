@@ -1,7 +1,7 @@
 """sis against llama-server: how many clients a second each serves well, on the same file and processors.
 
     python benchmarks/serve.py MODEL.gguf --llama-server bin/llama-server --cpus 0,1 --quick
-    python benchmarks/serve.py MODEL.gguf --llama-server … --scenario shared,growing --json out.json
+    python benchmarks/serve.py MODEL.gguf --llama-server … --scenario short --json out.json
 
 Clients arrive at random at a rate that rises; a rate is kept when 95 % of the requests have their first token within
 two seconds and no gap of 200 ms. The servers take turns. See `benchmarks/README.md`.
@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,20 +38,24 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--llama-server", type=Path, metavar="PROGRAM", help="the peer; without it sis runs alone")
     parser.add_argument("--slots", type=lambda text: [int(n) for n in text.split(",")], default=[16],
                         help="of llama-server; several numbers are several peers (default: 16)")  # fmt: skip
-    parser.add_argument("--scenario", type=lambda text: text.split(","), default=["shared"],
-                        help=f"of {', '.join(SCENARIOS)} (default: shared)")  # fmt: skip
+    parser.add_argument("--scenario", type=lambda text: text.split(","), default=["shared", "growing"],
+                        help=f"of {', '.join(SCENARIOS)} (default: shared,growing)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cpus", type=lambda text: [int(cpu) for cpu in text.split(",")], default=[],
                         help="processors that servers and clients are pinned to, such as 0,1")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=40.0, help="that clients arrive at one rate")
-    parser.add_argument("--start", type=float, default=1.0, metavar="RATE", help="clients a second to begin with")
+    parser.add_argument(
+        "--start", type=float, metavar="RATE", help="clients a second to begin with (default: the scenario's)"
+    )
     parser.add_argument("--rise", type=float, default=1.25, help="from one rate to the next")
     parser.add_argument("--halvings", type=int, default=3, help="of the last rise")
-    parser.add_argument("--quick", action="store_true", help="15 seconds a rate and larger rises: under eight minutes")
+    parser.add_argument("--minutes", type=float, default=math.inf,
+                        help="of a scenario: no further rate is begun after them")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="15 seconds a rate, larger rises, 3.5 minutes a scenario")
     parser.add_argument("--json", type=Path, help="all figures, written after every rate")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.rise, options.halvings = 15.0, 1.6, 1
+        options.seconds, options.rise, options.halvings, options.minutes = 15.0, 1.6, 1, 3.5
     if unknown := [name for name in options.scenario if name not in SCENARIOS]:
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
     return options
@@ -83,6 +88,7 @@ async def alone(client: httpx.AsyncClient, prompts: Prompts, scenario: Scenario)
 async def course(servers: Sequence[Server], options: argparse.Namespace, scenario: Scenario, prompts: Prompts) -> Any:
     """What each server keeps; at each rate they take turns, and which goes first changes."""
     found: dict[str, Any] = {}
+    until = time.monotonic() + 60 * options.minutes
     async with contextlib.AsyncExitStack() as stack:
         clients: dict[str, httpx.AsyncClient] = {}
         for server in servers:
@@ -97,10 +103,15 @@ async def course(servers: Sequence[Server], options: argparse.Namespace, scenari
                 f"{1000 * one['known']:.0f} ms; {one['tokens_a_second']:.1f} tokens a second",
                 flush=True,
             )
-        searches = {server.name: Search(options.start, options.rise, options.halvings) for server in servers}
+        searches = {
+            server.name: Search(options.start or scenario.start, options.rise, options.halvings) for server in servers
+        }
         for turn in itertools.count():
             going = [name for name, search in searches.items() if search.rate is not None]
             if not going:
+                break
+            if time.monotonic() > until:
+                print(f"the time is up while {', '.join(going)} might keep more", flush=True)
                 break
             for name in going if turn % 2 else going[::-1]:
                 rate = searches[name].rate
@@ -127,9 +138,23 @@ def best_of_both(ours: dict[str, Any], peer: dict[str, Any]) -> tuple[dict[str, 
     return (kept[0][max(rates)], kept[1][max(rates)]) if rates else None
 
 
+def told_of(name: str, told: dict[str, Any]) -> str:
+    """A server's line of the table: the highest rate that it keeps, and what was seen there."""
+    alone = f"alone {told['alone']['tokens_a_second']:.1f} tokens a second"
+    kept = [one for one in told["rates"] if one["kept"]]
+    if not kept:
+        return f"{name:24} keeps no rate; {alone}"
+    at = max(kept, key=lambda one: one["rate"])
+    first, last = 1000 * at["first_p50"], 1000 * at["first_p99"]
+    return (
+        f"{name:24} keeps {told['best']:.2f} clients a second: first token p50 {first:.0f} ms, p99 {last:.0f}, "
+        f"gap p99 {1000 * at['gap_p99']:.0f} ms; {alone}"
+    )
+
+
 def verdict(found: dict[str, Any]) -> str:
     """The highest rates that were kept, and sis beside the best peer."""
-    lines = [f"{name:24} keeps {told['best']:.2f} clients a second" for name, told in found.items()]
+    lines = [told_of(name, told) for name, told in found.items()]
     peers = [told for name, told in found.items() if name != "sis"]
     if not peers:
         return "\n".join(lines)

@@ -25,6 +25,7 @@ class Scenario:
         own: tokens that a client adds, in its first request and in every further one.
         turns: requests of a client, each of which begins with the one before.
         reply: tokens of each reply.
+        start: clients a second to begin with.
     """
 
     about: str
@@ -32,6 +33,7 @@ class Scenario:
     own: int
     turns: int = 1
     reply: int = 64
+    start: float = 1.0
 
     @property
     def longest(self) -> int:
@@ -41,7 +43,7 @@ class Scenario:
 
 SCENARIOS = {
     "shared": Scenario("2,000 tokens that all share, and 100 of one's own", 2000, 100),
-    "growing": Scenario("an agent: 3,000 tokens that grow to 7,000 in nine requests", 2500, 500, turns=9),
+    "growing": Scenario("an agent: 3,000 tokens that grow to 7,000 in nine requests", 2500, 500, turns=9, start=0.1),
     "short": Scenario("1,000 tokens that all share, and 50 of one's own", 1000, 50),
 }
 

@@ -68,6 +68,7 @@ def read(asked: MessageTokens, sampling: dict[str, Any], salt: str) -> Chatting:
         stop=(stops,) if isinstance(stops, str) else stops,
         ignore_end=asked.ignore_eos,
         salt=salt,
+        priority=asked.priority,
     )
 
 

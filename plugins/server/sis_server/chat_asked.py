@@ -28,6 +28,7 @@ class Chatting:
     Attributes:
         sampling: options of samplers by the names of request fields.
         salt: of the caller's key; see `Request`.
+        priority: see `Request`.
     """
 
     messages: Sequence[Message]
@@ -43,6 +44,7 @@ class Chatting:
     logprobs: int | None = None
     ignore_end: bool = False
     salt: str = ""
+    priority: int = 0
 
 
 def prepare(served: Served, asked: Chatting) -> tuple[list[Request], list[ReplyParser]]:
@@ -95,5 +97,6 @@ def make_request(served: Served, tokens: list[int], asked: Chatting, **changes: 
         logprobs=asked.logprobs,
         ignore_end=asked.ignore_end,
         salt=asked.salt,
+        priority=asked.priority,
         **({"stop": asked.stop} | changes),
     )

@@ -28,11 +28,13 @@ IGNORED = {
     "prompt_cache_retention": "beginnings stay as long as there is room",
     "reasoning_effort": "a template's own options come by chat_template_kwargs",
     "safety_identifier": "no accounts",
-    "service_tier": "no tiers",
     "store": "nothing is stored",
     "user": "no accounts",
     "verbosity": "the prompt says it",
 }
+
+PRIORITIES = {"flex": -1, "priority": 1}
+"""Of requests by their ``service_tier``: what can wait, and what should not; all others are equal."""
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -55,6 +57,12 @@ class Asked(Struct, kw_only=True, forbid_unknown_fields=True):
     stream: bool = False
     ignore_eos: bool = False
     sampler: str | None = None  # one by its name, such as mirostat, in place of those that choose by default
+    service_tier: Literal["auto", "default", "standard_only", "scale", "flex", "priority"] = "auto"
+
+    @property
+    def priority(self) -> int:
+        """Those with more are let in first and give way last."""
+        return PRIORITIES.get(self.service_tier, 0)
 
 
 class OpenAI(Asked, kw_only=True, forbid_unknown_fields=True):

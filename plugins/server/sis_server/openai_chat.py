@@ -51,6 +51,7 @@ def read(asked: ChatCompletion, sampling: dict[str, Any], salt: str) -> Chatting
         (asked.top_logprobs or 0) if asked.logprobs else None,
         asked.ignore_eos,
         salt,
+        asked.priority,
     )
 
 

@@ -48,6 +48,7 @@ def prepare(served: Served, asked: TextCompletion, sampling: dict[str, Any], sal
         logprobs=asked.logprobs,
         ignore_end=asked.ignore_eos,
         salt=salt,
+        priority=asked.priority,
     )
     echoed = asked.logprobs if asked.echo else None
     requests = []

@@ -56,6 +56,7 @@ def read(asked: Response, before: Sequence[Item], sampling: dict[str, Any], salt
         max_tokens=asked.max_output_tokens,
         ignore_end=asked.ignore_eos,
         salt=salt,
+        priority=asked.priority,
     )
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sis_server import anthropic_fields, chat_asked, openai_chat, openai_text, responses_fields
 from sis_server.engine import Engine
+from sis_server.fields import ChatCompletion, TextCompletion
 from tiny_models import metadata, write_model
 
 from sis_core import load
@@ -73,3 +75,17 @@ def test_a_long_prompt_under_endless_short_ones(model: LanguageModel, monkeypatc
     beside = [step for step in its if 1 in step.values()]
     assert len(beside) > len(its) / 2
     assert max(sum(step.values()) for step in beside[1:]) <= STALL_ROWS  # the longest pause of those that are written
+
+
+@pytest.mark.parametrize(("tier", "priority"), [("auto", 0), ("flex", -1), ("priority", 1)])
+def test_what_can_wait_says_so(server: Any, tier: Any, priority: int) -> None:
+    """By every API; what the scheduler makes of it is tested beside it."""
+    talk = [{"role": "user", "content": "Hello"}]
+    asked = [
+        openai_chat.read(ChatCompletion(messages=talk, service_tier=tier), {}, ""),
+        responses_fields.read(responses_fields.Response(input="Hello", service_tier=tier), [], {}, ""),
+        anthropic_fields.read(anthropic_fields.Message(messages=talk, max_tokens=1, service_tier=tier), {}, ""),
+    ]
+    requests = [request for chatting in asked for request in chat_asked.prepare(server.served, chatting)[0]]
+    requests += openai_text.prepare(server.served, TextCompletion(prompt="Hello", service_tier=tier), {}, "")
+    assert [request.priority for request in requests] == [priority] * 4

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
-from sis_server.openapi import BODIES, READ
+from sis_server.fields import IGNORED
+from sis_server.openapi import BODIES, READ, SAMPLED
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 LIMIT_OF = {
@@ -37,6 +40,22 @@ def test_its_fields_are_those_that_are_read(server: Any, path: str) -> None:
     reference = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     properties = document["components"]["schemas"][reference.rpartition("/")[2]]["properties"]
     assert {field.name for field in msgspec.structs.fields(kind)} <= set(properties)
+
+
+def test_the_readme_has_every_field() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    table = text[text.index("**Fields**") : text.index("**lm-eval**")]
+    rows = {row.split("|")[1].strip(): set(re.findall("`([a-z_]+)`", row)) for row in table.splitlines() if "`" in row}
+    everywhere = rows["all that generate"]
+    kinds = {"chat completions": "/v1/chat/completions", "completions": "/v1/completions",
+             "responses": "/v1/responses", "messages": "/v1/messages", "embeddings": "/v1/embeddings"}  # fmt: skip
+    used: set[str] = set()
+    for row, path in kinds.items():
+        names = {field.name for field in msgspec.structs.fields(BODIES[path][0])}
+        assert rows[row] | (everywhere if path in SAMPLED else set()) == names, row
+        used |= names
+    assert rows["accepted, without an effect"] == set(IGNORED)
+    assert not rows["refused, by name"] & (used | set(IGNORED))
 
 
 @pytest.mark.full

@@ -56,6 +56,7 @@ FIELDS = {
     "internal": ({"n_keep": 5}, "n_keep"),
     "internal too": ({"n_discard": 5}, "n_discard"),
     "priority": ({"priority": 5}, "priority"),
+    "no tier": ({"service_tier": "first class"}, "service_tier"),
     "a file of a sampler": ({"grammar": "/etc/passwd"}, "grammar"),
     "a schema's file": ({"schema": "/etc/passwd"}, "schema"),
     "regex": ({"regex": "("}, "regex"),
