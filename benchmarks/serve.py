@@ -51,11 +51,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--halvings", type=int, default=3, help="of the last rise")
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="of a scenario: no further rate is begun after them")  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="15 seconds a rate, larger rises, 3.5 minutes a scenario")
+    parser.add_argument(
+        "--quick", action="store_true", help="15 seconds a rate, larger rises, four minutes a scenario at most"
+    )
     parser.add_argument("--json", type=Path, help="all figures, written after every rate")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.rise, options.halvings, options.minutes = 15.0, 1.6, 1, 3.5
+        options.seconds, options.rise, options.halvings, options.minutes = 15.0, 1.6, 1, 2.75
     if unknown := [name for name in options.scenario if name not in SCENARIOS]:
         parser.error(f"no scenario {unknown[0]!r}; there are {', '.join(SCENARIOS)}")
     return options
