@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sis_drafters
-from sis_drafters.automaton import SuffixAutomaton
 from sis_drafters.copying import copied
 from sis_drafters.draft_model import DraftModel
 from sis_drafters.lookup import Lookup
+from sis_drafters.repeats import PLACES, WINDOW, latest_repeat
 from sis_drafters.suffix import Suffix
 from tiny_models import N_VOCAB, metadata, write_model
 
@@ -68,22 +69,26 @@ def test_a_copy_that_runs_into_its_own_end() -> None:
     assert copied([1, 2], 2, 5) == []
 
 
-def test_the_automaton_finds_the_longest_end_that_stood_before() -> None:
+def test_the_latest_of_the_longest_ends_that_stood_before_is_found() -> None:
     chance = random.Random(1)
     for n_tokens in (2, 3, 20):
-        tokens: list[int] = []
-        automaton = SuffixAutomaton()
-        for _ in range(150):
-            tokens.append(chance.randrange(n_tokens))
-            automaton.append(tokens[-1])
-            length, after = automaton.match
-            end = len(tokens)
-            found = [tokens[i : i + length] for i in range(end - length)]
-            assert tokens[end - length :] in found or length == 0
-            longer = tokens[end - length - 1 :]
-            assert longer not in [tokens[i : i + length + 1] for i in range(end - length - 1)]
-            assert tokens[after - length : after] == tokens[end - length :]
-            assert after < end or length == 0
+        text = [chance.randrange(n_tokens) for _ in range(150)]
+        for n in range(1, len(text) + 1):
+            ends = [(common_end(text[:n], text[:after]), after) for after in range(1, n)]
+            length, after = max(ends, default=(0, 0))
+            found = latest_repeat(np.array([-1] * WINDOW + text[:n], np.int32))
+            assert found == ((length, after + WINDOW) if length else (0, 0))
+
+
+def common_end(tokens: Sequence[int], others: Sequence[int]) -> int:
+    """How many of the last tokens are the same, at most as many as are looked at."""
+    pairs = enumerate(zip(tokens[::-1], others[::-1], strict=False))
+    return min(WINDOW, next((i for i, (a, b) in pairs if a != b), len(others)))
+
+
+def test_a_token_that_stands_everywhere_is_looked_for_in_its_latest_places() -> None:
+    text = [-1] * WINDOW + [5, 8, 7] + [9, 7] * PLACES + [5, 8, 7]
+    assert latest_repeat(np.array(text, np.int32)) == (1, len(text) - 3)
 
 
 def test_options_are_held_to_their_rules() -> None:
