@@ -1,181 +1,149 @@
-"""What guessing ahead gains: the same texts with `--speculate off` and `auto`, in turn, as ratios.
+"""What guessing ahead gains: the same texts one token a step and as `sis` writes them, in turn, as ratios.
 
     python benchmarks/random_model.py tinyllama-1.1b tinyllama.gguf --type Q4_0
-    python benchmarks/speculate.py --model SmolLM2-135M-Instruct.gguf --shape tinyllama.gguf --repository ~/src/repo
+    python benchmarks/speculate.py --model SmolLM2-135M-Instruct.gguf --shape tinyllama.gguf --repository ~/src/repo \\
+        --llama-server bin/llama-server --json speculate.json
 
-Loads: `edits` replays changes of files from a git history on the shape of a real model: the prompt is the file as it
-was, and a sampler says the file as it became, so that the acceptance is the edits' own. `copy`, `rewrite`, `json`,
-`chat` and `story` are texts that --model writes itself. Only figures come out of a repository. Every text is compared:
-a difference between the two ends the run.
+Parts, all that the given files allow or those of --parts: `edits` replays changes of files out of a git history on the
+shape of a real model: the prompt is the file as it was, and a sampler says the file as it became, so that the
+acceptance is the edits' own. `copy` (a paragraph, copied and edited), `json` (by a schema) and `plain` (chat and
+stories) are texts that --model writes itself; `plain` also runs the built-in model and the shape, alone and eight at
+once. `synthetic` is speed by acceptance, beside llama-server. Only figures come out of a repository. Every text is
+compared: a difference between the two ways ends the run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from statistics import median
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import attrs
-import numpy as np
+from speculation.loads import BEGINNINGS, COPYING, JSON, PLAIN, Replays, edits, token_by_token
+from speculation.measuring import Way, compare, cost_of_rows
+from speculation.synthetic import curve
 
 import sis_core
-from sis_core.arrays import F32
-from sis_core.errors import SisError
-from sis_core.sampler import Sampler, SamplerContext, SamplerState, keep
-from sis_core.texts.drafting import make_drafting
+from sis_core.texts.drafting import NOBODY, make_drafting
+from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Request
-from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import SessionStats
 
-PARAGRAPH = (
-    "The keeper of the lighthouse at Saint Anne rose every morning at four to wind the clockwork that turned the lamp. "
-    "Her name was Margaret Holloway, and she had kept the light for thirty-one years without missing a single night. "
-    "On the first of November a storm broke the glass of the lantern room, and she held a blanket against the wind "
-    "until the glazier came from the village in the early afternoon."
-)
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 20},
-        "age": {"type": "integer", "minimum": 0, "maximum": 120},
-        "email address": {"type": "string", "maxLength": 30},
-        "address": {
-            "type": "object",
-            "properties": {
-                "street": {"type": "string", "maxLength": 24},
-                "city": {"type": "string", "maxLength": 16},
-                "postal code": {"type": "string", "pattern": "^[0-9]{5}$"},
-            },
-            "required": ["street", "city", "postal code"],
-            "additionalProperties": False,
-        },
-    },
-    "required": ["name", "age", "email address", "address"],
-    "additionalProperties": False,
-}
-ASKED: dict[str, tuple[str, dict[str, Any]]] = {
-    "copy": (f"Repeat this text word for word.\n\n{PARAGRAPH}", {"temperature": 0.0}),
-    "rewrite": (f"Repeat this text, but call the keeper Helen Marsh.\n\n{PARAGRAPH}", {"temperature": 0.0}),
-    "json": ("Invent a person, as JSON.", {"temperature": 0.7, "schema": SCHEMA, "compact_json": True}),
-    "chat": ("Why is the sky blue, and why is it red in the evening?", {"temperature": 0.7}),
-    "story": ("Tell a story about a hen and a lighthouse.", {"temperature": 0.7}),
-}
-ROWS = (1, 2, 3, 4, 5, 8, 12, 16)
+PARTS = ("edits", "copy", "json", "plain", "synthetic")
+MANY = 8  # texts at once
+Rows = Iterator[dict[str, Any]]
 
 
-class Run(NamedTuple):
-    """What became of one text."""
+class Program:
+    """What was asked for."""
 
-    tokens: tuple[int | None, ...]
-    seconds: float
-    stats: SessionStats
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given = given
+        self.costs: dict[str, dict[int, float]] = {}
 
+    def load(self, path: str | None, **options: Any) -> LanguageModel:
+        n_ctx = None if path is None else 2048
+        return sis_core.load(path, n_ctx=n_ctx, n_threads=self.given.threads, gradual=False, **options)
 
-@attrs.frozen
-class Replays(Sampler):
-    """Says a text that somebody wrote."""
+    def compare(
+        self, name: str, model: LanguageModel, groups: Sequence[Sequence[Request]], rounds: int | None = None
+    ) -> dict[str, Any]:
+        """Groups of texts that run together."""
+        auto = make_drafting(model.registry, self.given.speculate)
+        plain = [Way([token_by_token(request) for request in group], NOBODY) for group in groups]
+        return compare(name, model, plain, [Way(group, auto) for group in groups], rounds or self.given.rounds)
 
-    name = "replays"
-    order = 900
-    tokens: tuple[int, ...] = ()
+    def asked(self, asked: dict[str, tuple[str, dict[str, Any]]]) -> Rows:
+        """Answers of the chat model."""
+        with self.load(self.given.model) as model:
+            self.cost("model", model)
+            for name, request in answers(model, asked, self.given.max_tokens).items():
+                yield self.compare(name, model, [[request]])
 
-    def start(self, context: SamplerContext) -> SamplerState:
-        return _Replaying(self.tokens)
+    def cost(self, name: str, model: LanguageModel) -> None:
+        if name not in self.costs:
+            self.costs[name] = cost_of_rows(model)
 
+    def edits(self) -> Rows:
+        with self.load(self.given.model, backend="stub") as model:
+            encode = model.tokenize
+            changes = [(encode(old), encode(new)) for old, new in edits(self.given.repository, self.given.edits)]
+        with self.load(self.given.shape) as model:
+            self.cost("shape", model)
+            n_vocab, requests = model.config.n_vocab, []
+            for old, new in changes:
+                before, after = [t % n_vocab for t in old[:900]], [t % n_vocab for t in new[:900]]
+                says = Replays(tuple(after[: self.given.max_tokens]))
+                requests.append(
+                    model.request(before, samplers=[says], seed=1, max_tokens=len(says.tokens), ignore_end=True)
+                )
+            yield self.compare("edits", model, [[request] for request in requests])
 
-class _Replaying(SamplerState):
-    def __init__(self, tokens: tuple[int, ...]) -> None:
-        self.tokens, self.at = tokens, 0
+    def copy(self) -> Rows:
+        return self.asked(COPYING)
 
-    def apply(self, logits: F32) -> None:
-        keep(logits, np.array([self.tokens[self.at]]))
+    def json(self) -> Rows:
+        return self.asked(JSON)
 
-    def accept(self, token: int) -> None:
-        self.at += 1
+    def plain(self) -> Rows:
+        for name, path, n_tokens, rounds in self.plain_models():
+            for n_texts in (1, MANY):
+                # Several are invariant, so that guesses are made there: else they are not.
+                with self.load(path, batch_invariant=n_texts > 1) as model:
+                    loads: dict[str, list[Request]] = {"story": beginnings(model, n_texts, n_tokens)}
+                    if name == "model":
+                        loads = {
+                            load: [answers(model, PLAIN, n_tokens, seed)[load] for seed in range(n_texts)]
+                            for load in PLAIN
+                        }
+                    for load, requests in loads.items():
+                        about = f"{load}, {name}" + (f", {n_texts} at once" if n_texts > 1 else "")
+                        yield self.compare(about, model, [requests], rounds)
 
+    def plain_models(self) -> Iterator[tuple[str, str | None, int, int]]:
+        """Name, file, tokens of a text, rounds."""
+        n_tokens, rounds = self.given.max_tokens, self.given.rounds
+        yield "built in", None, 2 * n_tokens, 7 * rounds
+        if self.given.model:
+            yield "model", self.given.model, n_tokens, rounds
+        if self.given.shape:
+            yield "shape", self.given.shape, n_tokens // 4, rounds
 
-def edits(repository: str, n: int, least: int = 1500, most: int = 6000) -> Iterator[tuple[str, str]]:
-    """Files before and after a change of at most a third of their lines, the newest first."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", repository, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=True).stdout
-
-    found = 0
-    for line in git("log", "--no-merges", "--format=%H", "-n", "2000").split():
-        for stat in git("show", "--numstat", "--diff-filter=M", "--format=", line).splitlines():
-            added, removed, path = stat.split("\t")
-            if "-" in (added, removed) or not 2 <= int(added) + int(removed) <= 40:
-                continue
-            old, new = git("show", f"{line}~:{path}"), git("show", f"{line}:{path}")
-            changed = int(added) + int(removed)
-            if least <= len(new) <= most and least <= len(old) <= most and 3 * changed <= 2 * new.count("\n"):
-                yield old, new
-                found += 1
-                break
-        if found == n:
-            return
-
-
-def run(model: sis_core.LanguageModel, request: Request, speculate: str) -> Run:
-    """One text; the prompt is not timed."""
-    drafting = make_drafting(model.registry, speculate)
-    session = model.session(n_ctx=min(model.config.n_ctx, len(request.prompt) + (request.max_tokens or 0)))
-    with Scheduler(session, reuse=False, drafting=drafting) as scheduler:
-        scheduler.add(request)
-        tokens, began = [], 0.0
-        with closing(scheduler.run()) as pieces:
-            for piece in pieces:
-                if piece.error is not None:
-                    raise piece.error
-                began = began or time.perf_counter()
-                tokens.append(piece.token)
-        return Run(tuple(tokens), time.perf_counter() - began, session.stats)
-
-
-def compare(name: str, model: sis_core.LanguageModel, requests: Sequence[Request], rounds: int) -> dict[str, Any]:
-    """Both ways in turn; the ratios are medians over rounds."""
-    times: dict[str, list[float]] = {"off": [], "auto": []}
-    stats: dict[str, list[SessionStats]] = {}
-    n_tokens = 0
-    for i in range(rounds):
-        ways = ["off", "auto"] if i % 2 == 0 else ["auto", "off"]
-        found = {way: [run(model, request, way) for request in requests] for way in ways}
-        if [one.tokens for one in found["off"]] != [one.tokens for one in found["auto"]]:
-            raise SisError("guessing changed a text", where=name)
-        n_tokens = sum(len(one.tokens) for one in found["off"])
-        for way in ways:
-            times[way].append(sum(one.seconds for one in found[way]))
-            stats[way] = [one.stats for one in found[way]]
-    ahead, wasted = (sum(getattr(one, of) for one in stats["auto"]) for of in ("rows_ahead", "rows_wasted"))
-    steps = {way: sum(one.steps for one in stats[way]) for way in stats}
-    return {
-        "load": name, "tokens": n_tokens, "tokens/s off": n_tokens / median(times["off"]),
-        "tokens/s auto": n_tokens / median(times["auto"]),
-        "gain": median(off / auto for off, auto in zip(times["off"], times["auto"], strict=True)),
-        "steps": steps["auto"] / steps["off"], "fed ahead": ahead, "accepted": (ahead - wasted) / max(1, ahead),
-    }  # fmt: skip
+    def synthetic(self) -> Rows:
+        with self.load(self.given.model) as model:
+            program = self.given.llama_server
+            n_threads = self.given.threads or model.options.n_threads
+            yield from curve(model, Path(self.given.model), program, n_threads, self.given.max_tokens)
 
 
-def cost_of_rows(model: sis_core.LanguageModel, seconds: float = 1.0) -> dict[int, float]:
-    """A step by its rows, relative to one, each row as if it were alone."""
-    found: dict[int, float] = {}
-    with model.session(n_ctx=min(model.config.n_ctx, 512)) as session:
-        session.feed([1] * 128)
-        for rows in ROWS:
-            took, until = [], time.perf_counter() + seconds
-            while time.perf_counter() < until or len(took) < 3:
-                began = time.perf_counter()
-                session.advance({0: [1] * rows}, {0: rows}, alone=True)
-                took.append(time.perf_counter() - began)
-                session.truncate(0, 128)
-            found[rows] = median(took)
-    return {rows: took / found[1] for rows, took in found.items()}
+def answers(
+    model: LanguageModel, asked: dict[str, tuple[str, dict[str, Any]]], n_tokens: int, seed: int = 1
+) -> dict[str, Request]:
+    """Requests as a chat makes them."""
+    chat, found = model.chat_format(), {}
+    for name, (question, options) in asked.items():
+        rendered = chat.render([{"role": "user", "content": question}])
+        prompt = [token for segment in rendered.segments for token in segment.tokens]
+        found[name] = model.request(prompt, seed=seed, max_tokens=n_tokens, **options)
+    return found
+
+
+def beginnings(model: LanguageModel, n_texts: int, n_tokens: int) -> list[Request]:
+    """Texts that nobody asked for."""
+    options = {"max_tokens": n_tokens, "ignore_end": True, "temperature": 0.9}
+    return [model.request(BEGINNINGS[i], seed=i, **options) for i in range(n_texts)]
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """A table; rows of different parts have different columns."""
+    columns: list[str] = []
+    for row in rows:
+        if list(row) != columns:
+            columns = list(row)
+            print("\n" + " | ".join(columns))
+        print(" | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
 
 
 def main() -> None:
@@ -183,43 +151,30 @@ def main() -> None:
     parser.add_argument("--model", help="a chat model, which writes the texts")
     parser.add_argument("--shape", help="a file of the shape on which edits are replayed")
     parser.add_argument("--repository", default=".", help="whose history has the edits")
+    parser.add_argument("--llama-server", type=Path, help="the program beside which the synthetic part runs")
+    parser.add_argument("--parts", help=f"some of {', '.join(PARTS)}, with commas between")
+    parser.add_argument("--speculate", default="auto", help="what is held against one token a step")
     parser.add_argument("--edits", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=160)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", help="write the figures there too")
     given = parser.parse_args()
+    possible = [part for part in PARTS if given.model and (part != "edits" or given.shape)] or ["plain"]
+    parts = given.parts.split(",") if given.parts else possible
+    if wrong := [part for part in parts if part not in possible]:
+        parser.error(f"cannot run {', '.join(wrong)}: of {', '.join(PARTS)}, all but plain need --model, edits --shape")
+    program = Program(given)
     rows: list[dict[str, Any]] = []
-    costs: dict[str, dict[int, float]] = {}
-    if given.model:
-        with sis_core.load(given.model, n_ctx=2048, n_threads=given.threads, gradual=False) as model:
-            costs["model"] = cost_of_rows(model)
-            chat = model.chat_format()
-            for name, (question, options) in ASKED.items():
-                prompt = [t for s in chat.render([{"role": "user", "content": question}]).segments for t in s.tokens]
-                request = model.request(prompt, seed=1, max_tokens=given.max_tokens, **options)
-                rows.append(compare(name, model, [request], given.rounds))
-            encode = model.tokenize
-            changes = [(encode(old), encode(new)) for old, new in edits(given.repository, given.edits)]
-    if given.shape and given.model:
-        with sis_core.load(given.shape, n_ctx=2048, n_threads=given.threads, gradual=False) as model:
-            costs["shape"] = cost_of_rows(model)
-            n_vocab = model.config.n_vocab
-            requests = []
-            for old, new in changes:
-                before, after = [t % n_vocab for t in old[:900]], [t % n_vocab for t in new[:900]]
-                says = Replays(tuple(after[: given.max_tokens]))
-                requests.append(
-                    model.request(before, samplers=[says], seed=1, max_tokens=len(says.tokens), ignore_end=True)
-                )
-            rows.append(compare("edits", model, requests, given.rounds))
-    for name, cost in costs.items():
+    for part in parts:
+        began, measure = time.perf_counter(), getattr(program, part)
+        rows += measure()
+        print(f"{part}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    for name, cost in program.costs.items():
         print(f"c(k), {name}: " + ", ".join(f"{k} → {c:.2f}" for k, c in cost.items()))
-    for row in rows:
-        print(" | ".join(f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()))
+    show(rows)
     if given.json:
-        with open(given.json, "w", encoding="utf-8") as file:
-            json.dump({"cost": costs, "loads": rows}, file, indent=1)
+        Path(given.json).write_text(json.dumps({"cost": program.costs, "loads": rows}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -88,9 +88,13 @@ def speculate(folder: Path) -> None:
     out = folder / "out.json"
     with as_file(TINY) as model:
         run("speculate.py", "--model", model, "--rounds", 1, "--max-tokens", 12, "--threads", 1, "--json", out)
-    loads = {load["load"]: load["tokens"] for load in json.loads(out.read_text())["loads"]}
-    assert set(loads) == {"copy", "rewrite", "json", "chat", "story"}
-    assert all(0 < n <= 12 for n in loads.values())
+    loads = json.loads(out.read_text())["loads"]
+    tokens = {load["load"]: load["tokens"] for load in loads if "load" in load}
+    assert {name.partition(",")[0] for name in tokens} == {"copy", "rewrite", "json", "chat", "story"}
+    assert all(0 < n <= 12 * 2 * 8 for n in tokens.values())
+    rates = [load["rate"] for load in loads if "rate" in load]
+    assert rates[0] == "plain"
+    assert rates[-1] == 1.0
 
 
 PROGRAMS: tuple[Callable[[Path], None], ...] = (

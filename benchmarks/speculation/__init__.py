@@ -1,0 +1,1 @@
+"""What `speculate.py` is made of."""
