@@ -182,6 +182,7 @@ def test_rows_that_were_wasted_are_shown(random_model: Path) -> None:
     ahead, steps, wasted = map(int, found.groups())
     assert steps + ahead - wasted == 80
     assert 0 < wasted < ahead
+    assert f"guessed by lookup: {ahead} tokens, {ahead - wasted} of them right" in done.stdout
 
 
 def test_a_trace_that_perfetto_opens(random_model: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(path: Path) -> Iterator[LanguageModel]:
-    with load(path) as model:
+    with load(path, speculate="off") as model:
         yield model
 
 
@@ -52,11 +52,11 @@ def keep(cache: PromptCache, model: LanguageModel, tokens: list[int]) -> None:
 
 def test_a_conversation_goes_on_after_a_restart(path: Path, cache: PromptCache) -> None:
     messages: list[Any] = [{"role": "user", "content": "the sea " * 8}]
-    with load(path) as model, model.conversation(prompt_cache=cache.folder) as conversation:
+    with load(path, speculate="off") as model, model.conversation(prompt_cache=cache.folder) as conversation:
         messages.append(conversation.reply(messages, samplers=[Says(tuple(b"he he the"))]).message)
         known = conversation.ids
     messages.append({"role": "user", "content": "more"})
-    with load(path) as model, model.conversation(prompt_cache=cache.folder) as conversation:
+    with load(path, speculate="off") as model, model.conversation(prompt_cache=cache.folder) as conversation:
         prompt = conversation.tokens(messages)
         assert prompt[: len(known)] == list(known), "the ids that were written, which the tokenizer would not give"
         reply = conversation.reply(messages, sampler="greedy", max_tokens=9, ignore_end=True)

@@ -110,7 +110,8 @@ def test_turns_are_those_of_llama_server() -> None:
     turns = json.loads((GOLDENS / "smollm2-turns.json").read_text("utf-8"))
     messages: list[dict[str, str]] = []
     n_same = n_read = 0
-    with sis_core.load(real_models.real(real_models.SMOLLM2), n_ctx=512) as model, model.conversation() as conversation:
+    path = real_models.real(real_models.SMOLLM2)
+    with sis_core.load(path, n_ctx=512, speculate="off") as model, model.conversation() as conversation:
         for turn in turns:
             messages.append({"role": "user", "content": turn["question"]})
             known, rows = conversation.ids[:-1], conversation.stats.rows

@@ -22,11 +22,13 @@ from sis_core.drafter import DraftContext, Drafter, DraftState
 from sis_core.errors import PluginError, SisError
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
+from sis_core.texts.allowance import SHARE
 from sis_core.texts.drafting import NOBODY, Drafting, make_drafting
 from sis_core.texts.language_model import LanguageModel, load
 from sis_core.texts.request import Request
 from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import SessionStats
+from sis_core.texts.speculation import Speculation
 from sis_core.texts.step_cost import StepCost
 
 
@@ -211,12 +213,25 @@ class Clock:
         return self.now
 
 
-def measured_steps(model: LanguageModel, fixed: float, each: float, wrong_every: int) -> tuple[int, SessionStats]:
-    """Steps without and with measured guesses on a machine of which a step takes so long."""
-    requests = [model.request("Once", seed=1, max_tokens=100, ignore_end=True, temperature=1.2)]
+def measured_steps(
+    model: LanguageModel, fixed: float, each: float, wrong_every: int, *, guess: float = 0.0, n_tokens: int = 100
+) -> tuple[int, SessionStats, float]:
+    """Steps without and with measured guesses on a machine of which a step and a guess take so long; and the time."""
+    requests = [model.request("Once", seed=1, max_tokens=n_tokens, ignore_end=True, temperature=1.2)]
     wanted, plain, ids = run(model, requests)
     clock = Clock(model, fixed, each)
     session = model.session()
+
+    class Takes(Knows):
+        def start(self, context: DraftContext) -> DraftState:
+            clock.now += guess
+            return _Taking(self, list(context.tokens))
+
+    class _Taking(_Knowing):
+        def propose(self, k: int) -> list[int]:
+            clock.now += guess
+            return super().propose(k)
+
     advance = session.advance
 
     def timed(tokens: Any, outputs: Any, **options: Any) -> Any:
@@ -224,21 +239,43 @@ def measured_steps(model: LanguageModel, fixed: float, each: float, wrong_every:
         return advance(tokens, outputs, **options)
 
     session.advance = timed  # type: ignore[method-assign]
-    drafting = Drafting((Knows(ids, wrong_every=wrong_every),), measured=True)
+    drafting = Drafting((Takes(ids, wrong_every=wrong_every),), measured=True)
     with Scheduler(session, reuse=False, drafting=drafting, clock=clock) as scheduler:
         scheduler.add(requests[0])
         assert [known(piece) for piece in scheduler.run()] == wanted[0]
-        return plain.steps, session.stats
+        return plain.steps, session.stats, clock.now
 
 
 @pytest.mark.parametrize("model", ["stub"], indirect=True)
 def test_guesses_are_fed_where_that_pays(model: LanguageModel) -> None:
-    n_plain, cheap = measured_steps(model, fixed=1.0, each=0.05, wrong_every=1000)
+    n_plain, cheap, _ = measured_steps(model, fixed=1.0, each=0.05, wrong_every=1000)
     assert cheap.steps < 0.4 * n_plain
-    _, dear = measured_steps(model, fixed=0.0, each=1.0, wrong_every=1000)
+    _, dear, _ = measured_steps(model, fixed=0.0, each=1.0, wrong_every=1000)
     assert dear.rows <= 1.05 * (n_plain + 3)
-    _, wrong = measured_steps(model, fixed=1.0, each=0.3, wrong_every=1)
+    _, wrong, _ = measured_steps(model, fixed=1.0, each=0.3, wrong_every=1)
     assert wrong.rows_ahead == 0  # never right: seen without feeding any
+
+
+@pytest.mark.parametrize("model", ["stub"], indirect=True)
+def test_what_guessing_costs_where_it_gains_nothing(model: LanguageModel) -> None:
+    """However long a drafter takes: no more than a share of the steps' time, and one guess."""
+    for guess in (0.001, 0.05, 0.6):
+        n_plain, stats, seconds = measured_steps(model, 1.0, 0.0, wrong_every=1, guess=guess, n_tokens=240)
+        assert stats.rows_ahead == 0
+        assert n_plain + 2 * guess <= seconds <= n_plain * (1 + SHARE) + 2 * guess
+    n_plain, stats, seconds = measured_steps(model, 1.0, 0.0, wrong_every=1000, guess=0.05, n_tokens=240)
+    assert seconds < 0.5 * n_plain  # what it has gained pays for it
+
+
+@pytest.mark.parametrize("model", ["stub"], indirect=True)
+def test_what_is_measured_chooses_no_bits(model: LanguageModel) -> None:
+    """Several texts are guessed where rows have the same bits alone and in company, which is so if it was asked for."""
+    for invariant in (True, False):
+        forward = SimpleNamespace(batch_invariant=invariant)
+        session = cast(Any, SimpleNamespace(model=SimpleNamespace(forward=forward)))
+        speculation = Speculation(session, Drafting((Knows(),), measured=True), lambda: 0.0)
+        assert speculation._bits_are_kept(1)
+        assert speculation._bits_are_kept(2) == invariant
 
 
 def test_the_cost_of_a_step() -> None:
@@ -277,7 +314,7 @@ class Plugin:
 
 def test_what_speculate_means() -> None:
     registry = Registry.of(Plugin())
-    assert make_drafting(registry, "off") is NOBODY
+    assert make_drafting(registry, "off") is make_drafting(registry, None) is NOBODY
     assert make_drafting(registry, "knows:most=3,wrong_every=2").drafters == (Knows(most=3, wrong_every=2),)
     with pytest.raises(PluginError, match=r"no drafter is installed\. `pip install sis-drafters`"):
         make_drafting(registry, "auto")
@@ -285,6 +322,13 @@ def test_what_speculate_means() -> None:
         make_drafting(registry, "nobody")
     with pytest.raises(SisError, match="knows has no field 'least'"):
         make_drafting(registry, "knows:least=3")
+
+
+def test_drafters_that_cost_nothing_are_the_default() -> None:
+    sis_drafters = pytest.importorskip("sis_drafters", reason="sis-drafters brings what is asked for here")
+    drafting = make_drafting(Registry.of(sis_drafters), None)
+    assert drafting.measured
+    assert [drafter.name for drafter in drafting.drafters] == ["suffix"]
 
 
 def test_a_model_is_loaded_with_a_drafter(tmp_path: Path) -> None:

@@ -77,8 +77,9 @@ def command(
         if trace:
             _write(trace, json.dumps(trace_events(recorder.spans, f"sis {opened.path.name}")))
         if as_json:
-            about = {"model": str(opened.path), "grains": list(opened.grains), "note": recorder.note}
+            about: dict[str, Any] = {"model": str(opened.path), "grains": list(opened.grains), "note": recorder.note}
             about |= {name: getattr(recorder.stats, name) for name in ("steps", "rows", "rows_ahead", "rows_wasted")}
+            about["guessed"] = {drafter: attrs.asdict(guessed) for drafter, guessed in recorder.stats.guessed.items()}
             json_line({**about, **attrs.asdict(found)})
             return
         _print(found, recorder.note, recorder.stats)
@@ -103,6 +104,8 @@ def _print(found: Profile, note: str, stats: SessionStats) -> None:
             f"{stats.rows_ahead} rows fed ahead in {stats.steps} steps, {stats.rows_wasted} of them wasted: "
             "their tokens were not chosen"
         )
+    for drafter, guessed in stats.guessed.items():
+        click.echo(f"guessed by {drafter}: {guessed.fed} tokens, {guessed.chosen} of them right")
     if note:
         click.echo(note)
     for title, name in SECTIONS.items():

@@ -77,8 +77,9 @@ class LoadOptions:
         "strict", "Stop at the first error, or go on as well as possible and say so.",
         flag="--on-error", choices=("strict", "degrade"),
     )  # fmt: skip
-    speculate: str = option(
-        "off", "Guess tokens ahead, which never changes a text: auto, off, or a drafter (NAME:field=value).",
+    speculate: str | None = option(
+        None, "Guess tokens ahead, which never changes a text: auto, off, or a drafter, NAME:field=value (default: "
+        "auto, where a drafter for it is installed).",
         flag="--speculate", metavar="NAME", names="drafters", kind=str,
     )  # fmt: skip
     stages: int = option(

@@ -27,8 +27,9 @@ class Drafting:
 NOBODY = Drafting()
 
 
-def make_drafting(registry: Registry, text: str) -> Drafting:
-    """What ``text`` asks for: ``off``, ``auto`` for all drafters that cost next to nothing, or one by its name.
+def make_drafting(registry: Registry, text: str | None) -> Drafting:
+    """What ``text`` asks for: ``off``, ``auto`` for all drafters that cost next to nothing, or one by its name. None is
+    ``auto``, or ``off`` where no such drafter is installed.
 
     Raises:
         PluginError: there is no drafter of that name, or none for ``auto``.
@@ -36,8 +37,10 @@ def make_drafting(registry: Registry, text: str) -> Drafting:
     """
     if text == "off":
         return NOBODY
-    if text == "auto":
+    if text is None or text == "auto":
         names = sorted({cls.name for cls in registry.records("drafters") if cls.automatic})
+        if not names and text is None:
+            return NOBODY
         if not names:
             raise PluginError("no drafter is installed", where="speculate", fix="`pip install sis-drafters`")
         return Drafting(tuple(registry.get("drafters", name)() for name in names), measured=True)

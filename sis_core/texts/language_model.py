@@ -296,7 +296,7 @@ def load(
     pin: bool = False,
     batch_invariant: bool = False,
     on_error: Policy = "strict",
-    speculate: str = "off",
+    speculate: str | None = None,
     stages: int = 1,
     context: str = "error",
     ignore_keys: Sequence[str] = (),

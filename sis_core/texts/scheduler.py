@@ -63,7 +63,7 @@ class Scheduler:
         self.session = session
         self._reuse, self._clock = reuse, clock
         self._budget = Budget(session.step_rows, stall)
-        self._speculation = Speculation(session, drafting)
+        self._speculation = Speculation(session, drafting, clock)
         self._kept = Prefixes()  # texts that ended
         self._read = Prefixes()  # prompts of texts that run
         self._numbers = itertools.count()
@@ -192,7 +192,7 @@ class Scheduler:
             writer = Writer(request, ids, model.config.n_vocab, self._tokenizer)
         session.adapt(number, request.adapter)
         text = Text(number, request, ids, writer, session.limit(number), retention=kept, degraded=model.degraded > 0)
-        self._speculation.follow(text, self._tokenizer, self._kept.texts(text.scope))
+        self._speculation.follow(text, self._tokenizer, lambda: self._kept.texts(text.scope))
         return text
 
     def _admit(self) -> None:

@@ -34,16 +34,25 @@ Want = Literal["logits", "hidden"]
 
 
 @define
+class Guessed:
+    """Tokens that somebody guessed: how many were fed, and how many of these were chosen."""
+
+    fed: int = 0
+    chosen: int = 0
+
+
+@define
 class SessionStats:
     """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held, ``rows_again`` those of
     them that the cache had held before, ``rows_ahead`` those that were fed before they were chosen, ``rows_wasted``
-    those of these that were not chosen."""
+    those of these that were not chosen, ``guessed`` the same by drafters (what a sampler forces is no guess)."""
 
     steps: int = 0
     rows: int = 0
     rows_again: int = 0
     rows_ahead: int = 0
     rows_wasted: int = 0
+    guessed: dict[str, Guessed] = field(factory=dict)
     degraded: int = 0
     failures_in_row: int = field(default=0)
 

@@ -7,20 +7,31 @@ that is a function of seed and step in the place of rejection sampling).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from sis_core.drafter import DraftContext
 from sis_core.texts.ahead import Ahead
+from sis_core.texts.allowance import Allowance
 from sis_core.texts.budget import Budget
 from sis_core.texts.drafting import Drafting
 from sis_core.texts.feed import Feed
-from sis_core.texts.followed import Followed
+from sis_core.texts.followed import Followed, Guess
 from sis_core.texts.running import Text
-from sis_core.texts.session import Session
+from sis_core.texts.session import Guessed, Session
 from sis_core.texts.step_cost import StepCost
 from sis_core.tokenizer import Tokenizer
 
 MARGIN = 1.03  # gains below it are noise
+
+
+class Price(NamedTuple):
+    """Seconds of a step without guesses, what each row that is fed ahead adds to them, and what each token that need
+    not be fed again saves."""
+
+    step: float
+    row: float
+    token: float
 
 
 class Speculation:
@@ -29,12 +40,15 @@ class Speculation:
     Args:
         session: its session.
         drafting: who guesses what no sampler forces.
+        clock: what measures how long that takes.
     """
 
-    def __init__(self, session: Session, drafting: Drafting) -> None:
-        self._session, self._drafting = session, drafting
-        self._cost = StepCost()
+    def __init__(self, session: Session, drafting: Drafting, clock: Callable[[], float]) -> None:
+        self._session, self._drafting, self._clock = session, drafting, clock
+        self._cost, self._allowance = StepCost(), Allowance()
         self._followed: dict[int, Followed] = {}
+        self._fed: dict[int, str] = {}  # texts of the step whose guesses are fed, and whose these are
+        self._price = Price(0.0, 0.0, 0.0)
         self._cramped = False
 
     @property
@@ -42,11 +56,19 @@ class Speculation:
         """Whether there are drafters."""
         return bool(self._drafting.drafters)
 
-    def follow(self, text: Text, tokenizer: Tokenizer | None, past: Sequence[Sequence[int]]) -> None:
-        """Let the drafters see a text from its start, and texts of the past; SisError where one cannot start."""
-        if text.writes and self.guesses:
-            context = DraftContext(self._session.model.config.n_vocab, tuple(text.ids), tokenizer, tuple(past))
-            self._followed[text.number] = Followed(text, self._drafting.drafters, context)
+    def follow(self, text: Text, tokenizer: Tokenizer | None, past: Callable[[], Sequence[Sequence[int]]]) -> None:
+        """Let the drafters see a text, and texts of the past. Where guesses are measured they start with the first that
+        is asked for, else at once: SisError where one cannot."""
+        if not (text.writes and self.guesses):
+            return
+        n_vocab = self._session.model.config.n_vocab
+        followed = Followed(
+            text, self._drafting.drafters, lambda ids: DraftContext(n_vocab, tuple(ids), tokenizer, tuple(past()))
+        )
+        followed.due = self._allowance.now
+        if not self._drafting.measured:
+            followed.start()
+        self._followed[text.number] = followed
 
     def forget(self, number: int) -> None:
         """A text has ended; one that nobody followed is no error."""
@@ -67,14 +89,22 @@ class Speculation:
         """A step took so long."""
         if self._drafting.measured and feed.decodes:
             self._cost.measure(feed.n_rows, seconds)
+            self._allowance.step(seconds, len(feed.texts))
 
     def settle(self, number: int, ahead: Ahead, n_chosen: int) -> None:
         """Take back what was fed ahead and is not among the first ``n_chosen`` tokens of a text."""
+        if not (n_fed := len(ahead.tokens)):
+            return
         stats = self._session.stats
-        stats.rows_ahead += len(ahead.tokens)
-        if (n_wasted := self._session.length(number) - n_chosen) > 0:
+        stats.rows_ahead += n_fed
+        if (n_wasted := max(0, self._session.length(number) - n_chosen)) > 0:
             stats.rows_wasted += n_wasted
             self._session.truncate(number, n_chosen)
+        if (drafter := self._fed.get(number)) is not None:
+            guessed = stats.guessed.setdefault(drafter, Guessed())
+            guessed.fed += n_fed
+            guessed.chosen += n_fed - n_wasted
+            self._spend(number, n_fed * self._price.row - (n_fed - n_wasted) * self._price.token)
 
     def cramp(self) -> None:
         """There was no room for what was planned: the next step feeds nothing ahead."""
@@ -83,50 +113,71 @@ class Speculation:
     def _ahead(self, texts: Mapping[int, Text]) -> dict[int, Ahead]:
         """What to feed ahead for texts that have one token to feed each; not for all."""
         room = 0 if self._cramped else self._session.step_rows - len(texts)
-        self._cramped = False
+        self._cramped, self._fed = False, {}
         found: dict[int, Ahead] = {}
-        guessed: dict[int, tuple[Sequence[int], float]] = {}
+        asked: dict[int, int] = {}
+        guessing = bool(self._followed) and self._bits_are_kept(len(texts))
         for number, text in texts.items():
             if (n := min(room, text.n_ahead, self._session.until(number) - 1)) <= 0:
                 continue
             if (forced := text.forced()).tokens:
                 found[number] = forced.first(n)
                 room -= len(found[number].tokens)
-            elif (followed := self._followed.get(number)) and not self._session.behind(number):
-                guess = followed.guess(text, n)
-                if len(guess[0]):
-                    guessed[number] = guess
-        if not guessed:
-            return found
-        n_rows = len(texts) + sum(len(ahead.tokens) for ahead in found.values())
-        lengths = (
-            self._paying(n_rows, guessed)
-            if self._drafting.measured
-            else {number: len(guess) for number, (guess, _) in guessed.items()}
-        )
-        for number, n in lengths.items():
-            if n := min(n, room):
-                found[number] = Ahead(guessed[number][0][:n])
-                self._session.mark(number)  # the way back of a state that sums up the text
-                room -= n
+            elif guessing and self._followed[number].due <= self._allowance.now:
+                asked[number] = n
+        if asked:
+            n_rows = len(texts) + sum(len(ahead.tokens) for ahead in found.values())
+            self._guess(asked, n_rows, room, found)
         return found
 
-    def _paying(self, n_rows: int, guessed: Mapping[int, tuple[Sequence[int], float]]) -> dict[int, int]:
+    def _bits_are_kept(self, n_texts: int) -> bool:
+        """Whether a step whose rows are alone has the bits of one whose rows are not. Guesses that are fed or not as
+        the clock says must not choose between the two."""
+        return n_texts == 1 or not self._drafting.measured or self._session.model.forward.batch_invariant
+
+    def _guess(self, asked: Mapping[int, int], n_rows: int, room: int, found: dict[int, Ahead]) -> None:
+        """Add what drafters guess of so many tokens of each text to what is ``found``, as far as there is room."""
+        began = self._clock()
+        guesses: dict[int, Guess] = {}
+        for number, n in asked.items():
+            if not self._session.behind(number) and (guess := self._followed[number].guess(n)).tokens:
+                guesses[number] = guess
+        lengths = {number: len(guess.tokens) for number, guess in guesses.items()}
+        if self._drafting.measured and guesses:
+            lengths = self._paying(n_rows, guesses)
+        for number, n in lengths.items():
+            if n := min(n, room):
+                found[number] = Ahead(guesses[number].tokens[:n])
+                self._fed[number] = guesses[number].drafter
+                self._session.mark(number)  # the way back of a state that sums up the text
+                room -= n
+        if self._drafting.measured:
+            seconds = (self._clock() - began) / len(asked)
+            for number in asked:
+                self._spend(number, seconds)
+
+    def _spend(self, number: int, seconds: float) -> None:
+        if self._drafting.measured:
+            followed = self._followed[number]
+            followed.due = self._allowance.due(followed.due, seconds, self._price.step)
+
+    def _paying(self, n_rows: int, guesses: Mapping[int, Guess]) -> dict[int, int]:
         """How much of each guess to feed, so that a step gives most tokens a second: of the rows that are likeliest to
         be right over all texts as many as gain."""
+        if (alone := self._cost.of(n_rows)) is None:
+            return {}
         shares = [
-            (acceptance**i, number) for number, (guess, acceptance) in guessed.items() for i in range(1, len(guess) + 1)
+            (guess.acceptance**i, number) for number, guess in guesses.items() for i in range(1, len(guess.tokens) + 1)
         ]
         shares.sort(key=lambda share: -share[0])
-        alone = self._cost.of(n_rows)
-        if alone is None:
-            return {}
         tokens, best, most = float(n_rows), 0, n_rows / alone * MARGIN
+        self._price = Price(alone, 0.0, alone / n_rows)
         for i, (share, _) in enumerate(shares, 1):
             tokens += share
             seconds = self._cost.of(n_rows + i)
             if seconds is not None and tokens / seconds > most:
                 best, most = i, tokens / seconds
+                self._price = self._price._replace(row=(seconds - alone) / i)
         lengths: dict[int, int] = {}
         for _, number in shares[:best]:
             lengths[number] = lengths.get(number, 0) + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 from statistics import median
 
 import numpy as np
@@ -18,38 +19,50 @@ class StepCost:
     """Seconds of a step by its rows: the median of those measured lately.
 
     A number of rows that was measured too seldom is held to cost no more than the nearest that was not lets expect, so
-    that one step that was disturbed does not keep others from being tried.
+    that one step that was disturbed does not keep others from being tried. To note a step takes half a microsecond;
+    what it means is worked out when somebody asks.
     """
 
     def __init__(self) -> None:
         self._seconds: dict[int, deque[float]] = {}
-        self._medians: dict[int, float] = {}
-        self._trusted: dict[int, int] = {}  # rows, and when they occurred last
+        self._last: dict[int, int] = {}  # rows, and when they occurred last
         self._n = 0
+        self._known: dict[int, float | None] = {}  # answers since the last step
 
     def measure(self, rows: int, seconds: float) -> None:
         """A step of so many rows took so long."""
         self._n += 1
-        samples = self._seconds.setdefault(rows, deque(maxlen=SAMPLES))
+        if (samples := self._seconds.get(rows)) is None:
+            samples = self._seconds[rows] = deque(maxlen=SAMPLES)
         samples.append(seconds)
-        self._medians[rows] = median(samples)
-        if len(samples) >= TRUSTED:
-            self._trusted[rows] = self._n
-        if self._n % FORGOTTEN == 0:
-            for old in [old for old, last in self._trusted.items() if last <= self._n - FORGOTTEN]:
-                del self._trusted[old], self._seconds[old], self._medians[old]
+        self._last[rows] = self._n
+        if self._known:
+            self._known = {}
 
     def of(self, rows: int) -> float | None:
         """Seconds of a step of so many rows; None before anything was measured often enough."""
-        if rows in self._trusted:
-            return self._medians[rows]
-        if not self._trusted:
+        if rows not in self._known:
+            self._known[rows] = self._of(rows)
+        return self._known[rows]
+
+    def _of(self, rows: int) -> float | None:
+        self._forget()
+        samples = self._seconds.get(rows, ())
+        if len(samples) >= TRUSTED:
+            return median(samples)
+        trusted = [other for other, seconds in self._seconds.items() if len(seconds) >= TRUSTED]
+        if not trusted:
             return None
-        nearest = min(self._trusted, key=lambda other: abs(other - rows))
-        expected = self._medians[nearest] * _guessed(rows) / _guessed(nearest)
-        return min(expected, self._medians.get(rows, expected))
+        nearest = min(trusted, key=lambda other: abs(other - rows))
+        expected = median(self._seconds[nearest]) * _guessed(rows) / _guessed(nearest)
+        return min(expected, median(samples)) if samples else expected
+
+    def _forget(self) -> None:
+        for old in [old for old, last in self._last.items() if last <= self._n - FORGOTTEN]:
+            del self._last[old], self._seconds[old]
 
 
+@cache
 def _guessed(rows: int) -> float:
     if rows > GUESSED[0][-1]:
         return GUESSED[1][-1] * rows / GUESSED[0][-1]

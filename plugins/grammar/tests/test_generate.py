@@ -43,7 +43,7 @@ class Person(BaseModel, extra="forbid"):
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Model]:
-    with sis_core.load("tiny", n_ctx=256) as loaded:
+    with sis_core.load("tiny", n_ctx=256, speculate="off") as loaded:
         yield loaded
 
 
@@ -115,7 +115,7 @@ def test_forced_tokens_save_steps_and_change_nothing(logprobs: int | None, model
 @pytest.mark.full
 def test_forced_tokens_on_a_real_model() -> None:
     """SmolLM2 in three quarters of the steps at most."""
-    with sis_core.load(real_models.real(real_models.SMOLLM2), n_ctx=512) as smollm:
+    with sis_core.load(real_models.real(real_models.SMOLLM2), n_ctx=512, speculate="off") as smollm:
         chain = make_chain(smollm.registry, options={"schema": Person, "compact_json": True, "temperature": 0.7})
         silent = [Silent(sampler) if isinstance(sampler, Grammar) else sampler for sampler in chain]
         prompt = "<|im_start|>user\nInvent a person, as JSON.<|im_end|>\n<|im_start|>assistant\n"

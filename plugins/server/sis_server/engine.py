@@ -7,14 +7,16 @@ import logging
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from sis_core.errors import ClosedError, SisError
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.scheduler import Scheduler
+from sis_core.texts.session import SessionStats
 from sis_server.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,8 @@ class Live:
 
 @define
 class Counts:
-    """What an engine did since it started."""
+    """What an engine did since it started; what was guessed, and was right, by drafters. Counters are replaced, not
+    changed: another thread may read them."""
 
     requests: int = 0
     refused: int = 0
@@ -84,6 +87,10 @@ class Counts:
     generated_tokens: int = 0
     steps: int = 0
     step_seconds: float = 0.0
+    rows_ahead: int = 0
+    rows_wasted: int = 0
+    guessed: Counter[str] = field(factory=Counter)
+    guessed_right: Counter[str] = field(factory=Counter)
 
 
 class Engine:
@@ -237,6 +244,8 @@ class Engine:
             return
         self.counts.steps += 1
         self.counts.step_seconds += time.perf_counter() - began
+        if self.counts.rows_ahead != scheduler.session.stats.rows_ahead:
+            self._count_guesses(scheduler.session.stats)
         for number in (*scheduler.running, *(piece.sequence for piece in pieces)):
             if (live := self._live.get(number)) is not None and live.times.admitted is None:
                 live.times.admitted = began
@@ -244,6 +253,12 @@ class Engine:
             live = self._live.get(piece.sequence)
             if live is not None:
                 self._tell(live, piece)
+
+    def _count_guesses(self, stats: SessionStats) -> None:
+        counts = self.counts
+        counts.rows_ahead, counts.rows_wasted = stats.rows_ahead, stats.rows_wasted
+        counts.guessed = Counter({drafter: guessed.fed for drafter, guessed in stats.guessed.items()})
+        counts.guessed_right = Counter({drafter: guessed.chosen for drafter, guessed in stats.guessed.items()})
 
     def _tell(self, live: Live, piece: Piece) -> None:
         if live.times.first is None:

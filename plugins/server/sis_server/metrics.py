@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import asdict, frozen
+from attrs import fields, frozen
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -21,6 +21,12 @@ _HELP = {
     "generated_tokens": "Tokens generated.",
     "steps": "Steps of the model.",
     "step_seconds": "Seconds in steps of the model.",
+    "rows_ahead": "Rows of steps that were fed before their tokens were chosen.",
+    "rows_wasted": "Those of them whose tokens were not chosen.",
+}
+_BY_DRAFTER = {
+    "guessed": "Tokens that a drafter guessed and that were fed.",
+    "guessed_right": "Those that were chosen.",
 }
 
 
@@ -63,8 +69,8 @@ class Metrics:
 
 def added(some: Counts, others: Counts) -> Counts:
     """The sums of two counts."""
-    more = asdict(others)
-    return Counts(**{name: value + more[name] for name, value in asdict(some).items()})
+    names = [field.name for field in fields(Counts)]
+    return Counts(**{name: getattr(some, name) + getattr(others, name) for name in names})
 
 
 class _Counts(Collector):
@@ -84,6 +90,12 @@ class _Counts(Collector):
             family = CounterMetricFamily(f"sis_{name}", about, labels=["model"])
             for id, counts in sums.items():
                 family.add_metric([id], getattr(counts, name))
+            yield family
+        for name, about in _BY_DRAFTER.items():
+            family = CounterMetricFamily(f"sis_{name}", about, labels=["model", "drafter"])
+            for id, counts in sums.items():
+                for drafter, n in getattr(counts, name).items():
+                    family.add_metric([id, drafter], n)
             yield family
         yield running
         yield waiting

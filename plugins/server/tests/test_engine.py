@@ -8,9 +8,11 @@ from collections.abc import Iterator
 import pytest
 from sis_server.engine import Engine
 from sis_server.errors import ApiError
+from sis_server.metrics import Metrics
 
 from sis_core import load
 from sis_core.errors import SisError
+from sis_core.texts.drafting import make_drafting
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.scheduler import Scheduler
@@ -111,3 +113,27 @@ def test_closing_ends_what_is_on_its_way(engine: Engine, model: LanguageModel) -
     assert "shutting down" in str(last.error)
     with pytest.raises(ApiError, match="shutting down"):
         engine.submit(model.request("Once"), pieces.put)
+
+
+def test_guesses_are_counted_by_drafters(model: LanguageModel) -> None:
+    pytest.importorskip("sis_drafters", reason="sis-drafters brings what is asked for here")
+    metrics = Metrics()
+    drafting = make_drafting(model.registry, "suffix")
+    engine = Engine(lambda: Scheduler(model.session(n_ctx=256), drafting=drafting), queue_limit=4)
+    metrics.watch("hen", engine)
+    engine.start()
+    try:
+        request = model.request("Once", seed=1, max_tokens=60, ignore_end=True)
+        wanted = "".join(model.stream([request]))
+        for _ in range(2):  # the second time it is known
+            assert "".join(heard(engine, request)) == wanted
+    finally:
+        engine.close()
+    counts = engine.counts
+    assert 40 < counts.guessed_right["suffix"] <= counts.guessed["suffix"] == counts.rows_ahead
+    assert counts.rows_wasted == counts.rows_ahead - counts.guessed_right["suffix"]
+    for _ in range(2):  # while it runs, and after it has ended
+        text = metrics.text().decode()
+        assert f'sis_guessed_total{{drafter="suffix",model="hen"}} {float(counts.rows_ahead)}' in text
+        assert f'sis_rows_wasted_total{{model="hen"}} {float(counts.rows_wasted)}' in text
+        metrics.forget("hen", engine)

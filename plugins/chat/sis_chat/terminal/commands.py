@@ -128,6 +128,8 @@ def _stats(program: Program, rest: str) -> None:
         f"context: {len(talk.conversation.ids)} of {talk.conversation.n_ctx} tokens; "
         f"{len(talk.messages)} messages, {talk.first} of them fallen out; {stats.rows} rows in {stats.steps} steps"
     )
+    for drafter, guessed in stats.guessed.items():
+        program.tell(f"guessed ahead by {drafter}: {guessed.fed} tokens, {guessed.chosen} of them right")
 
 
 COMMANDS = {
