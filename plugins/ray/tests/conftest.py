@@ -18,10 +18,13 @@ SECONDS = 240
 class Nodes:
     """The head is node 0: whoever joins from this machine joins there, and it is never killed."""
 
+    seconds = SECONDS
+
     def __init__(self) -> None:
         self.environment = {
             **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex(),
-            "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120", "PYTHONWARNINGS": "ignore",
+            "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120",
+            "RAY_worker_register_timeout_seconds": "240", "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, str(WAY)], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

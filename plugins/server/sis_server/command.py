@@ -104,6 +104,8 @@ def command(
     if n_replicas is not None:
         if others:
             raise click.UsageError("--ray serves the model of -m alone, not those of --models")
+        if options["stages"] > 1:
+            raise click.UsageError("--ray gives each machine the whole model, and --stages a part: give one of them")
         serving = Serving(
             aliases, template, cache_tokens, max_stall / 1000, queue_limit, Rules(keys, frozenset(), rules.origins),
             limits, grace,
@@ -123,6 +125,7 @@ def command(
                 stall=max_stall / 1000,
                 queue_limit=queue_limit,
                 metrics=metrics,
+                n_engines=options["stages"],
             )
             served.engine.start()
         except BaseException:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 
-from attrs import define, field, frozen
+from attrs import define, field, fields, frozen
 
 from sis_core.errors import ClosedError, SisError
 from sis_core.texts.request import Piece, Request
@@ -91,6 +91,11 @@ class Counts:
     rows_wasted: int = 0
     guessed: Counter[str] = field(factory=Counter)
     guessed_right: Counter[str] = field(factory=Counter)
+
+    def added(self, others: Counts) -> Counts:
+        """The sums."""
+        names = [field.name for field in fields(Counts)]
+        return Counts(**{name: getattr(self, name) + getattr(others, name) for name in names})
 
 
 class Engine:

@@ -13,6 +13,7 @@ from sis_core.chat import CallEnd, Content, Event, Finish, ReplyParser, Usage
 from sis_core.texts.request import Piece, Request
 from sis_server import errors
 from sis_server.engine import Engine
+from sis_server.engines import Engines
 from sis_server.metrics import Waits
 from sis_server.tracing import Trace
 
@@ -43,7 +44,7 @@ class Heard:
 
 
 async def follow(
-    engine: Engine, waits: Waits, requests: Sequence[Request], parsers: Sequence[ReplyParser], trace: Trace
+    engine: Engine | Engines, waits: Waits, requests: Sequence[Request], parsers: Sequence[ReplyParser], trace: Trace
 ) -> AsyncGenerator[Heard]:
     """Run requests, and say what is heard of each until all have ended. Closed early, it ends them.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import fields, frozen
+from attrs import frozen
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sis_server.engine import Counts, Engine
+from sis_server.engines import Engines
 
 _HELP = {
     "requests": "Requests taken.",
@@ -52,30 +53,24 @@ class Metrics:
         self._first_token = histogram("sis_first_token_seconds", "From a request to its first token.")
         self._gap = histogram("sis_token_gap_seconds", "Between two pieces of a reply.")
 
-    def watch(self, id: str, engine: Engine) -> Waits:
+    def watch(self, id: str, engine: Engine | Engines) -> Waits:
         """Count what an engine does for a model."""
         self._counts.engines[engine] = id
         return Waits(self._first_token.labels(id), self._gap.labels(id))
 
-    def forget(self, id: str, engine: Engine) -> None:
+    def forget(self, id: str, engine: Engine | Engines) -> None:
         """Keep what an engine has done that has ended. Twice is no error."""
         if self._counts.engines.pop(engine, None) is not None:
-            self._counts.ended[id] = added(self._counts.ended.get(id, Counts()), engine.counts)
+            self._counts.ended[id] = self._counts.ended.get(id, Counts()).added(engine.counts)
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-def added(some: Counts, others: Counts) -> Counts:
-    """The sums of two counts."""
-    names = [field.name for field in fields(Counts)]
-    return Counts(**{name: getattr(some, name) + getattr(others, name) for name in names})
-
-
 class _Counts(Collector):
     def __init__(self) -> None:
-        self.engines: dict[Engine, str] = {}
+        self.engines: dict[Engine | Engines, str] = {}
         self.ended: dict[str, Counts] = {}
 
     def collect(self) -> Iterable[Metric]:
@@ -83,7 +78,7 @@ class _Counts(Collector):
         running = GaugeMetricFamily("sis_requests_running", "Texts that are computed.", labels=["model"])
         waiting = GaugeMetricFamily("sis_requests_waiting", "Texts that wait for room.", labels=["model"])
         for engine, id in engines:
-            sums[id] = added(sums.get(id, Counts()), engine.counts)
+            sums[id] = sums.get(id, Counts()).added(engine.counts)
             running.add_metric([id], engine.n_running)
             waiting.add_metric([id], max(0, engine.n_open - engine.n_running))
         for name, about in _HELP.items():

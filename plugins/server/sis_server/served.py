@@ -13,6 +13,7 @@ from sis_core.texts.chain_text import SamplerOption
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Request
 from sis_server.engine import Engine
+from sis_server.engines import Engines
 from sis_server.errors import ApiError
 from sis_server.metrics import Metrics
 from sis_server.sampling import request_options
@@ -28,6 +29,7 @@ class Served:
         stall: seconds that texts may wait for the prompts of others in one step.
         queue_limit: requests that may wait.
         metrics: where its counts are kept; None for its own.
+        n_engines: engines that share the model: as many as it has stages.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Served:
         stall: float | None,
         queue_limit: int,
         metrics: Metrics | None = None,
+        n_engines: int = 1,
     ) -> None:
         self.model, self.names, self.created = model, names, int(time.time())
         self.sampler_options: Mapping[str, SamplerOption] = request_options(model.registry)
@@ -51,7 +54,13 @@ class Served:
             if template is not None:
                 raise
             self._chat = error
-        self.engine = Engine(lambda: model.scheduler(max_tokens=cache_tokens, stall=stall), queue_limit=queue_limit)
+        own_queue = -(-queue_limit // n_engines)
+        own_tokens = max(cache_tokens // n_engines, min(cache_tokens, model.config.n_ctx))  # at least a whole text
+        engines = [
+            Engine(lambda: model.scheduler(max_tokens=own_tokens, stall=stall), queue_limit=own_queue)
+            for _ in range(n_engines)
+        ]
+        self.engine: Engine | Engines = engines[0] if n_engines == 1 else Engines(engines)
         self.metrics = metrics or Metrics()
         self.waits = self.metrics.watch(self.id, self.engine)
 

@@ -19,13 +19,13 @@ from sis_server.served import Served
 
 @contextmanager
 def application(
-    model: LanguageModel, *, template: str | None, cache_tokens: int | None, at_once: int
+    model: LanguageModel, *, template: str | None, cache_tokens: int | None, at_once: int, n_engines: int = 1
 ) -> Iterator[ASGIApp]:
     """One that answers ``at_once`` requests beside each other, and as many that wait; the model stays the caller's."""
     metrics = Metrics()
     served = Served(
         model, (model.path.stem,), template=template, cache_tokens=cache_tokens or cache_tokens_for(model), stall=None,
-        queue_limit=2 * at_once, metrics=metrics,
+        queue_limit=2 * at_once, metrics=metrics, n_engines=n_engines,
     )  # fmt: skip
     served.engine.start()
     try:

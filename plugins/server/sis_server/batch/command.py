@@ -88,8 +88,9 @@ def _here(
     from sis_server.batch.application import application
     from sis_server.batch.run import answers
 
+    stages = options["stages"]
     model = held.enter_context(load_model(ctx, options))
-    app = held.enter_context(application(model, at_once=at_once, **settings))
+    app = held.enter_context(application(model, at_once=at_once, n_engines=stages, **settings))
     return identity(model), lambda lines, told: asyncio.run(answers(app, lines, at_once=at_once, told=told))
 
 
