@@ -24,6 +24,7 @@ from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
 from sis_core.quant import Weight
 from sis_core.registry import Registry
+from sis_core.texts.context import describe
 from sis_core.texts.language_model import LanguageModel
 from sis_core.workbench.parameters import Parameters
 from sis_core.workbench.scan import check_tensors
@@ -143,7 +144,9 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     click.echo(f"{model.path.name}: {config.architecture}, {sizes}")
     types = Counter(info.type_name for info in model.file.tensors.values())
     click.echo("types: " + ", ".join(f"{name} ×{n}" for name, n in types.most_common()))
-    click.echo(f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for")
+    click.echo(
+        f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for; {describe(model.context)}"
+    )
     click.echo(f"memory: {model.fit.plan}, of {model.fit.limit / MIB:,.0f} MiB that were free")
     click.echo(model.fit.layout)
     _expected(model)

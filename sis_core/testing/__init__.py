@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sis_core.testing.backend import check_backend as check_backend
     from sis_core.testing.chat_format import check_chat_format as check_chat_format
     from sis_core.testing.drafter import check_drafter as check_drafter
+    from sis_core.testing.eviction import check_eviction as check_eviction
     from sis_core.testing.models import write_model as write_model
     from sis_core.testing.quant_format import check_quant_format as check_quant_format
     from sis_core.testing.sampler import check_sampler as check_sampler
@@ -24,6 +25,7 @@ _HOMES = {
     "check_backend": "backend",
     "check_chat_format": "chat_format",
     "check_drafter": "drafter",
+    "check_eviction": "eviction",
     "write_model": "models",
     "check_quant_format": "quant_format",
     "check_sampler": "sampler",

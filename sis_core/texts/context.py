@@ -66,6 +66,19 @@ def _spelt(text: str, registry: Registry | None) -> Context:
     return made
 
 
+def describe(context: Context) -> str:
+    """What happens at the end of a context, in a few words."""
+    match context:
+        case "shift":
+            return "then the newer half is computed again"
+        case Sinks(n):
+            return f"then the first {n} and the newest stay in the cache, with their places"
+        case Eviction():
+            return f"of a longer prompt {context.keep} stay in the cache, by {context.name}"
+        case _:
+            return "then a text ends"
+
+
 def retention_of(context: Context, n_ctx: int, n_prompt: int, most_tokens: int) -> Retention | None:
     """What a text that may come to ``most_tokens`` keeps; None for everything.
 

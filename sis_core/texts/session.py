@@ -190,6 +190,8 @@ class Session:
         wanted, values = self._run(parts, outputs, want, alone)
         for sequence, part in parts.items():
             self._tokens.setdefault(sequence, []).extend(part)
+            if sequence in self._retentions:
+                self._tell_of_places(sequence, len(part))
         results, at = {}, 0
         for sequence, n in wanted.items():
             results[sequence] = values[at : at + n]
@@ -546,6 +548,17 @@ class Session:
                 self._feed_again(self.model, self._cache, sequence, len(self._tokens[sequence]) - len(ids))
             return {}
         return lacking
+
+    def _tell_of_places(self, sequence: int, n: int) -> None:
+        """A warning where the last ``n`` tokens of a sequence are the first past the places that a model has seen."""
+        length, trained = self.length(sequence), self.model.config.n_ctx_train
+        if length - n <= trained < length:
+            log.warning(
+                "sequence %d goes past the %d places that the model was trained for: "
+                "the first tokens that it still sees now lie further back than it has learned",
+                sequence,
+                trained,
+            )
 
     def _feed_again(self, model: Model, cache: Cache, sequence: int, start: int) -> None:
         """Bring a sequence of which a cache holds ``start`` tokens to what this session knows."""

@@ -32,6 +32,7 @@ from sis_core.chat import CallEnd, CallStart, Content, Event, Reasoning
 from sis_core.cli.main import group
 from sis_core.errors import ChatError, SisError
 from sis_core.sampler import SamplerContext, SamplerState
+from sis_core.texts.context import Sinks
 from sis_core.texts.language_model import LanguageModel, load
 
 TEMPLATE = (
@@ -157,6 +158,17 @@ def test_oldest_turns_fall_out_of_a_full_context_whole(talked: Any) -> None:
     assert talk.messages[talk.first]["role"] == "user"
     assert "the context of 128 tokens is full: the oldest turn falls out" in told
     assert len(talk.conversation.ids) <= N_CTX
+
+
+def test_with_sinks_no_turn_falls_out(talked: Any, model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "context", Sinks(4))
+    replies = [f"{i} " + "y" * 9 for i in range(6)]
+    program, told = talked([f"{i} " + "x" * 20 for i in range(6)], replies)
+    assert said(program)[1::2] == replies
+    assert program.talk.first == 0
+    assert len(program.talk.conversation.ids) > 2 * N_CTX
+    assert not any("falls out" in line for line in told)
+    assert program.talk.conversation.stats.rows < 1.2 * len(program.talk.conversation.ids), "nothing is read twice"
 
 
 def test_a_reply_that_fills_the_context_goes_on(talked: Any, capsys: pytest.CaptureFixture[str]) -> None:

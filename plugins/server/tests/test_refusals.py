@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sis_server.errors import ApiError
 from sis_server.guard import LOOPBACK, Rules
 from sis_server.receiving import Limits
+
+from sis_core.texts.context import Sinks
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -125,6 +128,14 @@ def test_a_field_is_refused(server: Any, path: str, body: dict[str, Any], named:
 def test_a_context_that_overflows_says_so(server: Any) -> None:
     answer = server.post(TEXT, {"prompt": "hen " * 9000})
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_with_sinks_a_prompt_outgrows_the_context(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, long = server.served, [7] * (server.served.engine.n_ctx + 50)
+    with pytest.raises(ApiError, match="tokens, and the context"):
+        served.checked(served.model.request(long))
+    monkeypatch.setattr(served.model, "context", Sinks(4))
+    assert served.checked(served.model.request(long)).outgrows
 
 
 def test_fields_of_clients_that_change_nothing_are_ignored(server: Any) -> None:
