@@ -38,6 +38,17 @@ def accuracy(folder: Path) -> None:
     assert all(0 < float(row[4].split()[0]) < 0.1 for row in rows)
 
 
+def cluster_sim(folder: Path) -> None:
+    pytest.importorskip("simpy", reason="simpy, of the dependency group ray, is not installed")
+    lines = run("cluster_sim.py", "--machines", "10,100").stdout.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| 100 ")]
+    assert float(rows[0][1]) > 10 * float(rows[0][2])  # a model fans out
+    found = {(row[1], row[2]): float(row[4]) for row in rows if row[1].endswith("%")}
+    assert (
+        found["50%", "beginning"] < found["50%", "chance"] < found["50%", "beginning alone"]
+    )  # and a hot one breaks that
+
+
 def memory(folder: Path) -> None:
     with as_file(TINY) as model:
         found = json.loads(run("memory.py", model, "--prompt", 16, "--tokens", 4).stdout)
@@ -98,7 +109,7 @@ def speculate(folder: Path) -> None:
 
 
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
-    accuracy, memory, native_bench, neon_instructions, oracle, random_model, serve, speculate
+    accuracy, cluster_sim, memory, native_bench, neon_instructions, oracle, random_model, serve, speculate
 )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ class Nodes:
         self.environment = {
             **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.urandom(32).hex(),
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120",
-            "RAY_worker_register_timeout_seconds": "240", "PYTHONWARNINGS": "ignore",
+            "RAY_worker_register_timeout_seconds": "240", "RAY_memory_monitor_refresh_ms": "0",
+            "PYTHONWARNINGS": "ignore",
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, str(WAY)], env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
