@@ -112,7 +112,7 @@ async def course(servers: Sequence[Server], options: argparse.Namespace, scenari
             going = [name for name, search in searches.items() if search.rate is not None]
             if not going:
                 break
-            if time.monotonic() > until:
+            if turn and time.monotonic() > until:
                 print(f"the time is up while {', '.join(going)} might keep more", flush=True)
                 break
             for name in going if turn % 2 else going[::-1]:

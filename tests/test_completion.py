@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ def test_names(words: str, wanted: str) -> None:
     assert all(value.startswith(words.rpartition(" ")[2]) for _, value in found)
 
 
-def test_models_that_are_here(tmp_path: Path) -> None:
+@pytest.fixture
+def ollama(tmp_path: Path) -> Path:
+    """A store with ``tiny:latest``."""
     store = tmp_path / "ollama"
     (store / "manifests/registry.ollama.ai/library/tiny").mkdir(parents=True)
     (store / "blobs").mkdir()
@@ -51,8 +54,37 @@ def test_models_that_are_here(tmp_path: Path) -> None:
     (store / "blobs" / f"sha256-{digest}").write_bytes(b"GGUF")
     layer = f'{{"mediaType": "application/vnd.ollama.image.model", "digest": "sha256:{digest}"}}'
     (store / "manifests/registry.ollama.ai/library/tiny/latest").write_text(f'{{"layers": [{layer}]}}')
-    assert ("plain", "ollama://tiny:latest") in offered("sis inspect -m olla", OLLAMA_MODELS=str(store))
-    assert ("file", "./models/ti") in offered("sis inspect -m ./models/ti", OLLAMA_MODELS=str(store))
+    return store
+
+
+def test_models_that_are_here(ollama: Path) -> None:
+    assert ("plain", "ollama://tiny:latest") in offered("sis inspect -m olla", OLLAMA_MODELS=str(ollama))
+    assert ("file", "./models/ti") in offered("sis inspect -m ./models/ti", OLLAMA_MODELS=str(ollama))
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("sis inspect -m olla", "ollama://tiny:latest"),
+        ("sis inspect -m ollama://ti", "//tiny:latest"),
+        ("sis inspect --model=ollama://tiny:la", "latest"),
+    ],
+)
+def test_bash_takes_words_apart_at_colons(ollama: Path, tmp_path: Path, line: str, wanted: str) -> None:
+    """What bash puts in the place of its last word."""
+    if (bash := shutil.which("bash")) is None:
+        pytest.skip("bash is not installed")
+    program = tmp_path / "sis"
+    program.write_text(f"#!{sys.executable}\nfrom sis_core.cli import main\nmain()\n")
+    program.chmod(0o755)
+    script = (
+        'eval "$(_SIS_COMPLETE=bash_source sis)"; COMP_POINT=${#COMP_LINE}; _sis_completion sis; echo "${COMPREPLY[*]}"'
+    )
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "COMP_LINE": line, "OLLAMA_MODELS": str(ollama)}
+    done = subprocess.run(
+        [bash, "--norc", "-c", script], env=env, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert wanted in done.stdout.split()
 
 
 def test_an_error_offers_nothing() -> None:

@@ -172,6 +172,8 @@ def main(args: Sequence[str] | None = None, prog_name: str = "sis") -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a model may say what the terminal cannot show
+        if "_SIS_COMPLETE" in os.environ:
+            import_module("sis_core.cli.bash")  # click knows of it from then on
         code = group.main(args=None if args is None else list(args), prog_name=prog_name, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
