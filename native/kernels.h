@@ -28,21 +28,31 @@ struct q8_block {
 /* The keys and values of one key head within a page; program.h has the layout. */
 struct kv_layout {
     uint32_t type, page_size, k_dim, v_dim;
-    uint32_t v_pad;    /* v_dim in whole vectors */
-    uint32_t v_blocks; /* scales of a value, for SIS_KV_Q8_0 */
-    size_t key_bytes;  /* the values begin after them */
+    uint32_t v_pad;            /* v_dim in whole vectors */
+    uint32_t k_turn, v_turn;   /* neighbours that are rotated together, or 1 */
+    uint32_t v_blocks;         /* scales of a value, of types that have scales */
+    size_t k_scales, v_scales; /* where they begin */
+    size_t key_bytes;          /* the values begin after them */
     size_t bytes;
 };
+
+static inline int sis_kv_has_scales(uint32_t type) { return type == SIS_KV_Q8_0 || type == SIS_KV_Q4_0; }
 
 static inline struct kv_layout sis_kv_layout(uint32_t type, uint32_t page_size, uint32_t k_dim, uint32_t v_dim)
 {
     struct kv_layout l = {.type = type, .page_size = page_size, .k_dim = k_dim, .v_dim = v_dim};
     l.v_pad = (v_dim + TILE - 1) / TILE * TILE;
     l.v_blocks = (l.v_pad + BLOCK - 1) / BLOCK;
-    size_t page = page_size, keys = k_dim, values = l.v_pad;
-    if (type == SIS_KV_Q8_0) {
-        keys += (keys + BLOCK - 1) / BLOCK * 2;
-        values += l.v_blocks * 2;
+    l.k_turn = l.v_turn = 1;
+    size_t page = page_size, keys = k_dim, values = l.v_pad, scales = 0;
+    if (sis_kv_has_scales(type)) {
+        if (type == SIS_KV_Q4_0) {
+            keys = (keys + 1) / 2;
+            values = l.v_blocks * (BLOCK / 2);
+        }
+        scales = (k_dim + BLOCK - 1) / BLOCK * 2;
+        l.k_turn = k_dim & -k_dim;
+        l.v_turn = v_dim & -v_dim;
     } else if (type == SIS_KV_BF16) {
         keys = (keys + 1) / 2 * 4;
         values *= 2;
@@ -50,8 +60,10 @@ static inline struct kv_layout sis_kv_layout(uint32_t type, uint32_t page_size, 
         keys *= type == SIS_KV_F16 ? 2 : 4;
         values *= type == SIS_KV_F16 ? 2 : 4;
     }
-    l.key_bytes = keys * page;
-    l.bytes = l.key_bytes + values * page;
+    l.k_scales = keys * page;
+    l.key_bytes = l.k_scales + scales * page;
+    l.v_scales = l.key_bytes + values * page;
+    l.bytes = l.v_scales + (scales ? l.v_blocks * 2 * page : 0);
     return l;
 }
 

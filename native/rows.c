@@ -1,4 +1,5 @@
 /* Operations on rows: everything of a program that is neither a linear nor attention. */
+#include "hadamard.h"
 #include "run.h"
 #include <string.h>
 
@@ -35,20 +36,6 @@ static void prepare_foreign(const struct run *run, const struct sis_op *op, cons
     const struct sis_linear *linear = op->weight->linear;
     struct sis_rows x = {at(run, op->src, 0, op->src_at), run->n_rows[gathered], op->width, stride_of(run, op->src)};
     linear->prepare(linear->self, &x, g->first, g->m, run->prepared[op->count]);
-}
-
-/* Every n values of x times the orthonormal Hadamard matrix, in log2(n) rounds of sums and differences. */
-static void hadamard(const float *x, float *y, size_t width, size_t n)
-{
-    const float size = 1.0f / __builtin_sqrtf((float)n);
-    for (size_t i = 0; i < width; i++) y[i] = x[i] * size;
-    for (size_t half = 1; half < n; half *= 2)
-        for (float *pair = y; pair < y + width; pair += 2 * half)
-            for (size_t i = 0; i < half; i++) {
-                const float a = pair[i], b = pair[i + half];
-                pair[i] = a + b;
-                pair[i + half] = a - b;
-            }
 }
 
 static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
@@ -95,7 +82,10 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
     case SIS_OP_MULTIPLY:
         for (uint32_t i = 0; i < op->width; i++) dst[i] = src[i] * op->gain[i];
         break;
-    case SIS_OP_HADAMARD: hadamard(src, dst, op->width, op->count); break;
+    case SIS_OP_HADAMARD:
+        memcpy(dst, src, op->width * sizeof *dst);
+        hadamard(dst, op->width, op->count);
+        break;
     case SIS_OP_GATHER:
         memcpy(dst, at(run, op->src, (uint32_t)run->step->outputs[row], op->src_at), op->width * sizeof *dst);
         break;

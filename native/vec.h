@@ -194,6 +194,18 @@ INLINE vf v_load_bytes(const int8_t *p)
     return __builtin_convertvector(b, vf);
 }
 
+/* VL bytes of two codes of four bits each; and what the low codes of such stand for, -8 to 7. */
+INLINE vi v_load_codes(const uint8_t *p)
+{
+    typedef uint8_t vb __attribute__((vector_size(VL)));
+    vb b;
+    memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, vi);
+}
+#ifndef V_HAS_NIBBLES
+INLINE vf v_nibbles(vi codes) { return __builtin_convertvector((codes & 15) - 8, vf); }
+#endif
+
 /* 2^n p, a NaN where p is one; n are the low bits of t, the sum with a large number that rounded it. */
 INLINE vf v_scale(vf p, vf t)
 {

@@ -40,7 +40,7 @@ if KIND is None:
 backend = on_each_rung(KIND, ISAS[KIND.name])
 TYPES = tuple(abi.KV_TYPES)
 PAGE = 32
-Q8_0 = Registry.load().get("quant_formats", "Q8_0", where="a test")
+BLOCKS = {name: Registry.load().get("quant_formats", name.upper(), where="a test") for name in ("q8_0", "q4_0")}
 SPAN = 512  # keys whose sums are taken on their own; see native/kernels.h
 
 SHAPES = [(8, 2, 64, 64), (3, 1, 20, 24), (4, 4, 33, 7), (12, 1, 128, 80), (2, 1, 512, 512)]  # heads, key heads, dims
@@ -121,7 +121,7 @@ def oracle(
 ) -> F64:
     """Attention of some rows in float64, over what the codec leaves of keys and values in pages that are not gone."""
     codec, shared = KV_TYPES[kv_type], q.shape[1] // k.shape[1]
-    k, v = (codec.decode(codec.encode(x), x.shape[-1]) for x in (k, v))
+    k, v = (codec.turn(codec.decode(codec.encode(codec.turn(x)), x.shape[-1])) for x in (k, v))
     found = np.empty((len(rows), q.shape[1], v.shape[-1]))
     for i, row in enumerate(rows):
         first = max(0, row + 1 - window) if window else 0
@@ -203,12 +203,26 @@ def from_page(page: U8, shape: tuple[int, int, int, int], kv_type: str) -> tuple
         stored = np.ascontiguousarray(scales[:, :n])[..., None].view(np.uint8)
         return np.concatenate([stored, padded.reshape(-1, n, 32).view(np.uint8)], -1).reshape(len(quants), -1)
 
+    def nibbles(scales: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Scales and codes of each token, one a byte, to rows of Q4_0."""
+        n = -(-codes.shape[1] // 32)
+        padded = np.full((len(codes), n * 32), 8, np.uint8)
+        padded[:, : codes.shape[1]] = codes
+        low, high = padded.reshape(-1, n, 2, 16).swapaxes(0, 2).swapaxes(1, 2)
+        stored = np.ascontiguousarray(scales[:, :n])[..., None].view(np.uint8)
+        return np.concatenate([stored, low | high << 4], -1).reshape(len(codes), -1)
+
     for _ in range(n_head_kv):
         if kv_type == "q8_0":
             quants, scales = take(k_dim, PAGE, dtype="i1"), take(-(-k_dim // 32), PAGE, dtype="<f2")
             keys.append(blocks(scales.T, quants.T, k_dim))
             quants, scales = take(PAGE, v_pad, dtype="i1"), take(PAGE, -(-v_pad // 32), dtype="<f2")
             values.append(blocks(scales, quants, v_dim))
+        elif kv_type == "q4_0":
+            pairs, scales = take(-(-k_dim // 2), PAGE, dtype="u1").T, take(-(-k_dim // 32), PAGE, dtype="<f2")
+            keys.append(nibbles(scales.T, np.stack([pairs & 15, pairs >> 4], -1).reshape(PAGE, -1)))
+            pairs, scales = take(PAGE, -(-v_pad // 32), 16, dtype="u1"), take(PAGE, -(-v_pad // 32), dtype="<f2")
+            values.append(nibbles(scales, np.stack([pairs & 15, pairs >> 4], 2).reshape(PAGE, -1)[:, :v_dim]))
         elif kv_type == "bf16":
             keys.append(take(-(-k_dim // 2), PAGE, 2, dtype="<u2").swapaxes(0, 1).reshape(PAGE, -1)[:, :k_dim])
             values.append(take(PAGE // 2, v_pad, 2, dtype="<u2").swapaxes(1, 2).reshape(PAGE, -1)[:, :v_dim])
@@ -237,24 +251,24 @@ def test_pages_hold_the_codec(backend: NativeBackend, shape: tuple[int, int, int
         for wanted, found in zip((k, v), from_page(page, shape, kv_type), strict=True):
             for head in range(shape[1]):
                 rows = wanted[:, head]
-                if kv_type == "q8_0":
+                if format := BLOCKS.get(kv_type):
                     padded = np.zeros((PAGE, -(-rows.shape[1] // 32) * 32), np.float32)
-                    padded[:, : rows.shape[1]] = rows
-                    same_but_for_nan(found[head], Q8_0.quantize(padded))
+                    padded[:, : rows.shape[1]] = KV_TYPES[kv_type].turn(rows)
+                    same_but_for_nan(found[head], format.quantize(padded), format.type_size)
                 elif kv_type == "bf16":
                     assert np.array_equal(found[head], BF16Format().quantize(rows.copy()).view("<u2"))
                 else:
                     np.testing.assert_array_equal(found[head], rows.astype(found[head].dtype))
 
 
-def same_but_for_nan(found: U8, wanted: U8) -> None:
-    """Rows of Q8_0 with the same bytes, where any NaN is as good a scale as another."""
-    found, wanted = found.reshape(-1, 34), wanted.reshape(-1, 34)
-    nan = np.isnan(wanted[:, :2].copy().view("<f2")[:, 0])
-    assert nan.any()
-    assert np.isnan(found[nan, :2].copy().view("<f2")).all()
-    assert np.array_equal(found[:, 2:], wanted[:, 2:])
-    assert np.array_equal(found[~nan, :2], wanted[~nan, :2])
+def same_but_for_nan(found: U8, wanted: U8, type_size: int) -> None:
+    """Blocks with the same bytes: any NaN is as good as another, codes of no number or of zeros do not count."""
+    found, wanted = found.reshape(-1, type_size), wanted.reshape(-1, type_size)
+    of_found, of_wanted = (blocks[:, :2].copy().view("<f2")[:, 0] for blocks in (found, wanted))
+    assert np.isnan(of_wanted).any()
+    np.testing.assert_array_equal(of_found, of_wanted)
+    seen = np.isfinite(of_wanted) & (of_wanted != 0)
+    assert np.array_equal(found[seen], wanted[seen])
 
 
 def test_the_codecs_of_the_reference_are_those_of_the_formats() -> None:
@@ -264,19 +278,33 @@ def test_the_codecs_of_the_reference_are_those_of_the_formats() -> None:
     values[0] = 0
     values[1, 5], values[2, 40], values[3, 90] = np.nan, np.inf, -np.inf
     values[4] = np.arange(96) - 48.5
-    for name, format in (("f32", F32Format()), ("bf16", BF16Format()), ("q8_0", Q8_0)):
+    for name, format in {"f32": F32Format(), "bf16": BF16Format(), **BLOCKS}.items():
         rows = format.quantize(values)
         codec = KV_TYPES[name]
         stored = codec.encode(values)
         assert stored.shape[-1] == codec.width(96)
         assert stored.nbytes == rows.nbytes == values.size * codec.value_bytes
-        np.testing.assert_array_equal(codec.decode(stored, 96), format.dequantize(rows, 96))
-    short = KV_TYPES["q8_0"].encode(values[:, :40])
-    assert short.shape[-1] == 68
+        found, numbers = codec.decode(stored, 96), np.isfinite(values)
+        np.testing.assert_array_equal(found[numbers], format.dequantize(rows, 96)[numbers])
+        assert not np.isfinite(found[~numbers]).any()
     padded = np.zeros((200, 64), np.float32)
     padded[:, :40] = values[:, :40]
-    wanted = Q8_0.dequantize(Q8_0.quantize(padded), 64)[:, :40]
-    np.testing.assert_array_equal(KV_TYPES["q8_0"].decode(short, 40), wanted)
+    for name, format in BLOCKS.items():
+        short = KV_TYPES[name].encode(values[:, :40])
+        assert short.shape[-1] == 2 * format.type_size
+        wanted = format.dequantize(format.quantize(padded), 64)[:, :40][numbers[:, :40]]
+        np.testing.assert_array_equal(KV_TYPES[name].decode(short, 40)[numbers[:, :40]], wanted)
+
+
+@pytest.mark.parametrize("kv_type", TYPES)
+@pytest.mark.parametrize("dim", [64, 80, 96, 7])
+def test_turning_keeps_products_and_undoes_itself(kv_type: str, dim: int) -> None:
+    """80 is five times 16, 96 three times 32, and of 7 nothing is turned; what is large is spread within a piece."""
+    codec, (a, b) = KV_TYPES[kv_type], np.random.default_rng(4).standard_normal((2, 9, dim)).astype(np.float32)
+    np.testing.assert_allclose(codec.turn(a) @ codec.turn(b).T, a @ b.T, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(codec.turn(codec.turn(a)), a, rtol=0, atol=1e-6)
+    spread = np.count_nonzero(codec.turn(np.eye(1, dim, dtype=np.float32)))
+    assert spread == ({64: 64, 80: 16, 96: 32, 7: 1}[dim] if kv_type in BLOCKS else 1)
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
@@ -329,13 +357,15 @@ def test_a_damaged_key_stays_visible(backend: NativeBackend, kv_type: str) -> No
     assert np.isnan(Layer(backend, shape, kv_type, n).step(q, k, v, 0)[SPAN]).all()
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("bf16", 4e-2), ("q8_0", 6e-2)])
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("bf16", 4e-2), ("q8_0", 6e-2), ("q4_0", 0.1)])
 def test_every_network(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
     """Forks, cuts, saved sequences and threads too. A key between two numbers of the cache may be rounded to either."""
     check_backend(backend, formats=[F32Format()], kv_types=[kv_type], tolerance=tolerance)
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2)])
+@pytest.mark.parametrize(
+    ("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2), ("q4_0", 0.75)]
+)
 def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
     for variant in VARIANTS:  # windows and soft-caps among them
         if variant.chooses:  # another cache may send a row to other experts
@@ -368,20 +398,34 @@ def test_a_saved_sequence_belongs_to_its_type(backend: NativeBackend, kv_type: s
                     again.load(1, saved)
 
 
+def test_a_sequence_of_an_older_version_is_refused(backend: NativeBackend) -> None:
+    """Until 0.2 Q8_0 was not rotated: its pages have the same size, and mean something else."""
+    network = random_network(VARIANTS[0])
+    for forward in (bind(network, [backend], BackendOptions()), bind(network, [], BackendOptions())):
+        cache = forward.new_cache("q8_0", 128)
+        forward.step(Batch.of(range(40), outputs=[]), cache)
+        head, *pages = cache.save(0)
+        older = head.replace(b'"q8_0, version 2"', b'"q8_0"')
+        assert older != head
+        with pytest.raises(BackendError, match="not a saved sequence of this model and cache type"):
+            cache.load(1, [older, *pages])
+        cache.load(1, [head, *pages])
+
+
 def test_sizes(backend: NativeBackend) -> None:
     kv = KV(4, 64, 64)
     sizes = {name: NativeKV(kv, name, 2, PAGE).page_nbytes for name in TYPES}
-    assert sizes == {"f32": 65536, "f16": 32768, "bf16": 32768, "q8_0": 17408}
+    assert sizes == {"f32": 65536, "f16": 32768, "bf16": 32768, "q8_0": 17408, "q4_0": 9216}
     assert {name: KVState(kv, name, 2, PAGE).page_nbytes for name in TYPES} == sizes
     assert {name: int(PAGE * kv.token_nbytes(KV_TYPES[name].value_bytes)) for name in TYPES} == sizes
     forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())  # two layers of two heads of 16
-    for name, per_token in (("f32", 512), ("f16", 256), ("bf16", 256), ("q8_0", 144)):
+    for name, per_token in (("f32", 512), ("f16", 256), ("bf16", 256), ("q8_0", 144), ("q4_0", 112)):
         assert forward.cache_nbytes(name, 64) == 64 * per_token
 
 
 def test_an_unknown_type_is_refused(backend: NativeBackend) -> None:
     forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())
-    words = r"no kv_type 'q3'\. Choose f32, f16, bf16 or q8_0"
+    words = r"no kv_type 'q3'\. Choose f32, f16, bf16, q8_0 or q4_0"
     with pytest.raises(BackendError, match=words):
         forward.new_cache("q3", 64)
     with pytest.raises(BackendError, match=words):
@@ -399,4 +443,4 @@ def test_types_on_the_command_line() -> None:
         found = re.search(r"^memory: .* cache (\d+) \+", done.stdout, re.MULTILINE)
         assert found, done.stdout
         sizes[name] = int(found[1])
-    assert sizes == {"f32": 6, "f16": 3, "bf16": 3, "q8_0": 2}  # MiB of 1,024 tokens
+    assert sizes == {"f32": 6, "f16": 3, "bf16": 3, "q8_0": 2, "q4_0": 1}  # MiB of 1,024 tokens

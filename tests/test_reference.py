@@ -309,7 +309,7 @@ def test_memory_of_prefill_is_bounded(random: Random) -> None:
 
 
 def test_an_unknown_cache_type() -> None:
-    with pytest.raises(BackendError, match=r"no kv_type 'q3'\. Choose f32, f16, bf16 or q8_0"):
+    with pytest.raises(BackendError, match=r"no kv_type 'q3'\. Choose f32, f16, bf16, q8_0 or q4_0"):
         KVState(KV(1, 2, 2), "q3", 1, 32)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sis_core.backend import LayerState
 from sis_core.block import Attention, Block, State, find
+from sis_core.cache.kv_types import saved_as
 from sis_core.cache.pieces import Pieces
 from sis_core.cache.tables import CopyPage, Reservations, Tables, kinds_of, n_pages_of
 from sis_core.errors import BackendError
@@ -142,7 +143,7 @@ class PagedCache:
         header = {
             "length": self.length(sequence),
             "first": first,
-            "kv_type": self.kv_type,
+            "kv_type": saved_as(self.kv_type),
             "page_nbytes": self._shape(),
         }
         yield MAGIC + json.dumps(header).encode() + b"\n"
@@ -158,7 +159,7 @@ class PagedCache:
             if saved.take(len(MAGIC)) != MAGIC:
                 raise wrong
             header = json.loads(saved.line(MAX_HEADER))
-            same = header["kv_type"] == self.kv_type and header["page_nbytes"] == self._shape()
+            same = header["kv_type"] == saved_as(self.kv_type) and header["page_nbytes"] == self._shape()
             length, first = header["length"], header["first"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise wrong from None

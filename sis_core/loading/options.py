@@ -54,7 +54,9 @@ class LoadOptions:
         None, "Tokens of context (default: what the model was trained for, or less where memory is short).",
         flag="--ctx", least=1,
     )  # fmt: skip
-    kv_type: str = option(HALF, "How keys and values are kept: f32, f16, bf16 or q8_0.", flag="--kv-type", kind=str)
+    kv_type: str = option(
+        HALF, "How keys and values are kept: f32, f16, bf16, q8_0 or q4_0.", flag="--kv-type", kind=str
+    )
     n_threads: int | None = option(
         None, "Threads for arithmetic (default: one for each core).", flag="-t/--threads", least=1
     )  # fmt: skip

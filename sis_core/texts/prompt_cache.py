@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sis_core.backends.native.abi import ABI
+from sis_core.cache.kv_types import saved_as
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.errors import SisError
 from sis_core.loading.model import Model
@@ -187,7 +188,8 @@ class PromptCache:
 def _key(model: Model) -> bytes:
     """What the bytes of a cache depend on: the model, how it was loaded, and who computes it."""
     digest = hashlib.sha256(model.fingerprint.encode())
-    how = (model.config, model.options.kv_type, model.backend, model.grains, model.layers, ABI, platform.machine())
+    kv_type = saved_as(model.options.kv_type)
+    how = (model.config, kv_type, model.backend, model.grains, model.layers, ABI, platform.machine())
     digest.update(repr(how).encode())
     return digest.digest()
 

@@ -28,6 +28,11 @@ static inline __attribute__((always_inline)) vf16 v_load_bfloat(const unsigned s
 {
     return (vf16)_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));
 }
+static inline __attribute__((always_inline)) vf16 v_nibbles(int __attribute__((vector_size(64))) codes)
+{
+    const __m512 numbers = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+    return (vf16)_mm512_permutexvar_ps((__m512i)codes, numbers); /* an index is the low four bits */
+}
 #ifdef V_HAS_DOT /* acc + low * low + high * high of pairs of BF16 */
 static inline __attribute__((always_inline)) vf16 v_dot(vf16 acc, int __attribute__((vector_size(64))) w, unsigned x)
 {
@@ -41,6 +46,7 @@ static inline __attribute__((always_inline)) void v_store_bfloat(unsigned short 
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF
+#define V_HAS_NIBBLES
 #include "vec.h"
 
 /* Sums of bytes come from differences to zero after they were moved to 0..255. */

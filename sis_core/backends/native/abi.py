@@ -38,7 +38,7 @@ ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swi
 GATED_ONLY = frozenset({"swiglu_oai"})
 GATINGS = {"softmax": 0, "sigmoid": 1, "softmax_weight": 2, "sparse_mixer": 3}
 RENORMALISE, SCALE_INPUT, HALVES = 1, 2, 4
-KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3}
+KV_TYPES = {"f32": 0, "f16": 1, "bf16": 2, "q8_0": 3, "q4_0": 4}
 
 TILE = 16
 BLOCK = 32

@@ -21,18 +21,17 @@ def page_nbytes(kv: KV, kv_type: str, page_size: int) -> int:
     """Bytes of a page: keys as they are, values padded to whole vectors; as `sis_kv_layout` in `native/kernels.h`."""
     kv_type_of(kv_type, "cache")
     v_pad = -(-kv.v_dim // abi.TILE) * abi.TILE
-    k_bytes, v_bytes = (_row_nbytes(dim, kv_type) for dim in (kv.k_dim, v_pad))
-    return page_size * kv.n_head_kv * (k_bytes + v_bytes)
-
-
-def _row_nbytes(dim: int, kv_type: str) -> int:
+    scales = [-(-dim // abi.BLOCK) * 2 for dim in (kv.k_dim, v_pad)]
     match kv_type:
+        case "q4_0":
+            token = -(-kv.k_dim // 2) + -(-v_pad // abi.BLOCK) * (abi.BLOCK // 2) + sum(scales)
         case "q8_0":
-            return dim + -(-dim // abi.BLOCK) * 2
+            token = kv.k_dim + v_pad + sum(scales)
         case "bf16":
-            return -(-dim // 2) * 4
+            token = -(-kv.k_dim // 2) * 4 + v_pad * 2
         case _:
-            return dim * (4 if kv_type == "f32" else 2)
+            token = (kv.k_dim + v_pad) * (4 if kv_type == "f32" else 2)
+    return page_size * kv.n_head_kv * token
 
 
 class NativeKV(RawPages):

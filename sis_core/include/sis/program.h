@@ -243,7 +243,7 @@ struct sis_table {
     const struct sis_group *groups;
 };
 
-enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 = 3 };
+enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 = 3, SIS_KV_Q4_0 = 4 };
 
 /* The keys and values of one layer. Page p begins at base + p * page_bytes and holds, for each key head, its keys and
  * then its values. With v_pad = v_dim rounded up to 16, these are
@@ -252,7 +252,11 @@ enum sis_kv_type { SIS_KV_F32 = 0, SIS_KV_F16 = 1, SIS_KV_BF16 = 2, SIS_KV_Q8_0 
  *             instructions that add the products of two halves read them; an odd k_dim is filled up with zeros
  *   Q8_0      keys int8 [k_dim][page_size] and their scales F16 [k_dim / 32][page_size], then values int8
  *             [page_size][v_pad] and theirs F16 [page_size][v_pad / 32]: GGUF's blocks of 32 along a head, the last of
- *             which may be shorter */
+ *             which may be shorter
+ *   Q4_0      keys [k_dim / 2][page_size], a byte for two neighbours, the first in its low half, and their scales as
+ *             above, then values [page_size][v_pad / 32][16], a byte for a value and the sixteenth after it, and theirs
+ * Q8_0 and Q4_0 hold keys and values times the orthonormal Hadamard matrix, of as many neighbours at a time as the largest
+ * power of two that divides k_dim or v_dim. The op that attends rotates queries, and its output back. */
 struct sis_kv {
     uint8_t *base;
     uint64_t page_bytes;

@@ -107,7 +107,7 @@ class Networks(Shared):
         assert np.array_equal(found[0], found[1])
 
     def test_other_cache_types_are_not_ours(self, backend: NativeBackend) -> None:
-        assert backend.forward(random_network(VARIANTS[0]), range(2), BackendOptions(kv_type="q4_0")) is None
+        assert backend.forward(random_network(VARIANTS[0]), range(2), BackendOptions(kv_type="q5_1")) is None
 
     def test_networks_that_contradict_themselves_are_not_ours(self, backend: NativeBackend) -> None:
         """Sizes that do not fit would be writes outside of memory: each is refused before an address is given away."""

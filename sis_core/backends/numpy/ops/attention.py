@@ -31,7 +31,7 @@ def bind(op: Attention, binder: Binder) -> Run:
 
 
 class KVState:
-    """Keys and values ``(n_head_kv, n_slots, width)``, page after page, in the elements of their `KVType`."""
+    """Keys and values ``(n_head_kv, n_slots, width)``, page after page, turned, in the elements of their `KVType`."""
 
     def __init__(self, kv: KV, kv_type: str, n_pages: int, page_size: int) -> None:
         self.type, self.k_dim, self.v_dim = kv_type_of(kv_type, "cache"), kv.k_dim, kv.v_dim
@@ -64,13 +64,13 @@ class KVState:
 
     def write(self, slots: np.ndarray, k: F32, v: F32) -> None:
         """Store keys and values ``(n, n_head_kv, dim)`` in ``slots`` ``(n,)``."""
-        self.keys[:, slots] = self.type.encode(k.swapaxes(0, 1))
-        self.values[:, slots] = self.type.encode(v.swapaxes(0, 1))
+        self.keys[:, slots] = self.type.encode(self.type.turn(k.swapaxes(0, 1)))
+        self.values[:, slots] = self.type.encode(self.type.turn(v.swapaxes(0, 1)))
 
     def blocks(self, group: Group, first: int) -> Iterator[tuple[int, F32, F32]]:
         """The group's keys and values from token ``first`` on, in blocks of at most `KEYS`.
 
-        Pages that were given back are left out. Each is the block's first token, and float32
+        Pages that were given back are left out. Each is the block's first token, and float32, turned as they are kept,
         ``(n_head_kv, m, k_dim)`` and ``(n_head_kv, m, v_dim)``: views where the pages lie in a row and the cache is
         float32, copies otherwise.
         """
@@ -169,7 +169,7 @@ class BoundAttention:
         """
         op, m = self.op, len(q)
         shared = op.n_head // op.n_head_kv  # query heads that read the same key head
-        q = (q * np.float32(op.scale)).reshape(m, op.n_head_kv, shared, -1).swapaxes(0, 1)
+        q = state.type.turn(q * np.float32(op.scale)).reshape(m, op.n_head_kv, shared, -1).swapaxes(0, 1)
         position = np.arange(group.length - m, group.length)
         mixed = np.zeros((op.n_head_kv, m, shared, state.v_dim), np.float32)
         total = np.zeros((op.n_head_kv, m, shared, 1), np.float32)
@@ -204,6 +204,7 @@ class BoundAttention:
             total = total * fade + np.exp(self.sinks - peak)
             mixed *= fade
         mixed /= total
+        mixed = state.type.turn(mixed)
         return mixed.swapaxes(0, 1).reshape(m, -1)
 
     def _scores(self, q: F32, keys: F32, position: np.ndarray, start: int) -> F32:
