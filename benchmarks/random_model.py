@@ -9,8 +9,8 @@ machine: they are made from PCG64's raw integers (whose stream numpy guarantees)
 multiplication, without a library call that may round differently elsewhere.
 
 Scales are chosen so that an error anywhere shows in the logits: attention scores spread by more than one, norms are
-not all one, biases are not zero. K-quantised tensors, which the `gguf` package cannot encode, and MXFP4 are random
-blocks with the same mean and spread as the weights that they stand for.
+not all one, biases are not zero. K-quantised tensors, which the `gguf` package cannot encode, MXFP4 and
+stacks of experts are random blocks with about the mean and spread of the weights that they stand for.
 """
 
 from __future__ import annotations
@@ -230,6 +230,13 @@ def _mxfp4(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
     return np.concatenate([e, _bytes(bits, 16 * n).reshape(n, 16)], axis=1)
 
 
+def _q4_0(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
+    """Q4_0: d · (q − 8), with d of both signs so that the mean is zero."""
+    d = _steps(bits, n, std / math.sqrt((16**2 - 1) / 12 + 0.25))
+    d *= np.where(_bytes(bits, n).reshape(n, 1) & 1, np.float16(1), np.float16(-1))
+    return np.concatenate([d.view(np.uint8), _bytes(bits, 16 * n).reshape(n, 16)], axis=1)
+
+
 #: Types that the gguf package cannot encode, or not within a minute: blocks are made as they are stored.
 _RANDOM_BLOCKS: dict[GGMLQuantizationType, Callable[[np.random.PCG64, int, float], npt.NDArray[np.uint8]]] = {
     GGMLQuantizationType.Q4_K: lambda bits, n, std: _min_blocks(bits, n, std, 128, 16),
@@ -237,6 +244,8 @@ _RANDOM_BLOCKS: dict[GGMLQuantizationType, Callable[[np.random.PCG64, int, float
     GGMLQuantizationType.Q6_K: _q6_k,
     GGMLQuantizationType.MXFP4: _mxfp4,
 }
+#: And for stacks of experts, which have billions of values.
+_RANDOM_STACKS = {**_RANDOM_BLOCKS, GGMLQuantizationType.Q4_0: _q4_0}
 
 
 def tensor_data(tensor: Tensor, qtype: GGMLQuantizationType, seed: int) -> npt.NDArray[np.generic]:
@@ -249,11 +258,12 @@ def tensor_data(tensor: Tensor, qtype: GGMLQuantizationType, seed: int) -> npt.N
     else:
         out = np.empty((rows, gguf.quant_shape_to_byte_shape((columns,), qtype)[0]), dtype=np.uint8)
     step = max(1, CHUNK // columns)
+    random_blocks = _RANDOM_STACKS if len(tensor.shape) == 3 else _RANDOM_BLOCKS
     for start in range(0, rows, step):
         part = out[start : start + step]
-        if qtype in _RANDOM_BLOCKS:
+        if qtype in random_blocks:
             n_blocks = len(part) * columns // gguf.GGML_QUANT_SIZES[qtype][0]
-            part[:] = _RANDOM_BLOCKS[qtype](bits, n_blocks, tensor.std).reshape(part.shape)
+            part[:] = random_blocks[qtype](bits, n_blocks, tensor.std).reshape(part.shape)
             continue
         values = _normal(bits, len(part) * columns, tensor.std, tensor.mean).reshape(-1, columns)
         part[:] = values.astype(out.dtype) if out.dtype.kind == "f" else gguf.quants.quantize(values, qtype)

@@ -207,13 +207,6 @@ def test_a_missing_expert() -> None:
         stacked(some, "m")
 
 
-@pytest.mark.parametrize("values", [{"norm_topk_prob": False}, {"mlp_only_layers": [0]}, {"decoder_sparse_step": 2}])
-def test_experts_that_gguf_cannot_tell(checkpoint: Make, values: dict[str, Any]) -> None:
-    folder = checkpoint("qwen3moe")
-    change(folder, **values)
-    refused(folder, "which GGUF has no key for in this family")
-
-
 def test_no_tensor_is_kept(checkpoint: Make) -> None:
     view = CheckpointView(checkpoint("llama"), REGISTRY)
     first = view.raw("blk.0.attn_q.weight")

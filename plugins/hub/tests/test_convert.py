@@ -20,7 +20,10 @@ REGISTRY = Registry.load()
 
 #: Keys that only one of the two writes, and why.
 OURS = {"gptneox": {"general.file_type"}, "mpt": {"general.file_type"}}  # its converter forgets it
-THEIRS = {"gemma": {"tokenizer.ggml.eot_token_id"}}  # 107, whatever token that is
+THEIRS = {
+    "gemma": {"tokenizer.ggml.eot_token_id"},  # 107, whatever token that is
+    "internlm2": {"tokenizer.ggml.add_space_prefix"},  # true, as where it is absent
+}
 
 
 def digest(value: Any) -> Any:

@@ -96,7 +96,9 @@ def add_vocabulary(
     try:
         special = SpecialVocab(checkpoint.folder, load_merges=byte_level, n_vocab=n_rows)
         special.add_special_token |= _added_by(tokenizer if byte_level else None, special.add_special_token)
-        added = {token["content"]: int(token["id"]) for token in (tokenizer or {}).get("added_tokens") or ()}
+        decoder = config.get("added_tokens_decoder") or {}
+        added = {about["content"]: int(token) for token, about in decoder.items()}
+        added |= {token["content"]: int(token["id"]) for token in (tokenizer or {}).get("added_tokens") or ()}
         special.special_token_ids |= control(special.special_token_ids, added)
         special.add_to_gguf(keys, quiet=True)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:

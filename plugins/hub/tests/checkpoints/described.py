@@ -20,7 +20,8 @@ from checkpoints.files import (
 FOLDER = Path(__file__).parent / "described"
 GLM = ["<|endoftext|>", "[gMASK]", "<|user|>", "<|observation|>"]
 ADDED = {"glm4": GLM, "glm4moe": GLM}  # control tokens after the 263 others; else "<s>" and "</s>"
-PIECES = ("ernie4_5", "ernie4_5_moe", "baichuan", "phimoe")  # those with a SentencePiece vocabulary
+PIECES = ("ernie4_5", "ernie4_5_moe", "baichuan", "internlm2", "phimoe")  # those with a SentencePiece vocabulary
+ENDS = {"internlm2": {"<|im_end|>": (275, True)}}  # in place of a piece; it ends a turn, and so the text
 
 
 def names(pattern: str) -> list[str]:
@@ -40,11 +41,11 @@ def write(name: str, folder: Path) -> None:
     config = about["config"] | {"bos_token_id": first, "eos_token_id": first + 1}
     (folder / "config.json").write_text(json.dumps(config, indent=1), "utf-8")
     if name in PIECES:
-        write_pieces(folder, LLAMA_PIECES, {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)},
-                     bos_token="<s>", eos_token="</s>", unk_token="<unk>")  # fmt: skip
+        added = {"<unk>": (0, True), "<s>": (1, True), "</s>": (2, True)} | ENDS.get(name, {})
+        write_pieces(folder, LLAMA_PIECES, added, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     else:
-        added = ADDED.get(name, ["<s>", "</s>"])
-        write_tokenizer(folder, byte_level_tokenizer(None, added), bos_token=added[0], eos_token=added[1])
+        control = ADDED.get(name, ["<s>", "</s>"])
+        write_tokenizer(folder, byte_level_tokenizer(None, control), bos_token=control[0], eos_token=control[1])
     weights = Weights(sum(map(ord, name)))
     for pattern, shape in about["tensors"].items():
         for tensor in names(pattern):

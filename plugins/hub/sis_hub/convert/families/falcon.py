@@ -17,7 +17,7 @@ def _n_kv(config: Hyperparameters) -> int:
 
 def _falcon(config: Hyperparameters, keys: Any) -> Extra:
     n = config.integer("hidden_size")
-    if config.find("alibi", "bias") or not config.values.get("parallel_attn", True):
+    if config.find("alibi") or config.find("bias") or not config.values.get("parallel_attn", True):
         raise config.refuse("this Falcon differs from the 7B and the 40B: alibi, bias or parallel_attn")
     if config.find("ffn_hidden_size") not in (None, 4 * n):
         raise config.refuse("ffn_hidden_size is not four times hidden_size")

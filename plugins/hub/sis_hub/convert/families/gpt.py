@@ -12,7 +12,7 @@ from sis_hub.convert.hyperparameters import Hyperparameters
 def _gpt2(config: Hyperparameters, keys: Any) -> Extra:
     n_embd = config.integer("n_embd", "hidden_size")
     n_ff = config.find("n_inner") or 4 * n_embd
-    if n_ff != 4 * n_embd or config.find("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"):
+    if n_ff != 4 * n_embd or config.find("scale_attn_by_inverse_layer_idx") or config.find("reorder_and_upcast_attn"):
         raise config.refuse("this GPT-2 differs from the original in its feed-forward or its attention")
     keys.add_block_count(config.n_layer)
     keys.add_context_length(config.integer("n_ctx", "n_positions"))

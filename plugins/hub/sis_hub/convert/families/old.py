@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sis_hub.convert.arrange import cut, with_rows
-from sis_hub.convert.common import LLAMA_DEFAULTS, common
-from sis_hub.convert.family import Extra, Family, Weights
+from sis_hub.convert.common import LLAMA_DEFAULTS, common, plain_rope, rope_scaling, sizes
+from sis_hub.convert.family import Extra, Family, Ids, Weights
 from sis_hub.convert.hyperparameters import Hyperparameters
 
 
@@ -76,6 +76,38 @@ def _baichuan_arranged(config: Hyperparameters, weights: Weights) -> Weights:
     return found
 
 
+def _internlm2(config: Hyperparameters, keys: Any) -> Extra:
+    if config.find("bias"):
+        raise config.refuse("its attention has biases, which GGUF has no tensors for in this family")
+    sizes(config, keys)
+    plain_rope(config, keys, written=True)
+    if config.rope.get("rope_type") != "dynamic":  # that begins where the context ends
+        rope_scaling(config, keys)
+    keys.add_layer_norm_rms_eps(config.number("rms_norm_eps"))
+    return {}
+
+
+def _internlm2_arranged(config: Hyperparameters, weights: Weights) -> Weights:
+    """A group of heads has its queries, one key, one value; pairs that are rotated lie side by side in GGUF."""
+    n_head, n_kv = config.integer("num_attention_heads"), config.integer("num_key_value_heads", "num_attention_heads")
+    n = config.integer("hidden_size") // n_head
+    groups = np.arange((n_head + 2 * n_kv) * n, dtype=np.int32).reshape(n_kv, n_head // n_kv + 2, 2, n // 2)
+    pairs = groups.swapaxes(2, 3)
+    orders = {"wq": pairs[:, :-2].reshape(-1), "wk": pairs[:, -2].reshape(-1), "wv": groups[:, -1].reshape(-1)}
+    found: Weights = {}
+    for name, weight in weights.items():
+        if ".wqkv." in name:
+            names = {name.replace("wqkv", part): order for part, order in orders.items()}
+            found |= {part: with_rows(weight, order, part) for part, order in names.items()}
+        else:
+            found[name] = weight
+    return found
+
+
+def _end_of_turn(config: Hyperparameters, named: Ids, added: Ids) -> Ids:
+    return {"eos": added["<|im_end|>"]} if "<|im_end|>" in added else {}
+
+
 FAMILIES = {
     "BloomForCausalLM": Family("bloom", _bloom, ("gelu",), {"layer_norm_epsilon": 1e-5}, _bloom_arranged, layout=""),
     "MPTForCausalLM": Family("mpt", _mpt, ("gelu",), layout=""),
@@ -84,5 +116,13 @@ FAMILIES = {
     ),
     "BaiChuanForCausalLM": Family(
         "baichuan", _baichuan, defaults=LLAMA_DEFAULTS, arranged=_baichuan_arranged, layout=""
+    ),
+    "InternLM2ForCausalLM": Family(
+        "internlm2",
+        _internlm2,
+        defaults=LLAMA_DEFAULTS,
+        arranged=_internlm2_arranged,
+        control=_end_of_turn,
+        layout="",
     ),
 }
