@@ -52,6 +52,9 @@ HARMLESS = (
 )
 """Keys that change no number here, read or not."""
 
+TOWERS = ("vision.", "audio.", "mm.")
+"""How keys begin of what sees or hears, in files that have it beside their language model: no text needs them."""
+
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_parallel_residual": (True,),  # a converter of early 2024 wrote it for all; who has a choice reads it
     "logit_scale": (1.0,),
@@ -220,6 +223,7 @@ class Metadata:
             if key.startswith(prefix)
             and key not in self._read
             and key.removeprefix(prefix) not in HARMLESS
+            and not key.removeprefix(prefix).startswith(TOWERS)
             and not _is_off(value)
             and not _is_neutral(key.removeprefix(prefix), value)
         ]

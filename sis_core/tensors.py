@@ -29,6 +29,8 @@ DERIVED = (
     "attention.masked_bias",
     "attn_rot_embd",
 )
+TOWERS = ("v.", "a.", "mm.")
+"""How names begin of tensors that see, that hear, and that tell the language model of it."""
 
 
 class Tensors:
@@ -146,8 +148,15 @@ class Tensors:
         self._taken.update(names)
 
     def unread(self) -> list[str]:
-        """Tensors that nobody took, in file order, without those that only repeat what the metadata say."""
-        return [name for name in self._weights if name not in self._taken and not derived(name)]
+        """Tensors that nobody took, in file order, without those that only repeat what the metadata say.
+
+        Nor those of `towers`: without a picture or a sound, a text is continued as if they were not there.
+        """
+        return [n for n in self._weights if n not in self._taken and not derived(n) and not n.startswith(TOWERS)]
+
+    def towers(self) -> list[str]:
+        """Tensors that nobody took and that see or hear, in file order."""
+        return [name for name in self._weights if name.startswith(TOWERS) and name not in self._taken]
 
     def _take(self, name: str, shape: tuple[int, ...], fill: float) -> Weight:
         found = self._weights.get(name)

@@ -346,6 +346,21 @@ def test_gemma3_windows_and_bases(tiny_file: Callable[[str], Path]) -> None:
     assert {block.state and block.state.window for block in network.blocks} == {None}
 
 
+def test_gemma3_of_ollama_says_less(tiny_file: Callable[[str], Path]) -> None:
+    change = rebuilt(tiny_file, "gemma-3-1b")
+    said = {"rope__freq_base": None, "rope__freq_base_swa": None, "attention__layer_norm_rms_epsilon": None}
+    rope = attention(change(**said)[1], 5).rope
+    assert rope is not None
+    np.testing.assert_allclose(rope.frequencies, rope_frequencies(32, 1e6))
+    config, network = change(**said, vision__block_count=27, mm__tokens_per_image=256)
+    near, far = attention(network, 0).rope, attention(network, 5).rope
+    assert near is not None
+    assert far is not None
+    np.testing.assert_allclose(near.frequencies, rope_frequencies(32, 10000.0))
+    np.testing.assert_allclose(far.frequencies, rope_frequencies(32, 1e6) / 8)
+    assert config.norm_eps == 1e-6
+
+
 def test_gemma1_is_gemma2_without_its_additions(tiny_file: Callable[[str], Path]) -> None:
     values, weights = content(tiny_file("gemma-2-2b"))
     kept = {n: w for n, w in weights.items() if "post_" not in n}

@@ -171,6 +171,23 @@ HEADERS = {
             "tokenizer.ggml.add_space_prefix": False, "general.quantization_version": 2,
         },
     ),
+    "gemma-3-4b with its eyes, as Ollama has it": Header(
+        "Ollama issue 18548",
+        "gemma3",
+        {
+            **SPM, "context_length": 131072, "attention.key_length": 256, "attention.value_length": 256,
+            "attention.sliding_window": 1024, "mm.tokens_per_image": 256, "vision.attention.head_count": 16,
+            "vision.attention.layer_norm_epsilon": 1e-6, "vision.block_count": 27, "vision.embedding_length": 1152,
+            "vision.feed_forward_length": 4304, "vision.image_size": 896, "vision.num_channels": 3,
+            "vision.patch_size": 14, "general.file_type": 15, "general.quantization_version": 2,
+            "tokenizer.ggml.pre": "default", "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+            "tokenizer.ggml.unknown_token_id": 0, "tokenizer.ggml.padding_token_id": 0,
+            "tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": False,
+            "tokenizer.ggml.add_padding_token": False, "tokenizer.ggml.add_unknown_token": False,
+        },
+        says=("rope.freq_base=1000000.0, gemma3.rope.scaling.factor=8.0", "2 tensors that see or hear are left out"),
+        extra={f"{name}.weight": np.ones((4, 4)) for name in ("v.patch_embedding", "mm.mm_input_projection")},
+    ),
     "Phi-3-mini-4k of its first weeks, before windows": Header(
         "Ollama issue 5956",
         "llama",

@@ -45,6 +45,13 @@ def test_experts_count_by_their_share() -> None:
     assert found.ignored == ("blk.1.nextn.eh_proj.weight", "blk.1.attn_q.weight")
 
 
+def test_what_sees_does_not_count() -> None:
+    tower: dict[str, tuple[int, ...]] = {"v.blk.0.attn_q.weight": (8, 8), "mm.0.weight": (8, 8)}
+    found = of({}, **tower)
+    assert found.towers == tuple(tower)
+    assert (found.total, found.active_nbytes) == (of({}).total, of({}).active_nbytes)
+
+
 def test_a_tied_table_is_read_whole() -> None:
     held = tensors()
     del held["output.weight"]

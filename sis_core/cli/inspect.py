@@ -60,6 +60,8 @@ def _show(opened: GGUFFile | RemoteHeader, tensors: bool, as_json: bool) -> None
     click.echo(printable(f"family {opened.metadata.get('general.architecture')}: ") + str(parameters))
     if parameters.ignored:
         click.echo(f"ignored: {len(parameters.ignored)} tensors that predict more than the next token (nextn)")
+    if parameters.towers:
+        click.echo(f"ignored: {len(parameters.towers)} tensors that see or hear; it runs on text alone")
     for info in opened.tensors.values():
         if info.package:
             click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")
@@ -86,7 +88,7 @@ def _summary(opened: GGUFFile | RemoteHeader, tensors: bool) -> dict[str, Any]:
             "total": parameters.total,
             "active": parameters.active,
             "active_bytes": parameters.active_nbytes,
-            "ignored": list(parameters.ignored),
+            "ignored": [*parameters.ignored, *parameters.towers],
         },
         "metadata": {key: _plain(value) for key, value in opened.metadata.items()},
     }

@@ -98,6 +98,8 @@ def open_model(
             )  # fmt: skip
             config, network, tensors = build(fitting.n_ctx)  # a family may choose its frequencies by the context
         fitting.tell(str(path))
+        if towers := tensors.towers():
+            log.warning("%s: %d tensors that see or hear are left out: it runs on text alone", path, len(towers))
         return kind(
             file, registry, config, network,
             backends=backends, asked=options, fit=fitting, shared=SharedFile(file), layers=layers,

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from sis_core.architecture import MAX_LAYERS
 from sis_core.gguf_file import TensorInfo
+from sis_core.tensors import TOWERS
 
 EXPERTS = "_exps."
 TABLE, HEAD = "token_embd.weight", "output.weight"
@@ -25,24 +26,29 @@ class Parameters:
         active: those of a token, which uses a few of each layer's experts.
         active_nbytes: bytes that a step of one token reads: of the embedding a row, unless it is the head too.
         ignored: tensors that only guess more than one token ahead, which no family here does.
+        towers: tensors that see or hear, which no text needs.
     """
 
     total: int
     active: int
     active_nbytes: int
     ignored: tuple[str, ...]
+    towers: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, Any]) -> Parameters:
         share = _share(metadata)
         ignored = _ahead(tensors, metadata)
         rows = TABLE if HEAD in tensors else None  # of which one is read
-        used = [info for name, info in tensors.items() if name not in ignored]
+        towers = tuple(name for name in tensors if name.startswith(TOWERS))
+        unused = {*ignored, *towers}
+        used = [info for name, info in tensors.items() if name not in unused]
         return cls(
             sum(prod(info.shape) for info in used),
             round(_sum(((info, prod(info.shape)) for info in used), share)),
             round(_sum(((info, info.n_bytes) for info in used if info.name != rows), share)),
             tuple(ignored),
+            towers,
         )
 
     def __str__(self) -> str:

@@ -99,6 +99,9 @@ class Gemma3(Gemma):
 
     def config(self, metadata: Metadata, n_vocab: int) -> GemmaConfig:
         config = _read(metadata, n_vocab)
+        assert config.rope
+        rope = _rope_of_ollama(config.rope, metadata)
+        config = evolve(config, rope=rope, ropes=(rope,) * config.n_layer)
         window = metadata.maybe_integer("attention.sliding_window")
         return evolve(
             _with_windows(config, metadata, window, period=6, local_theta=10000.0),
@@ -112,6 +115,15 @@ def _read(metadata: Metadata, n_vocab: int) -> GemmaConfig:
     config = GemmaConfig.read(metadata, n_vocab, eps=1e-6)
     assert config.rope
     return evolve(config, windows=(None,) * config.n_layer, ropes=(config.rope,) * config.n_layer)
+
+
+def _rope_of_ollama(rope: RopeConfig, metadata: Metadata) -> RopeConfig:
+    """What Ollama's converter leaves out, first of all in files that see: their models turn eight times as slowly."""
+    if "rope.freq_base" not in metadata:
+        rope = evolve(rope, theta=metadata.number("rope.freq_base", 1e6, above=1.0))
+    if "vision.block_count" in metadata and "rope.scaling.factor" not in metadata:
+        rope = evolve(rope, scaling="linear", factor=metadata.number("rope.scaling.factor", 8.0))
+    return rope
 
 
 def _scale(config: GemmaConfig, n_layer_27b: int) -> float:
