@@ -9,8 +9,8 @@ machine: they are made from PCG64's raw integers (whose stream numpy guarantees)
 multiplication, without a library call that may round differently elsewhere.
 
 Scales are chosen so that an error anywhere shows in the logits: attention scores spread by more than one, norms are
-not all one, biases are not zero. K-quantised tensors, which the `gguf` package cannot encode, MXFP4 and
-stacks of experts are random blocks with about the mean and spread of the weights that they stand for.
+not all one, biases are not zero. Tensors in types that the `gguf` package cannot encode, or not within a minute, and stacks
+of experts are random blocks with about the mean and spread of the weights that they stand for.
 """
 
 from __future__ import annotations
@@ -47,6 +47,16 @@ FILE_TYPES = {
     "Q5_1": LlamaFileType.MOSTLY_Q5_1,
     "Q4_K_M": LlamaFileType.MOSTLY_Q4_K_M,
     "MXFP4": LlamaFileType.MOSTLY_MXFP4_MOE,
+    "Q2_K": LlamaFileType.MOSTLY_Q2_K,
+    "Q3_K": LlamaFileType.MOSTLY_Q3_K_S,
+    "Q4_K": LlamaFileType.MOSTLY_Q4_K_S,
+    "Q5_K": LlamaFileType.MOSTLY_Q5_K_S,
+    "Q6_K": LlamaFileType.MOSTLY_Q6_K,
+    "IQ4_NL": LlamaFileType.MOSTLY_IQ4_NL,
+    "IQ4_XS": LlamaFileType.MOSTLY_IQ4_XS,
+    "NVFP4": LlamaFileType.MOSTLY_NVFP4,
+    "TQ1_0": LlamaFileType.MOSTLY_TQ1_0,
+    "TQ2_0": LlamaFileType.MOSTLY_TQ2_0,
 }
 PLAIN_TYPES = ("F32", "F16", "BF16", "Q8_0")  # what the converter itself writes; the rest comes from `llama-quantize`
 
@@ -237,12 +247,40 @@ def _q4_0(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
     return np.concatenate([d.view(np.uint8), _bytes(bits, 16 * n).reshape(n, 16)], axis=1)
 
 
+def _nvfp4(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
+    """NVFP4: MXFP4's numbers times one of four scales, here of 512ths at two neighbours (UE4M3 below 2^-6)."""
+    scales = np.clip(round(std / 2.9 * 512), 1, 6) + (_bytes(bits, 4 * n) & 1)
+    return np.concatenate([scales.astype(np.uint8).reshape(n, 4), _bytes(bits, 32 * n).reshape(n, 32)], axis=1)
+
+
+def _around(bits: np.random.PCG64, n: int, name: str, step: float, at: int) -> npt.NDArray[np.uint8]:
+    """Random codes and lower scales, with a block scale around `step` at byte `at`."""
+    size = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[name]][1]
+    blocks = _bytes(bits, size * n).reshape(n, size).copy()
+    blocks[:, at : at + 2] = _steps(bits, n, step).view(np.uint8)
+    return blocks
+
+
+def _q2_k(bits: np.random.PCG64, n: int, std: float) -> npt.NDArray[np.uint8]:
+    """Q2_K: d · scale · q − dmin · min, all of them random, with dmin so that the mean is zero."""
+    blocks = _around(bits, n, "Q2_K", std / 13.9, 80)
+    d = blocks[:, 80:82].copy().view("<f2").astype(np.float32)
+    blocks[:, 82:84] = (1.5 * d).astype("<f2").view(np.uint8)
+    return blocks
+
+
 #: Types that the gguf package cannot encode, or not within a minute: blocks are made as they are stored.
 _RANDOM_BLOCKS: dict[GGMLQuantizationType, Callable[[np.random.PCG64, int, float], npt.NDArray[np.uint8]]] = {
     GGMLQuantizationType.Q4_K: lambda bits, n, std: _min_blocks(bits, n, std, 128, 16),
     GGMLQuantizationType.Q5_K: lambda bits, n, std: _min_blocks(bits, n, std, 160, 32),
     GGMLQuantizationType.Q6_K: _q6_k,
     GGMLQuantizationType.MXFP4: _mxfp4,
+    GGMLQuantizationType.NVFP4: _nvfp4,
+    GGMLQuantizationType.Q2_K: _q2_k,
+    # what the block scale is divided by is the root mean square of all that it is multiplied by
+    GGMLQuantizationType.Q3_K: lambda bits, n, std: _around(bits, n, "Q3_K", std / 43.3, 108),
+    GGMLQuantizationType.IQ4_NL: lambda bits, n, std: _around(bits, n, "IQ4_NL", std / 68, 0),
+    GGMLQuantizationType.IQ4_XS: lambda bits, n, std: _around(bits, n, "IQ4_XS", std / 1250, 0),
 }
 #: And for stacks of experts, which have billions of values.
 _RANDOM_STACKS = {**_RANDOM_BLOCKS, GGMLQuantizationType.Q4_0: _q4_0}
@@ -279,7 +317,7 @@ def tensor_type(tensor: Tensor, file_type: str, shape: Shape, *, pure: bool = Fa
     """
     if len(tensor.shape) == 1 or tensor.name.endswith(".bias") or tensor.key in (T.POS_EMBD, T.FFN_GATE_INP):
         return GGMLQuantizationType.F32
-    if file_type == "MXFP4":  # of experts alone
+    if file_type == "MXFP4" and not pure:  # of experts alone
         return GGMLQuantizationType.MXFP4 if len(tensor.shape) == 3 else GGMLQuantizationType.Q8_0
     if pure or file_type in PLAIN_TYPES:
         return GGMLQuantizationType[file_type]

@@ -49,6 +49,11 @@ def cluster_sim(folder: Path) -> None:
     )  # and a hot one breaks that
 
 
+def formats(folder: Path) -> None:
+    """The program itself is run by tests/test_formats_bench.py; here what it says about itself."""
+    assert "--examples" in run("formats.py", "--help").stdout
+
+
 def memory(folder: Path) -> None:
     with as_file(TINY) as model:
         found = json.loads(run("memory.py", model, "--prompt", 16, "--tokens", 4).stdout)
@@ -109,7 +114,7 @@ def speculate(folder: Path) -> None:
 
 
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
-    accuracy, cluster_sim, memory, native_bench, neon_instructions, oracle, random_model, serve, speculate
+    accuracy, cluster_sim, formats, memory, native_bench, neon_instructions, oracle, random_model, serve, speculate
 )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ N_TOKENS = 64  # of a measurement of shares
 class Sis:
     """One model with the backend that sis chooses by itself."""
 
-    def __init__(self, path: str, n_threads: int, room: int) -> None:
-        self.registry = Registry.load()
+    def __init__(self, path: str, n_threads: int, room: int, registry: Registry | None = None) -> None:
+        self.registry = registry or Registry.load()
         self.model: LanguageModel = load(path, n_threads=n_threads, n_ctx=room, registry=self.registry)
         self._cache: Cache | None = None
         self._made = (0, 0)

@@ -133,7 +133,7 @@ def number(row: str) -> int:
 
 def tokens_needed(row: str) -> int:
     """Tokens that one sequence holds at the end of a row, at most."""
-    return SPARE + (number(row) if row.startswith(("prompt", "decode")) else 0)
+    return SPARE + (number(row) if row.startswith(("first", "prompt", "decode")) else 0)
 
 
 def contests(
