@@ -49,6 +49,7 @@ class QuantFormat(ABC):
         type_size: bytes per block.
         bits_per_weight: size of the format, by default ``8 * type_size / block_size``.
         layout: what the bytes mean, from which `dequantize` and native code follow; or None, the default.
+        version: of the bytes, for a format that GGUF has no id for: one more whenever they change. See `of_version`.
     """
 
     name: ClassVar[str]
@@ -56,6 +57,7 @@ class QuantFormat(ABC):
     block_size: ClassVar[int] = 1
     type_size: ClassVar[int] = 1
     layout: ClassVar[Layout | None] = None
+    version: ClassVar[int] = 1
 
     def __init_subclass__(cls, **rest: Any) -> None:
         """FormatError, naming the format, when its blocks do not hold what its layout says."""
@@ -117,6 +119,26 @@ class QuantFormat(ABC):
         self.check_rows(rows, n_cols)
         return self._layout().unpack_blocks(rows.reshape(-1, self.type_size), self.block_size, len(rows))
 
+    def of_version(self, version: int) -> QuantFormat:
+        """What reads files of that ``version`` of the format: itself for its own, by default nothing for another.
+
+        A file says which one its tensors are in (`version_key`; 1 where it says nothing). A format whose bytes have
+        changed returns here a codec of the same name for each older version that it still reads.
+
+        Raises:
+            FormatError: nothing reads that version.
+        """
+        if version == self.version:
+            return self
+        newer = version > self.version
+        raise FormatError(
+            f"version {version} of the format {self.name} is not known: what is installed reads version {self.version}",
+            where=self.name,
+            fix="install a newer version of the plugin that brings it"
+            if newer
+            else "quantise the model again from its original, or install the version of the plugin that wrote it",
+        )
+
     def side_names(self, tensor: str) -> Mapping[str, SideName]:
         """Tensors beside ``tensor`` of a file that belong to it, by the names that the format has for them.
 
@@ -175,6 +197,11 @@ class QuantFormat(ABC):
 
     def __repr__(self) -> str:
         return f"<format {self.name}>"
+
+
+def version_key(format: str) -> str:
+    """The metadata key that says which version of a format without an id a file is in."""
+    return f"sis.format.{format}.version"
 
 
 class BlockFormat(QuantFormat):

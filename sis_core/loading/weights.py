@@ -9,7 +9,7 @@ import numpy as np
 
 from sis_core.errors import FormatError, SisError, blaming
 from sis_core.gguf_file import ModelFile, TensorInfo
-from sis_core.quant import PLAIN, QuantFormat, Side, Weight
+from sis_core.quant import PLAIN, QuantFormat, Side, Weight, version_key
 from sis_core.registry import Registry
 
 
@@ -27,6 +27,8 @@ def file_weight(file: ModelFile, registry: Registry, info: TensorInfo) -> Weight
     """One tensor of a file as a weight; raises what `file_weights` does."""
     where = f"{file.path}: tensor {info.name}"
     format = _format(info, registry, where)
+    if info.type_id is None:
+        format = _of_version(format, file_version(file, format.name), where)
     shape = info.shape or (1,)  # GGUF allows a scalar
     weight = Weight(
         info.name, format, shape, _reader(file, info.name), shape, release=_releaser(file, info.name),
@@ -99,6 +101,27 @@ def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
     except SisError as error:
         raise FormatError(error.what, where=where, fix=error.fix) from None
     raise AssertionError("unreachable: a format cannot appear between two look-ups")
+
+
+def file_version(file: ModelFile, format: str) -> int:
+    """Which version of a format that GGUF has no id for a file says that it is in; FormatError where that is none."""
+    version = file.metadata.get(version_key(format), 1)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise FormatError(
+            f"{version_key(format)} is {version!r}, which is no version of a format",
+            where=str(file.path),
+            fix="quantise the model again from its original",
+        )
+    return version
+
+
+def _of_version(format: QuantFormat, version: int, where: str) -> QuantFormat:
+    """The codec for a version; FormatError, saying where, when there is none."""
+    try:
+        with blaming(FormatError, f"of_version of the format {format.name}", where):
+            return format.of_version(version)
+    except FormatError as error:
+        raise FormatError(error.what, where=where, fix=error.fix) from None
 
 
 def _reader(file: ModelFile, name: str) -> Any:

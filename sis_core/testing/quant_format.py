@@ -140,8 +140,27 @@ class _Check:
         bits = 8 * format.row_bytes(n_cols) / n_cols
         if not 0.99 * bits <= format.bits_per_weight <= 1.01 * bits:
             self.fail(f"declares {format.bits_per_weight:g} bits a weight, but its rows take {bits:g}")
+        self.versions()
         if isinstance(format, BlockFormat):
             self.blocks(format)
+
+    def versions(self) -> None:
+        """Its own version, one that is not made yet, and those before it."""
+        own: Any = self.format.version
+        if isinstance(own, bool) or not isinstance(own, int) or own < 1:
+            self.fail(f"its version is {own!r}, not a number from 1 on")
+        if self.format.of_version(own) is not self.format:
+            self.fail(f"of_version({own}), its own, is not itself")
+        for version in range(1, own + 2):
+            try:
+                with self.guarded("of_version", f"version {version}"):
+                    found: Any = self.format.of_version(version)
+            except FormatError:
+                continue
+            if version > own:
+                self.fail(f"of_version accepts {version}, which is newer than its own")
+            if not isinstance(found, QuantFormat) or found.name != self.format.name or found.version != version:
+                self.fail(f"of_version({version}) is {found!r}, not a format of that name and version")
 
     def blocks(self, format: BlockFormat) -> None:
         """The methods that an author writes, before `BlockFormat` makes rows of their results."""

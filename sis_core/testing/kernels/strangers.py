@@ -65,7 +65,7 @@ class Own(Plain):
     """Rung 3: with a linear of its own, in three parts."""
 
     def __init__(self, code: int = 0, version: int = abi.ABI) -> None:
-        self.code, self.version, self.parts_run = code, version, set[int]()
+        self.code, self.abi, self.parts_run = code, version, set[int]()
 
     def native_linear(self, weight: Weight) -> OwnLinear:
         return OwnLinear(self, weight)
@@ -90,7 +90,7 @@ class OwnLinear:
             return format.code
 
         self.function = RUN(run)
-        self.record = abi.LinearObject(format.version, 3, None, ctypes.cast(self.function, ctypes.c_void_p).value)
+        self.record = abi.LinearObject(format.abi, 3, None, ctypes.cast(self.function, ctypes.c_void_p).value)
         return ctypes.addressof(self.record)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import sys
 import time
 import zlib
@@ -17,10 +18,12 @@ from typing import Any, BinaryIO
 from attrs import frozen
 
 from sis_core.arrays import F32
-from sis_core.errors import SourceError
+from sis_core.errors import FormatError, SourceError
 from sis_core.gguf_file import GGUFFile, ModelFile
 from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.weights import file_version
 from sis_core.machine.cores import default_threads
+from sis_core.quant import version_key
 from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import UNQUANTISED, Plan, TensorPlan
@@ -30,6 +33,7 @@ from sis_core.workbench.quantizer.work import WorkFolder
 log = logging.getLogger(__name__)
 
 COPY = 1 << 22
+VERSION = re.compile(re.escape(version_key("*")).replace(r"\*", ".+"))  # keys of formats of the input
 SOURCES = (".py", ".so", ".dylib", ".dll", ".pyd")  # files that may change what an encoder does
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name and the bytes done and in all."""
@@ -239,12 +243,33 @@ def output_metadata(
             "quantize.imatrix.entries_count": len(importance.sums),
             "quantize.imatrix.chunks_count": importance.n_chunks,
         }
+    changed |= dict.fromkeys(key for key in values if VERSION.fullmatch(key)) | versions(file, plan)
     for key, value in changed.items():
         values.pop(key, None)
         types.pop(key, None)
         if value is not None:
             values[key] = value
     return values, types
+
+
+def versions(file: ModelFile, plan: Plan) -> dict[str, int]:
+    """Which version of each format without an id the output is in, by key.
+
+    Raises:
+        FormatError: tensors that are copied are in another version than those that are encoded.
+    """
+    found: dict[str, int] = {}
+    for tensor in plan.tensors:
+        if isinstance(tensor.type, int):
+            continue
+        version = file_version(file, tensor.type_name) if tensor.format is None else tensor.format.version
+        if found.setdefault(key := version_key(tensor.type_name), version) != version:
+            raise FormatError(
+                f"tensors in version {found[key]} and {version} of the format {tensor.type_name} cannot be in one file",
+                where=f"{file.path}: tensor {tensor.name}",
+                fix="quantise the model again from its original",
+            )
+    return found
 
 
 def _file_type(plan: Plan) -> int | None:
