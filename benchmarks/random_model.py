@@ -9,8 +9,8 @@ machine: they are made from PCG64's raw integers (whose stream numpy guarantees)
 multiplication, without a library call that may round differently elsewhere.
 
 Scales are chosen so that an error anywhere shows in the logits: attention scores spread by more than one, norms are
-not all one, biases are not zero. Tensors in types that the `gguf` package cannot encode, or not within a minute, and stacks
-of experts are random blocks with about the mean and spread of the weights that they stand for.
+not all one, biases are not zero. Tensors in types that the `gguf` package cannot encode, or not within a minute, and
+stacks of experts are random blocks with about the mean and spread of the weights that they stand for.
 """
 
 from __future__ import annotations
