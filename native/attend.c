@@ -80,6 +80,13 @@ static struct unit find(const struct run *run, const struct attention *job, cons
     }
 }
 
+static float *watch_of(const struct sis_step *step, const struct sis_op *op)
+{
+    if (!step->watch || !op->watched) return NULL;
+    const struct sis_group *group = step->tables[op->table].groups;
+    return step->watch + (size_t)(op->watched - 1) * group->n_rows * pages_of(group, step->page_size) * 2;
+}
+
 void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member)
 {
     const struct sis_step *step = run->step;
@@ -96,6 +103,7 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
         .cap = op->cap,
         .slopes = op->slopes,
         .sinks = op->sinks,
+        .watch = watch_of(step, op),
         .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
     const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;

@@ -81,8 +81,14 @@ struct attention {
     uint32_t n_head, n_head_kv, window;
     float scale, cap;
     const float *slopes, *sinks;
+    float *watch; /* see sis_step: of this op; or NULL */
     struct kv_layout layout;
 };
+
+static inline size_t pages_of(const struct sis_group *group, uint32_t page_size)
+{
+    return ((size_t)group->length + page_size - 1) / page_size;
+}
 
 /* What a span leaves of one row: the output before it is divided by the sum, then the largest score and the sum. */
 static inline size_t sis_part_floats(const struct kv_layout *l) { return l->v_pad + TILE; }

@@ -272,7 +272,6 @@ class Keeps(Eviction):
         return scores
 
 
-@pytest.mark.parametrize("model", ["numpy"], indirect=True)
 def test_an_eviction_keeps_the_pages_it_rates_highest(model: LanguageModel) -> None:
     """Of 200 tokens, in seven pages, the last two stay for their window, and two of the others."""
     n, rule = 200, BestOfPrompt(Keeps(), 200)
@@ -297,7 +296,6 @@ def test_an_eviction_keeps_the_pages_it_rates_highest(model: LanguageModel) -> N
         np.testing.assert_allclose(session.feed([7])[0], found, atol=2e-5)
 
 
-@pytest.mark.parametrize("model", ["numpy"], indirect=True)
 def test_snapkv_keeps_what_the_last_tokens_look_at(model: LanguageModel) -> None:
     eviction = SnapKV(keep=3 * PAGE_SIZE, window=8)
     with model.session() as session:
@@ -327,7 +325,24 @@ def test_shares_of_attention_are_those_of_a_softmax() -> None:
     np.testing.assert_allclose(found.result(), wanted.swapaxes(1, 2).reshape(6, 5, 4), rtol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["numpy"], indirect=True)
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-5), ("bf16", 3e-3), ("q8_0", 1e-4)])
+def test_backends_agree_where_attention_goes(random_model: Path, kv_type: str, tolerance: float) -> None:
+    """Over two spans of 512 keys, with pages that were given back."""
+    if (kind := kind_of_this_machine()) is None:
+        pytest.skip("no native backend works on this machine")
+    found = []
+    for backend in "numpy", kind.name:
+        with load(random_model, backend=backend, kv_type=kv_type) as one:
+            cache = one.new_cache(700)
+            one.step(Batch.of(TOKENS[:600], outputs=[]), cache)
+            cache.evict(0, [1, 2, 17])
+            batch = Batch.of(TOKENS[600:620], position=600, outputs=[])
+            found.append(one.step(evolve(batch, watch=True, alone=backend == "numpy"), cache).attention)
+    for mine, other in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, other, atol=tolerance)
+        assert not mine[..., [1, 2, 17]].any()
+
+
 def test_a_text_with_an_eviction(model: LanguageModel) -> None:
     request = Request(TOKENS[:200], max_tokens=40, context=Keeps(), ignore_end=True, seed=3)
     wanted = alone(model, request)

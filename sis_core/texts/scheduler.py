@@ -110,6 +110,7 @@ class Scheduler:
         except (MemoryError, ClosedError):
             raise
         except Exception as error:
+            self.session.drop(number)
             self._pieces.append(Piece.of(sequence=number, finish_reason="error", error=ours(error, number)))
         else:
             text.degraded |= self.session.stats.degraded > degraded
@@ -177,8 +178,7 @@ class Scheduler:
 
     def _text(self, number: int, request: Request) -> Text:
         """A text that can start; SisError when it cannot."""
-        session = self.session
-        model, n_ctx = session.model, session.n_ctx
+        session, model, n_ctx = self.session, self.session.model, self.session.n_ctx
         ids = session.valid(request.prompt)
         if not ids:
             raise ContextError("the prompt has no tokens", where="prompt", fix="give at least one character")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 7  # what this release and its libraries of kernels agree on
+PROGRAM = 8  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -137,7 +137,7 @@ class Op(Structure, c_name="sis_op"):
             "kind", "flags", "src", "src2", "dst", "src_at", "src2_at", "dst_at", "width", "count", "activation",
             "layer", "table", "rope", "n_rot", "n_head", "n_head_kv", "k_dim", "v_dim", "window",
         )),
-        ("eps", c_float), ("scale", c_float), ("cap", c_float), ("reserved", c_uint32),
+        ("eps", c_float), ("scale", c_float), ("cap", c_float), ("watched", c_uint32),
         ("gain", c_void_p), ("bias", c_void_p), ("weight", c_void_p), ("slopes", c_void_p), ("sinks", c_void_p),
         ("experts", c_void_p),
     ]  # fmt: skip
@@ -186,7 +186,7 @@ class Step(Structure, c_name="sis_step"):
             "n", "n_out", "n_groups", "page_size", "kv_type", "n_threads", "flags", "reserved",
         )),
         *((name, c_void_p) for name in (
-            "tokens", "hidden", "out", "positions", "outputs", "tables", "kv", "rotations", "workspace",
+            "tokens", "hidden", "out", "positions", "outputs", "tables", "kv", "rotations", "watch", "workspace",
         )),
         ("workspace_bytes", c_uint64), ("cpus", c_void_p),
     ]  # fmt: skip

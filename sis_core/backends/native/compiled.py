@@ -18,6 +18,7 @@ class Compiled:
     Attributes:
         address: of the whole program.
         in_place: what of it lies in files.
+        watched: query heads of each attention over the whole text, in order.
         after_embedding: of the program for hidden states: the same ops, less those of the embedding.
     """
 
@@ -28,9 +29,11 @@ class Compiled:
         cols: Sequence[int],
         n_out_cols: int,
         n_embedding: int,
+        watched: Sequence[int] = (),
         kept: Sequence[object] = (),
     ) -> None:
         self._store, self.in_place, self._kept = store, store.in_place, tuple(kept)
+        self.watched = tuple(watched)
         self._ops = (abi.Op * len(ops))(*ops)
         self._cols = np.asarray(cols, np.uint32)
         self.n_out_cols = n_out_cols

@@ -106,7 +106,7 @@ class NativeForward:
         if waiting:
             waiting.after_step(perf_counter() - started)
             self._store.in_place.changed()
-        return Output(values)
+        return Output(values, attention=tuple(shares for plan in plans for shares in plan.watch or ()))
 
     def _given(self, batch: Batch) -> F32:
         hidden = np.ascontiguousarray(batch.hidden, np.float32)

@@ -47,6 +47,7 @@ class Program:
         self._registers: dict[str, int] = {"x": 0}
         self._cols = [n_embd]
         self.x, self._spare = 0, -1
+        self._watched: list[int] = []  # query heads of each attention over the whole text
         self.layer = self.table = 0  # where the state of the block at hand lies
         self._state: State | None = None  # that state, until an op takes it
         self._ops: list[abi.Op] = []
@@ -169,7 +170,7 @@ class Program:
 
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code."""
-        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._kept)
+        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._watched, self._kept)
 
     def register(self, name: str, cols: int) -> int:
         """The number of a register by name, at least ``cols`` wide."""
@@ -195,6 +196,11 @@ class Program:
     def matrix(self, weight: Weight) -> int:
         """The address of a bound matrix, or stack of matrices."""
         return ctypes.addressof(self._store[weight])
+
+    def watched(self, n_head: int) -> int:
+        """What `abi.Op.watched` is of an attention over the whole text."""
+        self._watched.append(n_head)
+        return 1 + sum(self._watched[:-1])
 
     def emit(self, kind: int, *, src: int = 0, dst: int = 0, flags: int = 0, **values: Any) -> None:
         """Append one operation of `sis_run`."""

@@ -13,6 +13,7 @@ from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import aligned
 from sis_core.backends.native.rotations import Rotations
+from sis_core.backends.native.watched import Watched
 from sis_core.errors import BackendError
 from sis_core.step import Plan
 
@@ -72,12 +73,13 @@ class Runner:
         n_out, outputs_at = (0, 0) if outputs is None else (len(outputs), address(outputs))
         out = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32)
         first = plans[0]
+        watched = Watched.of(program.watched, plans)
         rotations = self.rotations.tables(scratch.place(plans))
         flags = (abi.INVARIANT if alone or self.invariant else 0) | (abi.KEEP if keep else 0)
         filled = (
             n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
             flags, 0, tokens_at, hidden_at, address(out), address(first.positions), outputs_at, scratch.tables_at,
-            kv or 0, rotations.address,
+            kv or 0, rotations.address, watched.address if watched else 0,
         )  # fmt: skip
         try:
             scratch.fill(filled)
@@ -91,6 +93,8 @@ class Runner:
         program.in_place.after_step(seen)
         if code:
             raise BackendError(f"a kernel of a format plugin failed with code {code}", where="step")
+        if watched:
+            watched.tell()
         return out
 
     def _take(self) -> _Scratch:

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 7
+#define SIS_PROGRAM 8
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -206,8 +206,8 @@ struct sis_op {
     uint32_t window; /* 0: everything before */
     float eps;
     float scale;
-    float cap; /* 0: none */
-    uint32_t reserved;
+    float cap;        /* 0: none */
+    uint32_t watched; /* ATTEND: 1 + query heads of those before it that look at the whole text; 0: there is a window */
     const float *gain;
     const float *bias;
     const struct sis_weight *weight;
@@ -289,6 +289,9 @@ struct sis_step {
     const struct sis_table *tables;
     const struct sis_kv *kv;
     const struct sis_rotation *rotations;
+    float *watch; /* of a step of one group, where its attention goes: for each ATTEND that looks at the whole text
+                   * (n, n_head, pages of the group, 2): the highest of a row's scores in a page, and the sum of
+                   * 2^(score - that). Pages without keys that a row sees are left as they are. NULL: nobody asks */
     uint8_t *workspace; /* aligned to 64 */
     uint64_t workspace_bytes;
     const int32_t *cpus; /* (n_threads,): the processor that each thread keeps to; NULL: wherever the system likes */

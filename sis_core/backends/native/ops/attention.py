@@ -64,6 +64,7 @@ def lower(program: Program, op: Attention, source: Source, target: Target) -> No
     mixed = program.register("inner 1", op.n_head * v_dim)
     program.emit(
         abi.ATTEND, src=qkv, dst=mixed, window=op.window or 0, scale=op.scale, cap=op.softcap or 0.0,
+        watched=program.watched(op.n_head) if op.window is None else 0,
         slopes=None if op.alibi is None else program.floats(op.alibi), sinks=program.vector(op.sinks), **heads,
     )  # fmt: skip
     program.linears(mixed, 0, [(op.out, target.register, 0, target.add)])
