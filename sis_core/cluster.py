@@ -34,8 +34,8 @@ class Remote(Protocol):
         straight from one machine to the other; where that is an error, the call fails with it."""
 
     def stream(self, method: str, *arguments: Any) -> Iterator[Any]:
-        """Call a method that is a generator: what it yields, as it comes; closing the iterator closes the
-        generator. LostError where the object ends before it."""
+        """Call a method that is a generator: what it yields, as it comes. LostError where the object ends
+        before the generator. Nobody tells that one when the iterator is closed early."""
 
     def wait(self, seconds: float) -> None:
         """Until the object is there, made again where it was lost; LostError when that takes longer.

@@ -70,11 +70,8 @@ class RayRemote:
     def stream(self, method: str, *arguments: Any) -> Iterator[Any]:
         self._check_open()
         stream = self._actor.stream.options(num_returns="streaming").remote(method, *arguments)
-        try:
-            for reference in stream:
-                yield RayPending(reference, self.where).result()
-        finally:
-            ray.cancel(stream)
+        for reference in stream:
+            yield RayPending(reference, self.where).result()
 
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
