@@ -26,6 +26,7 @@ class Words(Sampler):
 
     name = "words"
     order = 190
+    words: Sequence[bytes] = WORDS
     offers: bool = True  # else it forces in silence, as a sampler that knows nothing of this
     learning: bool = False
 
@@ -45,7 +46,7 @@ class _Spelling(SamplerState):
             keep(logits, np.array(self.ahead[:1]))
 
     def accept(self, token: int) -> None:
-        self.ahead = self.ahead[1:] if self.ahead else tuple(WORDS[token % len(WORDS)])
+        self.ahead = self.ahead[1:] if self.ahead else tuple(self.options.words[token % len(self.options.words)])
 
     def copy(self) -> Self:
         return type(self)(self.options, self.ahead)

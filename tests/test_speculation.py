@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self, cast
+from typing import Any, cast
 
-import attrs
 import pytest
 import sis_llama
 import sis_samplers
 import sis_tokenizers
+from guessing import CHAINS, Knowing, Knows, run
 from test_forced import Words, known
 from tiny_models import metadata, write_model
 
@@ -32,39 +32,6 @@ from sis_core.texts.speculation import Speculation
 from sis_core.texts.step_cost import StepCost
 
 
-@attrs.frozen
-class Knows(Drafter):
-    """Guesses what each text will be, with a mistake in every so many tokens: acceptance as a test wants it."""
-
-    name = "knows"
-
-    texts: Sequence[Sequence[int]] = ()
-    most: int = 6
-    wrong_every: int = 3
-
-    def start(self, context: DraftContext) -> DraftState:
-        return _Knowing(self, list(context.tokens))
-
-
-class _Knowing(DraftState):
-    def __init__(self, options: Knows, tokens: list[int]) -> None:
-        self.options, self.tokens = options, tokens
-
-    def propose(self, k: int) -> list[int]:
-        n, options = len(self.tokens), self.options
-        text = next((text for text in options.texts if list(text[:n]) == self.tokens), ())
-        return [
-            token if (n + i) % options.wrong_every else (token + 1) % 250
-            for i, token in enumerate(text[n : n + min(k, options.most)])
-        ]
-
-    def accept(self, token: int) -> None:
-        self.tokens.append(token)
-
-    def copy(self) -> Self:
-        return type(self)(self.options, list(self.tokens))
-
-
 class Fails(Knows):
     """Breaks after some tokens."""
 
@@ -72,27 +39,11 @@ class Fails(Knows):
         return _Failing(self, list(context.tokens))
 
 
-class _Failing(_Knowing):
+class _Failing(Knowing):
     def accept(self, token: int) -> None:
         super().accept(token)
         if len(self.tokens) > 20:
             raise ValueError("over the carpet")
-
-
-def run(
-    model: LanguageModel, requests: Sequence[Request], drafting: Drafting = NOBODY, **room: Any
-) -> tuple[list[list[Any]], SessionStats, list[list[int]]]:
-    """What is known of every piece, text by text; what the session did; and the whole texts' ids."""
-    found: list[list[Any]] = [[] for _ in requests]
-    ids = [list(request.prompt) for request in requests]
-    with Scheduler(model.session(**room), reuse=False, drafting=drafting) as scheduler:
-        for request in requests:
-            scheduler.add(request)
-        for piece in scheduler.run():
-            found[piece.sequence].append(known(piece))
-            if piece.token is not None:
-                ids[piece.sequence].append(piece.token)
-        return found, scheduler.session.stats, ids
 
 
 @pytest.fixture(scope="module", params=["stub", "numpy", "x86"])
@@ -105,14 +56,6 @@ def model(request: pytest.FixtureRequest, random_model: Path) -> Iterator[Langua
         yield found
 
 
-CHAINS = [
-    "temperature=1.2",
-    "greedy",
-    "penalties:repeat_penalty=1.4;top-k=30;temperature=0.9",
-    "top-p=0.9;min-p=0.02;temperature=1.5",
-    "mirostat:tau=4",
-    "dry;xtc:probability=0.6,threshold=0.02;temperature=1",
-]
 PROMPTS = ["Once", "x", "The cat sat on the"]
 LIMITS: list[dict[str, Any]] = [
     {"max_tokens": 24},
@@ -227,7 +170,7 @@ def measured_steps(
             clock.now += guess
             return _Taking(self, list(context.tokens))
 
-    class _Taking(_Knowing):
+    class _Taking(Knowing):
         def propose(self, k: int) -> list[int]:
             clock.now += guess
             return super().propose(k)

@@ -108,25 +108,34 @@ def write_metadata(source: Path, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def emulations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """These tests on every processor at once, with a library made on this machine."""
-    python = emulated_python()
+def shared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What emulated programs have in their environment: a library made on this machine, and what is installed."""
+    emulated_python()
     library = tmp_path_factory.mktemp("arm") / "libsis.so"
     command = [sys.executable, ROOT / "native" / "zig.py", ROOT / "plugins" / "neon", "linux-aarch64", library]
     subprocess.run(command, check=True)
-    plugins = [ROOT / "plugins" / name for name in ("ggml_quants", "kquants", "neon", "q4_0", "q8_0")]
+    plugins = [ROOT / "plugins" / name for name in ("ggml_quants", "kquants", "neon", "q4_0", "q8_0", "samplers")]
     installed = tmp_path_factory.mktemp("installed")
     for source in (ROOT, *plugins):
         write_metadata(source, installed)
-    shared = {"SIS_LIBRARY": str(library), "PYTHONPATH": os.pathsep.join(map(str, [installed, ROOT, *plugins]))}
+    return {"SIS_LIBRARY": str(library), "PYTHONPATH": os.pathsep.join(map(str, [installed, ROOT, *plugins]))}
+
+
+def emulated_tests(*arguments: str | Path) -> list[str | Path]:
+    """The command that runs tests in the emulated Python."""
+    return [emulated_python(), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", *arguments]
+
+
+@pytest.fixture(scope="module")
+def emulations(shared: dict[str, str]) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """These tests on every processor at once."""
     running, cores = {}, sorted(os.sched_getaffinity(0))
     for n, (processor, (best, tests)) in enumerate(PROCESSORS.items()):
         core = cores[min(n, len(cores) - 1)]  # threads that wait for each other would spin on more than there are
         env = os.environ | shared | {"QEMU_CPU": processor, "SIS_TEST_BEST": best}
         alone = "addopts=--import-mode=importlib -m 'not full'"  # it has no xdist
-        arguments = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", alone, *FILES, "-k", tests]
         running[processor] = subprocess.Popen(
-            ["taskset", "-c", str(core), *arguments], env=env, cwd=ROOT,
+            ["taskset", "-c", str(core), *emulated_tests(alone, *FILES, "-k", tests)], env=env, cwd=ROOT,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     yield running
@@ -136,9 +145,26 @@ def emulations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
             process.communicate()
 
 
-@pytest.mark.skipif(REASON is None or platform.system() != "Linux", reason="tested without emulation")
+emulated = pytest.mark.skipif(REASON is None or platform.system() != "Linux", reason="tested without emulation")
+
+
+@emulated
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_under_emulation(processor: str, emulations: dict[str, subprocess.Popen[str]]) -> None:
     shown, _ = emulations[processor].communicate()
     assert emulations[processor].returncode == 0, shown[-5000:]
     assert " passed" in shown
+
+
+@pytest.mark.full
+@emulated
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_whole_texts_under_emulation(processor: str, shared: dict[str, str]) -> None:
+    """Guesses change no bit of a text on any rung."""
+    file = ROOT / "tests" / "test_speculation_native.py"
+    command = emulated_tests("addopts=--import-mode=importlib", file, "-m", "full", "-rs")
+    env = os.environ | shared | {"QEMU_CPU": processor}
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "2 passed" in done.stdout
+    assert "skipped" not in done.stdout
