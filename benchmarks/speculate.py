@@ -42,6 +42,7 @@ class Program:
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
         self.costs: dict[str, dict[int, float]] = {}
+        self.clock = time.process_time if given.cpu else time.perf_counter
 
     def load(self, path: str | None, **options: Any) -> LanguageModel:
         n_ctx = None if path is None else 2048
@@ -53,7 +54,9 @@ class Program:
         """Groups of texts that run together."""
         auto = make_drafting(model.registry, self.given.speculate)
         plain = [Way([token_by_token(request) for request in group], NOBODY) for group in groups]
-        return compare(name, model, plain, [Way(group, auto) for group in groups], rounds or self.given.rounds)
+        return compare(
+            name, model, plain, [Way(group, auto) for group in groups], rounds or self.given.rounds, self.clock
+        )
 
     def asked(self, asked: dict[str, tuple[str, dict[str, Any]]]) -> Rows:
         """Answers of the chat model."""
@@ -64,7 +67,7 @@ class Program:
 
     def cost(self, name: str, model: LanguageModel) -> None:
         if name not in self.costs:
-            self.costs[name] = cost_of_rows(model)
+            self.costs[name] = cost_of_rows(model, 1.0, self.clock)
 
     def edits(self) -> Rows:
         with self.load(self.given.model, backend="stub") as model:
@@ -158,8 +161,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=160)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu", action="store_true", help="processor time of one thread: where it cannot be quiet")
     parser.add_argument("--json", help="write the figures there too")
     given = parser.parse_args()
+    given.threads = 1 if given.cpu else given.threads
     possible = [part for part in PARTS if given.model and (part != "edits" or given.shape)] or ["plain"]
     parts = given.parts.split(",") if given.parts else possible
     if wrong := [part for part in parts if part not in possible]:

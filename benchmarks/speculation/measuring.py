@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from statistics import median
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from sis_core.texts.request import Request
 from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import SessionStats
 
+Clock = Callable[[], float]
 ROWS = (1, 2, 3, 4, 5, 8, 12, 16)
 
 
@@ -33,11 +34,11 @@ class Run(NamedTuple):
     stats: SessionStats
 
 
-def run(model: LanguageModel, way: Way) -> Run:
+def run(model: LanguageModel, way: Way, clock: Clock = time.perf_counter) -> Run:
     """Texts together; their prompts are not timed."""
     needed = [len(request.prompt) + (request.max_tokens or 0) for request in way.requests]
     session = model.session(n_ctx=min(model.config.n_ctx, max(needed)), max_tokens=sum(needed) + 64 * len(needed))
-    with Scheduler(session, reuse=False, drafting=way.drafting) as scheduler:
+    with Scheduler(session, reuse=False, drafting=way.drafting, clock=clock) as scheduler:
         numbers = [scheduler.add(request) for request in way.requests]
         tokens: dict[int, list[int | None]] = {number: [] for number in numbers}
         began = 0.0
@@ -47,11 +48,13 @@ def run(model: LanguageModel, way: Way) -> Run:
                     raise piece.error
                 tokens[piece.sequence].append(piece.token)
                 if not began and all(tokens.values()):
-                    began = time.perf_counter()
-        return Run(list(tokens.values()), time.perf_counter() - began, session.stats)
+                    began = clock()
+        return Run(list(tokens.values()), clock() - began, session.stats)
 
 
-def compare(name: str, model: LanguageModel, plain: Sequence[Way], ahead: Sequence[Way], rounds: int) -> dict[str, Any]:
+def compare(
+    name: str, model: LanguageModel, plain: Sequence[Way], ahead: Sequence[Way], rounds: int, clock: Clock
+) -> dict[str, Any]:
     """Both ways in turn; the gain is the median over rounds. A difference between the texts ends the run."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     stats: dict[bool, list[SessionStats]] = {}
@@ -59,7 +62,7 @@ def compare(name: str, model: LanguageModel, plain: Sequence[Way], ahead: Sequen
     for i in range(rounds):
         tokens = {}
         for guessing in (False, True) if i % 2 == 0 else (True, False):
-            runs = [run(model, way) for way in (ahead if guessing else plain)]
+            runs = [run(model, way, clock) for way in (ahead if guessing else plain)]
             tokens[guessing] = [one.tokens for one in runs]
             seconds[guessing].append(sum(one.seconds for one in runs))
             stats[guessing] = [one.stats for one in runs]
@@ -76,17 +79,17 @@ def compare(name: str, model: LanguageModel, plain: Sequence[Way], ahead: Sequen
     }  # fmt: skip
 
 
-def cost_of_rows(model: LanguageModel, seconds: float = 1.0) -> dict[int, float]:
+def cost_of_rows(model: LanguageModel, seconds: float, clock: Clock) -> dict[int, float]:
     """A step by its rows, relative to one, each row as if it were alone."""
     found: dict[int, float] = {}
     with model.session(n_ctx=min(model.config.n_ctx, 512)) as session:
         session.feed([1] * 128)
         for rows in ROWS:
-            took, until = [], time.perf_counter() + seconds
-            while time.perf_counter() < until or len(took) < 3:
-                began = time.perf_counter()
+            took, until = [], clock() + seconds
+            while clock() < until or len(took) < 3:
+                began = clock()
                 session.advance({0: [1] * rows}, {0: rows}, alone=True)
-                took.append(time.perf_counter() - began)
+                took.append(clock() - began)
                 session.truncate(0, 128)
             found[rows] = median(took)
     return {rows: took / found[1] for rows, took in found.items()}
