@@ -66,7 +66,7 @@ def test_a_loop_with_a_tool(program: Path, agent: Any, tmp_path: Path) -> None:
     command = [str(program), "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
     done = subprocess.run(
         [*command, "How many hens are there? Write it down."],
-        cwd=work, env=os.environ | {"CODEX_HOME": str(home)}, capture_output=True, text=True, timeout=240,
+        cwd=work, env=os.environ | {"CODEX_HOME": str(home)}, capture_output=True, text=True, timeout=900,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
