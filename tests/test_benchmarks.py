@@ -38,6 +38,16 @@ def accuracy(folder: Path) -> None:
     assert all(0 < float(row[4].split()[0]) < 0.1 for row in rows)
 
 
+def cache_types(folder: Path) -> None:
+    text = folder / "text.txt"
+    text.write_text("Once upon a time there was a little girl who had a cat. " * 40, "utf-8")
+    with as_file(TINY) as model:
+        options = ("--text", text, "--ctx", 64, "--chunks", 2, "--every", 1, "--backend", "numpy")
+        rows = [line.split("|") for line in run("cache_types.py", model, *options).stdout.splitlines() if "sis" in line]
+    losses = {row[3].strip(): float(row[4].split()[0]) for row in rows}
+    assert 0 <= losses["f16"] < losses["q8_0"] < losses["q4_0"] < 1
+
+
 def cluster_sim(folder: Path) -> None:
     pytest.importorskip("simpy", reason="simpy, of the dependency group ray, is not installed")
     lines = run("cluster_sim.py", "--machines", "10,100").stdout.splitlines()
@@ -114,7 +124,8 @@ def speculate(folder: Path) -> None:
 
 
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
-    accuracy, cluster_sim, formats, memory, native_bench, neon_instructions, oracle, random_model, serve, speculate
+    accuracy, cache_types, cluster_sim, formats, memory, native_bench, neon_instructions, oracle, random_model, serve,
+    speculate,
 )  # fmt: skip
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from speed import course
 
 FLAGS = ("flash", "plain")  # with and without flash attention
+KV_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # numbers of ggml
 TOKENS = np.array([(i * 7919 + 13) % 997 + 3 for i in range(course.CHUNK)], np.int32)
 
 
 class LlamaCpp:
     """One model; a context is made anew when other sequences or more room are asked for."""
 
-    def __init__(self, path: str, n_threads: int, flash: bool) -> None:
+    def __init__(self, path: str, n_threads: int, flash: bool, kv_type: str = "f16") -> None:
         import llama_cpp
 
         self.lib: Any = llama_cpp
@@ -29,7 +30,7 @@ class LlamaCpp:
         self.model = self.lib.llama_model_load_from_file(path.encode(), params)
         if not self.model:
             raise RuntimeError("llama.cpp cannot load this file")
-        self._n_threads, self._flash = n_threads, flash
+        self._n_threads, self._flash, self._kv_type = n_threads, flash, KV_TYPES[kv_type]
         self._context: Any = None
         self._made = (0, 0)
         self._lengths: list[int] = []
@@ -106,6 +107,7 @@ class LlamaCpp:
         params.n_batch = params.n_ubatch = course.CHUNK
         params.n_threads = params.n_threads_batch = self._n_threads
         params.flash_attn_type = int(self._flash)
+        params.type_k = params.type_v = self._kv_type
         self._context = self.lib.llama_init_from_model(self.model, params)
         if not self._context:
             raise RuntimeError("llama.cpp cannot make a context of that size")
