@@ -357,10 +357,10 @@ def test_a_damaged_key_stays_visible(backend: NativeBackend, kv_type: str) -> No
     assert np.isnan(Layer(backend, shape, kv_type, n).step(q, k, v, 0)[SPAN]).all()
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("bf16", 4e-2), ("q8_0", 6e-2), ("q4_0", 0.1)])
-def test_every_network(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
-    """Forks, cuts, saved sequences and threads too. A key between two numbers of the cache may be rounded to either."""
-    check_backend(backend, formats=[F32Format()], kv_types=[kv_type], tolerance=tolerance)
+@pytest.mark.parametrize("kv_type", ["bf16", "q8_0", "q4_0"])
+def test_every_network(backend: NativeBackend, kv_type: str) -> None:
+    """Forks, cuts, saved sequences and threads too."""
+    check_backend(backend, formats=[F32Format()], kv_types=[kv_type])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ FORMATS: tuple[QuantFormat, ...] = (F32Format(), F16Format(), BF16Format())
 CLOSE = 1e-3
 """A backend that differs by more may choose other experts for a row, and rightly have quite other numbers."""
 T = TypeVar("T")
+ROUNDED_EITHER_WAY = {"f16": 2e-3, "bf16": 4e-2, "q8_0": 6e-2, "q4_0": 0.1}  # see `check_backend`
 
 
 def check_backend(
@@ -41,7 +42,9 @@ def check_backend(
     Args:
         formats: of the weights; a backend for formats of its own names instances of them.
         tolerance: the largest allowed ``max|a - b| / max|b|`` of logits. 1e-4 is right for float32 arithmetic; a
-            backend that rounds activations to 8 bits needs about 5e-2. Caches other than f32 get at least 2e-3.
+            backend that rounds activations to 8 bits needs about 5e-2. Caches other than f32 get at least what a key
+            makes that lies between two of their numbers, and may be rounded to either (`ROUNDED_EITHER_WAY`).
+        kv_types: of caches, of those that the backend keeps.
         must_bind: fail when the backend answers None to everything, since nothing would be tested.
 
     Raises:
@@ -51,12 +54,11 @@ def check_backend(
     assert reason is None, f"{backend.name} is idle on this machine: {reason}"
     bound_any = False
     for variant in VARIANTS:
-        if variant.chooses and tolerance > CLOSE:
-            continue
         for format in formats:
             for kv_type in kv_types:
-                # A key that lies between two half-precision numbers may be rounded to either.
-                limit = tolerance if kv_type == "f32" else max(tolerance, 2e-3)
+                limit = max(tolerance, ROUNDED_EITHER_WAY.get(kv_type, 0))
+                if variant.chooses and limit > CLOSE:
+                    continue
                 case = _Case(backend, variant, format, kv_type, limit)
                 bound_any |= case.is_bound
                 case.check()
