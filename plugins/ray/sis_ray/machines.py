@@ -16,6 +16,7 @@ from sis_core.cluster import Machines, Pending, Remote
 from sis_core.errors import ClosedError, LostError
 from sis_ray.host import Host
 
+LITTLE = 0.001  # of a CPU: an actor that asks for nothing is put anywhere, whatever place it asks for
 AGAIN = 0.5  # seconds until an actor is asked again whether it is back
 
 
@@ -36,9 +37,9 @@ class RayMachines(Machines):
         self._made: list[RayRemote] = []
 
     def make(self, kind: Callable[..., Any], *arguments: Any, on: int = 0, at_once: int = 1) -> Remote:
-        # Soft: what was on a machine that ended comes back on another one. No CPUs: it is let in everywhere.
+        # Soft: what was on a machine that ended comes back on another one.
         place = NodeAffinitySchedulingStrategy(self._nodes[on], soft=True)
-        options = {"num_cpus": 0, "max_restarts": -1, "max_concurrency": at_once, "scheduling_strategy": place}
+        options = {"num_cpus": LITTLE, "max_restarts": -1, "max_concurrency": at_once, "scheduling_strategy": place}
         if isa := os.environ.get("SIS_ISA"):
             options["runtime_env"] = {"env_vars": {"SIS_ISA": isa}}
         made = RayRemote(ray.remote(Host).options(**options).remote(kind, arguments), self.names[on])
