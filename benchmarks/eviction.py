@@ -176,11 +176,13 @@ def main() -> None:
             for n_ctx in given.ctx:
                 add(long, outgrown(model, tokens[: given.length], n_ctx, given.stretch))
             add(prompts, after_prompts(model, tokens, given.prompt, given.keep))
-    if not long:
+    if not (long or prompts):
         raise SystemExit(f"no text of {n} tokens in {given.text}")
-    show(f"{model.path.name}: texts that outgrow their context, by place", long)
-    if prompts:
-        show(f"{model.path.name}: after prompts of {given.prompt} tokens, by distance", prompts)
+    tables = [("texts that outgrow their context, by place", long)]
+    tables.append((f"after prompts of {given.prompt} tokens, by distance", prompts))
+    for title, found in tables:
+        if found:
+            show(f"{model.path.name}: {title}", found)
     if given.json:
         means = [
             {name: {end: float(np.mean(v)) for end, v in by_end.items()} for name, by_end in table.items()}

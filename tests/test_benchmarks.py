@@ -59,6 +59,18 @@ def cluster_sim(folder: Path) -> None:
     )  # and a hot one breaks that
 
 
+def eviction(folder: Path) -> None:
+    (folder / "long.txt").write_text((FOLDER.parent / "docs" / "gguf.md").read_text("utf-8")[:9000] * 2)
+    out = folder / "out.json"
+    sizes = ("--length", 512, "--ctx", 256, "--stretch", 256, "--prompt", 200, "--keep", 64)
+    run("eviction.py", "--text", folder, "--texts", 1, *sizes, "--kv-type", "f32", "--json", out)
+    found = json.loads(out.read_text())
+    sinks = found["outgrown"]["sinks:4, 256"]
+    assert sinks["256"] < 1e-6 < sinks["512"]
+    assert set(found["prompts"]) == {"snapkv:64", "newest 64"}
+    assert all(value > 0 for by_end in found["prompts"].values() for value in by_end.values())
+
+
 def formats(folder: Path) -> None:
     """The program itself is run by tests/test_formats_bench.py; here what it says about itself."""
     assert "--examples" in run("formats.py", "--help").stdout
@@ -124,8 +136,8 @@ def speculate(folder: Path) -> None:
 
 
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
-    accuracy, cache_types, cluster_sim, formats, memory, native_bench, neon_instructions, oracle, random_model, serve,
-    speculate,
+    accuracy, cache_types, cluster_sim, eviction, formats, memory, native_bench, neon_instructions, oracle,
+    random_model, serve, speculate,
 )  # fmt: skip
 
 
