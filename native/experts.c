@@ -266,7 +266,7 @@ static void product_of_many(const struct run *run, const struct product *p, uint
         .scratch = run->scratch + member * run->scratch_bytes,
     };
     uint8_t *made = job.scratch + run->raw_at;
-    job.tiles = sis_tiles_of(w, p->tile, p->n_tiles, run->step, made, (float *)(void *)(made + (bytes << LOG_TILES)));
+    job.tiles = sis_tiles_of(w, p->tile, p->n_tiles, made, (float *)(void *)(made + (bytes << LOG_TILES)));
     run->many[0]->multiply(&job);
 }
 
@@ -305,7 +305,7 @@ static void product_packed(const struct run *run, const struct product *p, uint3
     const tile_fn tile_of = run->kernels->tile[w->format];
     const size_t at_a_time = w->raw ? 1 : p->n_tiles; /* raw: a tile is made once, and then used for all rows */
     for (size_t t = 0; t < p->n_tiles; t += at_a_time) {
-        const uint8_t *tiles = sis_tiles_of(w, p->tile + t, at_a_time, run->step, scratch, NULL);
+        const uint8_t *tiles = sis_tiles_of(w, p->tile + t, at_a_time, scratch, NULL);
         const struct expert_group *g = run->order->groups + p->rows->first_group;
         for (uint32_t done = 0; done < p->rows->n; done += g++->m)
             for (size_t i = t; i < t + at_a_time; i++) {

@@ -184,9 +184,8 @@ void sis_take_row(const struct sis_weight *weight, int32_t row, float *out);
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols);
 void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch);
 void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, size_t tile, uint8_t *out);
-/* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or, with SIS_KEEP, where they stay. */
-const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, const struct sis_step *step,
-                            uint8_t *scratch, float *decoded);
+/* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
+const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, uint8_t *scratch, float *decoded);
 
 /* guard.c: the pages of these bytes of a file are needed soon, or not any more. */
 void sis_bring(const uint8_t *data, size_t bytes);

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #define DECODED_ROWS 4   /* rows of a decoded weight at a time */
-#define MAKING 16        /* units of tiles that are made before more rows are multiplied by them */
 #define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
@@ -39,7 +38,7 @@ static uint32_t tile_units(const struct sis_op *op, uint32_t log)
 static uint32_t linear_units(const struct run *run, const struct sis_op *op, uint32_t log, int gathered)
 {
     if (op->weight->format == SIS_FOREIGN) return op->weight->linear->parts;
-    if (!is_many(run, op, gathered)) return tile_units(op, log);
+    if (!is_many(run, op, gathered) || op->weight->raw) return tile_units(op, log);
     uint32_t rows = many_at_once(run, op, gathered);
     return tile_units(op, log) * ((run->n_rows[gathered] + rows - 1) / rows);
 }
@@ -80,25 +79,19 @@ static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit
     if (error) atomic_store(&run->error, error);
 }
 
-/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. Where tiles
- * are made meanwhile, that goes for some tiles after the others, so that members seldom want the same. */
+/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. Of raw rows a
+ * unit takes all for its tiles, which are made once. */
 static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
                       uint32_t member)
 {
     const struct sis_weight *w = op->weight;
     const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered), across = tile_units(op, log);
-    const uint32_t span = w->raw && across > MAKING ? MAKING : across, chunks = (all + rows - 1) / rows;
-    const uint32_t first = unit / (span * chunks) * span, wide = across - first < span ? across - first : span;
-    unit -= first * chunks;
-    const uint32_t row = unit / wide * rows;
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log,
-                 t = (first + unit % wide) * tiles;
+    const uint32_t row = unit / across * rows, stop = w->raw || all - row < rows ? all : row + rows;
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log, t = unit % across * tiles;
     const size_t left = w->n_rows - t * TILE;
     struct many job = {
         .format = w->format,
         .add = (op->flags & SIS_ADD) != 0,
-        .first = row,
-        .rows = all - row < rows ? all - row : rows,
         .k = w->n_cols,
         .x = form_of(w) == SIS_FLOAT ? run->many_floats : run->many_q8,
         .tile_bytes = bytes,
@@ -109,8 +102,11 @@ static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, u
         .scratch = run->scratch + member * run->scratch_bytes,
     };
     uint8_t *made = job.scratch + run->raw_at;
-    job.tiles = sis_tiles_of(w, t, (job.n + TILE - 1) / TILE, run->step, made, (float *)(void *)(made + tiles * bytes));
-    run->many[gathered]->multiply(&job);
+    job.tiles = sis_tiles_of(w, t, (job.n + TILE - 1) / TILE, made, (float *)(void *)(made + tiles * bytes));
+    for (job.first = row; job.first < stop; job.first += rows) {
+        job.rows = stop - job.first < rows ? stop - job.first : rows;
+        run->many[gathered]->multiply(&job);
+    }
 }
 
 /* Rung 2: a few rows at a time, so that they are still in the cache when they have been decoded. */
@@ -154,7 +150,7 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
      * groups for each tile, which is made once. */
     if (w->raw) {
         for (size_t j = t; j < stop; j++) {
-            const uint8_t *tile = sis_tiles_of(w, j, 1, run->step, scratch, NULL);
+            const uint8_t *tile = sis_tiles_of(w, j, 1, scratch, NULL);
             for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
                 const struct group_of_rows *g = &run->groups[gathered][i];
                 const void *x = prepared(run, w, g);

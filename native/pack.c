@@ -79,13 +79,12 @@ static void bring(const struct sis_weight *w, size_t tile)
         sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
 }
 
-const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, const struct sis_step *step,
-                            uint8_t *scratch, float *decoded)
+const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, uint8_t *scratch, float *decoded)
 {
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     if (!w->raw) return w->tiles + t * bytes;
     if (w->place && w->place->mapped && t % STRETCH == 0) bring(w, t);
-    int there = w->place && step->flags & SIS_KEEP;
+    int there = w->place && w->place->keep;
     for (size_t i = 0; i < n && there; i++) there = in_place(w, t + i, bytes);
     if (there) return w->place->tiles + t * bytes;
     for (size_t i = 0; i < n; i++) sis_pack_tile(w, t + i, scratch + i * bytes, decoded);

@@ -91,20 +91,26 @@ def test_in_the_end_the_file_is_not_needed(path: Path) -> None:
         step(model, cache)
 
 
-def test_a_prompt_packs_what_it_reads(path: Path) -> None:
-    """One step of some rows makes all tiles, with the bits of a model that was packed at load."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_prompts_pack_what_they_read(path: Path, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one step or a few, with the bits of a model that was packed at load; then no file is needed."""
+    if at_once:
+        monkeypatch.setattr(gradual, "KEPT", 1.0)
     with opened(path, pack=True) as packed, opened(path) as model:
-        wanted, found = packed.new_cache(512), model.new_cache(512)
-        batch = Batch.of(range(64), outputs=range(64))
-        assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
-        assert not tiles_wait(model)
+        wanted, found, steps = packed.new_cache(4096), model.new_cache(4096), 0
+        while tiles_wait(model):
+            batch = Batch([*range(64)], (Run(steps, 0, 64),), [*range(64)])
+            assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
+            steps += 1
+        assert steps == 1 if at_once else 10 < steps < 30
         assert np.array_equal(step(model, found), step(packed, wanted))
         assert not waits(model)
         assert not is_mapped(path)
 
 
-def test_experts_are_packed_as_they_are_used(tmp_path: Path) -> None:
+def test_experts_are_packed_as_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step makes the tiles of its experts, and the next uses them; what nobody uses is packed between steps."""
+    monkeypatch.setattr(gradual, "KEPT", 1.0)
     path = with_experts(tmp_path / "m.gguf")
     with opened(path, pack=True) as packed, opened(path) as model:
         wanted, found = packed.new_cache(512), model.new_cache(512)

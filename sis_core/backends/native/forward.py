@@ -83,9 +83,9 @@ class NativeForward:
         cache.check_owner(self._token)
         if batch.adapters:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
-        waiting, keep = self._store.waiting, False
+        waiting = self._store.waiting
         if waiting:
-            keep = waiting.before_step(batch.n)
+            waiting.before_step(batch.n)
             self._store.in_place.changed()
         tokens = hidden = None
         if batch.hidden is not None or not self._starts:
@@ -101,7 +101,7 @@ class NativeForward:
         with cache.reserve(batch) as plans:
             values = self._runner.run(
                 program, plans, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
-                kv_type=cache.kv_type, alone=batch.alone, keep=keep,
+                kv_type=cache.kv_type, alone=batch.alone,
             )  # fmt: skip
         if waiting:
             waiting.after_step(perf_counter() - started)

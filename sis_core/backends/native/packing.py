@@ -108,11 +108,25 @@ class Tiles(Packing):
         return 0
 
     def by_steps(self) -> None:
-        """Let steps make the tiles, as `Waiting.before_step` says, of rows that are bound in place."""
+        """Let steps make the tiles of rows that are bound in place, from `keep` on."""
         states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
-        self._made = abi.Place(self._place, address(states), 0, in_file(self.weight.raw))
+        self._made = abi.Place(self._place, address(states), mapped=in_file(self.weight.raw))
         self._made.owners = (states,)
         self.bound.place = ctypes.addressof(self._made)
+
+    def keep(self) -> int:
+        """Let tiles that steps make from now on stay; the bytes that all take, 0 where that was said before."""
+        assert self._made is not None
+        if self._made.keep:
+            return 0
+        self._made.keep = 1
+        return self.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tiles."""
+        number = abi.FORMATS[self._format.name]
+        return int(self._library.tile_bytes(number, self.weight.n_rows, self.weight.n_cols))
 
     @property
     def made_by_steps(self) -> bool:

@@ -51,7 +51,6 @@ class Runner:
         kv: int | None = None,
         kv_type: str = "f32",
         alone: bool = False,
-        keep: bool = False,
     ) -> F32:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
@@ -60,7 +59,6 @@ class Runner:
             outputs: the rows to give out ``(k,)``; None for all.
             kv: the address of a `abi.KV` for each layer.
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
-            keep: tiles that are made of rows in place stay where `Tiles.by_steps` says.
         """
         seen = program.in_place.before_step()
         scratch = self._take()
@@ -75,11 +73,11 @@ class Runner:
         first = plans[0]
         watched = Watched.of(program.watched, plans)
         rotations = self.rotations.tables(scratch.place(plans))
-        flags = (abi.INVARIANT if alone or self.invariant else 0) | (abi.KEEP if keep else 0)
         filled = (
             n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
-            flags, 0, tokens_at, hidden_at, address(out), address(first.positions), outputs_at, scratch.tables_at,
-            kv or 0, rotations.address, watched.address if watched else 0,
+            abi.INVARIANT if alone or self.invariant else 0, 0, tokens_at, hidden_at, address(out),
+            address(first.positions), outputs_at, scratch.tables_at, kv or 0, rotations.address,
+            watched.address if watched else 0,
         )  # fmt: skip
         try:
             scratch.fill(filled)

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 8
+#define SIS_PROGRAM 9
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -81,12 +81,14 @@ struct sis_unpacked {
     const int8_t *table;       /* (16,) for TABLE; else not read */
 };
 
-/* Where the tiles of raw rows stay once they are made, which steps with SIS_KEEP do: each by whoever needs it first. */
+/* Where the tiles of raw rows stay once they are made, which steps do where `keep` is set: each by whoever needs it first. */
 struct sis_place {
     uint8_t *tiles;  /* sis_tile_bytes of the weight, aligned to 64 */
     uint8_t *states; /* of each tile how far it is; all 0 in the beginning */
+    uint32_t keep;
     uint32_t n_made; /* tiles */
     uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
+    uint32_t reserved;
 };
 
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
@@ -269,8 +271,8 @@ struct sis_rotation {
 };
 
 /* SIS_INVARIANT: no row's result depends on how many rows share the step. Without it, instruction sets that multiply many
- * rows at once do so from a number of rows on, with other sums. SIS_KEEP: tiles of raw rows stay in the weight's place. */
-enum sis_step_flag { SIS_INVARIANT = 1, SIS_KEEP = 2 };
+ * rows at once do so from a number of rows on, with other sums. */
+enum sis_step_flag { SIS_INVARIANT = 1 };
 
 struct sis_step {
     uint32_t n;
