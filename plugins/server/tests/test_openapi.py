@@ -97,9 +97,7 @@ def _content(case: Any) -> bytes:
     if isinstance(body, bytes):
         return body
     if isinstance(body, dict):
-        asked = [name for name in LIMITS if name in body] or [LIMIT_OF.get(case.path, "")]
-        body = {
-            **body,
-            **{name: 1 + len(body) % 2 for name in asked if name and isinstance(body.get(name, 1), int | float)},
-        }
+        asked = [name for name in LIMITS if body.get(name) is not None] or [LIMIT_OF.get(case.path, "")]
+        few = 1 + len(body) % 2
+        body = body | {name: few for name in asked if name and isinstance(body.get(name) or few, int | float)}
     return json.dumps(body).encode()
