@@ -66,8 +66,8 @@ def theirs(program: Path, model: Path, token: int, n_tokens: int, rate: float | 
     server = llama_server(program, model, n_threads=n_threads, n_ctx=2048, cache=2048, n_slots=1)
     if rate is not None:
         rates = ",".join(f"{rate ** (i + 1):.6f}" for i in range(MOST))
-        guessing = ("--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", "2",
-                    "--spec-ngram-simple-size-m", str(MOST), "--spec-synth-rates", rates)  # fmt: skip
+        guessing = ("--spec-type", "ngram-mod", "--spec-ngram-mod-n-match", "16", "--spec-ngram-mod-n-min",
+                    "1", "--spec-ngram-mod-n-max", str(MOST), "--spec-synth-rates", rates)  # fmt: skip
         server = Server(server.name, [*server.command, *guessing])
     body = {"prompt": [token] * N_PROMPT, "n_predict": n_tokens, "ignore_eos": True, "temperature": 0.0, "seed": 1,
             "logit_bias": [[token, 1000.0]], "cache_prompt": False}  # fmt: skip
