@@ -14,7 +14,7 @@
  *   8 bits         a vector for each quad; as signed
  *   4, 5, 6 bits   four vectors of the lower four bits: quad 2 j low, quad 2 j + 1 high
  *   2, 3 bits      two vectors of the lower two bits: quad 4 j + p in bits 2 p
- *   5, 3 bits      then a vector of the upper bit: quad i in bit i
+ *   5, 3, 1 bits   then a vector of the upper bit: quad i in bit i
  *   6 bits         then two vectors of the upper two bits: quad 4 j + p in bits 2 p
  *
  * SIGNED codes of less than 8 bits lie there plus 2^(bits-1), so that they are none below zero. */
@@ -44,7 +44,13 @@
     KIND(iq4_xs, SIS_IQ4_XS, 4, SIS_TABLE, 32, SIS_BYTE)                                                               \
     KIND(mxfp4, SIS_MXFP4, 4, SIS_TABLE, 32, SIS_BFLOAT)                                                               \
     KIND(nvfp4, SIS_NVFP4, 4, SIS_TABLE, 16, SIS_BFLOAT)                                                               \
-    KIND(tq2_0, SIS_TQ2_0, 2, SIS_TABLE, 32, SIS_SUPER)
+    KIND(tq2_0, SIS_TQ2_0, 2, SIS_TABLE, 32, SIS_SUPER)                                                                \
+    KIND(t1, SIS_T1, 1, SIS_TABLE, 32, SIS_HALF)                                                                       \
+    KIND(t2, SIS_T2, 2, SIS_TABLE, 32, SIS_HALF)                                                                       \
+    KIND(u2, SIS_U2, 2, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
+    KIND(t3, SIS_T3, 3, SIS_TABLE, 32, SIS_HALF)                                                                       \
+    KIND(u3, SIS_U3, 3, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
+    KIND(t6, SIS_T6, 6, SIS_TABLE, 32, SIS_BFLOAT)
 
 /* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
 #define SIS_PACKED(PACKED)                                                                                             \
@@ -66,7 +72,7 @@
     PACKED(tq1_0, SIS_TQ1_0, 256, 54)
 
 #define SUPER 256      /* columns of a unit with super-scales */
-#define TABLE_BYTES 64 /* what a tile with a table begins with */
+#define TABLE_BYTES 64 /* what a tile with a table begins with: as many entries */
 
 static inline int has_supers(struct sis_kind kind) { return kind.scales >= SIS_BYTE; }
 static inline int has_minima(struct sis_kind kind) { return kind.codes == SIS_UNSIGNED; }

@@ -9,7 +9,7 @@
 /* What a code of a kind stands for. */
 static float value_of(struct sis_kind kind, const int8_t *table, uint8_t code)
 {
-    if (kind.codes == SIS_TABLE) return (float)table[code & 15];
+    if (kind.codes == SIS_TABLE) return (float)table[code & 63];
     return kind.codes == SIS_UNSIGNED ? (float)code : (float)(int8_t)code;
 }
 
@@ -47,12 +47,12 @@ static void take_blocks(uint32_t format, const uint8_t *row, size_t n_cols, floa
 static uint8_t code_at(struct sis_kind kind, const uint8_t *codes, uint32_t k, uint32_t r)
 {
     const uint32_t quad = k / 4, lane = r * 4 + k % 4;
-    uint32_t code;
+    uint32_t code = 0;
     if (kind.bits == 8) return codes[quad * 64 + lane];
     if (kind.bits >= 4) {
         code = codes[quad / 2 * 64 + lane] >> quad % 2 * 4 & 15;
         codes += 256;
-    } else {
+    } else if (kind.bits > 1) {
         code = codes[quad / 4 * 64 + lane] >> quad % 4 * 2 & 3;
         codes += 128;
     }

@@ -73,7 +73,7 @@ def test_numbers_are_those_of_the_header() -> None:
         assert all(re.fullmatch(r"SIS_\w+ = \d+", part) for part in listed), "every number stands in the header"
         values.update({name: int(value) for name, value in (part.split(" = ") for part in listed)})
     values.update({name: int(value) for name, value in re.findall(r"#define (SIS_\w+) (\d+)", TEXT)})
-    ours = {f"SIS_{name}": number for name, number in abi.FORMATS.items()}
+    ours = {f"SIS_{name}": number for name, number in (abi.FORMATS | abi.TILES_ALONE).items()}
     ours |= {"SIS_DECODED": abi.DECODED, "SIS_FOREIGN": abi.FOREIGN, "SIS_ABI": abi.ABI, "SIS_OUT": abi.OUT}
     ours |= {f"SIS_{name.upper()}": number for name, number in (abi.CODES | abi.SCALES).items()}
     ours |= {"SIS_PROGRAM": abi.PROGRAM, "SIS_PREPARED": abi.MAX_PREPARED}

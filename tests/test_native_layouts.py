@@ -93,9 +93,18 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
     "another zero": (blocks("another", Layout(4, 32, Scale("f16", 0), zero=5, codes=HALVES), 32, 20), 4.5),
     "minimum": (blocks("minimum", Layout(4, 64, Scale("f16", 0), Scale("f16", 2), codes=HALVES), 64, 36), 5),
     "zeros": (blocks("zeros", Layout(4, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=HALVES), 64, 36), 5),
-    "3 bits": (blocks("three", Layout(3, 64, Scale("f16", 0), zero=4, codes=Bits(2, 3)), 64, 26), 4.5),
+    "3 bits": (blocks("three", Layout(3, 64, Scale("f16", 0), zero=4, codes=Bits(2, 3)), 64, 26), 3.5),
+    "3 bits and a minimum": (
+        blocks("min3", Layout(3, 64, Scale("f16", 0), Scale("f16", 2), codes=Bits(4, 3)), 64, 28), 4,
+    ),
+    "2 bits": (blocks("q2", Layout(2, 64, Scale("f16", 0), zero=2, codes=Bits(2, 2)), 64, 18), 2.5),
+    "2 bits and zeros": (
+        blocks("min2", Layout(2, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 2)), 64, 20), 3,
+    ),
+    "a bit": (blocks("one", Layout(1, 64, Scale("f16", 0), table=(-1, 1), codes=Bits(2, 1)), 64, 10), 1.5),
     "5 bits": (blocks("five", Layout(5, 32, Scale("f16", 0), zero=16, codes=Bits(2, 5)), 32, 22), 5.5),
-    "6 bits in a table": (blocks("six", Layout(6, 32, Scale("e8m0", 0), table=E2M3, codes=Bits(1, 6)), 32, 25), 8.5),
+    "6 bits in a table": (blocks("six", Layout(6, 32, Scale("e8m0", 0), table=E2M3, codes=Bits(1, 6)), 32, 25), 6.5),
+    "6 bits, halves": (blocks("six2", Layout(6, 32, Scale("f16", 0), table=E2M3, codes=Bits(2, 6)), 32, 26), 8.5),
     "groups of 16": (blocks("g16", Layout(4, 16, Scale("ue4m3", 0), table=range(-8, 8), codes=Bits(4, 4)), 64, 36), 5),
     "two levels": (
         blocks(

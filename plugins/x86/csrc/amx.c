@@ -163,6 +163,18 @@ INLINE __m512 scales_from(const struct sis_kind kind, const uint8_t *p, const ui
     return _mm512_mul_ps(supers, from_bytes(bytes, kind.scales == SIS_BYTE && !is_minimum));
 }
 
+/* What codes stand for in the table at w. */
+INLINE __m512i entries(const struct sis_kind kind, const uint8_t *w, __m512i codes)
+{
+    if (kind.bits < 6) return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(sixteen(w)), codes);
+    const __m512i part = _mm512_and_si512(_mm512_srli_epi16(codes, 4), _mm512_set1_epi8(3));
+    __m512i found = _mm512_setzero_si512();
+    UNROLL_FOR (int i = 0; i < 4; i++)
+        found = _mm512_mask_shuffle_epi8(found, _mm512_cmpeq_epi8_mask(part, _mm512_set1_epi8((char)i)),
+                                         _mm512_broadcast_i32x4(sixteen(w + 16 * i)), codes);
+    return found;
+}
+
 /* A quarter of a block: two quads, four rows. */
 INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t block, int quarter, uint8_t *out)
 {
@@ -181,11 +193,11 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
             put_bytes(out + i * 128, _mm512_loadu_si512(q + quarter * 128 + i * 64), scale);
         return;
     }
-    __m512i v[2];
+    __m512i v[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
     if (bits >= 4) {
         v[0] = _mm512_loadu_si512(q + quarter * 64);
         v[1] = _mm512_srli_epi16(v[0], 4);
-    } else {
+    } else if (bits > 1) {
         v[0] = _mm512_srli_epi16(_mm512_loadu_si512(q + quarter / 2 * 64), (unsigned)(quarter % 2 * 4));
         v[1] = _mm512_srli_epi16(v[0], 2);
     }
@@ -206,14 +218,15 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
         v[1] = _mm512_or_si512(v[1], _mm512_and_si512(_mm512_slli_epi16(up, 2), high));
     }
     if (bits % 2) {
-        const __m512i up = _mm512_srli_epi16(_mm512_loadu_si512(q + (bits == 5 ? 256 : 128)), (unsigned)(quarter * 2));
-        const __m512i high = _mm512_set1_epi8((char)(1 << (bits - 1)));
-        v[0] = _mm512_or_si512(v[0], _mm512_and_si512(_mm512_slli_epi16(up, (unsigned)bits - 1), high));
-        v[1] = _mm512_or_si512(v[1], _mm512_and_si512(_mm512_slli_epi16(up, (unsigned)bits - 2), high));
+        const __m512i up =
+            _mm512_srli_epi16(_mm512_loadu_si512(q + (bits == 1 ? 0 : (bits - 1) * 64)), (unsigned)(quarter * 2));
+        const __m512i one = _mm512_set1_epi8(1), two = _mm512_set1_epi8(2);
+        const unsigned shift = (unsigned)bits - 1;
+        v[0] = _mm512_or_si512(v[0], _mm512_slli_epi16(_mm512_and_si512(up, one), shift));
+        v[1] = _mm512_or_si512(v[1], _mm512_srli_epi16(_mm512_slli_epi16(_mm512_and_si512(up, two), shift), 1));
     }
     if (kind.codes == SIS_TABLE)
-        UNROLL_FOR (int i = 0; i < 2; i++)
-            put_bytes(out + i * 128, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(sixteen(w)), v[i]), scale);
+        UNROLL_FOR (int i = 0; i < 2; i++) put_bytes(out + i * 128, entries(kind, w, v[i]), scale);
     else
         UNROLL_FOR (int i = 0; i < 2; i++) put_codes(out + i * 128, v[i], scale, offset);
 }

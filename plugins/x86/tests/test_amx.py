@@ -22,13 +22,14 @@ import pytest
 from sis_core.arrays import F32, U8
 from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
-from sis_core.backends.native import Library
+from sis_core.backends.native import Library, abi
 from sis_core.backends.row_by_row import RowByRow
 from sis_core.quant import F16Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
+from sis_core.testing.kernels.unpacked import linear_of, packed, random_unpacked
 from sis_core.testing.kernels.weights import EACH_QUANTIZED, QUANTIZED, extreme_rows, random_rows
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
@@ -189,6 +190,19 @@ def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
         weight = random_weight(name, n_rows, n_cols, random)
         x = random.standard_normal((n, n_cols)).astype(np.float32)
         check(bound(backend, weight, pack=pack)(x), x, weight)
+
+
+def test_tiles_that_no_format_of_ggufs_has(backend: X86Backend) -> None:
+    """Weights and activations are off by 2^-8 of themselves at most, together and rounded once more."""
+    library, random, kind = backend.library(), np.random.default_rng(3), abi.Kind()
+    x = random.standard_normal((20, 256)).astype(np.float32)
+    for name, number in abi.TILES_ALONE.items():
+        library.kind(number, ctypes.addressof(kind))
+        rows, values = random_unpacked(kind, 37, 256, random)
+        bound = packed(library, number, rows)
+        found = linear_of(library, bound)(x)
+        excess = np.abs(found - x @ values.T) - 2.0**-8 * (np.abs(x) @ np.abs(values).T)
+        assert excess.max() <= 0, name
 
 
 @pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])

@@ -23,7 +23,9 @@ FORMATS = {  # that have tiles, by GGUF's names
     ))
 }  # fmt: skip
 F32, F16, BF16 = range(3)
-DECODED, FOREIGN = len(FORMATS), len(FORMATS) + 1
+TILES_ALONE = {name: len(FORMATS) + i for i, name in enumerate(("T1", "T2", "U2", "T3", "U3", "T6"))}  # of no type
+DECODED = len(FORMATS) + len(TILES_ALONE)
+FOREIGN = DECODED + 1
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
 CODES = {"signed": 0, "unsigned": 1, "table": 2}

@@ -1,8 +1,9 @@
 """Declared layouts as tiles: which kind of tile holds what a layout says, and its numbers as that kind has them.
 
-``struct sis_kind`` in `include/sis/program.h` says what tiles may hold. Several may do for a layout; the one of fewest
-bytes is taken. What is rounded on the way: tables to 8 bits (`Layout.byte_table`), scales and minima to half precision
-or bfloat16, unless they are whole numbers times a second level. Nothing holds a table with a minimum.
+``struct sis_kind`` in `include/sis/program.h` says what tiles may hold. Several may do for a layout; of those that keep
+its scales best the one of fewest bytes is taken. What is rounded on the way: tables to 8 bits (`Layout.byte_table`),
+scales and minima to half precision or bfloat16, unless they are whole numbers times a second level. Nothing holds a
+table with a minimum.
 """
 
 from __future__ import annotations
@@ -44,20 +45,23 @@ def kinds(library: Library) -> list[Kind]:
     record = abi.Kind()
     return [
         Kind(number, record.bits, record.codes, record.group, record.scales)
-        for number in abi.FORMATS.values()
+        for number in (*abi.FORMATS.values(), *abi.TILES_ALONE.values())
         if library.kind(number, ctypes.addressof(record))
     ]
 
 
 def kind_for(library: Library, weight: quant.Weight) -> Kind | None:
-    """The smallest kind of tile that holds a weight of a declared layout; None where there is none, or no layout."""
+    """The kind of tile that holds a weight of a declared layout best: the smallest of those that lose least of scales.
+
+    None where there is none, or no layout.
+    """
     layout, n_cols = weight.format.layout, weight.n_cols
     if layout is None or not _sides_fit(weight):
         return None
     fitting = [kind for kind in kinds(library) if _codes_fit(layout, kind) and _scales_fit(layout, kind, n_cols)]
     sizes = {kind: int(library.tile_bytes(kind.number, abi.TILE, n_cols)) for kind in fitting}
     return min(
-        (kind for kind in fitting if sizes[kind]), key=lambda kind: (sizes[kind], _loss(layout, kind)), default=None
+        (kind for kind in fitting if sizes[kind]), key=lambda kind: (_loss(layout, kind), sizes[kind]), default=None
     )
 
 
@@ -120,7 +124,7 @@ def _span(layout: Layout, scale: Scale, n_cols: int) -> int:
 
 
 def _loss(layout: Layout, kind: Kind) -> int:
-    """Which of two kinds of one size loses less: bfloat16 has the range of powers of two, half precision the digits."""
+    """Which of two kinds loses less of scales: bfloat16 has the range of powers of two, half precision the digits."""
     ranged = layout.scale.kind in ("e8m0", "bf16")
     return int((kind.scales == BFLOAT) != ranged)
 
@@ -160,7 +164,7 @@ class Numbers:
         return np.ascontiguousarray(codes)
 
     def _table(self, table: ByteTable | None) -> np.ndarray[Any, Any]:
-        numbers = np.zeros(16, np.int8)
+        numbers = np.zeros(64, np.int8)
         if table is not None:
             numbers[: len(table.numbers)] = table.numbers
         else:

@@ -19,7 +19,8 @@
 
 /* Formats that the kernels know. The numbers are ours, not GGUF's. From Q8_0 to TQ1_0 each stands for two things: how GGUF
  * lays out its rows, which matters for raw rows alone, and what its tiles hold, which `sis_kind` says: a format of somebody
- * else's may be packed into the tiles of whichever holds the same. */
+ * else's may be packed into the tiles of whichever holds the same. Those after them are tiles alone, of bits of codes in a
+ * table (T) or with a minimum (U): no type of GGUF's is such, and there are no raw rows of them. */
 enum sis_format {
     SIS_F32 = 0,
     SIS_F16 = 1,
@@ -39,14 +40,20 @@ enum sis_format {
     SIS_MXFP4 = 15,
     SIS_NVFP4 = 16,
     SIS_TQ2_0 = 17,
-    SIS_TQ1_0 = 18,   /* tiles as TQ2_0 */
-    SIS_DECODED = 19, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 20, /* rung 3 */
-    SIS_N_FORMATS = 21
+    SIS_TQ1_0 = 18, /* tiles as TQ2_0 */
+    SIS_T1 = 19,
+    SIS_T2 = 20,
+    SIS_U2 = 21,
+    SIS_T3 = 22,
+    SIS_U3 = 23,
+    SIS_T6 = 24,
+    SIS_DECODED = 25, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 26, /* rung 3 */
+    SIS_N_FORMATS = 27
 };
 
 /* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
- * each group has a minimum. TABLE: the entry of the weight's table, at most 16 numbers of 8 bits. */
+ * each group has a minimum. TABLE: the entry of the weight's table of numbers of 8 bits. */
 enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2 };
 
 /* How scales, and minima where there are any, are kept. HALF, BFLOAT: a number of that type for each group. BYTE: a whole
@@ -62,7 +69,7 @@ enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SI
  * where BYTE and NIBBLE make of scale and minimum the products super_scale * scale and super_minimum * minimum; SUPER has
  * super_scale alone, and no minimum. */
 struct sis_kind {
-    uint32_t bits;   /* of a code: 2, 3, 4, 5, 6, 8 */
+    uint32_t bits;   /* of a code: 1 to 6, 8 */
     uint32_t codes;  /* enum sis_codes */
     uint32_t group;  /* columns that share a scale: 16 or 32 */
     uint32_t scales; /* enum sis_scales */
@@ -78,7 +85,7 @@ struct sis_unpacked {
     const float *minima;       /* the same for UNSIGNED, what is subtracted; else not read */
     const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, NIBBLE and SUPER; else not read */
     const float *super_minima; /* the same for UNSIGNED */
-    const int8_t *table;       /* (16,) for TABLE; else not read */
+    const int8_t *table;       /* (64,) for TABLE; else not read */
 };
 
 /* Where the tiles of raw rows stay once they are made, which steps do where `keep` is set: each by whoever needs it first. */

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from sis_core.arrays import F32
 from sis_core.backends.native import NativeBackend, abi
-from sis_core.backends.native.library import address
+from sis_core.backends.native.forward import NO_PLAN
+from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import aligned
+from sis_core.backends.native.program import Program
+from sis_core.backends.native.rotations import Rotations
+from sis_core.backends.native.runner import Runner
+from sis_core.backends.native.weights import Store
 from sis_core.quant import Weight
-from sis_core.testing.kernels.weights import QUANTIZED, format_of, taken
+from sis_core.testing.kernels.weights import QUANTIZED, format_of, rounded, taken
+
+KINDS = {name: abi.FORMATS[name] for name in QUANTIZED} | abi.TILES_ALONE
 
 
 def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.Generator) -> tuple[abi.Unpacked, F32]:
@@ -23,7 +31,7 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
         return random.integers(low, high, (n_rows, n_cols // kind.group)).astype(np.float32)
 
     codes = random.integers(0, 1 << kind.bits, (n_rows, n_cols), dtype=np.uint8)
-    table = random.integers(-128, 128, 16, dtype=np.int8)
+    table = random.integers(-128, 128, 64, dtype=np.int8)
     values: F32 = codes.astype(np.float32)
     if kind.codes == abi.CODES["table"]:
         values = table[codes].astype(np.float32)
@@ -49,29 +57,74 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
     return made, values
 
 
+def packed(library: Library, number: int, rows: abi.Unpacked) -> abi.Weight:
+    """Rows in tiles, which they were not in before."""
+    tiles = aligned(library.tile_bytes(number, rows.n_rows, rows.n_cols))
+    tiles.fill(0xFF)
+    library.pack_unpacked(number, ctypes.addressof(rows), address(tiles), 2)
+    bound = abi.Weight(number, 0, rows.n_rows, rows.n_cols)
+    bound.tiles = address(tiles)
+    bound.owners = (tiles, rows)
+    return bound
+
+
+def linear_of(library: Library, bound: abi.Weight) -> Callable[..., F32]:
+    """Rows times these tiles; with ``alone``, each as if there were no others."""
+    program = Program(Store(library, 1, pack=False), Rotations(), bound.n_cols)
+    program.emit(abi.PREPARE, width=bound.n_cols, flags=abi.FOR_Q8)
+    program.emit(abi.LINEAR, dst=abi.OUT, weight=ctypes.addressof(bound))
+    compiled, runner = program.finish(bound.n_rows), Runner(library, Rotations(), 2)
+    return lambda x, **options: runner.run(compiled, (NO_PLAN,), hidden=x, **options)
+
+
 class Unpacked:
     """What tiles hold, and how large they are."""
 
     def test_rows_that_were_unpacked(self, backend: NativeBackend) -> None:
         """Of every kind of tile: codes and scales of anybody's, in any number of rows and columns."""
         library, random, kind = backend.library(), np.random.default_rng(6), abi.Kind()
-        for name, (n_rows, n_cols) in itertools.product(QUANTIZED, ((37, 768), (16, 256), (1, 288))):
-            number = abi.FORMATS[name]
+        for name, (n_rows, n_cols) in itertools.product(KINDS, ((37, 768), (16, 256), (1, 288))):
+            number = KINDS[name]
             assert library.kind(number, ctypes.addressof(kind)) == 1
             size = library.tile_bytes(number, n_rows, n_cols)
             assert (size == 0) == (kind.scales >= abi.SCALES["byte"] and n_cols % 256 != 0), name
             if not size:
                 continue
             rows, values = random_unpacked(kind, n_rows, n_cols, random)
-            tiles = aligned(size)
-            tiles.fill(0xFF)
-            library.pack_unpacked(number, ctypes.addressof(rows), address(tiles), 2)
-            bound = abi.Weight(number, 0, n_rows, n_cols)
-            bound.tiles = address(tiles)
+            bound = packed(library, number, rows)
             weight = Weight.from_array("w", np.zeros((n_rows, n_cols), np.float32))
             found = taken(library, weight, np.arange(n_rows, dtype=np.int32), ctypes.addressof(bound))
             np.testing.assert_allclose(found, values, rtol=0, atol=2.0**-22 * np.abs(values).max(), err_msg=name)
         assert not any(library.kind(n, ctypes.addressof(kind)) for n in (abi.F32, abi.BF16, abi.DECODED, 99))
+
+    def test_any_number_of_rows(self, backend: NativeBackend) -> None:
+        """Of every kind of tile: 1 to 64 rows at once are the rows one by one, bit for bit, and the product."""
+        library, random, kind = backend.library(), np.random.default_rng(7), abi.Kind()
+        for name, number in KINDS.items():
+            library.kind(number, ctypes.addressof(kind))
+            rows, values = random_unpacked(kind, 19, 256, random)
+            bound = packed(library, number, rows)
+            linear = linear_of(library, bound)
+            x = random.standard_normal((64, 256)).astype(np.float32)
+            one_by_one = np.concatenate([linear(row[None]) for row in x])
+            wanted = rounded(x).astype(np.float64) @ values.astype(np.float64).T
+            assert np.abs(one_by_one - wanted).max() <= 3e-6 * np.abs(wanted).max(), name
+            for n in range(2, 65):
+                assert np.array_equal(linear(x[:n], alone=True), one_by_one[:n]), (name, n)
+
+    def test_scales_of_zeros(self, backend: NativeBackend) -> None:
+        """The smallest scales are slow to multiply by: where they have nothing but zeros they are zero."""
+        codes, tiny = np.zeros((16, 64), np.uint8), np.float32(2.0**-127)
+        codes[8:, 40] = 3
+        table = np.array([0, 1, 2, 3, *([0] * 60)], np.int8)
+        kept = (codes, np.full((16, 2), tiny), table)
+        rows = abi.Unpacked(16, 64, *(address(array) for array in kept[:2]), table=address(table))
+        rows.owners = kept
+        bound = packed(backend.library(), abi.FORMATS["MXFP4"], rows)
+        found = bound.owners[0][64:128].view("<u2").reshape(2, 16)  # behind the table
+        assert not found[0].any()
+        assert not found[1, :8].any()
+        assert (found[1, 8:] == np.array([tiny]).view("<u4") >> 16).all()
 
     @pytest.mark.parametrize("name", QUANTIZED)
     def test_tiles_take_no_more_than_the_file(self, backend: NativeBackend, name: str) -> None:
