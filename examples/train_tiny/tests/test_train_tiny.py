@@ -130,13 +130,14 @@ def test_answers_follow_the_seed_and_know_whether_they_ended(talking: Path) -> N
 
 
 def test_a_blend_lies_between_two_files(trained: Path, talking: Path, tmp_path: Path) -> None:
-    """Half of the way for what both have; what only one has stays. Another model's file is refused."""
+    """Half of the way for what both have; what only one has stays; the last norm takes the temperature. Another model's file is refused."""
     out = tmp_path / "half.gguf"
-    result = CliRunner().invoke(blend, [str(talking), str(trained), "0.5", str(out), "--type", "F32"])
+    options = ["--type", "F32", "--temperature", "1.25"]
+    result = CliRunner().invoke(blend, [str(talking), str(trained), "0.5", str(out), *options])
     assert result.exit_code == 0, result.output
     (half, vocabulary), (new, _), (old, before) = read_gguf(out), read_gguf(talking), read_gguf(trained)
     assert vocabulary.size == before.size + 2 and "tokenizer.chat_template" in gguf.GGUFReader(out).fields
-    torch.testing.assert_close(half.output_norm.weight, (new.output_norm.weight + old.output_norm.weight) / 2)
+    torch.testing.assert_close(half.output_norm.weight, (new.output_norm.weight + old.output_norm.weight) / 2 / 1.25)
     rows, more = half.token_embd.weight, new.token_embd.weight
     torch.testing.assert_close(rows[: before.size], (more[: before.size] + old.token_embd.weight) / 2)
     torch.testing.assert_close(rows[before.size :], more[before.size :])

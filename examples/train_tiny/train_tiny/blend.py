@@ -3,6 +3,10 @@
 A model that went on from another lies close to it, and a point on the line between them can be better than both: it
 forgets less of what the first could do (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models",
 https://arxiv.org/abs/2109.01903).
+
+After several passes over the same text a model is also too sure of itself. Its logits divided by a temperature a little
+above one fit text that it has not seen better (Guo et al. 2017, "On Calibration of Modern Neural Networks",
+https://arxiv.org/abs/1706.04599); since the head is linear, the last norm's weights take that into the file.
 """
 
 from pathlib import Path
@@ -15,8 +19,8 @@ from train_tiny.export import read_gguf, write_gguf
 from train_tiny.model import TinyLlama
 
 
-def blend(model: TinyLlama, before: TinyLlama, share: float) -> TinyLlama:
-    """A copy of `model` whose weights are `share` of the way back to `before`.
+def blend(model: TinyLlama, before: TinyLlama, share: float, temperature: float = 1.0) -> TinyLlama:
+    """A copy of `model` whose weights are `share` of the way back to `before`, its logits divided by `temperature`.
 
     Tokens that only `model` has stay as they are.
     """
@@ -25,6 +29,7 @@ def blend(model: TinyLlama, before: TinyLlama, share: float) -> TinyLlama:
         for name, parameter in copy.named_parameters():
             common = parameter[: len(old[name])]
             common.lerp_(old[name], share)
+        copy.output_norm.weight.div_(temperature)
     return copy
 
 
@@ -33,6 +38,7 @@ def blend(model: TinyLlama, before: TinyLlama, share: float) -> TinyLlama:
 @click.argument("before", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("share", type=click.FloatRange(0, 1))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--temperature", default=1.0, show_default=True, help="What the logits are divided by, in the file.")
 @click.option("--type", "kind", default="Q8_0", show_default=True, help="Type of the written matrices, such as F32.")
 @click.option("--name", help="general.name of the file [the name of OUT].")
 @click.option("--author", default="", help="general.author of the file.")
@@ -43,6 +49,7 @@ def main(
     before: Path,
     share: float,
     out: Path,
+    temperature: float,
     kind: str,
     name: str | None,
     author: str,
@@ -54,7 +61,7 @@ def main(
     if vocabulary.tokens()[: tokens.size] != tokens.tokens():
         raise click.UsageError(f"{file.name} did not go on from {before.name}: their tokens differ")
     write_gguf(
-        blend(model, old, share),
+        blend(model, old, share, temperature),
         vocabulary,
         out,
         kind,

@@ -121,7 +121,9 @@ class Unpacked:
         rows = abi.Unpacked(16, 64, *(address(array) for array in kept[:2]), table=address(table))
         rows.owners = kept
         bound = packed(backend.library(), abi.FORMATS["MXFP4"], rows)
-        found = bound.owners[0][64:128].view("<u2").reshape(2, 16)  # behind the table
+        tiles = bound.owners[0]
+        assert isinstance(tiles, np.ndarray)
+        found = tiles[64:128].view("<u2").reshape(2, 16)  # behind the table
         assert not found[0].any()
         assert not found[1, :8].any()
         assert (found[1, 8:] == np.array([tiny]).view("<u4") >> 16).all()
