@@ -110,19 +110,22 @@ def experts(
 
     def build(make: Maker, name: str) -> Experts:
         variant = make.variant
+        router = Dense(
+            make.vector(f"{name}.ffn_gate_inp.weight", N_EXPERT, N_EMBD),
+            make.vector(f"{name}.ffn_gate_inp.bias", N_EXPERT) if variant.bias else None,
+        )
         gate: Stack | None = None
         if merged:
             gate, up = make.stacks(f"{name}.ffn_gate_up_exps", N_FF_EXPERT, N_EMBD)
         else:
             up = make.stack(f"{name}.ffn_up_exps", N_FF_EXPERT, N_EMBD)
-            gate = make.stack(f"{name}.ffn_gate_exps", N_FF_EXPERT, N_EMBD) if variant.gated else None
+        down = make.stack(f"{name}.ffn_down_exps", N_EMBD, N_FF_EXPERT)
+        if variant.gated and not merged:
+            gate = make.stack(f"{name}.ffn_gate_exps", N_FF_EXPERT, N_EMBD)
         return Experts(
-            router=Dense(
-                make.vector(f"{name}.ffn_gate_inp.weight", N_EXPERT, N_EMBD),
-                make.vector(f"{name}.ffn_gate_inp.bias", N_EXPERT) if variant.bias else None,
-            ),
+            router=router,
             up=up,
-            down=make.stack(f"{name}.ffn_down_exps", N_EMBD, N_FF_EXPERT),
+            down=down,
             gate=gate,
             activation=variant.activation,
             selection_bias=make.vector(f"{name}.exp_probs_b.bias", N_EXPERT) if selection_bias else None,

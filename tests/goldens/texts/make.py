@@ -20,7 +20,7 @@ from sis_core.texts.language_model import load
 from sis_core.workbench.quantizer.plan import make_plan
 from sis_core.workbench.quantizer.run import quantize_file
 
-PROMPT, N_TOKENS, LEAD = "Once upon a time there was a fox", 40, 0.02
+PROMPT, N_TOKENS, LEAD = "One day the wolf said to the", 40, 0.02
 GOLDEN = Path(__file__).with_name("tiny.json")
 
 
