@@ -130,7 +130,7 @@ def test_answers_follow_the_seed_and_know_whether_they_ended(talking: Path) -> N
 
 
 def test_a_blend_lies_between_two_files(trained: Path, talking: Path, tmp_path: Path) -> None:
-    """Half of the way for what both have, the last norm by a temperature; what only one has stays. No other model's file."""
+    """Half of the way for what both have, and less sure; what only one has stays. Another model's file is refused."""
     out = tmp_path / "half.gguf"
     options = ["--type", "F32", "--temperature", "1.25"]
     result = CliRunner().invoke(blend, [str(talking), str(trained), "0.5", str(out), *options])
