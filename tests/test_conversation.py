@@ -201,7 +201,7 @@ def test_what_is_missing_is_named(tmp_path: Path, model: LanguageModel) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"stop": 5}, {"stop": [b"x"]}, {"stop": ""}, {"tool_choice": None}, {"template_options": ["x"]},
-     {"max_tokens": "9"}, {"seed": 1.5}, {"context": "shfit"}],
+     {"max_tokens": "9"}, {"seed": 1.5}, {"context": 5}],
     ids=str,
 )  # fmt: skip
 def test_options_are_checked(conversation: Conversation, wrong: dict[str, Any]) -> None:

@@ -325,14 +325,14 @@ def test_shares_of_attention_are_those_of_a_softmax() -> None:
     np.testing.assert_allclose(found.result(), wanted.swapaxes(1, 2).reshape(6, 5, 4), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-5), ("bf16", 3e-3), ("q8_0", 1e-4)])
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-5), ("bf16", 2e-2), ("q8_0", 1e-4)])
 def test_backends_agree_where_attention_goes(random_model: Path, kv_type: str, tolerance: float) -> None:
     """Over two spans of 512 keys, with pages that were given back."""
     if (kind := kind_of_this_machine()) is None:
         pytest.skip("no native backend works on this machine")
     found = []
     for backend in "numpy", kind.name:
-        with load(random_model, backend=backend, kv_type=kv_type) as one:
+        with load(random_model, backend=backend, kv_type=kv_type, batch_invariant=True) as one:  # no 16-bit tiles
             cache = one.new_cache(700)
             one.step(Batch.of(TOKENS[:600], outputs=[]), cache)
             cache.evict(0, [1, 2, 17])
