@@ -55,7 +55,7 @@ INLINE void block_q4_k(const uint8_t *w, const uint8_t *scales, const struct q8_
     int32x4_t dot[4], scale[4];
     start(dot, 0);
     add_nibbles(w, x, dot);
-    bytes_u(scales, scale);
+    bytes_s(scales, scale);
     add_whole(sum, dot, scale, x);
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from sis_core.quant import Weight
 from sis_core.testing.kernels.weights import QUANTIZED, format_of, rounded, taken
 
 KINDS = {name: abi.FORMATS[name] for name in QUANTIZED} | abi.TILES_ALONE
+EDGES = (2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 24, 31, 33, 64)  # rows, about where kernels change
 
 
 def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.Generator) -> tuple[abi.Unpacked, F32]:
@@ -97,7 +98,10 @@ class Unpacked:
             np.testing.assert_allclose(found, values, rtol=0, atol=2.0**-22 * np.abs(values).max(), err_msg=name)
         assert not any(library.kind(n, ctypes.addressof(kind)) for n in (abi.F32, abi.BF16, abi.DECODED, 99))
 
-    def test_any_number_of_rows(self, backend: NativeBackend) -> None:
+    @pytest.mark.parametrize(
+        "counts", [EDGES, pytest.param(range(2, 65), marks=pytest.mark.full)], ids=["edges", "all"]
+    )
+    def test_any_number_of_rows(self, backend: NativeBackend, counts: Sequence[int]) -> None:
         """Of every kind of tile: 1 to 64 rows at once are the rows one by one, bit for bit, and the product."""
         library, random, kind = backend.library(), np.random.default_rng(7), abi.Kind()
         for name, number in KINDS.items():
@@ -109,7 +113,7 @@ class Unpacked:
             one_by_one = np.concatenate([linear(row[None]) for row in x])
             wanted = rounded(x).astype(np.float64) @ values.astype(np.float64).T
             assert np.abs(one_by_one - wanted).max() <= 3e-6 * np.abs(wanted).max(), name
-            for n in range(2, 65):
+            for n in counts:
                 assert np.array_equal(linear(x[:n], alone=True), one_by_one[:n]), (name, n)
 
     def test_scales_of_zeros(self, backend: NativeBackend) -> None:
