@@ -57,6 +57,17 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
 
 enum { NOT_MADE, BEING_MADE, MADE };
 
+/* Give back the pages of the stretch that a tile is of, once all its tiles are made: in a stack of experts there may be
+ * some that no row chooses, so the whole weight may never be. */
+static void give_back_stretch(const struct sis_weight *w, size_t tile)
+{
+    const size_t first = tile / STRETCH * STRETCH, rows_left = w->n_rows - first * TILE,
+                 rows = rows_left < STRETCH * TILE ? rows_left : STRETCH * TILE;
+    for (size_t i = first; i < first + (rows + TILE - 1) / TILE; i++)
+        if (__atomic_load_n(&w->place->states[i], __ATOMIC_RELAXED) != MADE) return;
+    sis_give_back(w->raw + first * TILE * w->row_bytes, rows * w->row_bytes);
+}
+
 /* Whether a tile lies in its place: one that nobody has begun is made there first. */
 static int in_place(const struct sis_weight *w, size_t tile, size_t bytes)
 {
@@ -66,8 +77,11 @@ static int in_place(const struct sis_weight *w, size_t tile, size_t bytes)
         return state == MADE;
     sis_pack_tile(w, tile, place->tiles + tile * bytes, NULL);
     __atomic_store_n(&place->states[tile], MADE, __ATOMIC_RELEASE);
-    if (__atomic_add_fetch(&place->n_made, 1, __ATOMIC_RELAXED) == (w->n_rows + TILE - 1) / TILE && place->mapped)
-        sis_give_back(w->raw, w->n_rows * w->row_bytes);
+    /* Acquires as well: who counts the last tile of a stretch sees that the others are made. */
+    const uint32_t n_made = __atomic_add_fetch(&place->n_made, 1, __ATOMIC_ACQ_REL);
+    if (!place->mapped) return 1;
+    if (n_made == (w->n_rows + TILE - 1) / TILE) sis_give_back(w->raw, w->n_rows * w->row_bytes);
+    else give_back_stretch(w, tile);
     return 1;
 }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from test_native_load import REGISTRY, is_mapped, pytestmark, tied  # noqa: F401 - the mark is this module's too
 from tiny_models import metadata, tensors, write_model
@@ -41,15 +43,21 @@ def tiles_wait(model: Model) -> bool:
     return any(isinstance(one, packing.Tiles) for one in model.forward._store.waiting._packings)
 
 
-def with_experts(path: Path) -> Path:
+def with_experts(path: Path, n_ff: int = 64) -> Path:
     """The random LLaMA with eight experts in each layer, of which a row uses two."""
     random, weights = np.random.default_rng(1), tensors()
     for i in range(2):
         for name in ("gate", "up", "down"):
-            n_out, n_in = weights.pop(f"blk.{i}.ffn_{name}.weight").shape
+            n_out, n_in = (n_ff if n == 64 else n for n in weights.pop(f"blk.{i}.ffn_{name}.weight").shape)
             weights[f"blk.{i}.ffn_{name}_exps.weight"] = random.standard_normal((8, n_out, n_in)).astype(np.float32)
         weights[f"blk.{i}.ffn_gate_inp.weight"] = random.standard_normal((8, 32)).astype(np.float32)
-    return write_model(path, metadata(llama__expert_count=8, llama__expert_used_count=2), weights)
+    values = metadata(llama__expert_count=8, llama__expert_used_count=2, llama__feed_forward_length=n_ff)
+    return write_model(path, values, weights)
+
+
+def resident(path: Path) -> int:
+    """Bytes of a mapped file that are in this process's memory."""
+    return sum(found.rss for found in psutil.Process().memory_maps() if found.path == str(path))
 
 
 @pytest.fixture(params=[False, True], ids=["head of its own", "head is the embedding"])
@@ -121,6 +129,23 @@ def test_experts_are_packed_as_they_are_used(tmp_path: Path, monkeypatch: pytest
             assert np.array_equal(step(model, found), step(packed, wanted))
         assert not waits(model)
         assert not is_mapped(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems count a mapping's pages in other ways")
+def test_experts_that_are_packed_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though no row chooses the others: all rows are of one token, so they choose the same two."""
+    path, n_ff = with_experts(tmp_path / "m.gguf", 4096), 4096
+    sizes = []
+    for kept in (0.0, 1.0):
+        monkeypatch.setattr(gradual, "KEPT", kept)
+        with opened(path) as model:
+            model.step(Batch.of([5] * 16), model.new_cache(32))
+            assert tiles_wait(model)
+            sizes.append(resident(path))
+    in_place, packed = sizes
+    chosen = 2 * 2 * 2 * n_ff * 32 * 4  # two layers' gates and ups of two experts; downs have few tiles
+    assert in_place > chosen
+    assert in_place - packed > chosen * 3 // 4
 
 
 def test_no_weight_is_in_memory_twice_during_a_step(path: Path, patient: None) -> None:
