@@ -19,7 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
-FILES = ("native_attention", "decoders", "native_experts", "native_load", "native_gradual", "threads")
+FILES = (
+    "native_attention", "decoders", "native_experts", "merged_experts", "native_layouts", "native_load",
+    "native_gradual", "threads",
+)  # fmt: skip
 TESTS = ["plugins/x86/tests/test_x86.py", *(f"tests/test_{name}.py" for name in FILES)]
 FLAGS = [
     "-std=c11", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",

@@ -325,9 +325,12 @@ def test_shares_of_attention_are_those_of_a_softmax() -> None:
     np.testing.assert_allclose(found.result(), wanted.swapaxes(1, 2).reshape(6, 5, 4), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-5), ("bf16", 2e-2), ("q8_0", 1e-4)])
+@pytest.mark.parametrize(("kv_type", "tolerance"), [("f32", 1e-5), ("bf16", 2e-2), ("q8_0", 1e-3)])
 def test_backends_agree_where_attention_goes(random_model: Path, kv_type: str, tolerance: float) -> None:
-    """Over two spans of 512 keys, with pages that were given back."""
+    """Over two spans of 512 keys, with pages that were given back.
+
+    A last bit of a sum may move a key to the next code of the cache: measured in Q8_0, up to 1.4e-4 of a share (avx2).
+    """
     if (kind := kind_of_this_machine()) is None:
         pytest.skip("no native backend works on this machine")
     found = []
