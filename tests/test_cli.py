@@ -228,6 +228,7 @@ def test_doctor(random_model: Path) -> None:
         "layers 0 to 1: numpy layer",
         "F32\t15\t0.1 MiB\tdecoded in each step by Python (numpy)\t0.1 MiB",
         "every weight is finite",
+        "chat: random.gguf: the file has no chat template",
     ):
         assert text in done.stdout, done.stderr
 

@@ -19,6 +19,7 @@ from sis_core.backends.numpy import NumpyBackend
 from sis_core.block import find_weights
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.cli.sections import SectionedCommand
+from sis_core.errors import ChatError
 from sis_core.loading.choice import missing_kernels
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import MIB, available_memory
@@ -137,6 +138,14 @@ def _formats(model: LanguageModel) -> None:
     )
 
 
+def _chat(model: LanguageModel) -> str:
+    """How chats are written and replies are read, or why they are not."""
+    try:
+        return model.chat_format().describe()
+    except ChatError as error:
+        return str(error)
+
+
 def _model(model: LanguageModel, *, scan: bool) -> None:
     config = model.config
     click.echo()
@@ -160,6 +169,7 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     tokens = model.tokenize(PROBE)
     back = model.detokenize(tokens)
     click.echo(f"tokenizer: {PROBE!r} is {len(tokens)} tokens and comes back as {back!r}")
+    click.echo(f"chat: {_chat(model)}")
     logits = model.logits(tokens)[-1]
     if np.isfinite(logits).all():
         best = int(logits.argmax())

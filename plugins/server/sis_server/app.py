@@ -29,7 +29,15 @@ from sis_server.answering import Answer, answered, answered_to, refusal, streame
 from sis_server.anthropic_messages import MessageWriter
 from sis_server.chat_asked import Chatting
 from sis_server.errors import ApiError
-from sis_server.fields import ChatCompletion, Detokenize, Embeddings, TextCompletion, Tokenize, read_fields
+from sis_server.fields import (
+    ApplyTemplate,
+    ChatCompletion,
+    Detokenize,
+    Embeddings,
+    TextCompletion,
+    Tokenize,
+    read_fields,
+)
 from sis_server.following import Heard, PlainText, follow
 from sis_server.guard import Guard, Rules
 from sis_server.metrics import Metrics
@@ -158,6 +166,11 @@ class Api:
         return Answer(await self.work(_tokenized, served, asked))
 
     @answered
+    async def apply_template(self, request: Request) -> Response:
+        served, asked, _ = await self.read(request, ApplyTemplate, samplers=False)
+        return Answer(await self.work(_rendered, served, asked))
+
+    @answered
     async def detokenize(self, request: Request) -> Response:
         served, asked, _ = await self.read(request, Detokenize, samplers=False)
         text = await self.work(served.model.detokenize, asked.tokens)
@@ -172,12 +185,17 @@ def _tokenized(served: Served, asked: Tokenize) -> dict[str, Any]:
     elif asked.content is not None:
         tokens = model.tokenize(asked.content, add_special=asked.add_special, parse_special=asked.parse_special)
     else:
-        chatting = Chatting(asked.messages or (), template_options=asked.chat_template_kwargs)
-        rendered = chat_asked.render(served, chatting, asked.tools)
-        tokens, found = list(rendered.tokens), {"prompt": rendered.text}
+        found = _rendered(served, asked)
+        tokens = found["tokens"]
     if asked.with_pieces:
         found["pieces"] = [model.tokenizer.token_text(token) for token in tokens]
     return {"tokens": tokens, "n_tokens": len(tokens), **found}
+
+
+def _rendered(served: Served, asked: Tokenize | ApplyTemplate) -> dict[str, Any]:
+    chatting = Chatting(asked.messages or (), template_options=asked.chat_template_kwargs)
+    rendered = chat_asked.render(served, chatting, asked.tools)
+    return {"prompt": rendered.text, "tokens": list(rendered.tokens)}
 
 
 def make_app(models: Models, metrics: Metrics, rules: Rules, limits: Limits) -> Starlette:
@@ -194,6 +212,7 @@ def make_app(models: Models, metrics: Metrics, rules: Rules, limits: Limits) -> 
         Route("/v1/models", about.models),
         Route("/v1/models/{name:path}", about.model),
         Route("/tokenize", api.tokenize, methods=["POST"]),
+        Route("/apply-template", api.apply_template, methods=["POST"]),
         Route("/detokenize", api.detokenize, methods=["POST"]),
         Route("/", page),
         Route("/page/{name}", page),

@@ -124,6 +124,15 @@ class Tokenize(Struct, kw_only=True, forbid_unknown_fields=True):
     add_special_tokens: bool = True
 
 
+class ApplyTemplate(Struct, kw_only=True, forbid_unknown_fields=True):
+    """POST /apply-template, as llama-server has it: messages as the model would read them."""
+
+    messages: list[dict[str, Any]]
+    model: str | None = None
+    tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    chat_template_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
 class Detokenize(Struct, kw_only=True, forbid_unknown_fields=True):
     """POST /detokenize"""
 

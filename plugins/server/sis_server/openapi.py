@@ -15,7 +15,7 @@ import msgspec
 
 from sis_core.texts.chain_text import SamplerOption
 from sis_server import anthropic_fields, responses_fields
-from sis_server.fields import ChatCompletion, Detokenize, Embeddings, TextCompletion, Tokenize
+from sis_server.fields import ApplyTemplate, ChatCompletion, Detokenize, Embeddings, TextCompletion, Tokenize
 
 BODIES: Mapping[str, tuple[type[Any], str]] = {
     "/v1/chat/completions": (ChatCompletion, "A chat goes on (OpenAI)."),
@@ -25,6 +25,7 @@ BODIES: Mapping[str, tuple[type[Any], str]] = {
     "/v1/messages": (anthropic_fields.Message, "A chat goes on (Anthropic)."),
     "/v1/messages/count_tokens": (anthropic_fields.MessageTokens, "How long a chat is (Anthropic)."),
     "/tokenize": (Tokenize, "A text or a chat as token ids."),
+    "/apply-template": (ApplyTemplate, "A chat as the text and the token ids that the model reads."),
     "/detokenize": (Detokenize, "Token ids as a text."),
 }
 SAMPLED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
@@ -84,6 +85,7 @@ def _narrowed(n_vocab: int) -> Mapping[str, Mapping[str, Any]]:
         "/v1/messages": _ANTHROPIC,
         "/v1/messages/count_tokens": _ANTHROPIC,
         "/tokenize": {"messages": _TALK, "tools": functions},
+        "/apply-template": {"messages": _TALK, "tools": functions},
         "/detokenize": {"tokens": {"type": "array", "items": token}},
     }  # fmt: skip
 
