@@ -52,8 +52,9 @@ def installer() -> list[str]:
     pytest.skip("neither uv nor pip is here to install the example with")
 
 
-# In the full run: formats in Python, as nf4 is, and a tokenizer, which its kit's tests try without installing it.
-ALIKE = ("codebook4", "hqq", "ternary", "mxfp6", "two_of_four", "tokenizer_plugin")
+# In the full run: formats in Python, as nf4 is, and what its kit's tests try without installing it.
+FORMATS = ("awq", "codebook4", "hqq", "ternary", "mxfp6", "two_of_four")
+ALIKE = (*FORMATS, "backend_plugin", "chat_format", "tokenizer_plugin")
 RUN = [pytest.param(name, marks=pytest.mark.full) if name in ALIKE else name for name in sorted(EXAMPLES)]
 
 

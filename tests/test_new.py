@@ -43,7 +43,12 @@ def _module(kind: str) -> str:
     return f"my_{kind.replace('-', '_')}"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# In the full run: those whose kit is a single check, which its own tests try.
+ALIKE = ("source", "command", "tokenizer", "chat-format", "drafter")
+RUN = [pytest.param(kind, marks=pytest.mark.full) if kind in ALIKE else kind for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", RUN)
 def test_a_new_plugin_installs_and_passes_its_test(kind: str, tmp_path: Path) -> None:
     name = f"my-{kind}"
     written = sis("new", kind, name, cwd=tmp_path)
