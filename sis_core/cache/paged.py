@@ -10,6 +10,7 @@ from sis_core.backend import LayerState
 from sis_core.block import Attention, Block, State, find
 from sis_core.cache.kv_types import saved_as
 from sis_core.cache.pieces import Pieces
+from sis_core.cache.tabled import Tabled
 from sis_core.cache.tables import CopyPage, Reservations, Tables, kinds_of, n_pages_of
 from sis_core.errors import BackendError
 from sis_core.step import Batch
@@ -63,7 +64,7 @@ class Layout:
         return n_pages_of(self.kinds[self.table_of[at]], max_tokens)
 
 
-class PagedCache:
+class PagedCache(Tabled):
     """Tables and, for each layer, the storage that its backend made."""
 
     def __init__(
@@ -90,37 +91,6 @@ class PagedCache:
             table.n_used * sum(state.page_nbytes for state in states)
             for table, states in zip(self.tables.all, self._of_table, strict=True)
         )
-
-    @property
-    def n_free(self) -> int:
-        return self.tables.n_free
-
-    def length(self, sequence: int) -> int:
-        return self.tables.length(sequence)
-
-    def reach(self, sequence: int, n: int) -> int:
-        return self.tables.reach(sequence, n)
-
-    def truncate(self, sequence: int, n: int) -> None:
-        self.tables.truncate(sequence, n)
-
-    def fork(self, source: int, target: int, n: int) -> None:
-        self.tables.fork(source, target, n)
-
-    def mark(self, sequence: int) -> None:
-        self.tables.mark(sequence)
-
-    def evict(self, sequence: int, pages: Iterable[int]) -> None:
-        self.tables.evict(sequence, list(pages))
-
-    def whole(self, sequence: int) -> int:
-        return self.tables.whole(sequence)
-
-    def n_evicted(self, sequence: int) -> int:
-        return self.tables.n_evicted(sequence)
-
-    def drop(self, sequence: int) -> None:
-        self.tables.drop(sequence)
 
     def check_owner(self, owner: object) -> None:
         """BackendError unless the forward with this token made the cache."""

@@ -17,6 +17,7 @@ from sis_core.cache.paged import Layout
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.pieces import Pieces
 from sis_core.cache.table import nothing_to_copy
+from sis_core.cache.tabled import Tabled
 from sis_core.cache.tables import Reservations, Tables
 from sis_core.errors import BackendError
 from sis_core.stages.stage import Edit, Order
@@ -34,7 +35,7 @@ class Keepers(Protocol):
     def load(self, order: Order, sequence: int, data: list[list[bytes]]) -> None: ...
 
 
-class StagedCache:
+class StagedCache(Tabled):
     """The tables of a cache whose pages the stages hold."""
 
     def __init__(self, layout: Layout, kv_type: str, max_tokens: int, keepers: Keepers) -> None:
@@ -69,41 +70,25 @@ class StagedCache:
                 found += int(self.tables.all[number].n_used * _page_nbytes(state, self._kv_type))
         return found
 
-    @property
-    def n_free(self) -> int:
-        return self.tables.n_free
-
-    def length(self, sequence: int) -> int:
-        return self.tables.length(sequence)
-
-    def reach(self, sequence: int, n: int) -> int:
-        return self.tables.reach(sequence, n)
-
     def truncate(self, sequence: int, n: int) -> None:
-        self.tables.truncate(sequence, n)
+        super().truncate(sequence, n)
         self._edits.append(("truncate", (sequence, n)))
 
     def fork(self, source: int, target: int, n: int) -> None:
-        self.tables.fork(source, target, n)
+        super().fork(source, target, n)
         self._edits.append(("fork", (source, target, n)))
 
     def mark(self, sequence: int) -> None:
-        self.tables.mark(sequence)
+        super().mark(sequence)
         self._edits.append(("mark", (sequence,)))
 
     def evict(self, sequence: int, pages: Iterable[int]) -> None:
         gone = tuple(pages)
-        self.tables.evict(sequence, gone)
+        super().evict(sequence, gone)
         self._edits.append(("evict", (sequence, gone)))
 
-    def whole(self, sequence: int) -> int:
-        return self.tables.whole(sequence)
-
-    def n_evicted(self, sequence: int) -> int:
-        return self.tables.n_evicted(sequence)
-
     def drop(self, sequence: int) -> None:
-        self.tables.drop(sequence)
+        super().drop(sequence)
         self._edits.append(("drop", (sequence,)))
 
     def save(self, sequence: int) -> Iterator[bytes]:
