@@ -183,6 +183,12 @@ def kv_type_of(name: str, where: str) -> KVType:
     return KV_TYPES[name]
 
 
+def value_bytes(name: str) -> float:
+    """Memory that a value takes in a cache of this type; at most those of float32 for a backend's own."""
+    known = KV_TYPES.get(name)
+    return known.value_bytes if known else 4
+
+
 def saved_as(name: str) -> str:
     """What a saved sequence calls the type of its rows: one of another version has another name."""
     known = KV_TYPES.get(name)  # a backend may have types of its own

@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 from sis_core.architecture import ModelConfig
 from sis_core.backend import Backend, BackendOptions
 from sis_core.block import STEP_ROWS, Network, find
-from sis_core.cache.kv_types import KV_TYPES
+from sis_core.cache.kv_types import value_bytes
 from sis_core.cache.tables import text_nbytes
 from sis_core.errors import BackendError, blaming
 from sis_core.experts import Experts
@@ -90,13 +90,12 @@ def fit(
     Raises:
         MemoryLimitError: what cannot be dropped does not fit; the message has the sum.
     """
-    known = KV_TYPES.get(options.kv_type)  # a plugin may have types of its own
-    value_bytes = known.value_bytes if known else 4
     states = [block.state for block in network.blocks[layers.start : layers.stop] if block.state]
+    size = value_bytes(options.kv_type)
     working = _working(config, network)
 
     def cache(n_tokens: int) -> int:
-        return int(sum(text_nbytes(state, value_bytes, n_tokens) for state in states))
+        return int(sum(text_nbytes(state, size, n_tokens) for state in states))
 
     def plan(choice: BackendOptions) -> MemoryPlan:
         packed, in_place = max((_weights(backend, network, layers, choice) for backend in backends), default=(0, 0))

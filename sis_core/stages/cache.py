@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from sis_core.block import State
-from sis_core.cache.kv_types import KV_TYPES
+from sis_core.cache.kv_types import value_bytes
 from sis_core.cache.paged import Layout
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.pieces import Pieces
@@ -24,7 +24,6 @@ from sis_core.stages.stage import Edit, Order
 from sis_core.step import Batch
 
 MAGIC = b"sis-stages-1\n"
-MAX_HEADER = 1 << 16
 
 
 class Keepers(Protocol):
@@ -132,5 +131,4 @@ class StagedCache(Tabled):
 def _page_nbytes(state: State, kv_type: str) -> float:
     if state.window == 0:
         return state.sequence_nbytes
-    known = KV_TYPES.get(kv_type)
-    return PAGE_SIZE * state.token_nbytes(known.value_bytes if known else 4)
+    return PAGE_SIZE * state.token_nbytes(value_bytes(kv_type))

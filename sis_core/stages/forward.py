@@ -12,7 +12,7 @@ from attrs import evolve
 
 from sis_core.backend import Cache
 from sis_core.block import Network
-from sis_core.cache.kv_types import KV_TYPES
+from sis_core.cache.kv_types import value_bytes
 from sis_core.cache.paged import Layout
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.tables import text_nbytes
@@ -60,11 +60,9 @@ class StagedForward:
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         """Of the stage that takes most."""
-        known = KV_TYPES.get(kv_type)
-        value_bytes = known.value_bytes if known else 4
-        states = self._layout.states
+        states, size = self._layout.states, value_bytes(kv_type)
         return max(
-            int(sum(text_nbytes(state, value_bytes, max_tokens) for i in part if (state := states[i])))
+            int(sum(text_nbytes(state, size, max_tokens) for i in part if (state := states[i])))
             for part in self._ranges
         )
 
