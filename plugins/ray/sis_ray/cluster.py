@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+from types import ModuleType
+from typing import Any
 
 from sis_core.cluster import Cluster, Machines
 from sis_core.errors import PluginError, SourceError
 from sis_ray import settings
+
+log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 ANSWER_SECONDS = 10.0
@@ -29,6 +34,16 @@ def _check_there(address: str) -> None:
             where=f"Ray at {address}",
             fix="start it there with `ray start --head`",
         ) from None
+
+
+def _keep_stdout_clean(worker: ModuleType) -> None:
+    """Let the log have what Ray would print about its nodes: standard output is for texts. Ray has no option for it."""
+
+    def print_to_stdstream(data: dict[str, Any], ignore_prefix: bool) -> None:
+        for line in data["lines"]:
+            log.info("%s: %s", data["pid"], line.strip())
+
+    worker.print_to_stdstream = print_to_stdstream  # type: ignore[attr-defined]
 
 
 class RayCluster(Cluster):
@@ -57,6 +72,7 @@ class RayCluster(Cluster):
             ) from None
         from sis_ray.machines import RayMachines
 
+        _keep_stdout_clean(ray._private.worker)
         if ray.is_initialized():
             return RayMachines(leave=False)
         try:

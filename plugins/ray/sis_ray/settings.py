@@ -14,6 +14,7 @@ from typing import Any
 from sis_core.errors import SourceError
 
 MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
+UV_RUN = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"  # unless it is 0, a driver under `uv run` sends its folder to all machines
 ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # unless it is 0, Ray replaces 127.0.0.1 by an address on the network
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
@@ -30,7 +31,7 @@ def is_loopback(address: str) -> bool:
 
 
 def prepare(*, here: bool, address: str = "") -> None:
-    """Set what the user has not: tokens are asked for, nothing is reported, loopback stays loopback.
+    """Set what the user has not: tokens are asked for, nothing is reported or sent along, loopback stays loopback.
 
     A cluster that is started ``here`` gets a token of its own, in memory alone.
 
@@ -39,6 +40,7 @@ def prepare(*, here: bool, address: str = "") -> None:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(MODE, "token")
+    os.environ.setdefault(UV_RUN, "0")
     if here or is_loopback(address):
         os.environ.setdefault(ONE_MACHINE, "0")
     if os.environ[MODE] != "token" or os.environ.get(TOKEN) or os.environ.get(TOKEN_PATH):

@@ -38,6 +38,7 @@ def test_a_cluster_here_has_a_token_that_is_in_no_file(tmp_path: Path) -> None:
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] == "0"
     assert list(tmp_path.iterdir()) == []
 
 
