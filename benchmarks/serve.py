@@ -64,12 +64,13 @@ def parse_options() -> argparse.Namespace:
 
 
 def prompts_for(model: Path) -> Prompts:
-    """Words that are one token each for this model."""
+    """Words that are one token each for this model; where there are none, as in files of random weights, their parts."""
     with GGUFFile.open(model) as file:
         tokenizer = build_tokenizer(file, Registry.load())
         coded = [tokenizer.encode(f" {word}", add_special=False) for word in WORDS.split()]
         begin = tokenizer.encode("", add_special=True)
-    return Prompts([ids[0] for ids in coded if len(ids) == 1], begin)
+    words = [ids[0] for ids in coded if len(ids) == 1]
+    return Prompts(words or sorted({id for ids in coded for id in ids}), begin)
 
 
 async def alone(client: httpx.AsyncClient, prompts: Prompts, scenario: Scenario) -> dict[str, Any]:
