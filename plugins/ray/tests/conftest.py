@@ -40,12 +40,11 @@ class Nodes:
         self._ask("add")
 
     def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
         try:
-            self._process.wait(60)
+            self._process.communicate(timeout=60)  # it ends with its standard input
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.communicate()
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """The program, with the cluster's token."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -16,7 +17,7 @@ def test_a_node_is_killed_in_the_middle_of_a_text(nodes: Any) -> None:
     expected = nodes.run(*asked)
     nodes.environment["RAY_ADDRESS"] = nodes.address
     process = nodes.start("-v", *asked, "--stages", "3")
-    found = process.stdout.read(40)  # the text has begun
+    found = os.read(process.stdout.fileno(), 40).decode()  # the text has begun; nothing stays in a buffer
     nodes.kill(1)
     rest, said = process.communicate(timeout=nodes.seconds)
     assert process.returncode == 0, said
