@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from attrs import frozen
 
-from sis_core.block import STEP_ROWS, Block, Embedding, Head, Rope
+from sis_core.block import STEP_ROWS, Block, Embedding, Head, NormKind, Rope
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.parts import output_head, token_embedding
@@ -21,6 +21,10 @@ from sis_core.rope import RopeConfig
 from sis_core.tensors import Tensors
 
 MAX_LAYERS = 10_000
+EPS_KEYS: dict[NormKind, str] = {
+    "rms": "attention.layer_norm_rms_epsilon",
+    "layer": "attention.layer_norm_epsilon",
+}
 NOT_IMPLEMENTED = "install a plugin for this kind of model, or a newer version of the one you have"
 
 
@@ -34,6 +38,8 @@ class ModelConfig:
         n_head, n_head_kv, n_ff: one value for each layer.
         head_dim: values of one query, key or value head.
         rope: how heads are rotated, or None where positions are learned.
+        norm, norm_bias: of rows, and whether layer norms have a bias.
+        windows: for each layer the tokens that it sees, itself included; None for all before it. Empty where all do.
     """
 
     architecture: str
@@ -48,6 +54,9 @@ class ModelConfig:
     head_dim: int
     norm_eps: float
     rope: RopeConfig | None = None
+    norm: NormKind = "rms"
+    norm_bias: bool = True
+    windows: tuple[int | None, ...] = ()
 
     def rotation(self, tensors: Tensors, style: Literal["norm", "neox"]) -> Rope:
         """How the heads of a layer are rotated; for families that read their config with ``rope=True``."""
@@ -61,17 +70,20 @@ class ModelConfig:
         metadata: Metadata,
         n_vocab: int,
         *,
-        eps_key: str = "attention.layer_norm_rms_epsilon",
+        norm: NormKind = "rms",
         eps: float = 1e-5,
         rope: bool = True,
+        period: int | None = None,
         **own: Any,
     ) -> Self:
         """The keys that nearly every family has, checked. ``own`` are the values of a subclass's fields.
 
         Args:
-            eps_key: the key of the norm that the family has: rms or layer.
+            norm: the kind that the family has; it says which key has the epsilon.
             eps: what to use (and log) where the file has no such key.
             rope: whether the family rotates its heads.
+            period: of the layers without a window among those with one, where a file does not say it; 0 where none is
+                without, None where the family knows no windows. See `Metadata.windows`.
 
         Raises:
             ModelError: a key is missing, of a wrong type, out of range, or contradicts another.
@@ -100,8 +112,10 @@ class ModelConfig:
             n_head_kv=n_head_kv,
             n_ff=metadata.per_layer("feed_forward_length", n_layer, 4 * n_embd),
             head_dim=head_dim,
-            norm_eps=metadata.number(eps_key, eps),
+            norm_eps=metadata.number(EPS_KEYS[norm], eps),
             rope=rotation,
+            norm=norm,
+            windows=() if period is None else metadata.windows(n_layer, period),
             **own,
         )
 

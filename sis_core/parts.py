@@ -20,7 +20,6 @@ from sis_core.block import (
     FeedForward,
     Head,
     Norm,
-    NormKind,
     Op,
     Residual,
     Rope,
@@ -40,6 +39,12 @@ def has_head_norms(i: int, tensors: Tensors) -> bool:
     return tensors.has_any(f"blk.{i}.attn_q_norm.weight", f"blk.{i}.attn_k_norm.weight")
 
 
+def row_norm(config: ModelConfig, tensors: Tensors, stem: str) -> Norm:
+    """A norm of rows ``(n_embd,)``, of the kind that the family has."""
+    bias = config.norm == "layer" and config.norm_bias
+    return tensors.norm(config.norm, stem, config.n_embd, config.norm_eps, bias=bias)
+
+
 def token_embedding(config: ModelConfig, tensors: Tensors, *, scale: float = 1.0) -> Embedding:
     """``scale * token_embd[token]``."""
     return Embedding(tensors.matrix("token_embd.weight", config.n_vocab, config.n_embd), scale)
@@ -52,14 +57,13 @@ def self_attention(
     *,
     rope: Rope | None = None,
     scale: float | None = None,
-    window: int | None = None,
     softcap: float | None = None,
     bias: bool | None = None,
     head_norm: HeadNorm = False,
     fused: bool = False,
     **fields: Any,
 ) -> Attention:
-    """Attention of layer ``i``.
+    """Attention of layer ``i``, within the window that ``config.windows`` has for it.
 
     Args:
         scale: of the scores; by default ``1 / sqrt(head_dim)``.
@@ -91,7 +95,7 @@ def self_attention(
         rope=rope,
         q_norm=norm("attn_q_norm", heads),
         k_norm=norm("attn_k_norm", heads_kv),
-        window=window,
+        window=config.windows[i] if config.windows else None,
         softcap=softcap,
         **fields,
     )
@@ -158,8 +162,6 @@ def pre_norm_block(
     attention: Attention,
     mlp: Op,
     *,
-    norm: NormKind = "rms",
-    norm_bias: bool = True,
     attn_norm: str = "attn_norm",
     mlp_norm: str = "ffn_norm",
     post_norm: bool = False,
@@ -169,7 +171,6 @@ def pre_norm_block(
     """The layer of most families: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
     Args:
-        norm_bias: whether layer norms have a bias.
         attn_norm, mlp_norm: the tensors of the two norms.
         post_norm: whether what attention and feed-forward return is normalised too.
         parallel: ``x + attention(norm(x)) + mlp(norm(x))``; the norms may be the same.
@@ -178,10 +179,7 @@ def pre_norm_block(
 
     def branch(before: str, op: Op, after: str) -> tuple[Op, ...]:
         names = (before, after) if post_norm else (before,)
-        norms = [
-            tensors.norm(norm, f"blk.{i}.{name}", config.n_embd, config.norm_eps, bias=norm == "layer" and norm_bias)
-            for name in names
-        ]
+        norms = [row_norm(config, tensors, f"blk.{i}.{name}") for name in names]
         return norms[0], op, *norms[1:]
 
     first, second = branch(attn_norm, attention, "post_attention_norm"), branch(mlp_norm, mlp, "post_ffw_norm")
@@ -190,11 +188,8 @@ def pre_norm_block(
 
 
 def post_norm_block(config: ModelConfig, i: int, tensors: Tensors, attention: Attention, mlp: Op) -> Block:
-    """``x + norm(attention(x))``, then ``x + norm(mlp(x))``, with RMS norms."""
-    after, last = (
-        tensors.norm("rms", f"blk.{i}.{name}", config.n_embd, config.norm_eps)
-        for name in ("post_attention_norm", "post_ffw_norm")
-    )
+    """``x + norm(attention(x))``, then ``x + norm(mlp(x))``."""
+    after, last = (row_norm(config, tensors, f"blk.{i}.{name}") for name in ("post_attention_norm", "post_ffw_norm"))
     return Block((Residual(((attention, after),)), Residual(((mlp, last),))), attention.state)
 
 
@@ -203,20 +198,11 @@ def ignore_nextn(i: int, tensors: Tensors) -> None:
     tensors.ignore(*(f"blk.{i}.nextn.{name}.weight" for name in NEXTN))
 
 
-def output_head(
-    config: ModelConfig,
-    tensors: Tensors,
-    *,
-    norm: NormKind = "rms",
-    norm_bias: bool = True,
-    scale: float = 1.0,
-    softcap: float | None = None,
-) -> Head:
+def output_head(config: ModelConfig, tensors: Tensors, *, scale: float = 1.0, softcap: float | None = None) -> Head:
     """Norm and ``scale`` times logits. A file without ``output.weight`` uses the token embedding again."""
     if "output.weight" in tensors:
         dense = tensors.dense("output", config.n_vocab, config.n_embd)
     else:
         weight = tensors.matrix("token_embd.weight", config.n_vocab, config.n_embd)
         dense = Dense(weight, tensors.maybe_vector("output.bias", config.n_vocab))
-    bias = norm == "layer" and norm_bias
-    return Head(tensors.norm(norm, "output_norm", config.n_embd, config.norm_eps, bias=bias), dense, scale, softcap)
+    return Head(row_norm(config, tensors, "output_norm"), dense, scale, softcap)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import sys
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +14,14 @@ import numpy as np
 import pytest
 import random_model
 from attrs import evolve
-from family_suite import content
+from family_suite import content, installed
 from shapes import SHAPES
 from sis_llama.llama import Llama
 
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Attention, Block, Dense, Embedding, Head, Norm, Residual
 from sis_core.errors import ModelError
+from sis_core.expert_parts import ExpertsConfig
 from sis_core.loading.network import build_network
 from sis_core.metadata import Metadata
 from sis_core.quant import Weight
@@ -205,3 +210,24 @@ def test_degrade_fills_in_what_is_missing(small: Callable[[str], Content], caplo
     assert "m.gguf: tensor blk.1.ffn_norm.weight is missing; using 1 everywhere" in caplog.text
     filled = {weight.name: weight for weight in network.weights()}["blk.1.ffn_up.weight"]
     assert not np.any(filled.dequantize())
+
+
+LINES = 30  # of a family that is data only, as ruff formats them
+DATA = {"names", "step_rows", "config", "embedding", "block", "head"}
+
+
+def is_data_only(family: type[Architecture[Any]], source: str) -> bool:
+    """Whether it reads a config without fields of its own, returns records, refuses nothing and moves no weights."""
+    config = inspect.get_annotations(family.config, eval_str=True)["return"]
+    raises = any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(source)))
+    return config in (ModelConfig, ExpertsConfig) and not raises and {n for n in vars(family) if n[0] != "_"} <= DATA
+
+
+def test_families_that_are_data_only_are_short() -> None:
+    modules = defaultdict(set)
+    for family in installed().records("architectures"):
+        modules[type(family).__module__].add(type(family))
+    sources = {name: inspect.getsource(sys.modules[name]) for name in modules}
+    only = [name for name in modules if all(is_data_only(family, sources[name]) for family in modules[name])]
+    assert {"sis_bloom.bloom", "sis_phi.phimoe", "sis_stablelm.stablelm", "sis_gpt_oss.gpt_oss"} <= set(only)
+    assert {name: n for name in only if (n := len(sources[name].splitlines())) > LINES} == {}

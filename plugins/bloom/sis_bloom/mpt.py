@@ -3,12 +3,12 @@
 Source: MosaicML NLP Team 2023, "Introducing MPT-7B", and its published code.
 """
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import alibi_slopes, feed_forward, output_head, pre_norm_block, self_attention
+from sis_core.parts import alibi_slopes, feed_forward, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
@@ -24,15 +24,12 @@ class MPT(Architecture[MPTConfig]):
     names = ("mpt",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> MPTConfig:
+        config = MPTConfig.read(metadata, n_vocab, norm="layer", norm_bias=False, rope=False)
         max_bias, clamp = metadata.number("attention.max_alibi_bias"), metadata.maybe_number("attention.clamp_kqv")
-        eps = "attention.layer_norm_epsilon"
-        return MPTConfig.read(metadata, n_vocab, eps_key=eps, rope=False, max_bias=max_bias, clamp=clamp)
+        return evolve(config, max_bias=max_bias, clamp=clamp)
 
     def block(self, config: MPTConfig, i: int, tensors: Tensors) -> Block:
         slopes = alibi_slopes(config.n_head[i], config.max_bias)  # (n_head,)
         attention = self_attention(config, i, tensors, bias=False, fused=True, alibi=slopes, clamp=config.clamp)
         mlp = feed_forward(config, i, tensors, "gelu", bias=False)
-        return pre_norm_block(config, i, tensors, attention, mlp, norm="layer", norm_bias=False)
-
-    def head(self, config: MPTConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer", norm_bias=False)
+        return pre_norm_block(config, i, tensors, attention, mlp)

@@ -6,7 +6,9 @@ three of four layers, and no positions in the fourth.
 Source: Cohere 2025, "Command A: An Enterprise-Ready Large Language Model".
 """
 
-from attrs import frozen
+from typing import ClassVar
+
+from attrs import evolve, frozen
 
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Block, Head
@@ -14,43 +16,34 @@ from sis_core.metadata import Metadata
 from sis_core.parts import HeadNorm, gated_feed_forward, has_head_norms, output_head, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
-EPS = "attention.layer_norm_epsilon"
-
 
 @frozen
 class CohereConfig(ModelConfig):
-    """``windows``: for each layer the tokens that it sees, itself included; None for all before it."""
+    """``logit_scale``: a factor on logits."""
 
-    windows: tuple[int | None, ...] = ()
     logit_scale: float = 1.0
 
 
 class CommandR(Architecture[CohereConfig]):
     names = ("command-r",)
+    period: ClassVar[int | None] = None
 
     def config(self, metadata: Metadata, n_vocab: int) -> CohereConfig:
-        windows = (None,) * metadata.integer("block_count")
-        scale = metadata.number("logit_scale")
-        return CohereConfig.read(metadata, n_vocab, eps_key=EPS, windows=windows, logit_scale=scale)
+        config = CohereConfig.read(metadata, n_vocab, norm="layer", norm_bias=False, period=self.period)
+        return evolve(config, logit_scale=metadata.number("logit_scale"))
 
     def block(self, config: CohereConfig, i: int, tensors: Tensors) -> Block:
-        window = config.windows[i]
-        rope = config.rotation(tensors, "norm") if window or not any(config.windows) else None  # (n_rot // 2,)
+        rotates = not any(config.windows) or config.windows[i] is not None
+        rope = config.rotation(tensors, "norm") if rotates else None  # (n_rot // 2,)
         norms: HeadNorm = "own" if has_head_norms(i, tensors) else False
-        attention = self_attention(config, i, tensors, rope=rope, window=window, head_norm=norms)
+        attention = self_attention(config, i, tensors, rope=rope, head_norm=norms)
         mlp = gated_feed_forward(config, i, tensors, "silu")
-        return pre_norm_block(
-            config, i, tensors, attention, mlp, norm="layer", norm_bias=False, mlp_norm="attn_norm", parallel=True
-        )
+        return pre_norm_block(config, i, tensors, attention, mlp, mlp_norm="attn_norm", parallel=True)
 
     def head(self, config: CohereConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer", norm_bias=False, scale=config.logit_scale)
+        return output_head(config, tensors, scale=config.logit_scale)
 
 
 class Cohere2(CommandR):
     names = ("cohere2",)
-
-    def config(self, metadata: Metadata, n_vocab: int) -> CohereConfig:
-        windows = metadata.windows(metadata.integer("block_count"), period=4)
-        scale = metadata.number("logit_scale")
-        return CohereConfig.read(metadata, n_vocab, eps_key=EPS, windows=windows, logit_scale=scale)
+    period = 4

@@ -4,9 +4,9 @@ Source: Almazrouei et al. 2023, "The Falcon Series of Open Language Models".
 """
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention
+from sis_core.parts import feed_forward, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
@@ -14,16 +14,11 @@ class Falcon(Architecture[ModelConfig]):
     names = ("falcon",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
-        return ModelConfig.read(metadata, n_vocab, eps_key="attention.layer_norm_epsilon")
+        return ModelConfig.read(metadata, n_vocab, norm="layer")
 
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, bias=False, fused=True)
         mlp = feed_forward(config, i, tensors, "gelu", bias=False)
         own = "attn_norm_2" if f"blk.{i}.attn_norm_2.weight" in tensors else "attn_norm"
-        return pre_norm_block(
-            config, i, tensors, attention, mlp, norm="layer", attn_norm=own, mlp_norm="attn_norm", parallel=True
-        )
-
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer")
+        return pre_norm_block(config, i, tensors, attention, mlp, attn_norm=own, mlp_norm="attn_norm", parallel=True)

@@ -26,7 +26,6 @@ class GemmaConfig(ModelConfig):
     """What the generations differ in.
 
     Attributes:
-        windows: for each layer the tokens that it sees, itself included; None for all before it.
         ropes: for each layer how it rotates.
         scale: factor on the attention scores.
         head_norm: whether each query and key head is normalised.
@@ -34,7 +33,6 @@ class GemmaConfig(ModelConfig):
         attention_softcap, logit_softcap: None for none.
     """
 
-    windows: tuple[int | None, ...] = ()
     ropes: tuple[RopeConfig, ...] = ()
     scale: float = 1.0
     head_norm: bool = False
@@ -62,7 +60,6 @@ class Gemma(Architecture[GemmaConfig]):
             tensors,
             rope=config.ropes[i].rope(tensors, "neox", config.n_ctx),  # (n_rot // 2,)
             scale=config.scale,
-            window=config.windows[i],
             softcap=config.attention_softcap,
             head_norm=config.head_norm,
         )
@@ -114,7 +111,7 @@ class Gemma3(Gemma):
 def _read(metadata: Metadata, n_vocab: int) -> GemmaConfig:
     config = GemmaConfig.read(metadata, n_vocab, eps=1e-6)
     assert config.rope
-    return evolve(config, windows=(None,) * config.n_layer, ropes=(config.rope,) * config.n_layer)
+    return evolve(config, ropes=(config.rope,) * config.n_layer)
 
 
 def _rope_of_ollama(rope: RopeConfig, metadata: Metadata) -> RopeConfig:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from attrs import evolve
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Embedding, Head
+from sis_core.block import Block, Embedding
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
-from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention, token_embedding
+from sis_core.parts import feed_forward, pre_norm_block, self_attention, token_embedding
 from sis_core.quant import PLAIN, Weight
 from sis_core.tensors import Tensors, transposed
 
@@ -20,7 +20,7 @@ class GPT2(Architecture[ModelConfig]):
     names = ("gpt2",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
-        return ModelConfig.read(metadata, n_vocab, eps_key="attention.layer_norm_epsilon", rope=False)
+        return ModelConfig.read(metadata, n_vocab, norm="layer", rope=False)
 
     def embedding(self, config: ModelConfig, tensors: Tensors) -> Embedding:
         if config.n_ctx > config.n_ctx_train:
@@ -35,10 +35,7 @@ class GPT2(Architecture[ModelConfig]):
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
         attention = self_attention(config, i, tensors, bias=True, fused=True)
         mlp = feed_forward(config, i, tensors, "gelu_tanh", bias=True)
-        return pre_norm_block(config, i, tensors, attention, mlp, norm="layer")
-
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer")
+        return pre_norm_block(config, i, tensors, attention, mlp)
 
     def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
         """Hugging Face's Conv1D keeps its weights as ``(n_in, n_out)``."""

@@ -4,7 +4,7 @@ Source: OpenAI 2025, "gpt-oss-120b & gpt-oss-20b Model Card", and its reference 
 round its borders to whole dimensions.
 """
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block
@@ -14,24 +14,16 @@ from sis_core.parts import pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
-@frozen
-class GptOssConfig(ExpertsConfig):
-    """``windows``: for each layer the tokens that it sees, itself included; None for all before it."""
-
-    windows: tuple[int | None, ...] = ()
-
-
-class GptOss(Architecture[GptOssConfig]):
+class GptOss(Architecture[ExpertsConfig]):
     names = ("gpt-oss",)
 
-    def config(self, metadata: Metadata, n_vocab: int) -> GptOssConfig:
-        windows = metadata.windows(metadata.integer("block_count"), period=2)
-        config = GptOssConfig.read(metadata, n_vocab, gating="softmax_weight", renormalise=False, windows=windows)
+    def config(self, metadata: Metadata, n_vocab: int) -> ExpertsConfig:
+        config = ExpertsConfig.read(metadata, n_vocab, gating="softmax_weight", renormalise=False, period=2)
         return evolve(config, rope=config.rope and evolve(config.rope, rounded=False))
 
-    def block(self, config: GptOssConfig, i: int, tensors: Tensors) -> Block:
+    def block(self, config: ExpertsConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         sinks = tensors.vector(f"blk.{i}.attn_sinks.weight", config.n_head[i])
-        attention = self_attention(config, i, tensors, rope=rope, window=config.windows[i], bias=True, sinks=sinks)
+        attention = self_attention(config, i, tensors, rope=rope, bias=True, sinks=sinks)
         mlp = experts_or_dense(config, i, tensors, "swiglu_oai", bias=True)
         return pre_norm_block(config, i, tensors, attention, mlp, mlp_norm="post_attention_norm")

@@ -9,9 +9,9 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention
+from sis_core.parts import feed_forward, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors, reordered
 
@@ -27,21 +27,14 @@ class GPTNeoX(Architecture[GPTNeoXConfig]):
     names = ("gptneox", "gpt_neox")
 
     def config(self, metadata: Metadata, n_vocab: int) -> GPTNeoXConfig:
-        return GPTNeoXConfig.read(
-            metadata,
-            n_vocab,
-            eps_key="attention.layer_norm_epsilon",
-            parallel_residual=metadata.flag("use_parallel_residual", True),
-        )
+        parallel = metadata.flag("use_parallel_residual", True)
+        return GPTNeoXConfig.read(metadata, n_vocab, norm="layer", parallel_residual=parallel)
 
     def block(self, config: GPTNeoXConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, bias=True, fused=True)
         mlp = feed_forward(config, i, tensors, "gelu", bias=True)
-        return pre_norm_block(config, i, tensors, attention, mlp, norm="layer", parallel=config.parallel_residual)
-
-    def head(self, config: GPTNeoXConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer")
+        return pre_norm_block(config, i, tensors, attention, mlp, parallel=config.parallel_residual)
 
     def from_hugging_face(self, config: GPTNeoXConfig, role: str, weight: Weight) -> Weight:
         """The original has q, k and v of the first head, then of the second …; GGUF has all of q, then k, then v."""

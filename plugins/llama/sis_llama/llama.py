@@ -6,7 +6,6 @@ Source: Touvron et al. 2023, "LLaMA" and "Llama 2"; Jiang et al. 2023, "Mistral 
 from __future__ import annotations
 
 import numpy as np
-from attrs import frozen
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block
@@ -17,26 +16,19 @@ from sis_core.quant import Weight
 from sis_core.tensors import Tensors, reordered
 
 
-@frozen
-class LlamaConfig(ExpertsConfig):
-    """``window``: tokens that a layer sees, itself included; None for all before it. The first Mistral 7B has one."""
-
-    window: int | None = None
-
-
-class Llama(Architecture[LlamaConfig]):
+class Llama(Architecture[ExpertsConfig]):
     names = ("llama",)
 
-    def config(self, metadata: Metadata, n_vocab: int) -> LlamaConfig:
-        return LlamaConfig.read(metadata, n_vocab, window=metadata.maybe_integer("attention.sliding_window"))
+    def config(self, metadata: Metadata, n_vocab: int) -> ExpertsConfig:
+        return ExpertsConfig.read(metadata, n_vocab, period=0)  # the first Mistral 7B has windows
 
-    def block(self, config: LlamaConfig, i: int, tensors: Tensors) -> Block:
+    def block(self, config: ExpertsConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "norm")  # (n_rot // 2,)
-        attention = self_attention(config, i, tensors, rope=rope, window=config.window)
+        attention = self_attention(config, i, tensors, rope=rope)
         mlp = experts_or_dense(config, i, tensors, "silu")
         return pre_norm_block(config, i, tensors, attention, mlp)
 
-    def from_hugging_face(self, config: LlamaConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: ExpertsConfig, role: str, weight: Weight) -> Weight:
         """Hugging Face rotates value ``i`` of a head with ``i + d / 2``; GGUF has the two side by side."""
         heads = {"attn_q": config.n_head, "attn_k": config.n_head_kv}.get(role.split(".")[-2])
         if heads is None or "self_attn" not in weight.name:  # Meta's own names go with Meta's own order, GGUF's

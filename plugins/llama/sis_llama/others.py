@@ -5,12 +5,12 @@ Source: Cai et al. 2024, "InternLM2 Technical Report"; Yang et al. 2023, "Baichu
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block
-from sis_core.expert_parts import experts_or_dense
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
 from sis_core.parts import alibi_slopes, pre_norm_block, self_attention
 from sis_core.quant import Weight
 from sis_core.tensors import Tensors
-from sis_llama.llama import Llama, LlamaConfig
+from sis_llama.llama import Llama
 
 N_LAYER_13B = 40
 
@@ -18,7 +18,7 @@ N_LAYER_13B = 40
 class InternLM2(Llama):
     names = ("internlm2",)
 
-    def from_hugging_face(self, config: LlamaConfig, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: ExpertsConfig, role: str, weight: Weight) -> Weight:
         """Refused: the original has q, k and v in one tensor, group by group."""
         return Architecture.from_hugging_face(self, config, role, weight)
 
@@ -28,14 +28,14 @@ class Baichuan(InternLM2):
 
     names = ("baichuan",)
 
-    def config(self, metadata: Metadata, n_vocab: int) -> LlamaConfig:
+    def config(self, metadata: Metadata, n_vocab: int) -> ExpertsConfig:
         if metadata.integer("block_count") != N_LAYER_13B:
             return super().config(metadata, n_vocab)
         metadata.integer("rope.dimension_count", 0, minimum=0)  # converters write these for both
         metadata.maybe_number("rope.freq_base")
-        return LlamaConfig.read(metadata, n_vocab, rope=False)
+        return ExpertsConfig.read(metadata, n_vocab, rope=False)
 
-    def block(self, config: LlamaConfig, i: int, tensors: Tensors) -> Block:
+    def block(self, config: ExpertsConfig, i: int, tensors: Tensors) -> Block:
         if config.rope is not None:
             return super().block(config, i, tensors)
         attention = self_attention(config, i, tensors, alibi=alibi_slopes(config.n_head[i]))

@@ -3,7 +3,7 @@
 Source: OLMo Team 2024, "2 OLMo 2 Furious"; 2025, "Olmo 3".
 """
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Block
@@ -15,12 +15,8 @@ from sis_core.tensors import Tensors
 
 @frozen
 class Olmo2Config(ModelConfig):
-    """``windows``: for each layer the tokens that it sees, itself included; None for all before it.
+    """``theta_near``: the base of the frequencies of layers with a window, which are not stretched."""
 
-    ``theta_near``: the base of the frequencies of layers with a window, which are not stretched.
-    """
-
-    windows: tuple[int | None, ...] = ()
     theta_near: float = 10000.0
 
 
@@ -29,13 +25,14 @@ class Olmo2(Architecture[Olmo2Config]):
 
     def config(self, metadata: Metadata, n_vocab: int) -> Olmo2Config:
         theta = metadata.number("rope.freq_base", 10000.0, above=1.0)
-        windows = metadata.windows(metadata.integer("block_count"), period=4)
-        near = theta if None in windows[:1] else metadata.number("rope.freq_base_swa", theta, above=1.0)
-        return Olmo2Config.read(metadata, n_vocab, windows=windows, theta_near=near)
+        config = Olmo2Config.read(metadata, n_vocab, period=4, theta_near=theta)
+        if config.windows[0] is None:
+            return config
+        return evolve(config, theta_near=metadata.number("rope.freq_base_swa", theta, above=1.0))
 
     def block(self, config: Olmo2Config, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         if config.windows[i] is not None:
             rope = RopeConfig(rope.n_rot, config.theta_near).rope(tensors, "neox", config.n_ctx)
-        attention = self_attention(config, i, tensors, rope=rope, window=config.windows[i], head_norm="whole")
+        attention = self_attention(config, i, tensors, rope=rope, head_norm="whole")
         return post_norm_block(config, i, tensors, attention, gated_feed_forward(config, i, tensors, "silu"))

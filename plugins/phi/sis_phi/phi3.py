@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 
-from attrs import frozen
-
 from sis_core.architecture import Architecture, ModelConfig
 from sis_core.block import Block
 from sis_core.metadata import Metadata
@@ -20,29 +18,22 @@ log = logging.getLogger(__name__)
 SHORT = 4096  # the context of the models that were trained with a window of 2,047 tokens
 
 
-@frozen
-class Phi3Config(ModelConfig):
-    """``window``: tokens that a layer sees, itself included; None for all before it."""
-
-    window: int | None = None
-
-
-class Phi3(Architecture[Phi3Config]):
+class Phi3(Architecture[ModelConfig]):
     names = ("phi3",)
 
-    def config(self, metadata: Metadata, n_vocab: int) -> Phi3Config:
-        config = Phi3Config.read(metadata, n_vocab, window=metadata.maybe_integer("attention.sliding_window"))
-        if config.window is None and config.n_ctx_train == SHORT:  # files of the spring of 2024
+    def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
+        config = ModelConfig.read(metadata, n_vocab, period=0)
+        if not any(config.windows) and config.n_ctx_train == SHORT:  # files of the spring of 2024
             log.warning(
                 "phi3.attention.sliding_window is missing: past 2,047 tokens layers see more than they learnt to"
             )
         return config
 
-    def block(self, config: Phi3Config, i: int, tensors: Tensors) -> Block:
+    def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
-        attention = self_attention(config, i, tensors, rope=rope, window=config.window, fused=True)
+        attention = self_attention(config, i, tensors, rope=rope, fused=True)
         mlp = gated_feed_forward(config, i, tensors, "silu", fused=True)
         return pre_norm_block(config, i, tensors, attention, mlp)
 
-    def from_hugging_face(self, config: Phi3Config, role: str, weight: Weight) -> Weight:
+    def from_hugging_face(self, config: ModelConfig, role: str, weight: Weight) -> Weight:
         return weight  # the converter changes nothing

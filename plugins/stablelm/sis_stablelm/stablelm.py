@@ -5,9 +5,9 @@ Source: Bellagente et al. 2024, "Stable LM 2 1.6B Technical Report".
 """
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import HeadNorm, gated_feed_forward, has_head_norms, output_head, pre_norm_block, self_attention
+from sis_core.parts import HeadNorm, gated_feed_forward, has_head_norms, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
@@ -16,7 +16,7 @@ class StableLM(Architecture[ModelConfig]):
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
         metadata.flag("use_parallel_residual", True)  # old files have it wrong; which norms there are says it
-        return ModelConfig.read(metadata, n_vocab, eps_key="attention.layer_norm_epsilon")
+        return ModelConfig.read(metadata, n_vocab, norm="layer")
 
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
@@ -25,7 +25,4 @@ class StableLM(Architecture[ModelConfig]):
         mlp = gated_feed_forward(config, i, tensors, "silu")
         one = f"blk.{i}.ffn_norm.weight" not in tensors
         name = "attn_norm" if one else "ffn_norm"
-        return pre_norm_block(config, i, tensors, attention, mlp, norm="layer", mlp_norm=name, parallel=one)
-
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer")
+        return pre_norm_block(config, i, tensors, attention, mlp, mlp_norm=name, parallel=one)

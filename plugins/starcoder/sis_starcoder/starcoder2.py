@@ -4,9 +4,9 @@ Source: Lozhkov et al. 2024, "StarCoder 2 and The Stack v2".
 """
 
 from sis_core.architecture import Architecture, ModelConfig
-from sis_core.block import Block, Head
+from sis_core.block import Block
 from sis_core.metadata import Metadata
-from sis_core.parts import feed_forward, output_head, pre_norm_block, self_attention
+from sis_core.parts import feed_forward, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
 
 
@@ -14,13 +14,10 @@ class StarCoder2(Architecture[ModelConfig]):
     names = ("starcoder2",)
 
     def config(self, metadata: Metadata, n_vocab: int) -> ModelConfig:
-        return ModelConfig.read(metadata, n_vocab, eps_key="attention.layer_norm_epsilon")
+        return ModelConfig.read(metadata, n_vocab, norm="layer")
 
     def block(self, config: ModelConfig, i: int, tensors: Tensors) -> Block:
         rope = config.rotation(tensors, "neox")  # (n_rot // 2,)
         attention = self_attention(config, i, tensors, rope=rope, bias=True)
         mlp = feed_forward(config, i, tensors, "gelu_tanh", bias=True)
-        return pre_norm_block(config, i, tensors, attention, mlp, norm="layer")
-
-    def head(self, config: ModelConfig, tensors: Tensors) -> Head:
-        return output_head(config, tensors, norm="layer")
+        return pre_norm_block(config, i, tensors, attention, mlp)
