@@ -57,7 +57,8 @@ class TokenizerFactory:
         model: the value of ``tokenizer.ggml.model`` that it answers to.
         build: from the file's metadata (every key, arrays of strings as bytes) to a tokenizer; TokenizerError when
             the vocabulary contradicts itself. Called at most once for each model.
-        pre: the values of ``tokenizer.ggml.pre`` it knows, for listings.
+        pre: the values of ``tokenizer.ggml.pre`` it knows, of which ``sis inspect`` says that others will be refused.
+            Empty where the key changes nothing.
     """
 
     model: str

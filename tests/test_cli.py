@@ -16,7 +16,8 @@ import pytest
 from click.testing import CliRunner
 
 from sis_core.cli.main import COMMANDS, group, hoist
-from sis_core.errors import PluginError, package_for
+from sis_core.errors import PluginError, TokenizerError, package_for
+from sis_core.registry import Registry
 
 SIS = [sys.executable, "-m", "sis_core"]
 
@@ -178,12 +179,34 @@ def test_inspect_shows_what_it_does_not_know(tmp_path: Path) -> None:
         "4 × 32",
         "HALF8",
         "'sis-half8' brings it",
-        "runes",
+        "its text will be refused: no installed plugin brings the tokenizer 'runes'",
     ):
         assert text in done.stdout
     assert "\x1b" not in done.stdout
     summary = json.loads(sis("inspect", "--json", path).stdout)
     assert summary["tensors"] == [{"name": "hull", "shape": [4, 32], "type": "HALF8", "bytes": 64}]
+
+
+def test_inspect_names_a_pre_tokenizer_that_a_load_refuses(random_model: Path, tmp_path: Path) -> None:
+    from sis_core.gguf_file import GGUFFile
+    from sis_core.gguf_file.writer import GGUFWriter
+    from sis_core.loading.vocabulary import build_tokenizer, refusal
+
+    registry = Registry.load()
+    with GGUFFile.open(random_model) as file:
+        assert refusal(file.metadata, registry) is None
+        values = dict(file.metadata)
+    for pre in ("qwen0", 3, ["default", "qwen2"]):
+        path = tmp_path / "cut.gguf"
+        GGUFWriter(path, values | {"tokenizer.ggml.pre": pre}).write()
+        with GGUFFile.open(path) as file:
+            assert "does not know the tokenizer.ggml.pre" in str(refusal(file.metadata, registry))
+            with pytest.raises(TokenizerError, match=r"tokenizer\.ggml\.pre"):
+                build_tokenizer(file, registry)
+    GGUFWriter(path, values | {"tokenizer.ggml.pre": "qwen0"}).write()
+    says = "the plugin tokenizers does not know the tokenizer.ggml.pre 'qwen0', which says how text is cut into words"
+    assert f"its text will be refused: {says}\n" in sis("inspect", path).stdout
+    assert json.loads(sis("inspect", "--json", path).stdout)["refused"] == says
 
 
 def test_tokenize(random_model: Path) -> None:

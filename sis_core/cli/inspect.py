@@ -14,7 +14,9 @@ from sis_core.cli.naming import model_named
 from sis_core.cli.remote_header import RemoteHeader, remote_header
 from sis_core.cli.streams import printable
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.vocabulary import refusal
 from sis_core.loading.weights import file_weights
+from sis_core.registry import Registry
 from sis_core.source import resolve
 from sis_core.workbench.parameters import Parameters
 from sis_core.workbench.scan import check_weights
@@ -37,18 +39,19 @@ def command(ctx: click.Context, /, model: str | None, tensors: bool, check_tenso
     # Plugins are not asked about a file that is called .gguf: a bad one must be shown whatever is installed.
     sources = [] if here and str(model).lower().endswith(".gguf") else registry_of(ctx).records("sources")
     if model and not (here or check_tensors) and (header := remote_header(model, sources)):
-        _show(header, tensors, as_json)
+        _show(header, registry_of(ctx), tensors, as_json)
         return
     with GGUFFile.open(resolve(model, sources)) as opened:
         if check_tensors:
             check_weights(file_weights(opened, registry_of(ctx)).values(), str(opened.path))
             click.echo("every weight is finite", err=True)
-        _show(opened, tensors, as_json)
+        _show(opened, registry_of(ctx), tensors, as_json)
 
 
-def _show(opened: GGUFFile | RemoteHeader, tensors: bool, as_json: bool) -> None:
+def _show(opened: GGUFFile | RemoteHeader, registry: Registry, tensors: bool, as_json: bool) -> None:
+    refused = refusal(opened.metadata, registry)
     if as_json:
-        json_line(_summary(opened, tensors))
+        json_line(_summary(opened, tensors) | {"refused": refused})
         return
     parameters = Parameters.of(opened.tensors, opened.metadata)
     total = sum(info.n_bytes for info in opened.tensors.values())
@@ -62,6 +65,8 @@ def _show(opened: GGUFFile | RemoteHeader, tensors: bool, as_json: bool) -> None
         click.echo(f"ignored: {len(parameters.ignored)} tensors that predict more than the next token (nextn)")
     if parameters.towers:
         click.echo(f"ignored: {len(parameters.towers)} tensors that see or hear; it runs on text alone")
+    if refused:
+        click.echo("its text will be refused: " + printable(refused))
     for info in opened.tensors.values():
         if info.package:
             click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")

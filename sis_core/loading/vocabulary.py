@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sis_core.errors import SisError, TokenizerError, blaming
+from collections.abc import Mapping
+from typing import Any
+
+from sis_core.errors import PluginError, SisError, TokenizerError, blaming
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.guarded_tokenizer import GuardedTokenizer
 from sis_core.registry import Registry
@@ -26,3 +29,22 @@ def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
     except SisError as error:
         where = f"{file.path}: {error.where}" if error.where else str(file.path)
         raise type(error)(error.what, where=where, fix=error.fix) from error
+
+
+def refusal(metadata: Mapping[str, Any], registry: Registry) -> str | None:
+    """Why `build_tokenizer` will refuse a file, where the two names that it has for its tokenizer say so already.
+
+    The other keys are not looked at: they cost a second for a large vocabulary. None for a file without one.
+    """
+    name, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    if name is None:
+        return None
+    try:
+        factory = registry.get("tokenizers", name)
+    except PluginError as error:
+        return error.what
+    known = isinstance(pre, str) and pre in ("", *factory.pre)
+    if pre is None or known or not factory.pre:
+        return None
+    who = registry.owner("tokenizers", factory)
+    return f"the plugin {who} does not know the tokenizer.ggml.pre {pre!r:.60}, which says how text is cut into words"
