@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -14,6 +14,17 @@ from sis_core.loading.options import LoadOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 OFTEN = ("n_ctx", "n_threads")  # what people say of how a model is loaded; the rest has a section of its own in helps
+
+
+class NumberOrWord(click.IntRange):
+    """A whole number, or a word that stands for one."""
+
+    def __init__(self, least: int | None, words: Sequence[str]) -> None:
+        super().__init__(least)
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value in self._words else super().convert(value, param, ctx)
 
 
 def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes: Any) -> Callable[[F], F]:
@@ -28,6 +39,8 @@ def click_option(field: attrs.Attribute[Any], *, default: Any = None, **changes:
         values["is_flag"] = True
     elif about["choices"]:
         values["type"] = click.Choice(about["choices"])
+    elif about["words"]:
+        values |= {"type": NumberOrWord(about["least"], about["words"]), "metavar": about["metavar"]}
     elif about["least"] is not None:
         values["type"] = click.IntRange(about["least"])
     else:

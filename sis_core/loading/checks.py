@@ -21,6 +21,7 @@ def check_option(
     least: int | None = None,
     most: int | None = None,
     choices: Sequence[str] | None = None,
+    words: Sequence[str] = (),
     optional: bool = False,
 ) -> None:
     """SisError, with the option's name, for a value that breaks its rule.
@@ -31,16 +32,17 @@ def check_option(
         least: the smallest whole number allowed.
         most: the largest.
         choices: the only texts allowed.
+        words: texts that may stand for a number.
         optional: whether it may be None.
     """
-    if value is None and optional:
+    if (value is None and optional) or (isinstance(value, str) and value in words):
         return
     if choices is not None:
         if not isinstance(value, str) or value not in choices:
             raise SisError(f"is {value!r:.60}, but must be {' or '.join(choices)}", where=name)
         return
     if least is not None or most is not None or kind is int:
-        _check_number(name, value, least, most)
+        _check_number(name, value, least, most, words)
     elif kind is not None:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if not isinstance(value, (*kinds, np.bool_) if bool in kinds else kinds):
@@ -48,10 +50,10 @@ def check_option(
             raise SisError(f"is {value!r:.60}, but must be {names}", where=name)
 
 
-def _check_number(name: str, value: Any, least: int | None, most: int | None) -> None:
+def _check_number(name: str, value: Any, least: int | None, most: int | None, words: Sequence[str]) -> None:
     number = _whole(value)
     if number is None:
-        raise SisError(f"is {value!r:.60}, but must be a whole number", where=name)
+        raise SisError(f"is {value!r:.60}, but must be {' or '.join(['a whole number', *words])}", where=name)
     if least is not None and number < least:
         raise SisError(f"is {number}, but must be at least {least}", where=name)
     if most is not None and number > most:

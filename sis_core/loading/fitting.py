@@ -92,7 +92,7 @@ def fit(
     """
     states = [block.state for block in network.blocks[layers.start : layers.stop] if block.state]
     size = value_bytes(options.kv_type)
-    working = _working(config, network)
+    working = working_nbytes(config, network)
 
     def cache(n_tokens: int) -> int:
         return int(sum(text_nbytes(state, size, n_tokens) for state in states))
@@ -127,7 +127,7 @@ def fit(
     return Fit(n_ctx, choices[at], fitted, limit, plans[0] if at else None, options.pack is not None)
 
 
-def _working(config: ModelConfig, network: Network) -> int:
+def working_nbytes(config: ModelConfig, network: Network) -> int:
     """Bytes that a step of as many rows as `Network.step_rows` works in."""
     experts = max((op.n_used * op.n_working for op in find(network.blocks, Experts)), default=0)
     rows = min(network.step_rows, max(config.n_ctx, STEP_ROWS))

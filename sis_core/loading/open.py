@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,9 @@ from sis_core.tensors import Tensors
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=Model)
+Elsewhere = Callable[[ModelConfig, Network, int | None, BackendOptions], tuple[Backend, int | None] | None]
+"""What may bind a network in other processes: is told the tokens of context that were asked for, and answers with a
+backend and those that there is room for. None: it is to be bound here."""
 
 
 def open_model(
@@ -40,7 +43,7 @@ def open_model(
     memory_limit: int | None = None,
     ignored: Collection[str] = (),
     layers: range | None = None,
-    backends: Sequence[Backend] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> M:
     """Open a file as a model of class ``kind``.
 
@@ -50,7 +53,7 @@ def open_model(
         memory_limit: bytes that may be used, by default what is free now.
         ignored: keys of the file to pass over where nobody reads them.
         layers: the layers to bind, by default all; see `Model`.
-        backends: those that bind them, elsewhere than in this process, whose memory then counts for nothing.
+        elsewhere: asked first who binds them; where somebody does, they count for nothing in this process.
 
     Raises:
         SisError: the file, its model or the machine does not allow it; the message says which and why.
@@ -88,8 +91,11 @@ def open_model(
         if config.n_ctx > config.n_ctx_train:
             log.warning("%s: trained for %d tokens, asked for %d", path, config.n_ctx_train, config.n_ctx)
         options = evolve(options, kv_type=cache_type(network, options.kv_type, str(path)))
-        elsewhere, backends = backends is not None, list(backends or choose_backends(registry, backend))
-        counted = range(0) if elsewhere else layers
+        found = None if elsewhere is None else elsewhere(config, network, n_ctx, options)
+        if found is None:
+            backends, counted = choose_backends(registry, backend), layers
+        else:
+            backends, n_ctx, counted = [found[0]], found[1], range(0)
         fitting = fit(config, network, n_ctx, options, backends, memory_limit_or_free(memory_limit), str(path), counted)
         if fitting.n_ctx != config.n_ctx:
             log.warning(

@@ -15,6 +15,7 @@ from sis_core.source import Progress
 F = TypeVar("F", bound=Callable[..., Any])
 Policy = Literal["strict", "degrade"]
 HALF = "f16"
+AUTO: Literal["auto"] = "auto"
 
 
 def option(
@@ -26,6 +27,7 @@ def option(
     kind: type | None = None,
     least: int | None = None,
     choices: tuple[str, ...] | None = None,
+    words: tuple[str, ...] = (),
     names: str | None = None,
 ) -> Any:
     """An attrs field that is an option; one whose default is None may be None. The rest is as for `check_option`.
@@ -36,9 +38,13 @@ def option(
     """
 
     def check(instance: Any, field: attrs.Attribute[Any], value: Any) -> None:
-        check_option(field.name, value, kind=kind, least=least, choices=choices, optional=default is None)
+        rules: dict[str, Any] = {"kind": kind, "least": least, "choices": choices, "words": words}
+        check_option(field.name, value, **rules, optional=default is None)
 
-    about = {"help": help, "flag": flag, "metavar": metavar, "least": least, "choices": choices, "names": names}
+    about = {
+        "help": help, "flag": flag, "metavar": metavar, "least": least, "choices": choices, "words": words,
+        "names": names,
+    }  # fmt: skip
     return attrs.field(default=default, validator=check, metadata=about)
 
 
@@ -84,9 +90,10 @@ class LoadOptions:
         "auto, where a drafter for it is installed).",
         flag="--speculate", metavar="NAME", names="drafters", kind=str,
     )  # fmt: skip
-    stages: int = option(
-        1, "Machines of a cluster that share the layers; `sis-ray` reaches them.", flag="--stages", kind=int, least=1
-    )
+    stages: int | Literal["auto"] = option(
+        1, "Machines of a cluster that share the layers; `sis-ray` reaches them. auto: as few as their memory allows.",
+        flag="--stages", metavar="N|auto", kind=int, least=1, words=(AUTO,),
+    )  # fmt: skip
     context: str = option(
         "error", "When the context is full: error (stop), shift (compute the newer half again), sinks:4 (keep the "
         "first tokens and a window of the newest). After a long prompt: an eviction (snapkv:2048 keeps 2048 tokens).",

@@ -76,7 +76,7 @@ class StagedForward:
             raise BackendError("this cache was made by another backend", where="step")
         answers: list[Pending] = []
         try:
-            for part in _parts(batch, cache.n_free):
+            for part in _parts(batch, self._network, cache.n_free):
                 with cache.reserve(part):  # what has no room is refused here, before anybody is told
                     answers.append(self._send(cache.order(), part))
             values = [answer.result() for answer in answers]
@@ -132,9 +132,9 @@ def _drop(stages: Sequence[Remote], keys: Sequence[str]) -> None:
                 stage.call("drop", key)
 
 
-def _parts(batch: Batch, n_free: int) -> Iterator[Batch]:
+def _parts(batch: Batch, network: Network, n_free: int) -> Iterator[Batch]:
     """The batch in parts of `ROWS` rows, whole where it is small or might not fit: parts cannot be taken back."""
-    if batch.n <= ROWS or n_free < batch.n + PAGE_SIZE * len(batch.runs) or batch.tokens is None:
+    if batch.n <= ROWS or not network.causal or n_free < batch.n + PAGE_SIZE * len(batch.runs) or batch.tokens is None:
         yield batch
         return
     outputs = batch.outputs

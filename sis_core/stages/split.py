@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 
 from sis_core.backend import views_nbytes
 from sis_core.block import Network
@@ -12,30 +12,61 @@ from sis_core.errors import ModelError
 def split(network: Network, n: int, where: str = "") -> tuple[range, ...]:
     """So many ranges of layers that the one with most bytes of weights has as few as possible.
 
-    The embedding counts to the first and the head to the last. Layers that read an earlier one's state stay with it.
     ModelError when there are not so many ranges.
     """
-    n_layer = network.n_layer
-    sizes = [views_nbytes(network.weights(range(i, i + 1))) for i in range(n_layer)]
-    readers = [(block.reads_state_of, i) for i, block in enumerate(network.blocks) if block.reads_state_of is not None]
-    cuts = [i for i in range(1, n_layer) if not any(source < i <= reader for source, reader in readers)]
-    if n > len(cuts) + 1:
+    if n > len(cuts := _cuts(network)) - 1:
         raise ModelError(
-            f"its {n_layer} layers can be cut into {len(cuts) + 1} stages at most, not {n}",
+            f"its {network.n_layer} layers can be cut into {len(cuts) - 1} stages at most, not {n}",
             where=where,
             fix="ask for fewer --stages",
         )
+    found = split_into(network, weights_nbytes(network), [float("inf")] * n)
+    assert found is not None
+    return found
 
-    @cache
-    def best(start: int, parts: int) -> tuple[int, tuple[range, ...]]:
-        """The layers from ``start`` on in so many parts: the bytes of the largest, and the parts."""
-        if parts == 1:
-            return sum(sizes[start:]), (range(start, n_layer),)
-        ways = []
-        for cut in cuts:
-            if cut > start and sum(other > cut for other in cuts) >= parts - 2:
-                most, rest = best(cut, parts - 1)
-                ways.append((max(sum(sizes[start:cut]), most), (range(start, cut), *rest)))
-        return min(ways, key=lambda way: (way[0], -way[1][0].stop))
 
-    return best(0, n)[1]
+def weights_nbytes(network: Network) -> list[int]:
+    """Bytes of each layer's weights in the file: the embedding counts to the first layer, the head to the last."""
+    return [views_nbytes(network.weights(range(i, i + 1))) for i in range(network.n_layer)]
+
+
+def split_into(network: Network, sizes: Sequence[int], rooms: Sequence[float]) -> tuple[range, ...] | None:
+    """One range of layers for each room, none larger than it, and the largest as small as possible; None for no way.
+
+    Args:
+        sizes: bytes of each layer.
+        rooms: bytes.
+    """
+    cuts = _cuts(network)
+    before = [sum(sizes[:cut]) for cut in cuts]
+    last = len(cuts) - 1
+    # For the rooms from one on, by the cut where they begin: the bytes of their largest range, and where the first ends
+    best: dict[int, tuple[float, int]] = {last: (0, last)}
+    ways = []
+    for room in reversed(rooms):
+        now: dict[int, tuple[float, int]] = {}
+        for start in range(last):
+            for end in range(start + 1, last + 1):
+                if (size := before[end] - before[start]) > room:
+                    break
+                if end in best:
+                    most = max(size, best[end][0])
+                    if start not in now or most <= now[start][0]:
+                        now[start] = (most, end)
+        best = now
+        ways.append(best)
+    if 0 not in best:
+        return None
+    start, found = 0, []
+    for way in reversed(ways):
+        end = way[start][1]
+        found.append(range(cuts[start], cuts[end]))
+        start = end
+    return tuple(found)
+
+
+def _cuts(network: Network) -> list[int]:
+    """Where ranges may begin and end: layers that read an earlier one's state stay with it."""
+    readers = [(block.reads_state_of, i) for i, block in enumerate(network.blocks) if block.reads_state_of is not None]
+    inner = [i for i in range(1, network.n_layer) if not any(source < i <= reader for source, reader in readers)]
+    return [0, *inner, network.n_layer]

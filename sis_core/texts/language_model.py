@@ -297,7 +297,7 @@ def load(
     batch_invariant: bool = False,
     on_error: Policy = "strict",
     speculate: str | None = None,
-    stages: int = 1,
+    stages: int | Literal["auto"] = 1,
     context: str = "error",
     ignore_keys: Sequence[str] = (),
     memory_limit: int | None = None,
@@ -338,7 +338,7 @@ def load(
         LanguageModel, path, registry, backend=options.backend, n_ctx=options.n_ctx or preset.n_ctx,
         options=options.for_backends(progress), degrade=options.on_error == "degrade",
         memory_limit=options.memory_limit, ignored=options.ignore_keys, layers=layers,
-        backends=in_stages(path, options, preset, registry),
+        elsewhere=in_stages(path, options, preset, registry),
     )  # fmt: skip
     loaded.on_error, loaded.preset, loaded.drafting, loaded.context = options.on_error, preset, drafting, at_end
     return loaded

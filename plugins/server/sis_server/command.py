@@ -76,6 +76,7 @@ def command(
     It listens on this machine alone; elsewhere it asks for a key. With --models and without -m, nothing is opened
     before it is asked for.
     """
+    from sis_core.stages.backend import n_stages
     from sis_server import json_log
     from sis_server.app import make_app
     from sis_server.catalogue import Catalogue
@@ -104,7 +105,7 @@ def command(
     if n_replicas is not None:
         if others:
             raise click.UsageError("--ray serves the model of -m alone, not those of --models")
-        if options["stages"] > 1:
+        if options["stages"] != 1:
             raise click.UsageError("--ray gives each machine the whole model, and --stages a part: give one of them")
         serving = Serving(
             aliases, template, cache_tokens, max_stall / 1000, queue_limit, Rules(keys, frozenset(), rules.origins),
@@ -125,7 +126,7 @@ def command(
                 stall=max_stall / 1000,
                 queue_limit=queue_limit,
                 metrics=metrics,
-                n_engines=options["stages"],
+                n_engines=n_stages(model),
             )
             served.engine.start()
         except BaseException:

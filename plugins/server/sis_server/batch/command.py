@@ -56,7 +56,7 @@ def command(
     from sis_server.batch.lines import check_lines, read_lines
     from sis_server.batch.output import Output
 
-    if address is not None and options["stages"] > 1:
+    if address is not None and options["stages"] != 1:
         raise click.UsageError("--ray gives each machine the whole model, and --stages a part: give one of them")
     total = check_lines(requests)
     options["batch_invariant"] = True
@@ -85,12 +85,12 @@ def _here(
 ) -> tuple[dict[str, str], Run]:
     """This machine's identity, and the way it answers lines."""
     from sis_core.loading.alike import identity
+    from sis_core.stages.backend import n_stages
     from sis_server.batch.application import application
     from sis_server.batch.run import answers
 
-    stages = options["stages"]
     model = held.enter_context(load_model(ctx, options))
-    app = held.enter_context(application(model, at_once=at_once, n_engines=stages, **settings))
+    app = held.enter_context(application(model, at_once=at_once, n_engines=n_stages(model), **settings))
     return identity(model), lambda lines, told: asyncio.run(answers(app, lines, at_once=at_once, told=told))
 
 
