@@ -43,6 +43,9 @@ class Remote(Protocol):
         Raises what making it raises.
         """
 
+    def restart(self) -> None:
+        """End its process, whatever it does: what it was answering ends with LostError, and it is made again."""
+
     def close(self) -> None:
         """End it. Closing twice is no error."""
 

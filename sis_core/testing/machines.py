@@ -77,6 +77,9 @@ class ThreadRemote:
                     raise
                 time.sleep(0.01)
 
+    def restart(self) -> None:
+        self.lose()
+
     def close(self) -> None:
         self._threads.shutdown(wait=True)
         ended, self._object, self._ended = [*self._ended, self._object], None, []

@@ -88,6 +88,10 @@ class RayRemote:
                     raise LostError(f"is not there after {seconds:g} seconds", where=self.where) from error
             time.sleep(AGAIN)
 
+    def restart(self) -> None:
+        self._check_open()
+        ray.kill(self._actor, no_restart=False)
+
     def close(self) -> None:
         if not self._closed and ray.is_initialized():
             ray.kill(self._actor)

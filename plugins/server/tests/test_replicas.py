@@ -13,9 +13,10 @@ from sis_server.alike import start_alike
 from sis_server.batch.in_process import post
 from sis_server.guard import Guard, Rules
 from sis_server.receiving import Limits
-from sis_server.replicas import front
+from sis_server.replicas import places
 from sis_server.replicas.beginnings import BLOCK, SLACK, Beginnings, blocks
 from sis_server.replicas.front import AT_ONCE, Front
+from sis_server.replicas.places import State
 from sis_server.replicas.replica import Replica, Serving
 from starlette.types import ASGIApp, Message
 
@@ -132,17 +133,17 @@ def lose_in_mid_stream(front_app: tuple[Front, ASGIApp], machines: Threads, path
             async for message in stream(app, path, body):
                 found.append(message)
                 if found is own and len(own) == 3:
-                    number = next(i for i, place in enumerate(place_of._places) if place.open and i != busy)
+                    number = next(i for i, place in enumerate(place_of._places.all) if place.open and i != busy)
                     machines.made[number].lose()
 
         task = asyncio.ensure_future(follow(other, body))
         await until(lambda: other)
-        busy = next(i for i, place in enumerate(place_of._places) if place.open)
+        busy = next(i for i, place in enumerate(place_of._places.all) if place.open)
         await asyncio.gather(task, follow(own, body))
         assert b"error" not in b"".join(message.get("body", b"") for message in other)
         status, _ = await post(app, TEXT, asked("Once"))
         assert status == 200
-        await until(lambda: all(place.there for place in place_of._places))
+        await until(lambda: all(place.there for place in place_of._places.all))
         return own
 
     return asyncio.run(run())
@@ -190,15 +191,16 @@ def test_no_replica_is_there(front_app: tuple[Front, ASGIApp]) -> None:
 
     async def run() -> None:
         assert await health() == (200, {"status": "ok", "replicas": [
-            {"machine": f"machine {i}", "there": True, "open": 0, "lost": place_of._places[i].n_lost} for i in range(2)
+            {"machine": f"machine {i}", "state": "ready", "there": True, "open": 0, "lost": place.n_lost}
+            for i, place in enumerate(place_of._places.all)
         ]})  # fmt: skip
-        for place in place_of._places:
-            place.there = False
+        for place in place_of._places.all:
+            place.state = State.AWAY
         status, body = await post(app, TEXT, asked("Once"))
         assert (status, body["error"]["type"]) == (503, "server_error")
         assert (await health())[0] == 503
-        for place in place_of._places:
-            place.there = True
+        for place in place_of._places.all:
+            place.state = State.READY
         assert (await health())[1]["status"] == "ok"
 
     asyncio.run(run())
@@ -216,7 +218,7 @@ def test_lost_before_the_first_word(front_app: tuple[Front, ASGIApp], monkeypatc
             patch.setattr(ThreadRemote, "stream", ended)
             status, body = await post(app, TEXT, asked("Once"))
             assert (status, body["error"]["message"]) == (503, "the replica that answered has ended; try again")
-        await until(lambda: all(place.there for place in place_of._places))
+        await until(lambda: all(place.there for place in place_of._places.all))
 
     asyncio.run(run())
 
@@ -227,11 +229,11 @@ def test_who_comes_back_as_another_is_used_no_more(
     place_of, _ = front_app
 
     async def run() -> None:
-        monkeypatch.setattr(front, "check_alike", refuse)
-        place_of._lost(1, LostError("ended"))
+        monkeypatch.setattr(places, "check_alike", refuse)
+        place_of._places.lost(place_of._places.all[1], LostError("ended"))
         await until(lambda: "is used no more" in caplog.text)
-        assert [place.there for place in place_of._places] == [True, False]
-        place_of._places[1].there = True
+        assert [place.there for place in place_of._places.all] == [True, False]
+        place_of._places.all[1].state = State.READY
 
     def refuse(found: Any) -> None:
         raise ValueError("differs")

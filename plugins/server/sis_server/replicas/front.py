@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import re
-import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 import msgspec
-from attrs import define, field
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from sis_core.cluster import Remote
-from sis_core.errors import LostError, SisError
-from sis_core.loading.alike import check_alike
+from sis_core.errors import LostError
 from sis_server import errors
-from sis_server.alike import BACK
 from sis_server.answering import Answer, refusal
 from sis_server.errors import ApiError
+from sis_server.reading import read_object
 from sis_server.receiving import Limits, read_body
+from sis_server.replicas import everyone
+from sis_server.replicas.asking import ENDED, called, followed
 from sis_server.replicas.beginnings import Beginnings, blocks
+from sis_server.replicas.places import PATIENCE, Place, Places, State
+from sis_server.replicas.replica import plain
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 128  # calls that a replica serves beside each other
 SPARE = 8  # of them, for clients that leave, and for questions whether it is there
-ENDED = object()
 RESPONSE = re.compile(rb'"id":\s*"(resp_\w+)"')
 MOST_RESPONSES = 1 << 16
+DRAIN = re.compile(r"/replicas/(\d{1,9})/drain")
 
 
-@define(eq=False)
-class Place:
-    """A replica, as the front sees it.
+class Drain(msgspec.Struct, forbid_unknown_fields=True):
+    """What becomes of a replica whose requests have ended."""
 
-    Attributes:
-        open: requests under way.
-        there: whether it answers; lost ones come back by themselves.
-    """
-
-    remote: Remote
-    open: int = 0
-    there: bool = True
-    n_lost: int = 0
-    tickets: set[str] = field(factory=set)
+    then: Literal["restart", "end"] = "restart"
 
 
 class Front:
@@ -62,41 +53,64 @@ class Front:
     """
 
     def __init__(self, remotes: Sequence[Remote], identity: Mapping[str, str], limits: Limits) -> None:
-        self._places = [Place(remote) for remote in remotes]
-        self._identity, self._limits = identity, limits
         self._beginnings = Beginnings(len(remotes))
+        self._places = Places(remotes, identity, self._beginnings.forget)
+        self._limits = limits
         self._responses: OrderedDict[str, int] = OrderedDict()  # who keeps which response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        self._places.watch()
         request = Request(scope, receive)
         body_of = ApiError.anthropic if scope["path"].startswith("/v1/messages") else ApiError.openai
         try:
-            if scope["path"] == "/health":
-                await self._health()(scope, receive, send)
+            if (page := await self._page(request)) is not None:
+                await page(scope, receive, send)
                 return
             body = await read_body(request, self._limits)
-            number = self._choose(body, request.state.salt)
+            place = self._choose(body, request.state.salt)
         except ClientDisconnect:
             return
         except Exception as error:
             await refusal(errors.logged(error), body_of)(scope, receive, send)
             return
-        await self._pass(number, body, scope, receive, send)
+        await self._pass(place, body, scope, receive, send)
 
-    def _health(self) -> Answer:
-        there = [place.there for place in self._places]
-        status = "ok" if all(there) else "degraded" if any(there) else "stopped"
-        replicas = [
-            {"machine": place.remote.where, "there": place.there, "open": place.open, "lost": place.n_lost}
-            for place in self._places
-        ]
-        return Answer({"status": status, "replicas": replicas}, status_code=200 if any(there) else 503)
+    async def _page(self, request: Request) -> Response | None:
+        """What is answered here, since it is about several replicas; None for what one of them answers."""
+        path, places = request.scope["path"], self._places.all
+        if path == "/health":
+            status = self._places.status
+            told = {"status": status, "replicas": [place.told() for place in places]}
+            return Answer(told, status_code=503 if status == "stopped" else 200)
+        if request.method == "POST" and (found := DRAIN.fullmatch(path)):
+            return self._drain(int(found[1]), await read_body(request, self._limits))
+        if request.method == "GET" and path == "/metrics":
+            return await everyone.metrics(places, request.scope)
+        if request.method == "GET" and path == "/slots":
+            return await everyone.slots(places, request.scope)
+        if request.method == "GET" and path.startswith("/traces/"):
+            return await everyone.trace(places, request.scope)
+        return None
 
-    def _choose(self, body: bytes, salt: str) -> int:
-        """The replica for a request; ApiError 503 when none is there, or all have enough to do."""
-        loads = {i: p.open for i, p in enumerate(self._places) if p.there and p.open < AT_ONCE - SPARE}
+    def _drain(self, number: int, body: bytes) -> Response:
+        if number >= len(self._places.all):
+            raise ApiError(404, f"the replicas are 0 to {len(self._places.all) - 1}")
+        place = self._places.all[number]
+        try:
+            wanted = msgspec.convert(read_object(body or b"{}"), Drain)
+        except msgspec.ValidationError as error:
+            raise ApiError(400, f"{error}") from None
+        if not place.there:
+            raise ApiError(409, f"replica {number} is {place.state.value}")
+        self._places.drain(place, end=wanted.then == "end")
+        return Answer({"replica": number, **place.told()}, status_code=202)
+
+    def _choose(self, body: bytes, salt: str) -> Place:
+        """The replica for a request; ApiError 503 when none is ready, or all have enough to do."""
+        places = self._places.all
+        loads = {p.number: p.open for p in places if p.state is State.READY and p.open < AT_ONCE - SPARE}
         if not loads:
             raise ApiError(503, "no replica can take a request now; try again later")
         try:
@@ -107,35 +121,24 @@ class Front:
         if isinstance(before, str) and (number := self._responses.get(before)) is not None:
             if number not in loads:
                 raise ApiError(503, "the replica that keeps the response before is not there; try again later")
-            return number
+            return places[number]
         found = blocks(asked, salt)
         number = self._beginnings.choose(found, loads)
         self._beginnings.note(number, found)
-        return number
+        return places[number]
 
-    async def _pass(self, number: int, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass(self, place: Place, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask a replica, and send what it says; a client that leaves is told to it."""
-        place, ticket, loop = self._places[number], uuid.uuid4().hex, asyncio.get_running_loop()
-        messages: asyncio.Queue[Any] = asyncio.Queue()
-
-        def put(item: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(messages.put_nowait, item)
-
-        def follow() -> None:
-            try:
-                for message in place.remote.stream("ask", ticket, _plain(scope), body):
-                    put(message)
-                put(ENDED)
-            except BaseException as error:
-                put(error)
+        ticket = uuid.uuid4().hex
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
         place.open += 1
-        threading.Thread(target=follow, name="sis-front", daemon=True).start()
+        place.n_requests += 1
+        messages = followed(place.remote, "ask", ticket, plain(scope), body)
+        place.heard.add(messages)
         leaving = asyncio.ensure_future(gone())
         started: Message | None = None
         try:
@@ -144,27 +147,29 @@ class Front:
                 await asyncio.wait((getting, leaving), return_when=asyncio.FIRST_COMPLETED)
                 if not getting.done():
                     getting.cancel()
-                    await asyncio.to_thread(self._leave, place, ticket)
+                    await self._leave(place, ticket)
                     return None
                 message = getting.result()
                 if message is ENDED:
                     return None
                 if isinstance(message, BaseException):
-                    return await self._failed(number, message, started, scope, receive, send)
+                    return await self._failed(place, message, started, scope, receive, send)
                 if message["type"] == "http.response.start":
                     started = message
                 elif scope["path"] == "/v1/responses" and (kept := RESPONSE.search(message.get("body", b""))):
-                    self._keep(kept[1].decode(), number)
+                    self._keep(kept[1].decode(), place.number)
                 await send(message)
         finally:
             leaving.cancel()
+            place.heard.discard(messages)
             place.open -= 1
+            self._places.left(place)
 
     @staticmethod
-    def _leave(place: Place, ticket: str) -> None:
+    async def _leave(place: Place, ticket: str) -> None:
         try:
-            place.remote.call("leave", ticket).result()
-        except SisError as error:
+            await asyncio.wait_for(called(place.remote, "leave", ticket), PATIENCE)
+        except Exception as error:
             log.info("a replica was not told that a client left: %s", error)
 
     def _keep(self, response: str, number: int) -> None:
@@ -174,11 +179,11 @@ class Front:
             self._responses.popitem(last=False)
 
     async def _failed(
-        self, number: int, error: BaseException, started: Message | None, scope: Scope, receive: Receive, send: Send
+        self, place: Place, error: BaseException, started: Message | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Say it in the way that is left: as an answer, as the last event of a stream, or by an answer cut short."""
         if isinstance(error, LostError):
-            self._lost(number, error)
+            self._places.lost(place, error)
             told = ApiError(503, "the replica that answered has ended; try again")
         else:
             log.error("a replica failed", exc_info=error)
@@ -194,40 +199,3 @@ class Front:
             event = b"\n" + name + b"data: " + msgspec.json.encode(body) + b"\n\n"
             return await send({"type": "http.response.body", "body": event, "more_body": False})
         raise told  # the connection is closed before its end: no client takes that for an answer
-
-    def _lost(self, number: int, error: LostError) -> None:
-        """Ask it nothing more until it is back."""
-        place = self._places[number]
-        self._beginnings.forget(number)
-        if not place.there:
-            return
-        log.warning("replica %d: %s", number, error)
-        place.there = False
-        place.n_lost += 1
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._await, args=(place, loop), name="sis-front-back", daemon=True).start()
-
-    def _await(self, place: Place, loop: asyncio.AbstractEventLoop) -> None:
-        """Until it is back, and does what the others do."""
-        while not loop.is_closed():
-            try:
-                place.remote.wait(BACK)
-                found = place.remote.call("identity").result()
-                check_alike({"this server": self._identity, place.remote.where: found})
-            except LostError as error:
-                log.warning("%s", error)
-            except Exception as error:
-                log.error("a replica is used no more: %s", error)
-                return
-            else:
-                log.warning("replica on %s is back", place.remote.where)
-                place.there = True
-                return
-
-
-def _plain(scope: Scope) -> dict[str, Any]:
-    """What a replica needs of a scope, as plain data."""
-    kept = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
-    plain = {name: scope[name] for name in kept if name in scope}
-    headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
-    return {**plain, "asgi": {"version": "3.0"}, "headers": headers, "client": None, "server": None}

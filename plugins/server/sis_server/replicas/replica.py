@@ -10,8 +10,9 @@ from typing import Any
 
 import attrs
 from attrs import frozen
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
+from sis_core.errors import ClosedError
 from sis_core.loading.alike import identity
 from sis_core.loading.recipe import Recipe
 from sis_core.texts.language_model import load
@@ -74,6 +75,12 @@ class Replica:
         served = self._served
         return {"id": served.id, "n_ctx": served.engine.n_ctx, "cache_tokens": served.cache_tokens}
 
+    def alive(self) -> None:
+        """Answers where its event loop does; ClosedError when its engine has ended."""
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
+        if not self._served.engine.alive:
+            raise ClosedError("the engine has ended", where="replica")
+
     def ask(self, ticket: str, scope: Mapping[str, Any], body: bytes) -> Iterator[Message]:
         """The messages that answer a request, as they come; `leave` with the same ticket ends it early."""
         messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
@@ -119,3 +126,11 @@ class Replica:
         self._thread.join()
         self._loop.close()
         self._served.close()
+
+
+def plain(scope: Scope) -> dict[str, Any]:
+    """What a replica needs of a scope, as plain data."""
+    kept = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path")
+    found = {name: scope[name] for name in kept if name in scope}
+    headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+    return {**found, "asgi": {"version": "3.0"}, "headers": headers, "client": None, "server": None}
