@@ -64,7 +64,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def prompts_for(model: Path) -> Prompts:
-    """Words that are one token each for this model; where there are none, as in files of random weights, their parts."""
+    """Words that are one token each for this model; where there are none, as in random files, their parts."""
     with GGUFFile.open(model) as file:
         tokenizer = build_tokenizer(file, Registry.load())
         coded = [tokenizer.encode(f" {word}", add_special=False) for word in WORDS.split()]
