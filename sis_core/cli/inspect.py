@@ -14,6 +14,7 @@ from sis_core.cli.naming import model_named
 from sis_core.cli.remote_header import RemoteHeader, remote_header
 from sis_core.cli.streams import printable
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.rowless import count_rowless, count_rows
 from sis_core.loading.vocabulary import refusal
 from sis_core.loading.weights import file_weights
 from sis_core.registry import Registry
@@ -65,6 +66,8 @@ def _show(opened: GGUFFile | RemoteHeader, registry: Registry, tensors: bool, as
         click.echo(f"ignored: {len(parameters.ignored)} tensors that predict more than the next token (nextn)")
     if parameters.towers:
         click.echo(f"ignored: {len(parameters.towers)} tensors that see or hear; it runs on text alone")
+    if rowless := _rowless(opened):
+        click.echo(f"ignored: the last {rowless} of its tokens, which have no row in the embedding")
     if refused:
         click.echo("its text will be refused: " + printable(refused))
     for info in opened.tensors.values():
@@ -95,6 +98,7 @@ def _summary(opened: GGUFFile | RemoteHeader, tensors: bool) -> dict[str, Any]:
             "active_bytes": parameters.active_nbytes,
             "ignored": [*parameters.ignored, *parameters.towers],
         },
+        "ignored_tokens": _rowless(opened),
         "metadata": {key: _plain(value) for key, value in opened.metadata.items()},
     }
     if tensors:
@@ -103,6 +107,12 @@ def _summary(opened: GGUFFile | RemoteHeader, tensors: bool) -> dict[str, Any]:
             for i in opened.tensors.values()
         ]
     return summary
+
+
+def _rowless(opened: GGUFFile | RemoteHeader) -> int:
+    """Tokens at the end that the embedding has no row for, where a model runs without them."""
+    n_rows = count_rows(opened.tensors)
+    return 0 if n_rows is None else count_rowless(opened.metadata, n_rows) or 0
 
 
 def _plain(value: Any) -> Any:

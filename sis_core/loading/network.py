@@ -11,6 +11,7 @@ from attrs import evolve
 from sis_core.architecture import MAX_LAYERS, NOT_IMPLEMENTED, Architecture, ModelConfig
 from sis_core.block import Network
 from sis_core.errors import ModelError
+from sis_core.loading.rowless import TABLE, TOKENS, count_rowless
 from sis_core.loading.widths import check_widths
 from sis_core.metadata import Metadata
 from sis_core.quant import Weight
@@ -76,35 +77,32 @@ def build_network(
 
 
 def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str) -> int:
-    """Rows of the token embedding, which must be as many as the file has tokens.
-
-    A row without a token would have a logit, and a sampler could choose an id that has no text. Converters add tokens
-    where a model's embedding is padded, and llama.cpp refuses other files too.
-    """
-    table = roles.get("token_embd.weight")
+    """Rows of the token embedding; ModelError where the file's tokens are others."""
+    table = roles.get(TABLE)
     if table is None:
-        raise ModelError(
-            "tensor token_embd.weight is missing", where=where, fix="convert the model again from its original"
-        )
+        raise ModelError(f"tensor {TABLE} is missing", where=where, fix="convert the model again from its original")
     if len(table.shape) != 2:
         raise ModelError(
-            f"tensor token_embd.weight has shape {table.shape}, not (n_vocab, n_embd)",
+            f"tensor {TABLE} has shape {table.shape}, not (n_vocab, n_embd)",
             where=where,
             fix="convert the model again from its original",
         )
-    tokens = values.get("tokenizer.ggml.tokens")
+    tokens = values.get(TOKENS)
     if tokens is not None and (isinstance(tokens, str) or not isinstance(tokens, Sequence)):
         raise ModelError(
-            "the key tokenizer.ggml.tokens must be an array of strings",
+            f"the key {TOKENS} must be an array of strings",
             where=where,
             fix="convert the model again from its original",
         )
-    if tokens is not None and len(tokens) != table.n_rows:
+    rowless = count_rowless(values, table.n_rows)
+    if rowless is None:
         raise ModelError(
-            f"tokenizer.ggml.tokens has {len(tokens)} tokens, but token_embd.weight has {table.n_rows} rows",
+            f"{TOKENS} has {len(tokens or ())} tokens, but {TABLE} has {table.n_rows} rows",
             where=where,
             fix="convert the model again from its original, with the vocabulary padded to the embedding",
         )
+    if rowless:
+        log.warning("%s: the last %d tokens have no row in %s: texts go without", where, rowless, TABLE)
     return table.n_rows
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sis_core.errors import PluginError, SisError, TokenizerError, blaming
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.guarded_tokenizer import GuardedTokenizer
+from sis_core.loading.rowless import without_rowless
 from sis_core.registry import Registry
 from sis_core.tokenizer import Tokenizer
 
@@ -23,9 +24,10 @@ def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
         )
     factory = registry.get("tokenizers", name, where=str(file.path))
     who = f"the tokenizer {name!r} of the plugin {registry.owner('tokenizers', factory)}"
+    metadata = without_rowless(file.metadata, file.tensors)
     try:
         with blaming(TokenizerError, who):
-            return GuardedTokenizer(factory.build(file.metadata), who)
+            return GuardedTokenizer(factory.build(metadata), who)
     except SisError as error:
         where = f"{file.path}: {error.where}" if error.where else str(file.path)
         raise type(error)(error.what, where=where, fix=error.fix) from error
