@@ -135,9 +135,18 @@ def speculate(folder: Path) -> None:
     assert rates[-1] == 1.0
 
 
+def stages(folder: Path) -> None:
+    few = ("--texts", "1,3", "--tokens", 6, "--prompt", 200, "--rounds", 1)
+    with as_file(TINY) as model:
+        run("stages.py", model, *few, "--json", folder / "out.json")  # which compares the texts
+    found = json.loads((folder / "out.json").read_text())
+    assert len(found) == 3
+    assert all(speed > 0 for row in found.values() for speed in row.values())
+
+
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
     accuracy, cache_types, cluster_sim, eviction, formats, memory, native_bench, neon_instructions, oracle,
-    random_model, serve, speculate,
+    random_model, serve, speculate, stages,
 )  # fmt: skip
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from sis_server.batch.command import command as batch
+from sis_server.command import command as serve
+from sis_server.models import Models
 from sis_server.served import Served
 
 from sis_core import LanguageModel, load
@@ -50,29 +56,54 @@ def texts(model: LanguageModel, n_engines: int) -> list[str]:
     return found
 
 
-def test_two_batches_are_on_their_way(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def met(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Stages on threads, which wait until both compute at the same time; set when they did."""
     monkeypatch.setattr("sis_core.stages.backend.the_cluster", lambda registry: Here())
+    whole, first, found, both = Stage.step, threading.Event(), threading.Event(), threading.Barrier(2)
+
+    def step(self: Stage, order: Any, batch: Any, hidden: Any) -> Any:
+        if hidden is None and not first.is_set():  # one batch must be past the first stage before they can meet
+            first.set()
+        elif not found.is_set():
+            both.wait(SECONDS)
+            found.set()
+        return whole(self, order, batch, hidden)
+
+    monkeypatch.setattr(Stage, "step", step)
+    return found
+
+
+def test_two_batches_are_on_their_way(met: threading.Event) -> None:
     with load(n_ctx=128, n_threads=1, batch_invariant=True) as model:
         expected = texts(model, 1)
     assert len(set(expected)) > 1
-    whole, met, both = Stage.step, threading.Event(), threading.Barrier(2)
-
-    def step(self: Stage, *arguments: Any) -> Any:
-        if not met.is_set():  # until both stages have been here at the same time
-            both.wait(SECONDS)
-            met.set()
-        return whole(self, *arguments)
-
     with load(n_ctx=128, n_threads=1, batch_invariant=True, stages=2) as model:
-        monkeypatch.setattr(Stage, "step", step)
-        first = threading.Event()
-
-        def not_first(self: Stage, order: Any, batch: Any, hidden: Any) -> Any:
-            if hidden is None and not first.is_set():  # one batch must be past the first stage before they can meet
-                first.set()
-                return whole(self, order, batch, hidden)
-            return step(self, order, batch, hidden)
-
-        monkeypatch.setattr(Stage, "step", not_first)
         assert texts(model, 2) == expected
     assert met.is_set()
+
+
+def test_so_has_a_batch(met: threading.Event, tmp_path: Path) -> None:
+    bodies = [{"prompt": "Once upon", "max_tokens": 4 + i} for i in range(6)]
+    asked = [{"custom_id": str(i), "method": "POST", "url": "/v1/completions", "body": b} for i, b in enumerate(bodies)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    found = []
+    for stages in ("1", "2"):
+        arguments = [str(tmp_path / "in.jsonl"), str(tmp_path / stages), "--ctx", "128", "-t", "1", "--stages", stages]
+        done = CliRunner().invoke(batch, arguments)
+        assert done.exit_code == 0, done.output
+        found.append((tmp_path / stages).read_bytes())
+        assert met.is_set() is (stages == "2")
+    assert found[0] == found[1]
+
+
+def test_so_has_a_server(met: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = []
+
+    def run(models: Models, *_: Any) -> None:
+        engines.extend(served.engine for served in models.served())
+
+    monkeypatch.setattr("sis_server.running.run", run)
+    done = CliRunner().invoke(serve, ["--port", "0", "--ctx", "128", "-t", "1", "--stages", "2"])
+    assert done.exit_code == 0, done.output
+    assert [len(engine._engines) for engine in engines] == [2]
