@@ -160,8 +160,16 @@ def replicas(
     return statistics.median(ordered), ordered[int(0.99 * len(ordered))], shared / requests
 
 
-def stages(m: Measured, n: int, hop_ms: float, batches: int) -> float:
-    """Tokens a second of one batch's text, times its batches, when ``n`` stages share a step of `token_ms`."""
+def waits_ms(m: Measured, n: int, link_ms: float) -> float:
+    """What a token waits in ``n`` stages: for each a call, and half of ``link_ms``, the way there and back.
+
+    The first stage lies where the text is asked for, and the last one's answer comes back there.
+    """
+    return n * (m.hop_ms + link_ms / 2)
+
+
+def stages(m: Measured, n: int, link_ms: float, batches: int) -> float:
+    """Tokens a second of all ``batches``, of `texts` texts each, when ``n`` stages share a step of `token_ms`."""
     env = simpy.Environment()
     places = [simpy.Resource(env) for _ in range(n)]
     steps = [0]
@@ -169,7 +177,7 @@ def stages(m: Measured, n: int, hop_ms: float, batches: int) -> float:
     def follow() -> Iterator[Any]:
         while True:
             for place in places:
-                yield env.timeout(hop_ms / 1000 / 2)
+                yield env.timeout(waits_ms(m, n, link_ms) / n / 1000)
                 with place.request() as turn:
                     yield turn
                     yield env.timeout(m.token_ms / 1000 / n)
@@ -250,12 +258,19 @@ def main() -> None:
     head = ["machines", "with the hot beginning", "chosen by", "first token, median s", "99 of 100, s", "read before"]
     table("Replicas at 80 % of what they could do without sharing", head, rows)
     rows = []
-    links = {"as measured": m.hop_ms, "one room, 0.2 ms": 0.2, "a city, 2 ms": 2.0, "a continent, 40 ms": 40.0}
-    for name, hop in links.items():
+    links = {"loopback": 0.0, "one room, 0.2 ms": 0.2, "a city, 2 ms": 2.0, "a continent, 40 ms": 40.0}
+    for name, link in links.items():
         for n in (2, 8):
-            found = [stages(m, n, hop, batches) for batches in (1, n)]
-            rows.append([name, str(n), *(f"{each:.1f}" for each in found)])
-    table("Stages, tokens a second", ["link", "stages", "one batch on its way", "as many as stages"], rows)
+            found = [stages(m, n, link, batches) for batches in (1, n)]
+            rows.append([name, str(n), f"{waits_ms(m, n, link):.1f}", *(f"{each:.1f}" for each in found)])
+    head = [
+        "link, there and back",
+        "stages",
+        "a token waits, ms",
+        "tokens/s, one batch on its way",
+        "as many as stages",
+    ]
+    table("Stages", head, rows)
     tensor = 2 * 32 * m.hop_ms
     print(f"\nTensor slices would wait 64 times a token (32 layers, twice): {tensor:.0f} ms beside {m.token_ms:g} ms.")
 
