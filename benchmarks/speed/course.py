@@ -17,6 +17,7 @@ SECONDS = 1.5  # a row is repeated for so long
 CHUNK = 512  # rows of a step of a prompt
 SPARE = 64  # steps of a decoding row, at most
 WARM = 8  # steps before it: an engine may spend some of its first ones on preparing weights
+WARM_PROMPTS = 3  # before prompts, as long as nobody asks for the first, for the same reason
 clock = time.perf_counter  # or processor time; see `request`
 
 
@@ -118,8 +119,9 @@ def run(open_engine: Callable[[], Engine], rows: list[str]) -> None:
         engine.token(1)
         say(row="load", value=clock() - started)
     if prompts or depths:
-        engine.begin(1, max(room, CHUNK))
-        engine.feed(min(room, CHUNK))  # every buffer and thread exists after this
+        for _ in range(1 if firsts else WARM_PROMPTS):
+            engine.begin(1, max(room, CHUNK))
+            engine.feed(min(room, CHUNK))  # every buffer and thread exists after this
     held = 0
     for n in prompts:
         held = n if attempt(f"prompt{n}", partial(prompt, engine, n, room)) else 0
