@@ -360,6 +360,23 @@ def test_a_text_with_an_eviction(model: LanguageModel) -> None:
     assert alone(model, evolve(request, context=Keeps(pages=(1, 2)))).tokens != wanted.tokens
 
 
+def test_an_eviction_that_fails_ends_its_text_alone(model: LanguageModel) -> None:
+    bad = Request(TOKENS[:200], max_tokens=40, context=Keeps(pages=(900,)), ignore_end=True, seed=3)
+    good = Request(TOKENS[:90], max_tokens=40, ignore_end=True, seed=4)
+    with model.scheduler() as scheduler:
+        numbers = [scheduler.add(request) for request in (good, bad, good)]
+        pieces = list(scheduler.run())
+    first, failed, last = (Completion.of([p for p in pieces if p.sequence == number]) for number in numbers)
+    assert isinstance(failed.error, PluginError)
+    assert str(failed.error).startswith("eviction keeps: failed: IndexError: index 900")
+    assert first.tokens == last.tokens == alone(model, good).tokens
+    with model.session() as session:
+        session.retain(0, BestOfPrompt(Keeps(pages=(900,)), 200))
+        session.feed(TOKENS[:200])
+        with pytest.raises(PluginError, match="index 900"):
+            session.feed([7])
+
+
 def test_a_rating_that_is_none(stub: LanguageModel) -> None:
     with pytest.raises(PluginError, match=r"eviction keeps: gave float32 scores of shape \(7,\), not 6 finite numbers"):
         worst_pages(Keeps(), [np.ones((1, 20, 7), np.float32)], 180)

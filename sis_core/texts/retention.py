@@ -27,6 +27,12 @@ SHARES = 4  # a window gives back one of so many parts at a time: less often is 
 MOST_PAGES = 16  # and no more than this: a step has 512 rows
 
 
+class EvictionError(PluginError):
+    """An eviction failed over one sequence, with which the others have nothing to do."""
+
+    sequence = -1
+
+
 class Retention(ABC):
     """What one text keeps."""
 
@@ -51,7 +57,7 @@ class Retention(ABC):
     def evict(self, cache: Cache, sequence: int, length: int, look: Look) -> None:
         """Give back what the tokens after the first ``length``, which are all there is, do not see.
 
-        It is called before every step: most have nothing to give back.
+        It is called before every step: most have nothing to give back. EvictionError when a plugin fails at it.
         """
 
 
@@ -132,8 +138,16 @@ class BestOfPrompt(Retention):
         return self.n_prompt - length if length < self.n_prompt else MAX_INT32
 
     def evict(self, cache: Cache, sequence: int, length: int, look: Look) -> None:
-        if length == self.n_prompt and not cache.n_evicted(sequence):
-            cache.evict(sequence, worst_pages(self.eviction, look(self.eviction.window), length))
+        if length != self.n_prompt or cache.n_evicted(sequence):
+            return
+        attention = look(self.eviction.window)
+        try:
+            pages = worst_pages(self.eviction, attention, length)
+        except SisError as error:
+            failed = EvictionError(error.what, where=error.where, fix=error.fix)
+            failed.sequence = sequence
+            raise failed from error
+        cache.evict(sequence, pages)
 
 
 def worst_pages(eviction: Eviction, attention: Sequence[F32], length: int) -> list[int]:

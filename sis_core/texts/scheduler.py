@@ -18,7 +18,7 @@ from typing import Self
 
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
-from sis_core.errors import ClosedError, ContextError, MemoryLimitError
+from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.checks import check_option
 from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
@@ -26,6 +26,7 @@ from sis_core.texts.context import retention_of
 from sis_core.texts.drafting import NOBODY, Drafting
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
+from sis_core.texts.retention import EvictionError
 from sis_core.texts.running import Text, ours, shifted
 from sis_core.texts.session import Session, Want
 from sis_core.texts.silent import tokenizer_or_silence
@@ -259,6 +260,9 @@ class Scheduler:
             else:
                 self._make_room(error)
             return False
+        except EvictionError as error:
+            self._fail(texts[error.sequence], error, keep=False)
+            return False
         self._budget.measure(feed.shares, seconds := self._clock() - began)
         self._speculation.measure(feed, seconds)
         guessed = self.session.stats.degraded > degraded
@@ -321,9 +325,11 @@ class Scheduler:
         elif len(self._running) > 1:
             self._give_way(self._running[-1])
         else:
-            text = self._running[0]
-            self._pieces.append(text.fail(error))
-            self._end(text, self._running)
+            self._fail(self._running[0], error)
+
+    def _fail(self, text: Text, error: SisError, *, keep: bool = True) -> None:
+        self._pieces.append(text.fail(error))
+        self._end(text, self._running, keep=keep)
 
     def _give_way(self, text: Text) -> None:
         """Take a text's pages away; it is fed again, as far as it had come, when its turn comes."""

@@ -24,7 +24,7 @@ from sis_core.loading.checks import check_option, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
 from sis_core.step import MAX_INT32, Batch, Run
-from sis_core.texts.retention import Retention
+from sis_core.texts.retention import EvictionError, Retention
 
 log = logging.getLogger(__name__)
 
@@ -491,7 +491,7 @@ class Session:
                     self._evict(self.model, self._cache, sequence, len(self._tokens.get(sequence, ())))
                 batch, wanted = self._batch(parts, outputs, want, alone, lacking)
                 output = self.model.step(batch, self._cache)
-            except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError):
+            except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError, EvictionError):
                 raise
             except LostError as error:
                 self._begin_again(error)
