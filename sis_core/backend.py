@@ -55,12 +55,13 @@ class Cache(Protocol):
         tokens that find no other room.
         """
 
-    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+    def evict(self, sequence: int, pages: Iterable[int], windowed: bool = False) -> None:
         """Give back pages of a sequence, whole ones of `sis_core.cache.pages.PAGE_SIZE` tokens by their numbers in the
         text: what follows does not see them. Those that were given back before are no error.
 
-        It concerns layers that look at the whole text. A sequence can then go back to no less than it is now, except to
-        what lies before the first of these pages. ContextError for a page that the sequence does not fill.
+        It concerns layers that look at the whole text, and with ``windowed`` those that have a window of their own too.
+        A sequence can then go back to no less than it is now, except to what lies before the first of these pages.
+        ContextError for a page that the sequence does not fill.
         """
 
     def whole(self, sequence: int) -> int:

@@ -219,6 +219,27 @@ def test_places_that_are_learned_end(stub: LanguageModel, monkeypatch: pytest.Mo
         session.retain(0, SinksAndWindow(4, N_CTX))
 
 
+@pytest.mark.parametrize("backend", ["numpy", "native"])
+def test_windows_larger_than_the_context_are_cut_to_it(tmp_path: Path, random_model: Path, backend: str) -> None:
+    if backend == "native" and (kind := kind_of_this_machine()) is None:
+        pytest.skip("no native backend works on this machine")
+    wide = write_model(tmp_path / "wide.gguf", metadata(llama__attention__sliding_window=4096))
+    found = []
+    for path in (wide, random_model):
+        name = kind.name if backend == "native" else "numpy"
+        with load(path, backend=name, n_ctx=N_CTX, n_threads=1, kv_type="f32") as model, model.session() as session:
+            session.retain(0, SinksAndWindow(4, N_CTX))
+            session.feed(TOKENS[:600])
+            session.mark(0)
+            session.feed(TOKENS[600:660])
+            assert session.n_evicted(0) == 13 * PAGE_SIZE
+            assert session.nbytes <= model.forward.cache_nbytes("f32", N_CTX)
+            found.append(session.feed([3])[0])
+            session.truncate(0, 600)
+            found.append(session.feed([3])[0])
+    np.testing.assert_array_equal(found[:2], found[2:])
+
+
 def test_layers_with_a_window_keep_that() -> None:
     """A model that has no other layers takes constant memory as it is: nothing is to be evicted."""
     table = PageTable(8, window=64)

@@ -48,7 +48,7 @@ class StubCache:
     def mark(self, sequence: int) -> None:
         """Everything is kept anyway."""
 
-    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+    def evict(self, sequence: int, pages: Iterable[int], windowed: bool = False) -> None:
         self.table.evict(sequence, pages)
 
     def whole(self, sequence: int) -> int:

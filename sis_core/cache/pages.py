@@ -97,7 +97,7 @@ class PageTable(Table):
     def _longer(self, old: Held, length: int, step: Reservation) -> Held:
         """A sequence with room for ``length`` tokens, in pages of its own from its end on."""
         pages, last = old.pages, old.length // self.page_size
-        shared = last < len(pages) and self.pool.uses[pages[last]] > 1
+        shared = last < len(pages) and self._is_shared(pages[last])
         if not shared and len(pages) * self.page_size >= length:  # the usual case: only the length changes
             return Held(pages, old.array, length, old.first, old.gap)
         if shared:
@@ -115,7 +115,8 @@ class PageTable(Table):
                 held = self._sequences[sequence]
                 first = self._seen(held.length) - BEHIND
                 if first > held.first:
-                    self._sequences[sequence] = Held.of((-1,) * first + held.pages[first:], held.length, first)
+                    left = (-1,) * first + held.pages[first:]
+                    self._sequences[sequence] = Held.of(left, held.length, first, held.gap)
                     self.pool.give_back(held.pages[held.first : first])
 
     def _seen(self, length: int) -> int:
@@ -136,7 +137,7 @@ class PageTable(Table):
         if self.window is None:
             return None
         first = max(held.first, self._seen(held.length))
-        return Held.of((-1,) * first + held.pages[first:], held.length, first)
+        return Held.of((-1,) * first + held.pages[first:], held.length, first, held.gap)
 
     def _full(self, error: object) -> MemoryLimitError:
         return MemoryLimitError(

@@ -238,13 +238,22 @@ class Table(ABC):
     def _take(self, taken: list[int]) -> int:
         """A fresh page, added to those taken; marks give way, the oldest first."""
         while not self.pool.n_free and self._marks:
-            self.pool.give_back(self._marks.pop(0)[1].pages)
+            self._forget_oldest()
         try:
             page = self.pool.take()
         except MemoryLimitError as error:
             raise self._full(error) from None
         taken.append(page)
         return page
+
+    def _is_shared(self, page: int) -> bool:
+        """Whether a page has to be copied before it is written to; where no copy has room, marks that hold it give way."""
+        while self.pool.uses[page] > 1 and not self.pool.n_free and self._marks:
+            self._forget_oldest()
+        return self.pool.uses[page] > 1
+
+    def _forget_oldest(self) -> None:
+        self.pool.give_back(self._marks.pop(0)[1].pages)
 
     def _add_mark(self, sequence: int, held: Held) -> None:
         self.pool.share(held.pages)

@@ -41,8 +41,8 @@ class Tabled:
     def mark(self, sequence: int) -> None:
         self.tables.mark(sequence)
 
-    def evict(self, sequence: int, pages: Iterable[int]) -> None:
-        self.tables.evict(sequence, list(pages))
+    def evict(self, sequence: int, pages: Iterable[int], windowed: bool = False) -> None:
+        self.tables.evict(sequence, list(pages), windowed)
 
     def drop(self, sequence: int) -> None:
         self.tables.drop(sequence)

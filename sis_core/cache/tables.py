@@ -57,11 +57,6 @@ class Tables:
         ]
 
     @property
-    def _keeping_all(self) -> list[PageTable]:
-        """The table without a window; none where all layers have one."""
-        return [table for table in self.all if isinstance(table, PageTable) and table.window is None]
-
-    @property
     def n_free(self) -> int:
         """Tokens that there is still room for, in whole pages of the table that keeps most."""
         widest = self.all[0]
@@ -123,18 +118,19 @@ class Tables:
             and all(table.can_lack(length, page) for table, page in zip(self.all, first, strict=True))
         )
 
-    def evict(self, sequence: int, pages: Sequence[int]) -> None:
-        """Give back pages of a sequence in the table that keeps all of the past, where there is one."""
-        for table in self._keeping_all:
-            table.evict(sequence, pages)
+    def evict(self, sequence: int, pages: Sequence[int], windowed: bool = False) -> None:
+        """Give back pages of a sequence in the table that keeps all of the past, and ``windowed`` in the others too."""
+        for table in self.all:
+            if isinstance(table, PageTable) and (windowed or table.window is None):
+                table.evict(sequence, pages)
 
     def whole(self, sequence: int) -> int:
         """Tokens of a sequence before the first page that was evicted."""
         return min([table.whole(sequence) for table in self.all])
 
     def n_evicted(self, sequence: int) -> int:
-        """Tokens in the pages of a sequence that were evicted."""
-        return sum(table.n_evicted(sequence) * table.page_size for table in self._keeping_all)
+        """Tokens in the pages of a sequence that were evicted, where most were."""
+        return max(table.n_evicted(sequence) for table in self.all) * PAGE_SIZE
 
     def check_whole(self, sequence: int) -> None:
         """ContextError where something was evicted: what is left cannot be saved."""

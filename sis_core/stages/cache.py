@@ -81,10 +81,10 @@ class StagedCache(Tabled):
         super().mark(sequence)
         self._edits.append(("mark", (sequence,)))
 
-    def evict(self, sequence: int, pages: Iterable[int]) -> None:
+    def evict(self, sequence: int, pages: Iterable[int], windowed: bool = False) -> None:
         gone = tuple(pages)
-        super().evict(sequence, gone)
-        self._edits.append(("evict", (sequence, gone)))
+        super().evict(sequence, gone, windowed)
+        self._edits.append(("evict", (sequence, gone, windowed)))
 
     def drop(self, sequence: int) -> None:
         super().drop(sequence)

@@ -64,7 +64,8 @@ class Retention(ABC):
 @frozen
 class SinksAndWindow(Retention):
     """The first tokens and the newest, together as many as the context has: Xiao et al. 2023 (StreamingLLM), but with
-    the places that tokens have in the text, so that nothing is computed again.
+    the places that tokens have in the text, so that nothing is computed again. Windows that layers have of their own
+    are cut to this one.
 
     ContextError for a context of too few pages.
     """
@@ -114,7 +115,7 @@ class SinksAndWindow(Retention):
     def evict(self, cache: Cache, sequence: int, length: int, look: Look) -> None:
         gone = self.gone(length)
         if len(gone) * PAGE_SIZE > cache.n_evicted(sequence):
-            cache.evict(sequence, gone)
+            cache.evict(sequence, gone, windowed=True)
 
 
 @frozen(eq=False)
