@@ -39,6 +39,7 @@ ORDER = [
     "step",
     "backend",
     "cluster",
+    "closing",
     "arrays",
 ]
 INTRO = """\

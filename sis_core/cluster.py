@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
+
+from sis_core.closing import Closing
 
 
 class Pending(Protocol):
@@ -50,7 +51,7 @@ class Remote(Protocol):
         """End it. Closing twice is no error."""
 
 
-class Machines(ABC):
+class Machines(Closing):
     """The machines of a cluster that was joined; a context manager.
 
     Attributes:
@@ -70,14 +71,6 @@ class Machines(ABC):
     @abstractmethod
     def close(self) -> None:
         """End the objects that were made, and leave the cluster. Closing twice is no error."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Cluster(ABC):

@@ -247,7 +247,7 @@ class Table(ABC):
         return page
 
     def _is_shared(self, page: int) -> bool:
-        """Whether a page has to be copied before it is written to; where no copy has room, marks that hold it give way."""
+        """Whether a page has to be copied before it is written to; where a copy has no room, its marks give way."""
         while self.pool.uses[page] > 1 and not self.pool.n_free and self._marks:
             self._forget_oldest()
         return self.pool.uses[page] > 1

@@ -9,10 +9,11 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from weakref import finalize, ref
 
+from sis_core.closing import Closing
 from sis_core.errors import ClosedError, GGUFError, MemoryLimitError, SourceError
 from sis_core.gguf_file import foreign, shards
 from sis_core.gguf_file.arrays import Value
@@ -34,7 +35,7 @@ _NOT_FILES = (
 )
 
 
-class GGUFFile:
+class GGUFFile(Closing):
     """An open GGUF model, immutable and thread-safe.
 
     Attributes:
@@ -136,14 +137,6 @@ class GGUFFile:
         if self._closed:
             raise ClosedError(f"tensor {show(info.name)} was asked for after close()", where=str(self.path))
         return self._parts[info.shard]
-
-    def __enter__(self) -> GGUFFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""

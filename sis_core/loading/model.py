@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from sis_core.architecture import ModelConfig
 from sis_core.backend import Backend, BackendOptions, Cache, Forward
 from sis_core.backends.bind import bind
 from sis_core.block import Network
+from sis_core.closing import Closing
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.checks import check_option
 from sis_core.loading.choice import choose_backends
@@ -26,7 +26,7 @@ from sis_core.step import Batch, Output
 from sis_core.tokenizer import Tokenizer
 
 
-class Model:
+class Model(Closing):
     """A network read from a file and bound to a backend.
 
     Attributes:
@@ -138,14 +138,6 @@ class Model:
     def _free(self) -> None:
         del self.forward
         self._shared.drop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path.name} {self.config.architecture} on {self.backend}>"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
@@ -22,6 +21,7 @@ from sis_core.chat import (
     ToolChoice,
     Usage,
 )
+from sis_core.closing import Closing
 from sis_core.errors import ChatError
 from sis_core.loading.checks import check_option, several_texts
 from sis_core.sampler import Sampler
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sis_core.texts.session import SessionStats
 
 
-class Conversation:
+class Conversation(Closing):
     """Replies to messages, one after the other, over one cache; used from one thread at a time.
 
     The messages are the caller's: each call gives all of them, and may have left out, changed or added any. What was
@@ -161,14 +161,6 @@ class Conversation:
                 self._disk.remember(self._scheduler, self._ids)
         finally:
             self._scheduler.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _tokens(self, rendered: Rendered, messages: Sequence[Message]) -> list[int]:
         if self._disk is not None and not self._ids:

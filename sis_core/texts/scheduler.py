@@ -13,11 +13,10 @@ from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
-from types import TracebackType
-from typing import Self
 
 from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
+from sis_core.closing import Closing
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
 from sis_core.loading.checks import check_option
 from sis_core.texts.ahead import Ahead
@@ -39,7 +38,7 @@ log = logging.getLogger(__name__)
 MARK_EVERY = 2048  # rows between two ways back that a cache is asked to keep
 
 
-class Scheduler:
+class Scheduler(Closing):
     """Continues any number of texts together; used from one thread. It owns the session, and closes it.
 
     Args:
@@ -168,14 +167,6 @@ class Scheduler:
     def close(self) -> None:
         """Free the cache. Closing twice is no error."""
         self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _text(self, number: int, request: Request) -> Text:
         """A text that can start; SisError when it cannot."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from attrs import define, evolve, field
@@ -19,6 +18,7 @@ from sis_core.arrays import F32
 from sis_core.backend import Cache
 from sis_core.backends.bind import usable
 from sis_core.block import STEP_ROWS
+from sis_core.closing import Closing
 from sis_core.errors import BackendError, ClosedError, ContextError, LostError, MemoryLimitError, SisError
 from sis_core.loading.checks import check_option, token_ids
 from sis_core.loading.model import Model
@@ -57,7 +57,7 @@ class SessionStats:
     failures_in_row: int = field(default=0)
 
 
-class Session:
+class Session(Closing):
     """Sequences over one cache of ``max_tokens`` tokens.
 
     Args:
@@ -418,14 +418,6 @@ class Session:
             self._tokens.clear()
             if self._borrowed is not None:
                 self._borrowed.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if self._closed:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
+from sis_core.closing import Closing
 from sis_core.errors import SourceError
 from sis_server.batch.lines import Line
 
@@ -17,7 +18,7 @@ LARGEST_HEADING = 1 << 16
 REPAIR = "name another file, or move this one away"
 
 
-class Output:
+class Output(Closing):
     """An open file of answers; a context manager.
 
     Its first line says what answers depend on beside the requests: they are gone on with only where that is the same.
@@ -103,12 +104,6 @@ class Output:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def _is_beginning(first: bytes) -> bool:
