@@ -29,6 +29,14 @@ static uint32_t many_at_once(const struct run *run, const struct sis_op *op, int
     return run->many[gathered]->unit_rows(run->n_rows[gathered], op->weight->n_cols, form_of(op->weight));
 }
 
+/* Whether some linear of a phase multiplies many rows at once by tiles that it makes of raw rows. */
+static int makes_tiles(const struct run *run, uint32_t first, uint32_t last, int gathered)
+{
+    for (uint32_t i = first; run->many[gathered] && i < last; i++)
+        if (run->program->ops[i].weight->raw) return 1;
+    return 0;
+}
+
 static uint32_t tile_units(const struct sis_op *op, uint32_t log)
 {
     uint64_t tiles = (op->weight->n_rows + TILE - 1) / TILE;
@@ -79,33 +87,68 @@ static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit
     if (error) atomic_store(&run->error, error);
 }
 
-/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. Of raw rows a
- * unit takes all for its tiles, which are made once. */
-static void many_unit(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t log, int gathered,
-                      uint32_t member)
+/* All rows times n tiles, from tile t on; which tiles and which rows of these is for the caller to say. */
+static struct many job_of(const struct run *run, const struct sis_op *op, size_t t, size_t n, uint32_t member)
 {
     const struct sis_weight *w = op->weight;
-    const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered), across = tile_units(op, log);
-    const uint32_t row = unit / across * rows, stop = w->raw || all - row < rows ? all : row + rows;
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols), tiles = (size_t)1 << log, t = unit % across * tiles;
     const size_t left = w->n_rows - t * TILE;
-    struct many job = {
+    return (struct many){
         .format = w->format,
         .add = (op->flags & SIS_ADD) != 0,
         .k = w->n_cols,
         .x = form_of(w) == SIS_FLOAT ? run->many_floats : run->many_q8,
-        .tile_bytes = bytes,
-        .n = left < tiles * TILE ? left : tiles * TILE,
+        .tile_bytes = sis_one_tile_bytes(w->format, w->n_cols),
+        .n = left < n * TILE ? left : n * TILE,
         .y = at(run, op->dst, 0, op->dst_at) + t * TILE,
         .stride = stride_of(run, op->dst),
         .bias = op->bias ? op->bias + t * TILE : NULL,
         .scratch = run->scratch + member * run->scratch_bytes,
     };
-    uint8_t *made = job.scratch + run->raw_at;
-    job.tiles = sis_tiles_of(w, t, (job.n + TILE - 1) / TILE, made, (float *)(void *)(made + tiles * bytes));
-    for (job.first = row; job.first < stop; job.first += rows) {
-        job.rows = stop - job.first < rows ? stop - job.first : rows;
-        run->many[gathered]->multiply(&job);
+}
+
+/* Rows [first, first + rows), as far as there are any. */
+static void multiply_rows(const struct run *run, struct many *job, uint32_t first, uint32_t rows, int gathered)
+{
+    const uint32_t left = run->n_rows[gathered] - first;
+    job->first = first;
+    job->rows = left < rows ? left : rows;
+    run->many[gathered]->multiply(job);
+}
+
+/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. */
+static void many_unit(const struct run *run, const struct sis_op *op, uint32_t unit, int gathered, uint32_t member)
+{
+    const uint32_t rows = many_at_once(run, op, gathered), across = tile_units(op, LOG_TILES);
+    const size_t t = (size_t)(unit % across) << LOG_TILES;
+    struct many job = job_of(run, op, t, 1u << LOG_TILES, member);
+    job.tiles = op->weight->tiles + t * job.tile_bytes;
+    multiply_rows(run, &job, unit / across * rows, rows, gathered);
+}
+
+/* `n` units of a linear of raw rows, in that order too: tiles are made for the first rows, a unit's at a time, and still
+ * there for the next rows. */
+static void many_raw_units(const struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, int gathered,
+                           uint32_t member)
+{
+    const struct sis_weight *w = op->weight;
+    const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered);
+    const size_t unit_bytes = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES;
+    const size_t n_tiles = (w->n_rows + TILE - 1) / TILE;
+    const uint32_t most = raw_units(w);
+    uint8_t *scratch = run->scratch + member * run->scratch_bytes + run->raw_at;
+    float *decoded = (float *)(void *)(scratch + most * unit_bytes);
+    const uint8_t *made[RAW_UNITS];
+    for (uint32_t some; n; unit += some, n -= some) {
+        some = n < most ? n : most;
+        for (uint32_t first = 0; first < all; first += rows)
+            for (uint32_t i = 0; i < some; i++) {
+                const size_t t = (size_t)(unit + i) << LOG_TILES, left = n_tiles - t;
+                const size_t tiles = left < 1u << LOG_TILES ? left : 1u << LOG_TILES;
+                if (!first) made[i] = sis_tiles_of(w, t, tiles, scratch + i * unit_bytes, decoded);
+                struct many job = job_of(run, op, t, tiles, member);
+                job.tiles = made[i];
+                multiply_rows(run, &job, first, rows, gathered);
+            }
     }
 }
 
@@ -146,26 +189,18 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
     const tile_fn tile_of = run->kernels->tile[w->format];
     const size_t t = (size_t)unit << log, end = (size_t)(unit + n) << log, stop = end < n_tiles ? end : n_tiles;
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
-    /* Packed: all tiles of the units for each group of rows, so that the rows stay in the first-level cache. Raw: all
-     * groups for each tile, which is made once. */
-    if (w->raw) {
-        for (size_t j = t; j < stop; j++) {
-            const uint8_t *tile = sis_tiles_of(w, j, 1, scratch, NULL);
-            for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
-                const struct group_of_rows *g = &run->groups[gathered][i];
-                const void *x = prepared(run, w, g);
-                tile_of(tile, x, g->m, k, acc);
-                write_tile(run, op, g, j * TILE, tile_rows(w, j), acc);
+    /* Several tiles for each group of rows, so that the rows stay in the first-level cache. */
+    const size_t at_once = run->n_groups[gathered] > 1 ? 1u << LOG_TILES : w->raw ? 1 : stop - t;
+    for (size_t made = t, some; made < stop; made += some) {
+        some = stop - made < at_once ? stop - made : at_once;
+        const uint8_t *tiles = sis_tiles_of(w, made, some, scratch, NULL);
+        for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
+            const struct group_of_rows *g = &run->groups[gathered][i];
+            const void *x = prepared(run, w, g);
+            for (size_t j = 0; j < some; j++) {
+                tile_of(tiles + j * bytes, x, g->m, k, acc);
+                write_tile(run, op, g, (made + j) * TILE, tile_rows(w, made + j), acc);
             }
-        }
-        return;
-    }
-    for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
-        const struct group_of_rows *g = &run->groups[gathered][i];
-        const void *x = prepared(run, w, g);
-        for (size_t j = t; j < stop; j++) {
-            tile_of(w->tiles + j * bytes, x, g->m, k, acc);
-            write_tile(run, op, g, j * TILE, tile_rows(w, j), acc);
         }
     }
 }
@@ -200,21 +235,29 @@ struct span linear_ahead(const struct run *run, const struct team *team, uint32_
     return (struct span){w->tiles + at, all - at < AHEAD ? all - at : AHEAD};
 }
 
+/* The first of `n` units of the same linear, or more of them; how many. */
+static uint32_t do_units(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, uint32_t log,
+                         int gathered, uint32_t member)
+{
+    const struct sis_weight *w = op->weight;
+    if (w->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
+    else if (is_many(run, op, gathered)) {
+        if (w->raw) return many_raw_units(run, op, unit, n, gathered, member), n;
+        many_unit(run, op, unit, gathered, member);
+    } else if (w->format == SIS_DECODED) decoded_unit(run, op, unit, log, gathered, member);
+    else return packed_units(run, op, unit, n, log, gathered, member), n;
+    return 1;
+}
+
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member)
 {
     const uint32_t log = log_tiles(run, gathered), n = phase_units(run, first, last, log, gathered);
-    for (uint32_t claimed, end; (claimed = team_claim_some(team, member, n, log == 0, &end)) < n;)
-        for (uint32_t some; claimed < end; claimed += some) {
+    const int several = log == 0 || makes_tiles(run, first, last, gathered);
+    for (uint32_t claimed, end; (claimed = team_claim_some(team, member, n, several, &end)) < n;)
+        while (claimed < end) {
             uint32_t unit = claimed;
             const struct sis_op *op = linear_of(run, first, log, gathered, &unit);
-            some = 1;
-            if (op->weight->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
-            else if (is_many(run, op, gathered)) many_unit(run, op, unit, log, gathered, member);
-            else if (op->weight->format == SIS_DECODED) decoded_unit(run, op, unit, log, gathered, member);
-            else {
-                const uint32_t left = tile_units(op, log) - unit;
-                some = left < end - claimed ? left : end - claimed;
-                packed_units(run, op, unit, some, log, gathered, member);
-            }
+            const uint32_t left = linear_units(run, op, log, gathered) - unit, some = end - claimed;
+            claimed += do_units(run, op, unit, left < some ? left : some, log, gathered, member);
         }
 }

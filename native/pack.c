@@ -55,7 +55,7 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
     sis_kernels()->pack(weight->format, rows, stride, n, n_cols, out);
 }
 
-enum { NOT_MADE, BEING_MADE, MADE };
+enum { NOT_MADE, BROUGHT, BEING_MADE, MADE };
 
 /* Give back the pages of the stretch that a tile is of, once all its tiles are made: in a stack of experts there may be
  * some that no row chooses, so the whole weight may never be. */
@@ -72,8 +72,9 @@ static void give_back_stretch(const struct sis_weight *w, size_t tile)
 static int in_place(const struct sis_weight *w, size_t tile, size_t bytes)
 {
     struct sis_place *place = w->place;
-    uint8_t state = NOT_MADE;
-    if (!__atomic_compare_exchange_n(&place->states[tile], &state, BEING_MADE, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
+    uint8_t state = __atomic_load_n(&place->states[tile], __ATOMIC_ACQUIRE);
+    if (state >= BEING_MADE ||
+        !__atomic_compare_exchange_n(&place->states[tile], &state, BEING_MADE, 0, __ATOMIC_ACQUIRE, __ATOMIC_ACQUIRE))
         return state == MADE;
     sis_pack_tile(w, tile, place->tiles + tile * bytes, NULL);
     __atomic_store_n(&place->states[tile], MADE, __ATOMIC_RELEASE);
@@ -85,19 +86,23 @@ static int in_place(const struct sis_weight *w, size_t tile, size_t bytes)
     return 1;
 }
 
-/* The rows of tiles from `tile` on, unless they were read and given back. */
-static void bring(const struct sis_weight *w, size_t tile)
+/* Map the rows of a stretch that begins among these tiles, once. */
+static void bring(const struct sis_weight *w, size_t t, size_t n)
 {
+    const size_t tile = (t + STRETCH - 1) / STRETCH * STRETCH;
+    if (!w->place || !w->place->mapped || tile >= t + n) return;
+    uint8_t state = NOT_MADE;
+    if (!__atomic_compare_exchange_n(&w->place->states[tile], &state, BROUGHT, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        return;
     const size_t left = w->n_rows - tile * TILE, rows = left < STRETCH * TILE ? left : STRETCH * TILE;
-    if (__atomic_load_n(&w->place->states[tile], __ATOMIC_RELAXED) == NOT_MADE)
-        sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
+    sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
 }
 
 const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, uint8_t *scratch, float *decoded)
 {
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     if (!w->raw) return w->tiles + t * bytes;
-    if (w->place && w->place->mapped && t % STRETCH == 0) bring(w, t);
+    bring(w, t, n);
     int there = w->place && w->place->keep;
     for (size_t i = 0; i < n && there; i++) there = in_place(w, t + i, bytes);
     if (there) return w->place->tiles + t * bytes;

@@ -29,9 +29,9 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
             }
         }
         if (op->kind == SIS_OP_LINEAR && op->weight->raw) {
-            size_t tiles = (many ? 1u << LOG_TILES : 1) * sis_one_tile_bytes(op->weight->format, op->weight->n_cols);
+            size_t unit = sis_one_tile_bytes(op->weight->format, op->weight->n_cols) << LOG_TILES;
             size_t decoded = op->weight->format == SIS_DECODED ? TILE * op->weight->n_cols * sizeof(float) : 0;
-            raise_to(&s.raw_scratch, tiles + up(decoded));
+            raise_to(&s.raw_scratch, (many ? raw_units(op->weight) : 1) * unit + up(decoded));
         }
         if (op->kind == SIS_OP_PREPARE_FOREIGN) {
             const struct sis_linear *linear = op->weight->linear;

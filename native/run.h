@@ -66,6 +66,19 @@ struct run {
 
 #define LOG_TILES 2 /* the most tiles in a unit of a linear, as a power of two */
 
+#define RAW_BYTES (4 << 20) /* of tiles: see raw_units; an eighth of it costs a prompt 8 % */
+#define RAW_UNITS 64
+
+/* Of how many units a member makes tiles of raw rows before it multiplies them by the next of many rows, which have to
+ * come into the second-level cache each time. */
+static inline uint32_t raw_units(const struct sis_weight *w)
+{
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES, fit = RAW_BYTES / (bytes + 1);
+    const size_t all = ((w->n_rows + TILE - 1) / TILE + (1u << LOG_TILES) - 1) >> LOG_TILES;
+    const size_t most = all < RAW_UNITS ? all : RAW_UNITS;
+    return (uint32_t)(fit < 1 ? 1 : fit < most ? fit : most);
+}
+
 /* Which of these forms of activations are prepared for multiplying many rows at once. */
 static inline uint32_t many_forms(const struct run *run, int gathered, uint32_t forms)
 {

@@ -1,8 +1,9 @@
 """Packing in the first steps and between them instead of at load, so that the first token does not wait for it.
 
 A step of several rows makes tiles of what it reads in place, and those of some weights stay. Memory that was never used
-may cost several times as much as the packing itself, on virtual machines above all: so a prompt pays for a share of it,
-and is no slower than the one before. Between steps of few rows some time is spent on packing.
+may cost several times as much as the packing itself, on virtual machines above all: so the first step keeps none, and
+is nearly as fast as where all is packed, and those after it pay by their rows. Between steps of few rows some time
+is spent on packing.
 
 Results are the same bits in place and packed, so nobody can tell from a text when a weight was packed.
 """
@@ -15,7 +16,7 @@ from time import perf_counter
 from sis_core.backends.native.packing import Packing, Tiles
 
 ROWS = 8  # of a step that packs what it reads
-KEPT = 0.5625 / 1536  # bytes of tiles for each row and value: a model of 4.5 bits is packed after 1,536 rows
+KEPT = 0.5625 / 512  # bytes of tiles for each row and value: a model of 4.5 bits is packed after 512 more rows
 SHARE = 4  # how many times as long as a step may be spent before the next,
 LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
 
@@ -40,15 +41,15 @@ class Waiting:
     def before_step(self, n_rows: int) -> None:
         """Choose weights that the step packs or, where it has few rows, pack for some time, at least one weight.
 
-        No time before the first step: somebody waits for its token. A weight is packed whole, since a step would read
+        Nothing for the first step: somebody waits for its token. A weight is packed whole, since a step would read
         again what of it has been packed and given back. What no step makes comes last where there are many rows.
         """
-        if not self._lock.acquire(blocking=False):
+        if not self._seconds or not self._lock.acquire(blocking=False):
             return
         try:
             if n_rows >= ROWS and any(isinstance(one, Tiles) for one in self._packings):
                 self._keep(n_rows * self._values * KEPT)
-            elif self._seconds:
+            else:
                 self._pack()
         finally:
             self._lock.release()

@@ -44,6 +44,19 @@ class Linears(Shared):
                 assert np.array_equal(linear(x[:n]), whole[:n]), n
             assert linear(x[:0]).shape == (0, n_rows)
 
+    @pytest.mark.parametrize("name", ["F16", "Q4_0"])
+    def test_rows_in_several_parts(self, backend: NativeBackend, name: str) -> None:
+        """So many rows that they are multiplied a part at a time: in place, with the bits of what was packed."""
+        format, random = format_of(name), np.random.default_rng(9)
+        weight = weight_of(format, random_rows(format, 100, 5120, random), 5120)
+        packed, in_place = (backend.linear(weight, BackendOptions(pack=pack, n_threads=2)) for pack in (True, False))
+        assert packed is not None
+        assert in_place is not None
+        x = random.standard_normal((200, 5120)).astype(np.float32)
+        whole = packed(x)
+        assert np.array_equal(in_place(x), whole)
+        assert np.array_equal(packed(x[150:]), whole[150:])
+
     @pytest.mark.parametrize("n_cols", [1, 3, 17, 63, 100])
     @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
     def test_odd_widths(self, backend: NativeBackend, name: str, n_cols: int) -> None:
