@@ -16,7 +16,7 @@ from sis_core.arrays import F32, F64, U8
 from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
 from sis_core.backends.native import NativeBackend, abi
-from sis_core.backends.native.cache import NativeKV
+from sis_core.backends.native.cache import NativeKV, native_states
 from sis_core.backends.native.library import address
 from sis_core.backends.native.memory import aligned
 from sis_core.backends.numpy.ops.attention import KVState
@@ -421,6 +421,25 @@ def test_sizes(backend: NativeBackend) -> None:
     forward = bind(random_network(VARIANTS[0]), [backend], BackendOptions())  # two layers of two heads of 16
     for name, per_token in (("f32", 512), ("f16", 256), ("bf16", 256), ("q8_0", 144), ("q4_0", 112)):
         assert forward.cache_nbytes(name, 64) == 64 * per_token
+
+
+@pytest.mark.parametrize("n_head", [1, 32])
+def test_layers_that_are_alike_share_memory(n_head: int) -> None:
+    """Each has pages of its own, where native code looks for them; the same page of all lies together."""
+    kvs = [KV(n_head, 64, 64), None, KV(n_head, 64, 128), *[KV(n_head, 64, 64)] * 2]
+    states = native_states(kvs, "f16", [5, 5, 5, 3, 5], PAGE)
+    assert [state is None for state in states] == [kv is None for kv in kvs]
+    found = [state for state in states if state is not None]
+    for i, state in enumerate(found):
+        assert not state.pages.any()
+        for page in range(len(state.pages)):
+            state.load_page(page, bytes([i * 16 + page]) * state.page_nbytes)
+    for i, state in enumerate(found):
+        for page in range(len(state.pages)):
+            native = ctypes.string_at(state.record.base + page * state.record.page_bytes, state.page_nbytes)
+            assert native == state.save_page(page) == bytes([i * 16 + page]) * state.page_nbytes
+    first, last = found[0], found[-1]
+    assert last.record.base == first.record.base + first.page_nbytes
 
 
 def test_an_unknown_type_is_refused(backend: NativeBackend) -> None:

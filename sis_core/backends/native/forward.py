@@ -11,7 +11,7 @@ from attrs import frozen
 
 from sis_core.arrays import F32
 from sis_core.backend import Cache
-from sis_core.backends.native.cache import NativeCache, NativeKV, page_nbytes
+from sis_core.backends.native.cache import NativeCache, NativeKV, native_states, page_nbytes
 from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.program import Program
 from sis_core.backends.native.runner import Runner
@@ -71,10 +71,8 @@ class NativeForward:
         return sum(sizes)
 
     def new_cache(self, kv_type: str, max_tokens: int) -> NativeCache:
-        states = [
-            NativeKV(kv, kv_type, self._layout.n_pages(i, max_tokens), PAGE_SIZE) if kv else None
-            for i, kv in enumerate(self._kv)
-        ]
+        n_pages = [self._layout.n_pages(i, max_tokens) for i in range(len(self._kv))]
+        states = native_states(self._kv, kv_type, n_pages, PAGE_SIZE)
         return NativeCache(self._layout, states, max_tokens, kv_type, self._token)
 
     def step(self, batch: Batch, cache: Cache) -> Output:
