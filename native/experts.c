@@ -56,8 +56,10 @@ void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_
     const size_t places = (size_t)n * e->n_used, few = e->n_expert < places ? e->n_expert : places;
     const struct sis_weight *weights[] = {e->up, e->down, e->gate};
     for (enum stage stage = IN; stage <= HIDDEN; stage++) {
-        const size_t k = width_of(e, stage),
-                     sizes[] = {places * k * 2, places * sis_float_row(sis_kernels(), k) * 4, places * k * 4};
+        const int all_forms = many && !(many_forms_of(e, stage) & ~many->forms);
+        const size_t left = all_forms ? (size_t)e->n_expert * (many->from - 1) : places; /* of experts that few chose */
+        const size_t k = width_of(e, stage), rows = left < places ? left : places,
+                     sizes[] = {rows * k * 2, rows * sis_float_row(sis_kernels(), k) * 4, rows * k * 4};
         for (int form = 0; form < N_ROW_FORMS; form++)
             if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[form], up(sizes[form]));
         for (uint32_t form = SIS_Q8; many && form <= SIS_FLOAT; form *= 2) {
@@ -122,14 +124,32 @@ static uint32_t units_of(const struct run *run, const struct sis_experts *e, enu
     return tile_units(run, stage == IN ? e->n_ff : e->n_out) * ((rows->n + at_once - 1) / at_once);
 }
 
-/* Where an expert's rows begin among those of all that are multiplied at once. */
-static void place_many(const struct run *run, const struct sis_experts *e, struct expert_rows *rows, size_t next[2][2])
+/* Where the next expert's rows begin: among those of all that are multiplied at once, and among the others. */
+struct next_rows {
+    size_t many_at[2][2];
+    uint32_t few_at[2];
+};
+
+static void place_rows(const struct run *run, const struct sis_experts *e, struct expert_rows *rows,
+                       struct next_rows *next)
 {
-    memcpy(rows->many_at, next, sizeof rows->many_at);
-    for (enum stage stage = IN; stage <= HIDDEN; stage++)
-        for (uint32_t form = SIS_Q8; is_many(run, e, stage, rows) && form <= SIS_FLOAT; form *= 2)
+    memcpy(rows->many_at, next->many_at, sizeof rows->many_at);
+    memcpy(rows->few_at, next->few_at, sizeof rows->few_at);
+    for (enum stage stage = IN; stage <= HIDDEN; stage++) {
+        if (!is_many(run, e, stage, rows)) {
+            next->few_at[stage] += rows->n;
+            continue;
+        }
+        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
             if (many_forms_of(e, stage) & form)
-                next[stage][form == SIS_FLOAT] += up(run->many[0]->x_bytes(rows->n, width_of(e, stage), form));
+                next->many_at[stage][form == SIS_FLOAT] += up(run->many[0]->x_bytes(rows->n, width_of(e, stage), form));
+    }
+}
+
+/* Where a group's rows lie among those that tile functions read. */
+static size_t few_at(const struct expert_rows *rows, const struct expert_group *g, enum stage stage)
+{
+    return rows->few_at[stage] + (g->first - rows->first);
 }
 
 /* The order of choices by expert, then by row. */
@@ -138,7 +158,7 @@ static void arrange(const struct run *run, const struct sis_op *op)
     const struct sis_experts *e = op->experts;
     struct expert_order *order = run->order;
     const uint32_t n = run->n_rows[0], max_rows = run->kernels->max_rows;
-    size_t next[2][2] = {{0, 0}, {0, 0}};
+    struct next_rows next = {{{0}}, {0}};
     memset(order->counts, 0, e->n_expert * sizeof *order->counts);
     for (uint32_t row = 0; row < n; row++)
         for (uint32_t slot = 0, expert; slot < e->n_used; slot++) {
@@ -153,7 +173,7 @@ static void arrange(const struct run *run, const struct sis_op *op)
         if (!count) continue;
         struct expert_rows *rows = &order->experts[order->n_experts];
         *rows = (struct expert_rows){.expert = expert, .first = place, .n = count, .first_group = order->n_groups};
-        place_many(run, e, rows, next);
+        place_rows(run, e, rows, &next);
         for (enum stage stage = IN; stage <= HIDDEN; stage++) {
             rows->units_before[stage] = order->units[stage];
             order->units[stage] += units_of(run, e, stage, rows);
@@ -214,15 +234,16 @@ static void prepare_group(const struct run *run, const struct sis_op *op, enum s
         return;
     }
     const uint32_t forms = forms_of(e, stage);
+    const size_t first = few_at(rows, g, stage);
     if (forms >> ROWS_Q8 & 1) {
         struct q8_block *out = (struct q8_block *)(void *)run->expert_x[ROWS_Q8];
-        run->kernels->prepare_q8(x, stride, g->m, k, out + g->first * (k / BLOCK));
+        run->kernels->prepare_q8(x, stride, g->m, k, out + first * (k / BLOCK));
     }
     if (forms >> ROWS_FLOAT & 1) {
         float *out = (float *)(void *)run->expert_x[ROWS_FLOAT];
-        run->kernels->prepare_float(x, stride, g->m, k, out + g->first * sis_float_row(run->kernels, k));
+        run->kernels->prepare_float(x, stride, g->m, k, out + first * sis_float_row(run->kernels, k));
     }
-    float *out = (float *)(void *)run->expert_x[ROWS_PLAIN] + g->first * k;
+    float *out = (float *)(void *)run->expert_x[ROWS_PLAIN] + first * k;
     for (uint32_t i = 0; forms >> ROWS_PLAIN & 1 && i < g->m; i++) memcpy(out + i * k, x + i * stride, k * sizeof *x);
 }
 
@@ -273,11 +294,11 @@ static void product_of_many(const struct run *run, const struct product *p, uint
 /* A group's rows as the weight reads them. */
 static const void *rows_of(const struct run *run, const struct product *p, const struct expert_group *g)
 {
-    const size_t k = p->w->n_cols;
+    const size_t k = p->w->n_cols, first = few_at(p->rows, g, p->stage);
     switch (row_form(p->w)) {
-    case ROWS_Q8: return run->expert_x[ROWS_Q8] + g->first * (k / BLOCK) * sizeof(struct q8_block);
-    case ROWS_FLOAT: return run->expert_x[ROWS_FLOAT] + g->first * sis_float_row(run->kernels, k) * sizeof(float);
-    default: return run->expert_x[ROWS_PLAIN] + g->first * k * sizeof(float);
+    case ROWS_Q8: return run->expert_x[ROWS_Q8] + first * (k / BLOCK) * sizeof(struct q8_block);
+    case ROWS_FLOAT: return run->expert_x[ROWS_FLOAT] + first * sis_float_row(run->kernels, k) * sizeof(float);
+    default: return run->expert_x[ROWS_PLAIN] + first * k * sizeof(float);
     }
 }
 

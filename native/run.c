@@ -3,18 +3,36 @@
 #include "run.h"
 #include <string.h>
 
-/* The largest of each kind of workspace that any op wants, in bytes unless it says rows or width. */
+/* The largest of each kind of workspace that any op wants, in bytes unless it says rows, few or width. */
 struct sizes {
-    size_t rows, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch, parts;
+    size_t rows, few_q8, few_floats, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch, parts;
     size_t prepared[SIS_PREPARED];
     struct experts_room experts;
 };
 
+/* Rows of a set that are prepared in this form for tile functions: none where many are multiplied at once. */
+static size_t few_rows(uint32_t n, const struct many_rows *many, uint32_t form)
+{
+    return many && many->forms & form ? 0 : n;
+}
+
+static const struct many_rows *many_for(const struct sis_step *step, uint32_t rows)
+{
+    const struct many_rows *many = sis_kernels()->many;
+    const int allowed = many && (many->same_bits || !(step->flags & SIS_INVARIANT));
+    return allowed && rows >= many->from ? many : NULL;
+}
+
 static struct sizes measure(const struct sis_program *p, const struct sis_step *step)
 {
+    const struct many_rows *of_step = many_for(step, step->n), *of_output = many_for(step, step->n_out);
+    const struct many_rows *many = of_step ? of_step : of_output;
     struct sizes s = {.rows = step->n > step->n_out ? step->n : step->n_out};
-    const struct many_rows *many = sis_kernels()->many;
-    if (many && s.rows < many->from) many = NULL;
+    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+        size_t *few = form == SIS_Q8 ? &s.few_q8 : &s.few_floats;
+        raise_to(few, few_rows(step->n, of_step, form));
+        raise_to(few, few_rows(step->n_out, of_output, form));
+    }
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const struct sis_op *op = &p->ops[i];
         if (op->kind == SIS_OP_PREPARE) {
@@ -37,7 +55,7 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
             const struct sis_linear *linear = op->weight->linear;
             raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
         }
-        if (op->kind == SIS_OP_EXPERTS) experts_room(op, many, step->n, &s.experts);
+        if (op->kind == SIS_OP_EXPERTS) experts_room(op, of_step, step->n, &s.experts);
         if (op->kind == SIS_OP_ATTEND) raise_to(&s.parts, sis_attend_bytes(step, op, sis_kernels()->max_rows));
     }
     raise_to(&s.many_scratch, s.experts.many_scratch);
@@ -70,19 +88,24 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
         run->registers[r] = place(room, row_bytes * s->rows);
         run->strides[r] = row_bytes / 4;
     }
-    run->q8 = place(room, up(s->rows * s->widest_q8 * 2));
-    run->floats = place(room, up(s->rows * s->float_row * 4));
-    run->many_q8 = place(room, s->many_q8);
-    run->many_floats = place(room, s->many_floats);
-    for (int i = 0; i < SIS_PREPARED; i++) run->prepared[i] = place(room, s->prepared[i]);
     run->groups[0] = place(room, up(run->step->n * sizeof(struct group_of_rows)));
     run->groups[1] = place(room, up(run->step->n_out * sizeof(struct group_of_rows)));
-    for (int i = 0; i < N_ROW_FORMS; i++) run->expert_x[i] = place(room, s->experts.rows[i]);
-    for (int i = 0; i < 2; i++) run->expert_many[i] = place(room, s->experts.many[i]);
-    uint8_t *of_order = place(room, s->experts.order);
+    /* Linears, experts and attention are phases of their own, so what each needs lies in the same place. */
+    struct room of_linears = *room, of_experts = *room, of_attention = *room;
+    run->q8 = place(&of_linears, up(s->few_q8 * s->widest_q8 * 2));
+    run->floats = place(&of_linears, up(s->few_floats * s->float_row * 4));
+    run->many_q8 = place(&of_linears, s->many_q8);
+    run->many_floats = place(&of_linears, s->many_floats);
+    for (int i = 0; i < SIS_PREPARED; i++) run->prepared[i] = place(&of_linears, s->prepared[i]);
+    for (int i = 0; i < N_ROW_FORMS; i++) run->expert_x[i] = place(&of_experts, s->experts.rows[i]);
+    for (int i = 0; i < 2; i++) run->expert_many[i] = place(&of_experts, s->experts.many[i]);
+    uint8_t *of_order = place(&of_experts, s->experts.order);
     if (of_order) *order = experts_order(&s->experts, of_order);
     run->order = order;
-    run->parts = place(room, s->parts);
+    run->parts = place(&of_attention, s->parts);
+    raise_to(&room->used, of_linears.used);
+    raise_to(&room->used, of_experts.used);
+    raise_to(&room->used, of_attention.used);
     run->scratch = place(room, s->scratch * (run->step->n_threads < MAX_THREADS ? run->step->n_threads : MAX_THREADS));
     run->scratch_bytes = s->scratch;
     run->raw_at = s->many_scratch;
@@ -158,13 +181,6 @@ static void run_member(void *context, struct team *team, uint32_t member)
     }
 }
 
-static const struct many_rows *many_for(const struct run *run, uint32_t rows)
-{
-    const struct many_rows *many = run->kernels->many;
-    const int allowed = many && (many->same_bits || !(run->step->flags & SIS_INVARIANT));
-    return allowed && rows >= many->from ? many : NULL;
-}
-
 static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)
 {
     uint32_t count = 0;
@@ -186,7 +202,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     run.n_rows[1] = step->n_out;
     for (int i = 0; i < 2; i++) {
         run.n_groups[i] = cut(run.groups[i], run.n_rows[i], run.kernels->max_rows);
-        run.many[i] = many_for(&run, run.n_rows[i]);
+        run.many[i] = many_for(step, run.n_rows[i]);
     }
     size_t width = program->register_cols[0];
     for (uint32_t r = 0; step->hidden && r < step->n; r++)

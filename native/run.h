@@ -14,6 +14,7 @@ struct group_of_rows {
 struct expert_rows {
     uint32_t expert, first, n, first_group;
     uint32_t units_before[2]; /* of both products: gate and up, and down */
+    uint32_t few_at[2];       /* of each product, where its rows begin among those that tile functions read */
     size_t many_at[2][2];
 };
 

@@ -131,7 +131,7 @@ def working_nbytes(config: ModelConfig, network: Network) -> int:
     """Bytes that a step of as many rows as `Network.step_rows` works in."""
     experts = max((op.n_used * op.n_working for op in find(network.blocks, Experts)), default=0)
     rows = min(network.step_rows, max(config.n_ctx, STEP_ROWS))
-    return rows * 4 * (4 * config.n_embd + 2 * max(config.n_ff) + experts) + config.n_vocab * 16 + 8 * MIB
+    return rows * 4 * (4 * config.n_embd + max(2 * max(config.n_ff), experts)) + config.n_vocab * 16 + 8 * MIB
 
 
 def _weights(backend: Backend, network: Network, layers: range, options: BackendOptions) -> tuple[int, int]:

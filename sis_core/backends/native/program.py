@@ -108,7 +108,7 @@ class Program:
 
     def outputs_only(self) -> None:
         """Go on with the output rows alone."""
-        chosen = self.register("chosen", self.n_embd)
+        chosen = self.register("chain 0", self.n_embd)  # nothing but x is needed any more
         self.emit(abi.GATHER, src=self.x, dst=chosen, width=self.n_embd)
         self.x = chosen
 
