@@ -7,6 +7,8 @@
 
 #define FEW 16         /* choices whose rows one thread prepares faster than all together */
 #define DECODED_ROWS 4 /* rows of a decoded weight at a time */
+#define AT_ONCE 64     /* rows whose results are kept whole */
+#define COLUMNS 512    /* of the results of more rows, which take n_used times the memory of rows */
 
 /* The two products of an expert: gate and up, and down. */
 enum stage { IN, HIDDEN };
@@ -50,6 +52,11 @@ static size_t room_of_order(const struct experts_room *room, uint8_t *place, str
     return experts + groups + choices + up(room->n_expert * sizeof(uint32_t));
 }
 
+size_t experts_columns(const struct sis_experts *e, uint32_t n)
+{
+    return n > AT_ONCE && e->n_out > COLUMNS ? COLUMNS : e->n_out;
+}
+
 void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room)
 {
     const struct sis_experts *e = op->experts;
@@ -61,11 +68,11 @@ void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_
         const size_t k = width_of(e, stage), rows = left < places ? left : places,
                      sizes[] = {rows * k * 2, rows * sis_float_row(sis_kernels(), k) * 4, rows * k * 4};
         for (int form = 0; form < N_ROW_FORMS; form++)
-            if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[form], up(sizes[form]));
+            if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[stage][form], up(sizes[form]));
         for (uint32_t form = SIS_Q8; many && form <= SIS_FLOAT; form *= 2) {
             if (!(many->forms & many_forms_of(e, stage) & form)) continue;
             const size_t bytes = many->x_bytes((uint32_t)places, k, form) + few * (many->x_bytes(1, k, form) + 64);
-            raise_to(&room->many[form == SIS_FLOAT], up(bytes));
+            raise_to(&room->many[stage][form == SIS_FLOAT], up(bytes));
             raise_to(&room->many_scratch, up(many->scratch_bytes(n, k, form)));
         }
     }
@@ -76,6 +83,8 @@ void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_
         raise_to(&room->raw_scratch, tiles + up(w->format == SIS_DECODED ? TILE * w->n_cols * sizeof(float) : 0));
     }
     raise_to(&room->gathered, up(sis_kernels()->max_rows * width_of(e, IN) * sizeof(float)));
+    if (e->gate) raise_to(&room->gates, up(((size_t)n * TILE << LOG_TILES) * sizeof(float)));
+    raise_to(&room->out, up(places * experts_columns(e, n) * sizeof(float)));
     raise_to(&room->choices, places);
     raise_to(&room->n_expert, e->n_expert);
     room->order = room_of_order(room, NULL, NULL);
@@ -121,7 +130,8 @@ static uint32_t units_of(const struct run *run, const struct sis_experts *e, enu
                          const struct expert_rows *rows)
 {
     const uint32_t at_once = unit_rows(run, e, stage, rows);
-    return tile_units(run, stage == IN ? e->n_ff : e->n_out) * ((rows->n + at_once - 1) / at_once);
+    const size_t columns = stage == IN ? e->n_ff : experts_columns(e, run->n_rows[0]);
+    return tile_units(run, columns) * ((rows->n + at_once - 1) / at_once);
 }
 
 /* Where the next expert's rows begin: among those of all that are multiplied at once, and among the others. */
@@ -230,20 +240,20 @@ static void prepare_group(const struct run *run, const struct sis_op *op, enum s
         for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
             if (many_forms_of(e, stage) & form)
                 run->many[0]->prepare(x, stride, g->first - rows->first, g->m, k, form,
-                                      run->expert_many[form == SIS_FLOAT] + rows->many_at[stage][form == SIS_FLOAT]);
+                                      run->expert_many[stage][form == SIS_FLOAT] + rows->many_at[stage][form == SIS_FLOAT]);
         return;
     }
     const uint32_t forms = forms_of(e, stage);
     const size_t first = few_at(rows, g, stage);
     if (forms >> ROWS_Q8 & 1) {
-        struct q8_block *out = (struct q8_block *)(void *)run->expert_x[ROWS_Q8];
+        struct q8_block *out = (struct q8_block *)(void *)run->expert_x[stage][ROWS_Q8];
         run->kernels->prepare_q8(x, stride, g->m, k, out + first * (k / BLOCK));
     }
     if (forms >> ROWS_FLOAT & 1) {
-        float *out = (float *)(void *)run->expert_x[ROWS_FLOAT];
+        float *out = (float *)(void *)run->expert_x[stage][ROWS_FLOAT];
         run->kernels->prepare_float(x, stride, g->m, k, out + first * sis_float_row(run->kernels, k));
     }
-    float *out = (float *)(void *)run->expert_x[ROWS_PLAIN] + first * k;
+    float *out = (float *)(void *)run->expert_x[stage][ROWS_PLAIN] + first * k;
     for (uint32_t i = 0; forms >> ROWS_PLAIN & 1 && i < g->m; i++) memcpy(out + i * k, x + i * stride, k * sizeof *x);
 }
 
@@ -278,7 +288,7 @@ static void product_of_many(const struct run *run, const struct product *p, uint
         .first = p->first,
         .rows = p->n,
         .k = w->n_cols,
-        .x = run->expert_many[floats] + p->rows->many_at[p->stage][floats],
+        .x = run->expert_many[p->stage][floats] + p->rows->many_at[p->stage][floats],
         .tile_bytes = bytes,
         .n = p->n_tiles * TILE,
         .y = p->y,
@@ -295,10 +305,11 @@ static void product_of_many(const struct run *run, const struct product *p, uint
 static const void *rows_of(const struct run *run, const struct product *p, const struct expert_group *g)
 {
     const size_t k = p->w->n_cols, first = few_at(p->rows, g, p->stage);
+    uint8_t *const *x = run->expert_x[p->stage];
     switch (row_form(p->w)) {
-    case ROWS_Q8: return run->expert_x[ROWS_Q8] + first * (k / BLOCK) * sizeof(struct q8_block);
-    case ROWS_FLOAT: return run->expert_x[ROWS_FLOAT] + first * sis_float_row(run->kernels, k) * sizeof(float);
-    default: return run->expert_x[ROWS_PLAIN] + first * k * sizeof(float);
+    case ROWS_Q8: return x[ROWS_Q8] + first * (k / BLOCK) * sizeof(struct q8_block);
+    case ROWS_FLOAT: return x[ROWS_FLOAT] + first * sis_float_row(run->kernels, k) * sizeof(float);
+    default: return x[ROWS_PLAIN] + first * k * sizeof(float);
     }
 }
 
@@ -343,8 +354,9 @@ static void multiply(const struct run *run, const struct product *p, uint32_t me
     else product_packed(run, p, member);
 }
 
-/* A unit of a stage; of the first with the activation. */
-static void do_unit(const struct run *run, const struct sis_op *op, enum stage stage, uint32_t unit, uint32_t member)
+/* A unit of a stage: of the first with the activation, of the second for results from a column on. */
+static void do_unit(const struct run *run, const struct sis_op *op, enum stage stage, size_t from, uint32_t unit,
+                    uint32_t member)
 {
     const struct sis_experts *e = op->experts;
     const struct expert_order *order = run->order;
@@ -356,10 +368,12 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     }
     const struct expert_rows *rows = &order->experts[low];
     const size_t n_out = stage == IN ? e->n_ff : e->n_out, all_tiles = n_out / TILE,
-                 tiles = (size_t)1 << log_tiles(run);
-    const uint32_t across = tile_units(run, n_out), at_once = unit_rows(run, e, stage, rows);
+                 tiles = (size_t)1 << log_tiles(run),
+                 columns = stage == IN ? n_out : experts_columns(e, run->n_rows[0]);
+    const uint32_t across = tile_units(run, columns), at_once = unit_rows(run, e, stage, rows);
     unit -= rows->units_before[stage];
-    const size_t t = unit % across * tiles, column = t * TILE;
+    const size_t t = from / TILE + unit % across * tiles, column = t * TILE;
+    if (t >= all_tiles) return; /* the last columns are fewer */
     const size_t before_up = stage == IN && e->flags & SIS_HALVES ? all_tiles : 0;
     struct product p = {
         .rows = rows,
@@ -368,36 +382,37 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
         .tile = rows->expert * (before_up + all_tiles) + before_up + t,
         .n_tiles = all_tiles - t < tiles ? all_tiles - t : tiles,
         .first = unit / across * at_once,
-        .stride = n_out,
+        .stride = columns,
     };
     p.n = rows->n - p.first < at_once ? rows->n - p.first : at_once;
-    const size_t from = rows->first * n_out + column, bias_at = rows->expert * n_out + column;
+    const size_t value = rows->first * columns + column - from, bias_at = rows->expert * n_out + column;
     if (stage == HIDDEN) {
-        p.w = e->down, p.y = run->registers[e->out_values] + from,
+        p.w = e->down, p.y = run->expert_out + value,
         p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
         multiply(run, &p, member);
         return;
     }
-    p.w = e->up, p.y = run->registers[e->up_values] + from, p.bias = e->up_bias ? e->up_bias + bias_at : NULL;
+    p.w = e->up, p.y = run->registers[e->up_values] + value, p.bias = e->up_bias ? e->up_bias + bias_at : NULL;
     multiply(run, &p, member);
     float *ups = p.y, *gates = NULL;
     if (e->gate) {
-        gates = run->registers[e->gate_values] + from;
+        gates = (float *)(void *)(run->scratch + member * run->scratch_bytes + run->gates_at);
         p.w = e->gate, p.tile -= before_up, p.y = gates, p.bias = e->gate_bias ? e->gate_bias + bias_at : NULL;
+        p.stride = p.n_tiles * TILE;
         multiply(run, &p, member);
     }
     for (uint32_t i = p.first; i < p.first + p.n; i++) {
-        float *x = (gates ? gates : ups) + i * n_out, *y = ups + i * n_out;
+        float *y = ups + i * n_out, *x = gates ? gates + i * p.stride : y;
         run->kernels->activate(x, gates ? y : NULL, y, p.n_tiles * TILE, e->activation);
     }
 }
 
-static void do_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage,
+static void do_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage, size_t from,
                      uint32_t member)
 {
     const uint32_t n = run->order->units[stage];
     for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0, &end)) < n;)
-        for (; unit < end; unit++) do_unit(run, op, stage, unit, member);
+        for (; unit < end; unit++) do_unit(run, op, stage, from, unit, member);
 }
 
 static void prepare_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage,
@@ -405,6 +420,16 @@ static void prepare_stage(const struct run *run, struct team *team, const struct
 {
     const uint32_t n = run->order->n_groups;
     for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) prepare_group(run, op, stage, unit, member);
+}
+
+static void combine_stage(const struct run *run, struct team *team, const struct sis_op *op, size_t from,
+                          uint32_t member)
+{
+    const uint32_t n = run->n_groups[0];
+    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) {
+        const struct group_of_rows *g = &run->groups[0][unit];
+        for (uint32_t i = 0; i < g->m; i++) combine_columns(run, op, g->first + i, from);
+    }
 }
 
 static int is_few(const struct run *run, const struct sis_op *op)
@@ -446,11 +471,18 @@ void experts_phase(const struct run *run, struct team *team, const struct sis_op
         prepare_stage(run, team, op, IN, member);
         team_barrier(team);
     }
-    do_stage(run, team, op, IN, member);
+    do_stage(run, team, op, IN, 0, member);
     team_barrier_then(team, few ? prepare_hidden_alone : NULL, &alone, nothing);
     if (!few) {
         prepare_stage(run, team, op, HIDDEN, member);
         team_barrier(team);
     }
-    do_stage(run, team, op, HIDDEN, member);
+    const size_t columns = experts_columns(op->experts, run->n_rows[0]);
+    for (size_t from = 0;; from += columns) {
+        do_stage(run, team, op, HIDDEN, from, member);
+        if (from + columns >= op->experts->n_out) return; /* the op that follows combines the last columns */
+        team_barrier(team);
+        combine_stage(run, team, op + 1, from, member);
+        team_barrier(team);
+    }
 }

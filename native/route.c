@@ -95,23 +95,31 @@ void route_row(const struct run *run, const struct sis_op *op, uint32_t row)
     for (uint32_t slot = 0; slot < n_used; slot++) weights[slot] = weights[slot] / share * e->scale;
 }
 
-/* The results of a row's experts in the order in which they were chosen, so that company changes no bits. */
-void combine_row(const struct run *run, const struct sis_op *op, uint32_t row)
+/* The results of a row's experts in the order in which they were chosen, so that company changes no bits: those columns
+ * from `first` on that are there. */
+void combine_columns(const struct run *run, const struct sis_op *op, uint32_t row, size_t first)
 {
     const struct sis_experts *e = op->experts;
     const float *chosen = at(run, e->chosen, row, 0), *weights = chosen + 2 * e->n_used;
-    float *dst = at(run, op->dst, row, op->dst_at);
-    for (size_t first = 0; first < e->n_out; first += TILE) {
+    const size_t n = experts_columns(e, run->n_rows[0]), left = e->n_out - first;
+    float *dst = at(run, op->dst, row, op->dst_at + (uint32_t)first);
+    for (size_t column = 0; column < (n < left ? n : left); column += TILE) {
         float sum[TILE] = {0};
         for (uint32_t slot = 0; slot < e->n_used; slot++) {
             uint32_t place;
             memcpy(&place, chosen + e->n_used + slot, sizeof place);
-            const float *y = run->registers[e->out_values] + (size_t)place * e->n_out + first;
+            const float *y = run->expert_out + place * n + column;
             const float weight = e->flags & SIS_SCALE_INPUT ? 1.0f : weights[slot];
             for (int i = 0; i < TILE; i++) sum[i] += weight * y[i];
         }
-        for (int i = 0; i < TILE; i++) dst[first + i] = op->flags & SIS_ADD ? dst[first + i] + sum[i] : sum[i];
+        for (int i = 0; i < TILE; i++) dst[column + i] = op->flags & SIS_ADD ? dst[column + i] + sum[i] : sum[i];
     }
+}
+
+void combine_row(const struct run *run, const struct sis_op *op, uint32_t row)
+{
+    const size_t n = experts_columns(op->experts, run->n_rows[0]);
+    combine_columns(run, op, row, (op->experts->n_out - 1) / n * n);
 }
 
 void gate_row(const struct run *run, const struct sis_op *op, uint32_t row)

@@ -6,7 +6,7 @@
 /* The largest of each kind of workspace that any op wants, in bytes unless it says rows, few or width. */
 struct sizes {
     size_t rows, few_q8, few_floats, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch, parts;
-    size_t prepared[SIS_PREPARED];
+    size_t prepared[SIS_PREPARED], gates_at;
     struct experts_room experts;
 };
 
@@ -62,6 +62,8 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     raise_to(&s.raw_scratch, s.experts.raw_scratch);
     s.scratch = s.many_scratch + s.raw_scratch;
     raise_to(&s.scratch, s.experts.gathered);
+    s.gates_at = s.scratch;
+    s.scratch += s.experts.gates;
     return s;
 }
 
@@ -97,11 +99,17 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
     run->many_q8 = place(&of_linears, s->many_q8);
     run->many_floats = place(&of_linears, s->many_floats);
     for (int i = 0; i < SIS_PREPARED; i++) run->prepared[i] = place(&of_linears, s->prepared[i]);
-    for (int i = 0; i < N_ROW_FORMS; i++) run->expert_x[i] = place(&of_experts, s->experts.rows[i]);
-    for (int i = 0; i < 2; i++) run->expert_many[i] = place(&of_experts, s->experts.many[i]);
     uint8_t *of_order = place(&of_experts, s->experts.order);
     if (of_order) *order = experts_order(&s->experts, of_order);
     run->order = order;
+    struct room of_product[2] = {of_experts, of_experts}; /* the first is done with its rows when the second begins */
+    for (int product = 0; product < 2; product++) {
+        struct room *its = &of_product[product];
+        for (int i = 0; i < N_ROW_FORMS; i++) run->expert_x[product][i] = place(its, s->experts.rows[product][i]);
+        for (int i = 0; i < 2; i++) run->expert_many[product][i] = place(its, s->experts.many[product][i]);
+        if (product) run->expert_out = place(its, s->experts.out);
+        raise_to(&of_experts.used, its->used);
+    }
     run->parts = place(&of_attention, s->parts);
     raise_to(&room->used, of_linears.used);
     raise_to(&room->used, of_experts.used);
@@ -109,6 +117,7 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
     run->scratch = place(room, s->scratch * (run->step->n_threads < MAX_THREADS ? run->step->n_threads : MAX_THREADS));
     run->scratch_bytes = s->scratch;
     run->raw_at = s->many_scratch;
+    run->gates_at = s->gates_at;
     place(room, 64); /* the last values may be read as a whole vector */
     return room->used;
 }

@@ -37,9 +37,9 @@ enum row_form { ROWS_Q8, ROWS_FLOAT, ROWS_PLAIN, N_ROW_FORMS };
 
 /* Bytes that experts need of a workspace. */
 struct experts_room {
-    size_t rows[N_ROW_FORMS], many[2], order;
-    size_t choices, n_expert;                   /* the most of any op: numbers, no bytes */
-    size_t many_scratch, raw_scratch, gathered; /* of each thread */
+    size_t rows[2][N_ROW_FORMS], many[2][2], out, order; /* the first two of each product */
+    size_t choices, n_expert;                            /* the most of any op: numbers, no bytes */
+    size_t many_scratch, raw_scratch, gathered, gates;   /* of each thread */
 };
 
 struct run {
@@ -55,13 +55,16 @@ struct run {
     const struct many_rows *many[2]; /* NULL: too few rows */
     struct group_of_rows *groups[2];
     uint32_t n_groups[2];
-    /* For each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows. */
+    /* For each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows; from gates_at on
+     * the gates of a unit of experts. */
     uint8_t *scratch;
-    size_t scratch_bytes, raw_at;
+    size_t scratch_bytes, raw_at, gates_at;
     uint8_t *prepared[SIS_PREPARED]; /* what foreign linears prepare */
     struct expert_order *order;
-    uint8_t *expert_x[N_ROW_FORMS], *expert_many[2]; /* rows as experts read them, in the order of choices */
-    float *parts;                                    /* what the spans of attention leave until they are joined */
+    /* Rows as each product of experts reads them, and what the second makes of them, in the order of choices. */
+    uint8_t *expert_x[2][N_ROW_FORMS], *expert_many[2][2];
+    float *expert_out;
+    float *parts; /* what the spans of attention leave until they are joined */
     atomic_int error;
 };
 
@@ -118,10 +121,13 @@ struct span linear_ahead(const struct run *run, const struct team *team, uint32_
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
 /* route.c */
 void route_row(const struct run *run, const struct sis_op *op, uint32_t row);
-void combine_row(const struct run *run, const struct sis_op *op, uint32_t row);
+void combine_row(const struct run *run, const struct sis_op *op, uint32_t row); /* what experts_phase has left */
+void combine_columns(const struct run *run, const struct sis_op *op, uint32_t row, size_t first);
 void gate_row(const struct run *run, const struct sis_op *op, uint32_t row);
 /* experts.c: raises each size to what an op of n rows needs; `many` where so many may be multiplied at once. */
 void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room);
+/* Columns of the results of n rows that are there at a time. */
+size_t experts_columns(const struct sis_experts *e, uint32_t n);
 struct expert_order experts_order(const struct experts_room *room, uint8_t *place);
 /* What comes between routing and the phase, done by one thread; where rows are a single group, before the phase. */
 void experts_begin(const struct run *run, const struct sis_op *op);

@@ -9,6 +9,7 @@ from attrs import frozen
 from sis_core.block import Activation, Dense, FeedForward, Op
 from sis_core.quant import Weight
 
+PART_OUT = 512  # columns of results that native code has at a time
 Gating = Literal["softmax", "sigmoid", "softmax_weight", "sparse_mixer"]
 
 
@@ -86,9 +87,10 @@ class Experts(Op):
 
     @property
     def n_working(self) -> int:
-        """Values that a row needs for each of its experts: what goes in, is gated, and comes out."""
-        n_in, n_ff, n_out = self.up.weight.n_cols, self.up.n_out, self.down.n_out
-        return max(n_in, n_ff) + n_ff + max(n_out, n_ff)
+        """Values that a row needs for each of its experts: those between up and down, and beside them what goes in, or
+        what goes into down and a part of what comes out."""
+        n_in, n_ff = self.up.weight.n_cols, self.up.n_out
+        return n_ff + max(n_in, n_ff + PART_OUT)
 
     def reads(self) -> tuple[Weight, ...]:
         """Those of the router, of gates and ups, and of the shared expert and its gate."""

@@ -50,6 +50,17 @@ def _with_words(base: str, name: str) -> Draft:
     return _from_golden(base).with_vocabulary(f"{base}-{name}", vocabulary)
 
 
+def _merged(base: str) -> Draft:
+    """Experts whose gates and ups are one tensor, the gates first in each."""
+    draft = _from_golden(base)
+    draft.name = f"{base}-merged"
+    tensors = draft.tensors
+    for gate in [name for name in tensors if "_gate_exps." in name]:
+        both = [tensors.pop(name).values for name in (gate, gate.replace("_gate_", "_up_"))]  # (n_expert, n_ff, …)
+        tensors[gate.replace("_gate_", "_gate_up_")] = Stored.of(np.concatenate(both, axis=1))
+    return draft
+
+
 def quantized(registry: Registry, tensor: Stored, name: str) -> Stored:
     rows = registry.get("quant_formats", name).quantize(tensor.values.reshape(-1, tensor.shape[-1]))
     return Stored(tensor.shape, type_id(name), np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
@@ -59,6 +70,7 @@ ENCODED = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "F16", "BF16", "MXFP4", "Q5_0
 EXTRA: dict[str, Callable[[Registry], Draft]] = {
     **{f"llama-{name}": (lambda _, name=name: _with_words("llama", name)) for name in ("spm", "bpe")},
     "gpt-oss-spm": lambda _: _with_words("gpt-oss", "spm"),
+    **{f"{base}-merged": (lambda _, base=base: _merged(base)) for base in ("qwen3moe", "gpt-oss", "glm4moe")},
     **{
         f"{shape}-{file_type}": (lambda _, shape=shape, file_type=file_type: _from_shape(shape, file_type))
         for shape, file_type in (("pythia-160m", "F32"), ("phi-3-mini", "Q8_0"), ("gemma-3-1b", "Q4_0"))

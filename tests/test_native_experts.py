@@ -48,7 +48,13 @@ def backend() -> NativeBackend:
 
 
 def experts(
-    format: QuantFormat, *, biases: bool = False, gated: bool = True, shared: bool = False, **choice: Any
+    format: QuantFormat,
+    *,
+    biases: bool = False,
+    gated: bool = True,
+    shared: bool = False,
+    n_embd: int = N_EMBD,
+    **choice: Any,
 ) -> Experts:
     random = np.random.default_rng(1)
 
@@ -64,14 +70,14 @@ def experts(
 
     return Experts(
         router=Dense(
-            weight("router", N_EXPERT, N_EMBD, spread=0.2), weight("router.bias", N_EXPERT) if biases else None
+            weight("router", N_EXPERT, n_embd, spread=0.2), weight("router.bias", N_EXPERT) if biases else None
         ),
-        up=stack("up", N_FF, N_EMBD),
-        down=stack("down", N_EMBD, N_FF),
-        gate=stack("gate", N_FF, N_EMBD) if gated else None,
+        up=stack("up", N_FF, n_embd),
+        down=stack("down", n_embd, N_FF),
+        gate=stack("gate", N_FF, n_embd) if gated else None,
         selection_bias=weight("choice", N_EXPERT) if biases else None,
-        shared=FeedForward(dense("s.up", 256, N_EMBD), dense("s.down", N_EMBD, 256), "relu") if shared else None,
-        shared_gate=Dense(weight("s.gate", 1, N_EMBD)) if shared else None,
+        shared=FeedForward(dense("s.up", 256, n_embd), dense("s.down", n_embd, 256), "relu") if shared else None,
+        shared_gate=Dense(weight("s.gate", 1, n_embd)) if shared else None,
         **({"activation": "silu", "n_used": 3} | choice),
     )  # fmt: skip
 
@@ -93,8 +99,8 @@ def by_matrix(backend: NativeBackend, op: Experts, x: F32) -> F32:
     return np.concatenate([layer(x[i : i + 1], NO_PLAN, None) for i in range(len(x))])
 
 
-def rows(n: int) -> F32:
-    return np.random.default_rng(2).standard_normal((n, N_EMBD)).astype(np.float32)
+def rows(n: int, n_embd: int = N_EMBD) -> F32:
+    return np.random.default_rng(2).standard_normal((n, n_embd)).astype(np.float32)
 
 
 def error(found: F32, wanted: F32) -> float:
@@ -140,6 +146,15 @@ def test_company_and_threads_change_no_bit(backend: NativeBackend, name: str) ->
         np.testing.assert_array_equal(native(backend, op, x, n_threads=n_threads, batch_invariant=True), found)
     for few in (slice(0, 1), slice(5, 9), slice(40, 70)):
         np.testing.assert_array_equal(native(backend, op, x[few], batch_invariant=True), found[few])
+
+
+@pytest.mark.parametrize("add", [True, False], ids=["added", "shared"])
+def test_results_of_many_rows_are_made_some_columns_at_a_time(backend: NativeBackend, add: bool) -> None:
+    """Of 64 rows all 768 columns, of 70 rows 512 and then 256."""
+    op, x = experts(format_of("Q4_0"), biases=True, shared=not add, n_embd=768), rows(70, 768)
+    found = native(backend, op, x, batch_invariant=True)
+    np.testing.assert_array_equal(native(backend, op, x[:64], batch_invariant=True), found[:64])
+    assert error(native(backend, op, x), by_matrix(backend, op, x)) < 2e-2
 
 
 @pytest.mark.parametrize("name", ["F32", "Q4_0", "Q4_K", "Q5_K"])

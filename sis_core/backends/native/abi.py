@@ -131,7 +131,7 @@ class Experts(Structure, c_name="sis_experts"):
             "n_expert", "n_used", "n_ff", "n_out", "gating", "n_group", "n_group_used", "activation", "flags",
         )),
         ("scale", c_float),
-        *((name, c_uint32) for name in ("chosen", "gate_values", "up_values", "out_values")),
+        *((name, c_uint32) for name in ("chosen", "up_values")),
         *((name, c_void_p) for name in (
             "selection_bias", "gate_bias", "up_bias", "down_bias", "gate", "up", "down",
         )),

@@ -159,8 +159,8 @@ enum sis_experts_flag { SIS_RENORMALISE = 1, SIS_SCALE_INPUT = 2, SIS_HALVES = 4
 
 /* The experts of a layer; see sis_core.experts. Each weight and each bias is that of all experts, one below the other: in
  * whole tiles of sixteen rows for each. Of the registers, `chosen` holds 3 * n_used columns: experts, the places of
- * their results (both int32), and weights. The others hold n_used rows of n_ff columns (gate, up) or n_out (out) for each
- * row of the step, in the order of experts; `out` may be `gate`. */
+ * their results (both int32), and weights. `up_values` holds n_used rows of n_ff columns for each row of the step, in the
+ * order of experts. The op that combines their results follows. */
 struct sis_experts {
     uint32_t n_expert;
     uint32_t n_used;
@@ -173,9 +173,7 @@ struct sis_experts {
     uint32_t flags;
     float scale;
     uint32_t chosen;
-    uint32_t gate_values;
     uint32_t up_values;
-    uint32_t out_values;
     const float *selection_bias;
     const float *gate_bias;
     const float *up_bias;

@@ -41,15 +41,12 @@ def lower(program: Program, op: Experts, source: Source, target: Target) -> None
 def _record(program: Program, op: Experts) -> int:
     """The address of what native code is told of the experts."""
     n_used, n_ff, n_out = op.n_used, op.up.n_out, op.down.n_out
-    # Where a feed-forward or attention works too; what comes out takes the place of the gates, done with by then.
-    ups = program.register("inner 0", n_used * n_ff)
-    gates = program.register("inner 1", n_used * max(n_out, n_ff if op.gate else 0))
+    ups = program.register("inner 0", n_used * n_ff)  # where a feed-forward or attention works too
     flags = abi.RENORMALISE * op.renormalise | abi.SCALE_INPUT * op.scale_input | abi.HALVES * (op.up.half is not None)
     return program.keep(abi.Experts(
         n_expert=op.n_expert, n_used=n_used, n_ff=n_ff, n_out=n_out, gating=abi.GATINGS[op.gating], n_group=op.n_group,
         n_group_used=op.n_group_used, activation=abi.ACTIVATIONS[op.activation], flags=flags,
-        scale=op.scale, chosen=program.register("chosen experts", 3 * n_used), gate_values=gates,
-        up_values=ups, out_values=gates,
+        scale=op.scale, chosen=program.register("chosen experts", 3 * n_used), up_values=ups,
         selection_bias=program.vector(op.selection_bias), gate_bias=program.vector(op.gate.bias if op.gate else None),
         up_bias=program.vector(op.up.bias), down_bias=program.vector(op.down.bias),
         gate=program.matrix(op.gate.weight) if op.gate else None, up=program.matrix(op.up.weight),
