@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tiny_models import metadata, tensors, write_model
 
 from sis_core import LanguageModel, Registry, hookimpl, load
+from sis_core.cli.main import group
 from sis_core.cluster import Cluster
 from sis_core.errors import BackendError, LostError, MemoryLimitError, ModelError, PluginError
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.recipe import Recipe
+from sis_core.stages.backend import free_nbytes
 from sis_core.stages.cache import StagedCache
 from sis_core.stages.forward import ROWS
 from sis_core.stages.split import split
@@ -214,3 +217,27 @@ def test_a_recipe_is_plain_data(one: LanguageModel) -> None:
     recipe = Recipe.of(one.path, LoadOptions(n_ctx=64), one.preset, one.registry)
     assert pickle.loads(pickle.dumps(recipe)) == recipe
     assert recipe.registry().names("architectures") == one.registry.names("architectures")
+
+
+def test_a_stage_without_room_for_a_cache_is_named(two: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sis_core.loading.model.available_memory", lambda: 1000)  # here, and where the stages are
+    with pytest.raises(MemoryLimitError, match=r"machine 0: a cache of 512 tokens: needs .*, but 0 MiB are free"):
+        two.session()
+    monkeypatch.setattr(Stage, "check_room", lambda self, max_tokens: None)
+    with two.session() as session:  # this machine keeps nothing of it
+        assert session.feed([1]).shape == (1, two.config.n_vocab)
+
+
+def test_caches_may_take_what_the_stage_with_least_has(two: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter((5000, 300))
+    monkeypatch.setattr(Stage, "free_nbytes", lambda self: next(free))
+    assert free_nbytes(two) == 300
+
+
+def test_doctor_tells_of_each_stage(path: Path, cluster: Here) -> None:
+    done = CliRunner().invoke(group, ["doctor", "-m", str(path), "--stages", "2", "--ctx", "64"])
+    assert done.exit_code == 0, done.output
+    assert "\nmemory: machine 0: " in done.output
+    assert "\nmachine 1: in place" in done.output
+    assert "as its stage runs it" in done.output
+    assert "one step: finite logits" in done.output

@@ -22,9 +22,10 @@ from sis_core.cli.sections import SectionedCommand
 from sis_core.errors import ChatError
 from sis_core.loading.choice import missing_kernels
 from sis_core.machine.cores import describe_cores
-from sis_core.machine.memory import MIB, available_memory
+from sis_core.machine.memory import available_memory
 from sis_core.quant import Weight
 from sis_core.registry import Registry
+from sis_core.stages.backend import memory_lines
 from sis_core.texts.context import describe
 from sis_core.texts.language_model import LanguageModel
 from sis_core.workbench.parameters import Parameters
@@ -156,8 +157,10 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     click.echo(
         f"context: {config.n_ctx} of the {config.n_ctx_train} tokens it was trained for; {describe(model.context)}"
     )
-    click.echo(f"memory: {model.fit.plan}, of {model.fit.limit / MIB:,.0f} MiB that were free")
-    click.echo(model.fit.layout)
+    first, *more = memory_lines(model)
+    click.echo(f"memory: {first}")
+    for line in more:
+        click.echo(line)
     _expected(model)
     _formats(model)
     for grain, layers in groupby(enumerate(model.grains), key=lambda pair: pair[1]):

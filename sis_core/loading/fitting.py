@@ -64,6 +64,10 @@ class Fit:
             return f"{kept}: {'--pack' if self.options.pack else '--no-pack'} says so"
         return f"{kept}: {self.plan.total / MIB:,.0f} MiB in all, and {free}"
 
+    def lines(self) -> list[str]:
+        """What the model takes, and how its weights are kept."""
+        return [f"{self.plan}, of {self.limit / MIB:,.0f} MiB that were free", self.layout]
+
     def tell(self, where: str) -> None:
         """Log what was chosen; a warning where memory forced it."""
         log.log(logging.WARNING if self.refused else logging.INFO, "%s: %s", where, self.layout)

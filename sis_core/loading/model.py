@@ -56,12 +56,13 @@ class Model(Closing):
         layers: range,
         degraded: int = 0,
         memory_limit: int | None = None,
+        here: bool = True,
     ) -> None:
         self.file, self.registry, self.config, self.network = file, registry, config, network
         self.options, self.fit, self.degraded, self.memory_limit = fit.options, fit, degraded, memory_limit
         self.path: Path = file.path
         self.layers = layers
-        self._asked, self._shared = asked, shared
+        self._asked, self._shared, self._here = asked, shared, here
         self._gate = Gate(str(file.path), self._free)
         self._lock = Lock()
         self._tokenizer: Tokenizer | None = None
@@ -97,10 +98,18 @@ class Model(Closing):
     def new_cache(self, max_tokens: int) -> Cache:
         """An empty cache for ``max_tokens`` tokens; MemoryLimitError with the sum when it cannot fit."""
         with self._gate:
-            size = self.forward.cache_nbytes(self.options.kv_type, max_tokens)
-            limit = min(memory_limit_or_free(self.memory_limit), available_memory())
-            MemoryPlan(0, 0, size, 0).check(limit, f"a cache of {max_tokens} tokens")
+            if self._here:
+                self.check_room(max_tokens)
             return self.forward.new_cache(self.options.kv_type, max_tokens)
+
+    def check_room(self, max_tokens: int) -> None:
+        """MemoryLimitError with the sum where a cache for so many tokens cannot fit into this machine's memory."""
+        size = self.forward.cache_nbytes(self.options.kv_type, max_tokens)
+        MemoryPlan(0, 0, size, 0).check(self.free_nbytes(), f"a cache of {max_tokens} tokens")
+
+    def free_nbytes(self) -> int:
+        """Bytes of this machine's memory that caches may take now."""
+        return min(memory_limit_or_free(self.memory_limit), available_memory())
 
     def step(self, batch: Batch, cache: Cache) -> Output:
         """Run one step; ClosedError after `close`."""

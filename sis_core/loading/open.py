@@ -110,7 +110,7 @@ def open_model(
             file, registry, config, network,
             backends=backends, asked=options, fit=fitting, shared=SharedFile(file), layers=layers,
             degraded=tensors.degraded,
-            memory_limit=memory_limit,
+            memory_limit=memory_limit, here=found is None,
         )  # fmt: skip
     except BaseException:
         file.close()

@@ -9,8 +9,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from sis_core.architecture import ModelConfig
-from sis_core.backend import Backend, BackendOptions
-from sis_core.block import Network
+from sis_core.backend import Backend, BackendOptions, Handling
+from sis_core.block import Block, Network
 from sis_core.cluster import Cluster, Machines, Remote
 from sis_core.errors import PluginError, SisError, package_for
 from sis_core.loading.model import Model
@@ -18,12 +18,13 @@ from sis_core.loading.open import Elsewhere
 from sis_core.loading.options import AUTO, LoadOptions
 from sis_core.loading.recipe import Recipe
 from sis_core.machine.memory import MIB, memory_limit_or_free
+from sis_core.quant import Weight
 from sis_core.registry import Registry
 from sis_core.source import Preset
 from sis_core.stages.by_memory import Needs, Room
 from sis_core.stages.forward import StagedForward
 from sis_core.stages.split import split
-from sis_core.stages.stage import Stage
+from sis_core.stages.stage import About, Stage
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class StagesBackend(Backend):
     def __init__(self, machines: Machines, recipe: Recipe, stages: Sequence[tuple[str, range]]) -> None:
         self._machines, self._recipe, self._stages = machines, recipe, stages
         self._identity: dict[str, str] = {}
+        self._made: list[Remote] = []
         weakref.finalize(self, machines.close)  # should no forward come of it
 
     @property
@@ -57,7 +59,7 @@ class StagesBackend(Backend):
 
     def forward(self, network: Network, layers: range, options: BackendOptions) -> StagedForward:
         names = list(self._machines.names)
-        made: list[Remote] = []
+        self._made = made = []
         for name, part in self._stages:
             log.info("layers %d to %d: %s", part.start, part.stop - 1, name)
             made.append(self._machines.make(Stage, self._recipe, network.n_ctx, part, on=names.index(name)))
@@ -70,6 +72,22 @@ class StagesBackend(Backend):
         self._identity = forward.identity
         weakref.finalize(forward, self._machines.close)  # as weights are freed: with the model, and its last session
         return forward
+
+    def free_nbytes(self) -> int:
+        """Bytes that caches may take in the stage that has least."""
+        answers = [stage.call("free_nbytes") for stage in self._made]
+        return min(int(answer.result()) for answer in answers)
+
+    def memory_lines(self) -> list[str]:
+        """What each stage takes, and how it keeps its weights."""
+        found: list[About] = [stage.call("about").result() for stage in self._made]
+        return [f"{stage.where}: {about.memory}" for stage, about in zip(self._made, found, strict=True)]
+
+    def knows(self, record: Network | Block | Weight, options: BackendOptions) -> bool:
+        return isinstance(record, Network)
+
+    def handling(self, weight: Weight, options: BackendOptions) -> Handling:
+        return Handling("as its stage runs it", weight.nbytes)
 
     def in_place(self, network: Network, layers: range, options: BackendOptions) -> int:
         """Nothing here: each stage counts its own."""
@@ -124,6 +142,18 @@ def n_stages(model: Model) -> int:
     """Into how many stages a model was put; 1 for one that is bound here."""
     (backend, *_) = model.backends
     return backend.n_stages if isinstance(backend, StagesBackend) else 1
+
+
+def memory_lines(model: Model) -> list[str]:
+    """What a model takes where it is bound, and how its weights are kept: a line for each of its stages."""
+    (backend, *_) = model.backends
+    return backend.memory_lines() if isinstance(backend, StagesBackend) else model.fit.lines()
+
+
+def free_nbytes(model: Model) -> int:
+    """Bytes that a model's caches may take where they lie: of its stages that which has least counts."""
+    (backend, *_) = model.backends
+    return backend.free_nbytes() if isinstance(backend, StagesBackend) else model.free_nbytes()
 
 
 def the_cluster(registry: Registry) -> Cluster:

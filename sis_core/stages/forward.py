@@ -67,6 +67,15 @@ class StagedForward:
         )
 
     def new_cache(self, kv_type: str, max_tokens: int) -> StagedCache:
+        """MemoryLimitError that names the stage which has no room for it."""
+        answers = [(stage, stage.call("check_room", max_tokens)) for stage in self._stages]
+        for stage, answer in answers:
+            try:
+                answer.result()
+            except LostError:
+                log.info("stage on %s is lost; the first step waits for it", stage.where)
+            except MemoryLimitError as error:
+                raise MemoryLimitError(error.what, where=f"{stage.where}: {error.where}", fix=error.fix) from None
         cache = StagedCache(self._layout, kv_type, max_tokens, self)
         weakref.finalize(cache, _drop, self._stages, cache.keys)
         return cache

@@ -48,11 +48,13 @@ class About:
         identity: see `sis_core.loading.alike.identity`.
         grains: see `Model.grains`.
         batch_invariant: see `Forward.batch_invariant`.
+        memory: what it takes, and how it keeps its weights.
     """
 
     identity: dict[str, str]
     grains: tuple[str, ...]
     batch_invariant: bool
+    memory: str
 
 
 class Stage:
@@ -69,7 +71,16 @@ class Stage:
         self._caches: dict[str, Cache] = {}
 
     def about(self) -> About:
-        return About(identity(self._model), self._model.grains, self._model.forward.batch_invariant)
+        model = self._model
+        return About(identity(model), model.grains, model.forward.batch_invariant, "; ".join(model.fit.lines()))
+
+    def check_room(self, max_tokens: int) -> None:
+        """See `Model.check_room`."""
+        self._model.check_room(max_tokens)
+
+    def free_nbytes(self) -> int:
+        """See `Model.free_nbytes`."""
+        return self._model.free_nbytes()
 
     def step(self, order: Order, batch: Batch, hidden: F32 | None) -> F32:
         """The results of a batch from the last stage; from any other the hidden states of all its rows.

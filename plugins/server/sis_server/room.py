@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sis_core.machine.memory import available_memory, memory_limit_or_free
+from sis_core.stages.backend import free_nbytes
 from sis_core.texts.language_model import LanguageModel
 
 SHARE = 4  # of the free memory
@@ -13,5 +13,4 @@ def cache_tokens_for(model: LanguageModel) -> int:
     """Tokens that a quarter of the free memory holds: at least one text of the context, at most eight."""
     n_ctx = model.config.n_ctx
     size = model.forward.cache_nbytes(model.options.kv_type, n_ctx) / n_ctx
-    free = min(memory_limit_or_free(model.memory_limit), available_memory())
-    return min(max(n_ctx, int(free / SHARE / max(size, 1))), TEXTS * n_ctx)
+    return min(max(n_ctx, int(free_nbytes(model) / SHARE / max(size, 1))), TEXTS * n_ctx)
