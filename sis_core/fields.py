@@ -69,6 +69,12 @@ class Bits:
         own = self.at + -(-(self.shift + (n - 1) * self.step + self.bits) // 8)
         return max(own, self.high.end(n)) if self.high else own
 
+    def places(self, n: int) -> np.ndarray:
+        """The bits of a block that a run of ``n`` numbers takes, from its first byte's lowest on; none left out."""
+        first = 8 * self.at + self.shift + self.step * np.arange(n)
+        own = np.add.outer(first, np.arange(self.bits)).reshape(-1)
+        return np.concatenate([own, self.high.places(n)]) if self.high else own
+
     def read(self, blocks: U8, n: int) -> U8:
         """The ``n`` numbers of the run in each block: uint8 ``(n_blocks, n)``."""
         out = np.empty((len(blocks), n), np.uint8)
@@ -137,6 +143,26 @@ def check_runs(runs: Sequence[Bits], kind: Kind, n: int, type_size: int) -> None
                 f"{n // len(runs)} numbers at {run} end at byte {run.end(n // len(runs))}, but a block has {type_size}",
                 where="layout",
             )
+
+
+def check_apart(parts: Sequence[tuple[str, Sequence[Bits], int]], type_size: int) -> None:
+    """FormatError when a bit of a block belongs to two of the numbers in ``parts``: what they are, runs, how many."""
+    owners = np.full(8 * type_size, -1)
+    for i, (name, runs, n) in enumerate(parts):
+        for run in runs:
+            places = run.places(n // len(runs))
+            taken = places[owners[places] >= 0]
+            if taken.size:
+                other = parts[owners[taken[0]]][0]
+                both = f"of two {name}s" if other == name else f"of a {other} and of a {name}"
+                raise FormatError(
+                    f"byte {taken[0] // 8} of a block is part {both}",
+                    where="layout",
+                    fix=f"see whether {run}, which holds {n // len(runs)} numbers, begins at the right byte and bit",
+                )
+            if len(np.unique(places)) < len(places):
+                raise FormatError(f"the numbers at {run} overlap", where="layout", fix="let stride be at least bits")
+            owners[places] = i
 
 
 def _bf16(raw: U8) -> F32:

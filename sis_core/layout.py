@@ -28,6 +28,7 @@ from sis_core.fields import (
     Kind,
     Runs,
     as_runs,
+    check_apart,
     check_runs,
     read_codes,
     read_numbers,
@@ -81,12 +82,25 @@ class Scale:
 
     def check(self, block_size: int, type_size: int, group: int) -> None:
         """FormatError when blocks do not hold these numbers where they are said to lie."""
-        n, rest = (0, 1) if self.per == "row" else divmod(block_size, self.per or group)
+        if self.per == "row":
+            raise FormatError(
+                "a number for each row lies in no block", where="layout", fix="give the format an unpack of its own"
+            )
+        n, rest = divmod(block_size, self.per or group)
         if rest:
-            raise FormatError(f"a block of {block_size} values has no whole number of {self}", where="layout")
+            raise FormatError(
+                f"a block of {block_size} values is no whole number of groups of {self.per or group}",
+                where="layout",
+                fix="set block_size to a multiple of the values that share a number",
+            )
         check_runs(self.runs, self.kind, n, type_size)
         if self.times:
             self.times.check(block_size, type_size, group)
+
+    def parts(self, name: str, block_size: int, group: int) -> list[tuple[str, tuple[Bits, ...], int]]:
+        """What lies in a block, both levels: its name, its runs, and how many numbers."""
+        own = [(name, self.runs, block_size // (self.per if isinstance(self.per, int) else group))]
+        return own + (self.times.parts(f"{name} of the upper level", block_size, group) if self.times else [])
 
 
 @frozen(eq=False)
@@ -201,15 +215,22 @@ class Layout:
                 raise FormatError(f"codes have {self.bits} bits, but {run} holds {run.width}", where="layout")
 
     def check(self, block_size: int, type_size: int) -> None:
-        """FormatError unless blocks hold what is said to lie in them; places are not checked without `codes`."""
+        """FormatError unless blocks hold what is said to lie in them, each in bits of its own.
+
+        Only a number for a group may be two things at once, such as scale and minimum. Places are not checked without
+        `codes`.
+        """
         if self.transform and block_size % self.transform.size:
             raise FormatError(f"blocks of {block_size} values are not whole pieces of {self.transform}", where="layout")
         if self.codes is None:
             return
         check_runs(as_runs(self.codes), "uint", block_size, type_size)
-        for scale in (self.scale, self.minimum, self.zero):
+        parts = [("code", as_runs(self.codes), block_size)]
+        for name, scale in (("scale", self.scale), ("minimum", self.minimum), ("zero", self.zero)):
             if isinstance(scale, Scale):
                 scale.check(block_size, type_size, self.group)
+                parts += [part for part in scale.parts(name, block_size, self.group) if part[1:] not in _places(parts)]
+        check_apart(parts, type_size)
 
     @cached_property
     def byte_table(self) -> ByteTable | None:
@@ -274,6 +295,10 @@ class Layout:
             raise FormatError("unpack gives tables where the layout's table is not 'row', or the other way round")
         if unpacked.tables is not None:
             _check_array("tables", unpacked.tables, np.float32, (n_rows, 1 << self.bits))
+
+
+def _places(parts: Sequence[tuple[str, tuple[Bits, ...], int]]) -> list[tuple[tuple[Bits, ...], int]]:
+    return [(runs, n) for name, runs, n in parts if name != "code"]
 
 
 def _times(numbers: F32, upper: F32 | None) -> F32:

@@ -150,17 +150,31 @@ def test_parts_that_contradict_each_other_are_refused(make: Any, message: str) -
     [
         (Layout(4, 32, Scale("f16", 0), codes=Bits(3, 4)), "BAD: 32 numbers at .* end at byte 19, but a block has 18"),
         (Layout(4, 32, Scale("f16", 17), codes=Bits(2, 4)), "1 numbers at .* end at byte 19"),
-        (Layout(4, 24, Scale("f16", 0), codes=Bits(2, 4)), "no whole number"),
+        (Layout(4, 24, Scale("f16", 0), codes=Bits(2, 4)), "no whole number of groups of 24"),
         (Layout(4, 32, Scale("f16", Bits(0, 8)), codes=Bits(2, 4)), "f16 takes 2 whole bytes"),
         (Layout(4, 32, Scale("f16"), codes=Bits(2, 4)), "in each of 0 runs"),
         (Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4)] * 3), "in each of 3 runs"),
-        (Layout(4, 32, Scale("f16", 0, per="row"), codes=Bits(2, 4)), "no whole number"),
+        (Layout(4, 32, Scale("f16", 0, per="row"), codes=Bits(2, 4)), "a number for each row lies in no block"),
+        (Layout(4, 32, Scale("f16", 1), codes=Bits(2, 4)), "BAD: byte 2 of a block is part of a code and of a scale"),
+        (Layout(4, 32, Scale("f16", 16), codes=Bits(2, 4)), "byte 16 .* a code and of a scale"),
+        (Layout(4, 32, Scale("f16", 0), codes=Bits(0, 4)), "byte 0 .* a code and of a scale"),
+        (Layout(4, 16, Scale("f16", 0), codes=Bits(2, 4)), "byte 2 .* a code and of a scale"),
+        (Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4, 8), Bits(2, 4, 8)]), "byte 2 .* of two codes"),
+        (Layout(4, 32, Scale("f16", 0), codes=Bits(2, 4, 2)), "the numbers at .* overlap"),
+        (Layout(4, 64, Scale("f16", 0), codes=Bits(2, 4)), "a block of 32 values is no whole number of groups of 64"),
         (Layout(4, 32, Scale("f16", 0), transform=Hadamard(64), codes=Bits(2, 4)), "not whole pieces of Hadamard"),
     ],
 )
 def test_a_class_whose_blocks_do_not_hold_its_layout_is_refused(layout: Layout, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         type("Bad", (BlockFormat,), {"name": "BAD", "block_size": 32, "type_size": 18, "layout": layout})
+
+
+def test_one_number_may_be_scale_and_minimum() -> None:
+    layout = Layout(4, 32, Scale("f16", 0), Scale("f16", 0, factor=-8), codes=Bits(2, 4))
+    blocks = np.array([[0, 0x3C, *[0x9] * 16]], np.uint8)
+    layout.check(32, 18)
+    assert set(layout.values(layout.unpack_blocks(blocks, 32, 1))[0].tolist()) == {1, -8}
 
 
 ONE = np.ones((2, 1), np.float32)
