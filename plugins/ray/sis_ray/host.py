@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,11 +14,13 @@ class Host:
     def __init__(self, kind: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._kind, self._arguments = kind, arguments
         self._lock = threading.Lock()
+        self._life = uuid.uuid4().hex
         self._made: list[Any] = []
 
-    def ready(self) -> None:
-        """Returns when the object is made; raises what making it raises."""
+    def ready(self) -> str:
+        """Which life of the actor this is, as soon as the object is made; raises what making it raises."""
         self._object()
+        return self._life
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._object(), method)(*arguments)

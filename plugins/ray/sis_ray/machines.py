@@ -61,6 +61,7 @@ class RayRemote:
     def __init__(self, actor: Any, where: str) -> None:
         self._actor, self.where = actor, where
         self._closed = False
+        self._life = self._ended = ""  # of the actor: the one that was waited for, and one that was told to end
         actor.ready.remote()  # begin now: those of other machines begin beside it
 
     def call(self, method: str, *arguments: Any) -> Pending:
@@ -77,19 +78,24 @@ class RayRemote:
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
+            lost: BaseException | None = None
             try:
-                ray.get(self._actor.ready.remote(), timeout=max(0.0, end - time.monotonic()))
-                return
+                life: str = ray.get(self._actor.ready.remote(), timeout=max(0.0, end - time.monotonic()))
+                if life != self._ended:
+                    self._life = life
+                    return
             except (RayError, GetTimeoutError) as error:
+                lost = error
                 found = _ours(error, self.where)
                 if not isinstance(found, LostError):
                     raise found from None
-                if time.monotonic() + AGAIN > end:
-                    raise LostError(f"is not there after {seconds:g} seconds", where=self.where) from error
+            if time.monotonic() + AGAIN > end:
+                raise LostError(f"is not there after {seconds:g} seconds", where=self.where) from lost
             time.sleep(AGAIN)
 
     def restart(self) -> None:
         self._check_open()
+        self._ended = self._life  # it may still answer for a moment
         ray.kill(self._actor, no_restart=False)
 
     def close(self) -> None:
