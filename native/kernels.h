@@ -52,7 +52,7 @@ static inline struct kv_layout sis_kv_layout(uint32_t type, uint32_t page_size, 
         }
         scales = (k_dim + BLOCK - 1) / BLOCK * 2;
         l.k_turn = k_dim & -k_dim;
-        l.v_turn = v_dim & -v_dim;
+        l.v_turn = (v_dim & -v_dim) < 64 ? v_dim & -v_dim : 64; /* values lose more where more are rotated together */
     } else if (type == SIS_KV_BF16) {
         keys = (keys + 1) / 2 * 4;
         values *= 2;

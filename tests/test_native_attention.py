@@ -6,7 +6,7 @@ import ctypes
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from sis_core.backends.native.library import address
 from sis_core.backends.native.memory import aligned
 from sis_core.backends.numpy.ops.attention import KVState
 from sis_core.block import KV
-from sis_core.cache.kv_types import KV_TYPES
+from sis_core.cache.kv_types import KV_TYPES, KVType
 from sis_core.errors import BackendError
 from sis_core.quant import BF16Format, F32Format
 from sis_core.registry import Registry
@@ -116,12 +116,19 @@ def vectors(shape: tuple[int, int, int, int], n: int, seed: int = 0) -> tuple[F3
     )
 
 
+def turns(codec: KVType) -> tuple[Callable[[F32], F32], Callable[[F32], F32]]:
+    """Of keys, and of values."""
+    return codec.turn_keys, codec.turn_values
+
+
 def oracle(
     q: F32, k: F32, v: F32, rows: Sequence[int], kv_type: str, window: int, cap: float, gone: Sequence[int] = ()
 ) -> F64:
     """Attention of some rows in float64, over what the codec leaves of keys and values in pages that are not gone."""
     codec, shared = KV_TYPES[kv_type], q.shape[1] // k.shape[1]
-    k, v = (codec.turn(codec.decode(codec.encode(codec.turn(x)), x.shape[-1])) for x in (k, v))
+    k, v = (
+        turn(codec.decode(codec.encode(turn(x)), x.shape[-1])) for x, turn in zip((k, v), turns(codec), strict=True)
+    )
     found = np.empty((len(rows), q.shape[1], v.shape[-1]))
     for i, row in enumerate(rows):
         first = max(0, row + 1 - window) if window else 0
@@ -248,12 +255,12 @@ def test_pages_hold_the_codec(backend: NativeBackend, shape: tuple[int, int, int
     layer.step(q, k, v, 0)
     page = layer.state.pages[layer.order[0]]
     with np.errstate(over="ignore"):
-        for wanted, found in zip((k, v), from_page(page, shape, kv_type), strict=True):
+        for wanted, found, turn in zip((k, v), from_page(page, shape, kv_type), turns(KV_TYPES[kv_type]), strict=True):
             for head in range(shape[1]):
                 rows = wanted[:, head]
                 if format := BLOCKS.get(kv_type):
                     padded = np.zeros((PAGE, -(-rows.shape[1] // 32) * 32), np.float32)
-                    padded[:, : rows.shape[1]] = KV_TYPES[kv_type].turn(rows)
+                    padded[:, : rows.shape[1]] = turn(rows)
                     same_but_for_nan(found[head], format.quantize(padded), format.type_size)
                 elif kv_type == "bf16":
                     assert np.array_equal(found[head], BF16Format().quantize(rows.copy()).view("<u2"))
@@ -297,14 +304,15 @@ def test_the_codecs_of_the_reference_are_those_of_the_formats() -> None:
 
 
 @pytest.mark.parametrize("kv_type", TYPES)
-@pytest.mark.parametrize("dim", [64, 80, 96, 7])
+@pytest.mark.parametrize("dim", [64, 80, 96, 256, 7])
 def test_turning_keeps_products_and_undoes_itself(kv_type: str, dim: int) -> None:
     """80 is five times 16, 96 three times 32, and of 7 nothing is turned; what is large is spread within a piece."""
-    codec, (a, b) = KV_TYPES[kv_type], np.random.default_rng(4).standard_normal((2, 9, dim)).astype(np.float32)
-    np.testing.assert_allclose(codec.turn(a) @ codec.turn(b).T, a @ b.T, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(codec.turn(codec.turn(a)), a, rtol=0, atol=1e-6)
-    spread = np.count_nonzero(codec.turn(np.eye(1, dim, dtype=np.float32)))
-    assert spread == ({64: 64, 80: 16, 96: 32, 7: 1}[dim] if kv_type in BLOCKS else 1)
+    a, b = np.random.default_rng(4).standard_normal((2, 9, dim)).astype(np.float32)
+    for turn, most in zip(turns(KV_TYPES[kv_type]), (256, 64), strict=True):
+        np.testing.assert_allclose(turn(a) @ turn(b).T, a @ b.T, rtol=0, atol=4e-5)
+        np.testing.assert_allclose(turn(turn(a)), a, rtol=0, atol=1e-6)
+        spread = np.count_nonzero(turn(np.eye(1, dim, dtype=np.float32)))
+        assert spread == (min(most, {64: 64, 80: 16, 96: 32, 256: 256, 7: 1}[dim]) if kv_type in BLOCKS else 1)
 
 
 @pytest.mark.parametrize("kv_type", TYPES)

@@ -18,10 +18,11 @@ from sis_core.quant import BF16Format
 from sis_core.transform import Hadamard
 
 BLOCK = 32
+VALUES = 64  # of a value vector that are rotated together at most: more loses more (llama.cpp's pull request 21038)
 
 
 def rotated_size(dim: int) -> int:
-    """Neighbours of a vector that are rotated together: as many as the largest power of two that divides ``dim``."""
+    """Neighbours of a key that are rotated together: as many as the largest power of two that divides ``dim``."""
     return dim & -dim
 
 
@@ -41,11 +42,15 @@ class KVType(ABC):
         """Elements of `dtype` for a vector of ``dim`` values."""
         return dim
 
-    def turn(self, values: F32) -> F32:
+    def turn_keys(self, keys: F32) -> F32:
         """``(…, dim)`` multiplied by a symmetric orthogonal matrix: what is kept, and what queries are multiplied with.
 
         Twice is what was before. By default nothing happens.
         """
+        return keys
+
+    def turn_values(self, values: F32) -> F32:
+        """The same for values, by a matrix of their own."""
         return values
 
     @abstractmethod
@@ -88,6 +93,10 @@ class _BF16(KVType):
         return bits.view(np.float32)
 
 
+def _rotated(vectors: F32, size: int) -> F32:
+    return Hadamard(size).apply(vectors, {}) if size > 1 else vectors
+
+
 class _Blocks(KVType):
     """Blocks of 32 along a head, each with a half-precision scale; zeros fill up the last one.
 
@@ -97,9 +106,11 @@ class _Blocks(KVType):
     dtype = np.uint8
     n_bytes: ClassVar[int]  # of a block's codes
 
-    def turn(self, values: F32) -> F32:
-        size = rotated_size(values.shape[-1])
-        return Hadamard(size).apply(values, {}) if size > 1 else values
+    def turn_keys(self, keys: F32) -> F32:
+        return _rotated(keys, rotated_size(keys.shape[-1]))
+
+    def turn_values(self, values: F32) -> F32:
+        return _rotated(values, min(VALUES, rotated_size(values.shape[-1])))
 
     def width(self, dim: int) -> int:
         return -(-dim // BLOCK) * (2 + self.n_bytes)

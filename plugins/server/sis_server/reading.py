@@ -12,7 +12,7 @@ import msgspec
 from sis_server.errors import ApiError
 
 MAX_DEPTH = 64
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)  # one that never closes too, so that none is tried again
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 

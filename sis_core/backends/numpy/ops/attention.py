@@ -64,8 +64,8 @@ class KVState:
 
     def write(self, slots: np.ndarray, k: F32, v: F32) -> None:
         """Store keys and values ``(n, n_head_kv, dim)`` in ``slots`` ``(n,)``."""
-        self.keys[:, slots] = self.type.encode(self.type.turn(k.swapaxes(0, 1)))
-        self.values[:, slots] = self.type.encode(self.type.turn(v.swapaxes(0, 1)))
+        self.keys[:, slots] = self.type.encode(self.type.turn_keys(k.swapaxes(0, 1)))
+        self.values[:, slots] = self.type.encode(self.type.turn_values(v.swapaxes(0, 1)))
 
     def blocks(self, group: Group, first: int) -> Iterator[tuple[int, F32, F32]]:
         """The group's keys and values from token ``first`` on, in blocks of at most `KEYS`.
@@ -169,7 +169,7 @@ class BoundAttention:
         """
         op, m = self.op, len(q)
         shared = op.n_head // op.n_head_kv  # query heads that read the same key head
-        q = state.type.turn(q * np.float32(op.scale)).reshape(m, op.n_head_kv, shared, -1).swapaxes(0, 1)
+        q = state.type.turn_keys(q * np.float32(op.scale)).reshape(m, op.n_head_kv, shared, -1).swapaxes(0, 1)
         position = np.arange(group.length - m, group.length)
         mixed = np.zeros((op.n_head_kv, m, shared, state.v_dim), np.float32)
         total = np.zeros((op.n_head_kv, m, shared, 1), np.float32)
@@ -204,7 +204,7 @@ class BoundAttention:
             total = total * fade + np.exp(self.sinks - peak)
             mixed *= fade
         mixed /= total
-        mixed = state.type.turn(mixed)
+        mixed = state.type.turn_values(mixed)
         return mixed.swapaxes(0, 1).reshape(m, -1)
 
     def _scores(self, q: F32, keys: F32, position: np.ndarray, start: int) -> F32:
