@@ -28,6 +28,14 @@ class ChoiceOfTool(Struct, forbid_unknown_fields=True):
     disable_parallel_tool_use: bool = False
 
 
+class Thinking(Struct, forbid_unknown_fields=True):
+    """Whether the model is to think, where its template has a switch for that; how long is its own affair."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Count | None = None
+    display: Literal["summarized", "omitted"] | None = None
+
+
 class MessageTokens(Asked, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/messages/count_tokens"""
 
@@ -35,7 +43,7 @@ class MessageTokens(Asked, kw_only=True, forbid_unknown_fields=True):
     system: str | list[dict[str, Any]] = ""
     tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
     tool_choice: ChoiceOfTool = msgspec.field(default_factory=lambda: ChoiceOfTool("auto"))
-    thinking: dict[str, Any] = msgspec.field(default_factory=dict)
+    thinking: Thinking | None = None
     chat_template_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -54,8 +62,8 @@ def read(asked: MessageTokens, sampling: dict[str, Any], salt: str) -> Chatting:
     for i, message in enumerate(asked.messages):
         messages += _messages(message, f"messages[{i}]")
     options = dict(asked.chat_template_kwargs)
-    if (thinking := asked.thinking.get("type")) is not None:
-        options.setdefault("enable_thinking", thinking != "disabled")
+    if asked.thinking is not None:
+        options.setdefault("enable_thinking", asked.thinking.type != "disabled")
     stops = asked.stop_sequences if isinstance(asked, Message) else ()
     return Chatting(
         messages,

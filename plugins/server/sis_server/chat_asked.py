@@ -18,7 +18,7 @@ from sis_server.sampling import GRAMMARS, chain_of
 from sis_server.served import Served
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-OURS = frozenset(("messages", "tools", "continue_last"))
+OURS = frozenset(("self", "messages", "tools", "continue_last"))
 
 
 @frozen

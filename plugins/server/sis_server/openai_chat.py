@@ -26,6 +26,8 @@ def read(asked: ChatCompletion, sampling: dict[str, Any], salt: str) -> Chatting
     """What a request asks for; ApiError for fields that contradict each other."""
     if asked.top_logprobs is not None and not asked.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs", param="top_logprobs")
+    if asked.max_tokens and asked.max_completion_tokens not in (None, asked.max_tokens):
+        raise ApiError(400, "is not max_completion_tokens, its newer name", param="max_tokens")
     tools, choice = asked.tools, asked.tool_choice
     if isinstance(choice, dict):
         function = choice.get("function")

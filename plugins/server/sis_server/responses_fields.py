@@ -6,9 +6,10 @@ Facts of the format: OpenAI's API reference, "Responses" (platform.openai.com/do
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from sis_core.chat import ToolChoice
 from sis_server.chat_asked import Chatting
@@ -24,6 +25,21 @@ NOT_HERE = frozenset(
 """Tools of OpenAI's servers, and ones in forms that templates lack: clients offer them, and do without."""
 
 
+class Written(Struct, forbid_unknown_fields=True):
+    """How the text of a response is to be written."""
+
+    format: dict[str, Any] | None = None
+    verbosity: str | None = None  # the prompt says it
+
+
+class Thought(Struct, forbid_unknown_fields=True):
+    """How much is to be thought, and told of it: the model's template decides."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    summary: Literal["auto", "concise", "detailed", "none"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
 class Response(Asked, kw_only=True, forbid_unknown_fields=True):
     """POST /v1/responses"""
 
@@ -33,8 +49,8 @@ class Response(Asked, kw_only=True, forbid_unknown_fields=True):
     max_output_tokens: Count | None = None
     tools: list[dict[str, Any]] = msgspec.field(default_factory=list)
     tool_choice: str | dict[str, Any] = "auto"
-    text: dict[str, Any] = msgspec.field(default_factory=dict)
-    reasoning: dict[str, Any] = msgspec.field(default_factory=dict)
+    text: Written = msgspec.field(default_factory=Written)
+    reasoning: Thought = msgspec.field(default_factory=Thought)
     stream_options: StreamOptions | None = None
     store: bool = True
     chat_template_kwargs: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -46,12 +62,12 @@ def read(asked: Response, before: Sequence[Item], sampling: dict[str, Any], salt
     messages = messages_of(items)
     if asked.instructions:
         messages.insert(0, {"role": "system", "content": asked.instructions})
-    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(asked.tools) if tool.get("type") not in NOT_HERE]
+    tools = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(asked.tools) if str(tool.get("type")) not in NOT_HERE]
     return Chatting(
         messages,
         tools,
         _choice(asked.tool_choice, tools),
-        sampling | format_options(asked.text.get("format")),
+        sampling | format_options(asked.text.format, "text.format"),
         asked.chat_template_kwargs,
         max_tokens=asked.max_output_tokens,
         ignore_end=asked.ignore_eos,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sis_core.errors import SamplerError
+from sis_core.errors import SamplerError, suggest
 from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.texts.chain_text import SamplerOption, make_chain, sampler_options
@@ -44,6 +44,8 @@ def chain_of(
     sampler = options.pop("sampler", None)
     if "logit_bias" in options:
         options["logit_bias"] = _biases(options["logit_bias"], n_vocab)
+    if options.get("top_p") == 0:
+        raise ApiError(400, "top_p is not above 0: with temperature 0 the likeliest token is chosen", param="top_p")
     if isinstance(options.get("top_k"), int) and options["top_k"] > n_vocab:
         raise ApiError(400, f"top_k is above the model's {n_vocab} tokens", param="top_k")
     if "schema" in options and not isinstance(options["schema"], dict | bool):
@@ -81,18 +83,36 @@ def _texts(name: str, given: Any) -> tuple[str, ...]:
     return tuple(given)
 
 
-def format_options(response_format: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What OpenAI's ``response_format`` asks of the grammar sampler."""
+OF_SCHEMA = frozenset(("name", "description", "schema", "strict"))
+OF_FORMAT = {"text": frozenset(), "json_object": frozenset(("schema",)), "json_schema": OF_SCHEMA | {"json_schema"}}
+
+
+def format_options(response_format: Mapping[str, Any] | None, param: str = "response_format") -> dict[str, Any]:
+    """What OpenAI's ``response_format``, or another field of its form, asks of the grammar sampler.
+
+    An object may have a schema too, as with llama-server.
+    """
     if response_format is None:
         return {}
-    kind = response_format.get("type")
+    kind = str(response_format.get("type"))
+    if kind not in OF_FORMAT:
+        raise ApiError(400, "is neither text, json_object nor json_schema with a schema", param=param)
+    _check_known(response_format, OF_FORMAT[kind] | {"type"}, param)
     if kind == "text":
         return {}
-    if kind == "json_object":
+    given = response_format.get("json_schema", response_format)
+    if kind == "json_schema" and given is not response_format and isinstance(given, dict):
+        _check_known(given, OF_SCHEMA, f"{param}.json_schema")
+    schema = given.get("schema") if isinstance(given, dict) else None
+    if schema is None and kind == "json_object":
         return {"schema": {"type": "object"}}
-    if kind == "json_schema":
-        given = response_format.get("json_schema", response_format)
-        schema = given.get("schema") if isinstance(given, dict) else None
-        if isinstance(schema, dict):
-            return {"schema": schema}
-    raise ApiError(400, "is neither text, json_object nor json_schema with a schema", param="response_format")
+    if not isinstance(schema, dict):
+        raise ApiError(400, "has no schema that is an object", param=param)
+    return {"schema": schema}
+
+
+def _check_known(given: Mapping[str, Any], known: frozenset[str], param: str) -> None:
+    for name in given:
+        if name not in known:
+            hint = suggest(name, sorted(known))
+            raise ApiError(400, f"there is no field {name!r:.80}{hint}", code="unknown_parameter", param=param)

@@ -34,6 +34,7 @@ FIELDS = {
     "temperature: text": ({"temperature": "hot"}, "temperature"),
     "temperature: flag": ({"temperature": True}, "temperature"),
     "top_p: above": ({"top_p": 7}, "top_p"),
+    "top_p: nothing": ({"top_p": 0}, "top_p"),
     "top_p: below": ({"top_p": -0.1}, "top_p"),
     "top_k: negative": ({"top_k": -1}, "top_k"),
     "top_k: more than there are": ({"top_k": 10**6}, "top_k"),
@@ -67,6 +68,12 @@ FIELDS = {
     "grammar": ({"grammar": "root ::= nothing"}, "grammar"),
     "grammar: nested": ({"grammar": "root ::= " + "(" * 1100 + '"a"' + ")" * 1100}, "grammar"),
     "response_format": ({"response_format": {"type": "xml"}}, "json_schema"),
+    "response_format: more": ({"response_format": {"type": "text", "schem": 1}}, "schem"),
+    "response_format: more in the schema's": (
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strct": True}}},
+        "did you mean 'strict'",
+    ),
+    "response_format: no kind": ({"response_format": {"type": ["text"]}}, "json_schema"),
     "schema: not": (formed({"not": {"type": "integer"}}), "not"),
     "schema: a bad pattern": (formed({"type": "string", "pattern": "("}), "schema"),
     "schema: too big": (formed({"enum": ["x" * 300_000]}), "schema"),
@@ -91,6 +98,8 @@ OF_CHAT = {
     "tool_choice": ({"tool_choice": "perhaps"}, "tool_choice"),
     "tool_choice: without tools": ({"tool_choice": "required"}, "tools"),
     "template options": ({"chat_template_kwargs": {"messages": []}}, "messages"),
+    "template options: of Python": ({"chat_template_kwargs": {"self": 1}}, "self"),
+    "max_tokens: two": ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
     "template options: tokens": ({"chat_template_kwargs": {"bos_token": "x"}}, "bos_token"),
     "template": ({"chat_template": "{{ x }}"}, "chat_template"),
     "too long": ({"messages": [{"role": "user", "content": "hen " * 9000}]}, "context"),
@@ -109,9 +118,30 @@ OF_TEXT = {
 }
 
 
+OF_RESPONSES = {
+    "text": ({"text": {"format": 5}}, "text.format"),
+    "text: unknown": ({"text": {"formt": {"type": "text"}}}, "formt"),
+    "text: a schema that is none": ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
+    "tools: a kind that is no name": ({"tools": [{"type": ["x"]}]}, "tools[0]"),
+    "tools: numbers": ({"tools": [5]}, "tools"),
+    "reasoning": ({"reasoning": {"effort": 5}}, "effort"),
+    "reasoning: unknown": ({"reasoning": {"efort": "low"}}, "efort"),
+}
+OF_MESSAGES = {
+    "thinking": ({"thinking": {"type": "disabeld"}}, "disabeld"),
+    "thinking: budget": ({"thinking": {"type": "enabled", "budget_tokens": -5}}, "budget_tokens"),
+    "thinking: unknown": ({"thinking": {"type": "enabled", "budget": 5}}, "budget"),
+    "template options": ({"chat_template_kwargs": {"self": 1}}, "self"),
+}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "named"),
     [
+        *(
+            pytest.param("/v1/responses", {"input": "x", **body}, named, id=name)
+            for name, (body, named) in OF_RESPONSES.items()
+        ),
         *(pytest.param(CHAT, {"messages": HELLO, **body}, named, id=name) for name, (body, named) in FIELDS.items()),
         *(pytest.param(CHAT, {"messages": HELLO, **body}, named, id=name) for name, (body, named) in OF_CHAT.items()),
         *(pytest.param(TEXT, {"prompt": "x", **body}, named, id=name) for name, (body, named) in OF_TEXT.items()),
@@ -123,6 +153,13 @@ def test_a_field_is_refused(server: Any, path: str, body: dict[str, Any], named:
     error = answer.json()["error"]
     assert named in f"{error['message']} {error['param']}"
     assert set(error) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(("body", "named"), OF_MESSAGES.values(), ids=OF_MESSAGES)
+def test_a_field_of_messages_is_refused(server: Any, body: dict[str, Any], named: str) -> None:
+    answer = server.post("/v1/messages", {"messages": HELLO, "max_tokens": 2, **body})
+    assert answer.status_code == 400
+    assert named in answer.json()["error"]["message"]
 
 
 def test_a_context_that_overflows_says_so(server: Any) -> None:
@@ -155,6 +192,8 @@ BODIES = {
     "twice within": b'{"prompt": "x", "logit_bias": {"1": 1, "1": 2}}',
     "nested": b'{"prompt": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "nested, and text that hides it": b'{"prompt": "\\"]]]", "x": ' + b"[" * 70 + b"]" * 70 + b"}",
+    "a text that never ends": b'{"prompt": "' + b'\\"' * 3_000_000,
+    "a text that ends in a backslash": b'{"prompt": ' + b'"\\' * 3_000_000,
     "empty": b"",
 }
 
