@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import sis_llama
 import sis_samplers
@@ -141,6 +142,43 @@ def test_guesses_that_are_no_tokens_are_not_fed(model: LanguageModel) -> None:
 
     requests = [model.request("Once", seed=1, max_tokens=10, ignore_end=True)]
     assert run(model, requests, Drafting((Wild(),)))[0] == run(model, requests)[0]
+
+
+@pytest.mark.parametrize(
+    ("guess", "warning"),
+    [
+        (np.array([65, 66, 67]), ""),
+        (np.array([65, 10**9]), ""),
+        (iter([65, 66]), ""),
+        ([1.5, 2.5], "'float' object cannot be interpreted as an integer"),
+        (np.array([65.0]), "cannot be interpreted as an integer"),
+        ("ab", "'str' object cannot be interpreted as an integer"),
+        (None, "'NoneType' object is not iterable"),
+    ],
+)
+def test_guesses_of_any_kind_leave_texts_as_they_are(
+    model: LanguageModel, guess: Any, warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd(Knows):
+        def start(self, context: DraftContext) -> DraftState:
+            return SimpleNamespace(propose=lambda k: guess, accept=lambda token: None)  # type: ignore[return-value]
+
+    requests = [model.request("Once", seed=i, max_tokens=10, ignore_end=True) for i in range(2)]
+    assert run(model, requests, Drafting((Odd(),)))[0] == run(model, requests)[0]
+    assert ("is left out" in caplog.text) is bool(warning)
+    assert warning in caplog.text
+
+
+def test_who_cannot_guess_for_a_model_is_told_at_loading(model: LanguageModel) -> None:
+    class Picky(Knows):
+        def start(self, context: DraftContext) -> DraftState:
+            raise RuntimeError(f"not with {context.n_vocab} tokens")
+
+    with pytest.raises(
+        PluginError, match=rf"drafter knows failed: RuntimeError: not with {model.config.n_vocab} tokens"
+    ):
+        Drafting((Picky(),)).check(model)
+    Drafting((Picky(),), measured=True).check(model)
 
 
 # What pays ------------------------------------------------------------------------------------------------------------

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from sis_core.drafter import Drafter
-from sis_core.errors import PluginError, SisError
+from sis_core.drafter import DraftContext, Drafter
+from sis_core.errors import PluginError, SisError, blaming
+from sis_core.loading.model import Model
 from sis_core.registry import Registry
 from sis_core.texts.named import Naming
+from sis_core.texts.silent import tokenizer_or_silence
 
 DRAFTERS = Naming("drafters", "drafter", SisError, "give auto, off, or a drafter: NAME or NAME:field=value")
 
@@ -22,6 +24,14 @@ class Drafting:
 
     drafters: tuple[Drafter, ...] = ()
     measured: bool = False
+
+    def check(self, model: Model) -> None:
+        """SisError, before there is a text, where one that was named cannot guess for a model."""
+        if self.drafters and not self.measured:
+            context = DraftContext(model.config.n_vocab, (), tokenizer_or_silence(model))
+            for drafter in self.drafters:
+                with blaming(PluginError, f"drafter {drafter.name}"):
+                    drafter.start(context)
 
 
 NOBODY = Drafting()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice, takewhile
+from operator import index
+from typing import NamedTuple, SupportsIndex
 
 from attrs import define, field
 
@@ -85,7 +87,7 @@ class Followed:
         for guesser in list(self._guessers):
             try:
                 guesser.see(new, known=len(new) == n_new)
-                guesser.guess = self._valid(guesser.state.propose(min(n, MOST_AHEAD)))[:n]
+                guesser.guess = self._valid(guesser.state.propose(min(n, MOST_AHEAD)), n)
             except MemoryError:
                 raise
             except Exception as error:
@@ -93,7 +95,7 @@ class Followed:
                 self._guessers.remove(guesser)
                 continue
             acceptance = guesser.right / guesser.tried
-            if len(guesser.guess) and acceptance > best.acceptance:
+            if guesser.guess and acceptance > best.acceptance:
                 best = Guess(guesser.guess, guesser.name, acceptance)
         return best
 
@@ -106,7 +108,7 @@ class Followed:
             log.warning("sequence %d: nobody guesses: %s", self._text.number, error)
             self._guessers = []
 
-    def _valid(self, guess: Sequence[int]) -> Sequence[int]:
-        """As far as they are tokens of the model."""
-        wrong = next((i for i, token in enumerate(guess) if not 0 <= token < self._n_vocab), None)
-        return guess if wrong is None else guess[:wrong]
+    def _valid(self, guess: Iterable[SupportsIndex], n: int) -> list[int]:
+        """At most ``n`` of them, as far as they are tokens of the model; TypeError for what is no whole number."""
+        found = map(index, islice(guess, n))
+        return list(takewhile(lambda token: 0 <= token < self._n_vocab, found))

@@ -341,4 +341,9 @@ def load(
         elsewhere=in_stages(path, options, preset, registry),
     )  # fmt: skip
     loaded.on_error, loaded.preset, loaded.drafting, loaded.context = options.on_error, preset, drafting, at_end
+    try:
+        drafting.check(loaded)
+    except BaseException:
+        loaded.close()
+        raise
     return loaded

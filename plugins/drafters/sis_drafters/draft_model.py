@@ -47,6 +47,7 @@ class DraftModel(Drafter):
         if context.tokenizer is None:
             raise SisError("needs the model's tokenizer, and there is none", where=where)
         if (difference := _difference(context.tokenizer, self.loaded.tokenizer)) is not None:
+            self.loaded.close()
             raise SisError(
                 f"its vocabulary is another: {difference}", where=where, fix="take a model of the same family"
             )
