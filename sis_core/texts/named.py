@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from sis_core.errors import SisError, suggest
+from sis_core.errors import SamplerError, SisError, suggest
 from sis_core.registry import Registry
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -73,6 +73,8 @@ class Naming:
         aliases = {field.name: field.alias or field.name for field in fields_of(cls)}
         try:
             return cls(**{aliases[name]: value for name, value in values.items()})
+        except SamplerError as error:  # of an option, which does not know whose it is
+            raise self.error(error.what, where=where, fix=error.fix) from None
         except SisError:
             raise
         except Exception as error:  # a stranger's validator

@@ -7,6 +7,7 @@ from typing import Self
 from attrs import frozen
 
 from sis_core.drafter import DraftContext, Drafter, DraftState
+from sis_core.errors import SisError
 from sis_core.sampler import integer_option
 from sis_drafters.copying import copied
 
@@ -20,6 +21,13 @@ class Lookup(Drafter):
     most: int = integer_option(8, low=1, high=64, help="tokens of a guess")
     longest: int = integer_option(4, low=1, high=16, help="tokens that must agree at best")
     shortest: int = integer_option(2, low=1, high=16, help="tokens that must agree at least")
+
+    def __attrs_post_init__(self) -> None:
+        if self.shortest > self.longest:
+            raise SisError(
+                f"shortest is {self.shortest}, and longest only {self.longest}: it would never guess",
+                where=f"drafter {self.name}",
+            )
 
     def start(self, context: DraftContext) -> DraftState:
         state = LookupState(self, [], {}, None)

@@ -22,6 +22,7 @@ from sis_core.drafter import DraftContext, Drafter
 from sis_core.errors import SisError
 from sis_core.registry import Registry
 from sis_core.testing import check_drafter
+from sis_core.texts.drafting import make_drafting
 
 
 @pytest.mark.parametrize(
@@ -143,3 +144,16 @@ def test_a_text_that_ended_is_guessed_again_by_those_who_may_know_it(file: Path)
         assert wanted == again == other
         assert first == third > 50
         assert second < 15
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lookup:most=0", "drafter lookup: most is 0, but must be a whole number from 1 to 64"),
+        ("lookup:shortest=6", "drafter lookup: shortest is 6, and longest only 4: it would never guess"),
+    ],
+)
+def test_options_that_make_no_sense(text: str, message: str) -> None:
+    with pytest.raises(SisError) as caught:
+        make_drafting(Registry.load(), text)
+    assert str(caught.value) == message
