@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import real_models
 from tiny_models import metadata, tensors, write_model
 
 from sis_core import load
 from sis_core.cache.pages import PAGE_SIZE
 
 HERE = Path(__file__).parent
-N_CTX = 65536  # Codex's first request takes some 15,000 tokens
+N_CTX = 32768
 CONFIG = """
 model = "tiny"
 model_provider = "sis"
@@ -39,8 +40,8 @@ def program() -> Path:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A small random model with the built-in model's vocabulary and room for an agent."""
-    with load(backend="stub") as model:
+    """A small random model with SmolLM2's vocabulary and room for an agent."""
+    with load(real_models.real(real_models.SMOLLM2), backend="stub") as model:
         vocabulary = {key: value for key, value in model.metadata.items() if key.startswith("tokenizer.")}
         n_vocab = model.config.n_vocab
     draw, weights = np.random.default_rng(0), tensors()
@@ -52,6 +53,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def agent(serve: Any, file: Path) -> Iterator[Any]:
+    # SmolLM2's own cannot express tools
     template = HERE.parents[1] / "chat" / "tests" / "templates" / "tagged_json.jinja"
     with serve(path=file, plugin=HERE / "agent.py", template=str(template), cache_tokens=2 * N_CTX) as server:
         yield server
