@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from sis_core.chat import ReplyParser
+from sis_core.texts.request import Request as TextRequest
 from sis_server import (
     anthropic_fields,
     chat_asked,
@@ -47,7 +49,7 @@ from sis_server.reading import read_object
 from sis_server.receiving import Limits, read_body
 from sis_server.responses import Kept, ResponseWriter, Store
 from sis_server.served import Served
-from sis_server.tracing import Trace, Traced, Traces
+from sis_server.tracing import Traced, Traces
 
 T = TypeVar("T")
 WORKERS = 4  # requests that are rendered, tokenised and compiled at once
@@ -88,10 +90,17 @@ class Api:
         """Run what takes long, away from the event loop."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._workers)
 
-    async def chat(self, served: Served, chatting: Chatting, trace: Trace) -> tuple[int, AsyncGenerator[Heard]]:
-        """Tokens of a chat, and its replies, which begin when they are first asked for."""
+    async def chat(self, request: Request, served: Served, chatting: Chatting) -> tuple[int, AsyncGenerator[Heard]]:
+        """Tokens of a chat, and its replies, which are on their way."""
         requests, parsers = await self.work(chat_asked.prepare, served, chatting)
-        return len(requests[0].prompt), follow(served.engine, served.waits, requests, parsers, trace)
+        return len(requests[0].prompt), self.run(request, served, requests, parsers)
+
+    def run(
+        self, request: Request, served: Served, texts: Sequence[TextRequest], parsers: Sequence[ReplyParser]
+    ) -> AsyncGenerator[Heard]:
+        """What is heard of the texts of a request, which end when it is answered; ApiError when too many wait."""
+        state = request.state
+        return follow(served.engine, served.waits, texts, parsers, state.trace, state.held)
 
     async def answer(
         self, request: Request, writer: Writer, heard: AsyncGenerator[Heard], *, stream: bool, **options: Any
@@ -105,7 +114,7 @@ class Api:
     @answered
     async def chat_completions(self, request: Request) -> Response:
         served, asked, sampling = await self.read(request, ChatCompletion)
-        _, heard = await self.chat(served, openai_chat.read(asked, sampling, request.state.salt), request.state.trace)
+        _, heard = await self.chat(request, served, openai_chat.read(asked, sampling, request.state.salt))
         writer = openai_chat.ChatWriter(served.id, served.model.tokenizer, asked)
         return await self.answer(request, writer, heard, stream=asked.stream)
 
@@ -113,7 +122,7 @@ class Api:
     async def completions(self, request: Request) -> Response:
         served, asked, sampling = await self.read(request, TextCompletion)
         requests = await self.work(openai_text.prepare, served, asked, sampling, request.state.salt)
-        heard = follow(served.engine, served.waits, requests, [PlainText() for _ in requests], request.state.trace)
+        heard = self.run(request, served, requests, [PlainText() for _ in requests])
         writer = openai_text.TextWriter(served, asked, requests)
         return await self.answer(request, writer, heard, stream=asked.stream)
 
@@ -121,7 +130,7 @@ class Api:
     async def embeddings(self, request: Request) -> Response:
         served, asked, _ = await self.read(request, Embeddings, samplers=False)
         requests = await self.work(openai_embeddings.prepare, served, asked)
-        heard = follow(served.engine, served.waits, requests, [PlainText() for _ in requests], request.state.trace)
+        heard = self.run(request, served, requests, [PlainText() for _ in requests])
         async with contextlib.aclosing(heard):
             return Answer(await unless_gone(request, openai_embeddings.write(served, asked, requests, heard)))
 
@@ -130,7 +139,7 @@ class Api:
         served, asked, sampling = await self.read(request, responses_fields.Response)
         salt = request.state.salt
         before = self._responses.items(asked.previous_response_id, salt)
-        _, heard = await self.chat(served, responses_fields.read(asked, before, sampling, salt), request.state.trace)
+        _, heard = await self.chat(request, served, responses_fields.read(asked, before, sampling, salt))
 
         def keep(id: str, output: Sequence[responses_fields.Item]) -> None:
             if asked.store:
@@ -145,7 +154,7 @@ class Api:
     async def messages(self, request: Request) -> Response:
         served, asked, sampling = await self.read(request, anthropic_fields.Message)
         chatting = anthropic_fields.read(asked, sampling, request.state.salt)
-        n_prompt, heard = await self.chat(served, chatting, request.state.trace)
+        n_prompt, heard = await self.chat(request, served, chatting)
         writer = MessageWriter(served.id, n_prompt, chatting.stop)
         return await self.answer(
             request, writer, heard, stream=asked.stream, error_event="error", body=ApiError.anthropic

@@ -53,9 +53,21 @@ class Times:
     ended: float | None = None
 
 
+@define(eq=False)
+class Caller:
+    """Who puts texts in: one in the queue, however many they are, until the first of them is let in.
+
+    Attributes:
+        entered: has had its place in the queue.
+    """
+
+    entered: bool = False
+
+
 @frozen
 class Submission:
     ticket: int
+    caller: Caller
     request: Request
     outlet: Outlet
     times: Times
@@ -66,6 +78,7 @@ class Live:
     """A text on its way: its number in the scheduler, its tokens, and who hears of it."""
 
     ticket: int
+    caller: Caller
     number: int
     prompt: int
     outlet: Outlet
@@ -103,7 +116,7 @@ class Engine:
 
     Args:
         make: makes the scheduler; called on the engine's thread, which alone uses it.
-        queue_limit: requests that may wait for room before others are refused.
+        queue_limit: callers that may wait for room before others are refused.
     """
 
     def __init__(self, make: Callable[[], Scheduler], *, queue_limit: int) -> None:
@@ -112,6 +125,7 @@ class Engine:
         self._tickets = itertools.count()
         self._lock = threading.Lock()
         self._open: set[int] = set()  # tickets whose text has not ended
+        self._queue: set[Caller] = set()  # of whom no text was let in
         self._live: dict[int, Live] = {}  # by number; the thread's own
         self._closing = False
         self._ready = threading.Event()
@@ -129,7 +143,7 @@ class Engine:
 
     @property
     def n_open(self) -> int:
-        """Requests that have not ended."""
+        """Texts that have not ended."""
         return len(self._open)
 
     @property
@@ -155,24 +169,33 @@ class Engine:
         """Whether requests are answered."""
         return self._thread.is_alive() and not self._closing
 
-    def submit(self, request: Request, outlet: Outlet, times: Times | None = None) -> int:
+    @property
+    def n_waiting(self) -> int:
+        """Callers that wait, at most: either number may be a step late."""
+        return min(len(self._queue), len(self._open) - self.n_running)
+
+    def submit(self, request: Request, outlet: Outlet, times: Times | None = None, caller: Caller | None = None) -> int:
         """Put a request in; its pieces go to ``outlet``, on the engine's thread, which must not be kept.
 
-        ``times`` are noted as it goes. The ticket is for `cancel`. ApiError 503 when too many wait, or when the engine
-        is closing.
+        ``times`` are noted as it goes. All texts of one ``caller`` are taken where the first is; None is one of its
+        own. The ticket is for `cancel`. ApiError 503 when too many wait, or when the engine is closing.
         """
+        caller = caller or Caller()
         with self._lock:
             if self._closing or not self._thread.is_alive():
                 raise ApiError(503, "the server is shutting down")
-            if len(self._open) - self.n_running >= self._queue_limit:
-                self.counts.refused += 1
-                raise ApiError(503, f"{self._queue_limit} requests are waiting already; try again later")
+            if not caller.entered:
+                if self.n_waiting >= self._queue_limit:
+                    self.counts.refused += 1
+                    raise ApiError(503, f"{self._queue_limit} requests are waiting already; try again later")
+                caller.entered = True
+                self._queue.add(caller)
             ticket = next(self._tickets)
             self._open.add(ticket)
             self.counts.requests += 1
         times = times or Times()
         times.arrived = time.perf_counter()
-        self._inbox.put(Submission(ticket, request, outlet, times))
+        self._inbox.put(Submission(ticket, caller, request, outlet, times))
         return ticket
 
     def cancel(self, ticket: int) -> None:
@@ -226,17 +249,20 @@ class Engine:
             number = scheduler.add(item.request)
         except Exception as error:  # no memory
             number = -1 - item.ticket  # none of the scheduler's
-            live = self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet, item.times)
-            return self._tell(live, Piece.of(finish_reason="error", error=_ours(error)))
-        self._live[number] = Live(item.ticket, number, len(item.request.prompt), item.outlet, item.times)
+            return self._tell(self._follow(item, number), Piece.of(finish_reason="error", error=_ours(error)))
+        self._follow(item, number)
         return None
+
+    def _follow(self, item: Submission, number: int) -> Live:
+        live = Live(item.ticket, item.caller, number, len(item.request.prompt), item.outlet, item.times)
+        self._live[number] = live
+        return live
 
     def _drop(self, scheduler: Scheduler, ticket: int) -> None:
         found = next((live for live in self._live.values() if live.ticket == ticket), None)
         if found is not None:
             scheduler.cancel(found.number, keep=True)
-            del self._live[found.number]
-            self._open.discard(ticket)
+            self._end(found)
             self.counts.cancelled += 1
 
     def _step(self, scheduler: Scheduler) -> None:
@@ -254,6 +280,7 @@ class Engine:
         for number in (*scheduler.running, *(piece.sequence for piece in pieces)):
             if (live := self._live.get(number)) is not None and live.times.admitted is None:
                 live.times.admitted = began
+                self._queue.discard(live.caller)
         for piece in pieces:
             live = self._live.get(piece.sequence)
             if live is not None:
@@ -272,8 +299,7 @@ class Engine:
         self.counts.generated_tokens += piece.token is not None
         if piece.finish_reason is not None:
             live.times.ended = time.perf_counter()
-            del self._live[live.number]
-            self._open.discard(live.ticket)
+            self._end(live)
             self.counts.failed += piece.finish_reason == "error"
             self.counts.prompt_tokens += live.prompt
             self.counts.cached_tokens += piece.n_cached
@@ -281,6 +307,11 @@ class Engine:
             live.outlet(piece)
         except RuntimeError:  # its event loop is closed: nobody listens
             self._inbox.put(Cancel(live.ticket))
+
+    def _end(self, live: Live) -> None:
+        del self._live[live.number]
+        self._open.discard(live.ticket)
+        self._queue.discard(live.caller)
 
     def _fail(self, error: SisError) -> None:
         for live in list(self._live.values()):

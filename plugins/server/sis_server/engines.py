@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import reduce
 
 from sis_core.texts.request import Request
-from sis_server.engine import Counts, Engine, Outlet, Times
+from sis_server.engine import Caller, Counts, Engine, Outlet, Times
 
 
 class Engines:
@@ -47,9 +47,9 @@ class Engines:
         n = len(self._engines)
         return [{**text, "id": text["id"] * n + i} for i, engine in enumerate(self._engines) for text in engine.texts()]
 
-    def submit(self, request: Request, outlet: Outlet, times: Times | None = None) -> int:
+    def submit(self, request: Request, outlet: Outlet, times: Times | None = None, caller: Caller | None = None) -> int:
         i = min(range(len(self._engines)), key=lambda i: self._engines[i].n_open)
-        return self._engines[i].submit(request, outlet, times) * len(self._engines) + i
+        return self._engines[i].submit(request, outlet, times, caller) * len(self._engines) + i
 
     def cancel(self, ticket: int) -> None:
         ticket, i = divmod(ticket, len(self._engines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack
 
 from attrs import frozen
 
@@ -12,7 +13,7 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.chat import CallEnd, Content, Event, Finish, ReplyParser, Usage
 from sis_core.texts.request import Piece, Request
 from sis_server import errors
-from sis_server.engine import Engine
+from sis_server.engine import Caller, Engine
 from sis_server.engines import Engines
 from sis_server.metrics import Waits
 from sis_server.tracing import Trace
@@ -43,32 +44,39 @@ class Heard:
     seconds: float
 
 
-async def follow(
-    engine: Engine | Engines, waits: Waits, requests: Sequence[Request], parsers: Sequence[ReplyParser], trace: Trace
+def follow(
+    engine: Engine | Engines,
+    waits: Waits,
+    requests: Sequence[Request],
+    parsers: Sequence[ReplyParser],
+    trace: Trace,
+    held: ExitStack,
 ) -> AsyncGenerator[Heard]:
-    """Run requests, and say what is heard of each until all have ended. Closed early, it ends them.
+    """Put requests in at once, and say what is heard of each until all have ended. They end early with ``held``.
 
     What happens is noted in ``trace``. Of those with one prompt the others follow when the first has read it: they
     share its pages.
 
     Raises:
-        ApiError: the queue is full, or a text failed.
+        ApiError: the queue is full; while it is listened to, a text failed.
     """
     loop, inbox = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece]]()
-    began = last = time.perf_counter()
-    tickets: list[int] = []
-    n_generated, called = [0] * len(requests), [False] * len(requests)
+    caller, began = Caller(), time.perf_counter()
 
     def submit(index: int) -> None:
         def outlet(piece: Piece) -> None:
             loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
 
-        tickets.append(engine.submit(requests[index], outlet, trace.begin(index, len(requests[index].prompt))))
+        times = trace.begin(index, len(requests[index].prompt))
+        held.callback(engine.cancel, engine.submit(requests[index], outlet, times, caller))
 
     later = _followers(requests)
-    try:
-        for index in set(range(len(requests))).difference(*later.values()):
-            submit(index)
+    for index in set(range(len(requests))).difference(*later.values()):
+        submit(index)
+
+    async def heard() -> AsyncGenerator[Heard]:
+        last = began
+        n_generated, called = [0] * len(requests), [False] * len(requests)
         to_come = len(requests)
         while to_come:
             index, piece = await inbox.get()
@@ -93,9 +101,8 @@ async def follow(
                 events.append(Finish(reason, usage))
                 trace.end(index, reason, usage)
             yield Heard(index, piece, tuple(events), now - began)
-    finally:
-        for ticket in tickets:
-            engine.cancel(ticket)
+
+    return heard()
 
 
 def _followers(requests: Sequence[Request]) -> dict[int, list[int]]:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import select
 import threading
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from sis_server.receiving import Limits
 
 TEXT = "/v1/completions"
 LONG = {"prompt": "Once upon a time", "max_tokens": 100_000, "ignore_eos": True}
+TALK = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+BODIES: dict[str, dict[str, Any]] = {
+    TEXT: {"prompt": "Once", "max_tokens": 1},
+    "/v1/chat/completions": TALK,
+    "/v1/responses": {"input": "Hello", "max_output_tokens": 1},
+    "/v1/messages": TALK,
+}
 
 
 def request(path: str, body: dict[str, Any], *headers: str) -> bytes:
@@ -29,6 +38,24 @@ def answer(connection: Any) -> bytes:
 
 def idle(server: Any) -> bool:
     return server.served.engine.n_open == 0 and server.served.engine.n_running == 0
+
+
+@pytest.fixture(scope="module")
+def full(serve: Any) -> Iterator[Any]:
+    """A server that lets nobody in, and whose queue has one request, as many as it may."""
+    with serve(queue_limit=1) as server, pytest.MonkeyPatch.context() as patch:
+        go, engine = threading.Event(), server.served.engine
+        step = engine._scheduler.step
+
+        def late() -> Any:
+            go.wait(60)
+            return step()
+
+        patch.setattr(engine._scheduler, "step", late)
+        ticket = engine.submit(server.served.model.request("Once"), lambda piece: None)
+        yield server
+        engine.cancel(ticket)
+        go.set()
 
 
 def test_a_client_that_leaves_a_stream_ends_its_text(server: Any) -> None:
@@ -76,6 +103,29 @@ def test_when_too_many_wait_the_next_is_told_to_come_back(serve: Any) -> None:
         # what was sent before the end may still be read, and take a place until it is found to be gone
         server.until(lambda: server.post(TEXT, {"prompt": "Once", "max_tokens": 1}).status_code == 200)
         server.until(lambda: idle(server))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", BODIES)
+def test_a_full_queue_is_told_in_every_api_before_an_answer_begins(full: Any, path: str, stream: bool) -> None:
+    answer = full.post(path, {**BODIES[path], "stream": stream})
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert "requests are waiting already" in answer.json()["error"]["message"]
+
+
+def test_the_texts_of_one_request_are_one_in_the_queue(serve: Any) -> None:
+    with serve(queue_limit=1, cache_tokens=256) as server:
+        hens = [f"{i} hens" for i in range(4)]
+        answer = server.post(TEXT, {"prompt": hens, "n": 2, "max_tokens": 1})
+        assert (answer.status_code, len(answer.json()["choices"])) == (200, 8)
+        answer = server.post("/v1/embeddings", {"input": hens})
+        assert (answer.status_code, len(answer.json()["data"])) == (200, 4)
+        answer = server.post(
+            TEXT, {"prompt": "Once upon a time " * 12, "n": 3, "max_tokens": 1}
+        )  # two follow the first
+        assert (answer.status_code, len(answer.json()["choices"])) == (200, 3)
+        assert server.served.engine.n_waiting == server.served.engine.counts.refused == 0
 
 
 def test_what_comes_too_slowly_is_cut_off(serve: Any) -> None:
