@@ -63,6 +63,13 @@ def test_a_signal_ends_it_after_the_replies(kind: signal.Signals) -> None:
         assert "secret" not in line + process.stderr.read()
 
 
+def test_an_error_at_the_start_is_a_line_of_the_log_too() -> None:
+    started = [*SIS, "serve", "-m", "no-such-model.gguf", "--port", "0", "--log-json"]
+    done = subprocess.run(started, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert any("no-such-model.gguf" in json.loads(line)["message"] for line in done.stderr.splitlines())
+
+
 def test_what_has_not_ended_by_the_deadline_is_cut() -> None:
     """And the log is JSON, of a request that was cut too."""
     started = [*SIS, "serve", "--port", "0", "--threads", "1", "--grace", "1", "--log-json"]
@@ -70,7 +77,8 @@ def test_what_has_not_ended_by_the_deadline_is_cut() -> None:
         assert process.stderr is not None
         address = None
         while address is None:
-            address = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())
+            line = process.stderr.readline()
+            address = re.search(r"http://127\.0\.0\.1:\d+", json.loads(line)["message"])
         body = {"prompt": "Once " * 40, "max_tokens": 900, "ignore_eos": True, "stream": True, "n": 16}
         with (
             httpx.Client(base_url=address[0], timeout=60) as client,
