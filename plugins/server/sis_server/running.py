@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -14,10 +15,12 @@ from starlette.types import ASGIApp
 
 from sis_core.cli.streams import say
 from sis_core.errors import SourceError
+from sis_server.ending import Ending
 from sis_server.models import Models
 from sis_server.receiving import Limits, http_protocol
 
 MAX_HEADERS = 64 << 10
+LAST_WORDS = 2.0  # seconds, for what is cut at the deadline to say so
 
 
 @contextlib.contextmanager
@@ -42,7 +45,7 @@ def run(models: Models, app: ASGIApp, listening: socket.socket, limits: Limits, 
 def serve(app: ASGIApp, listening: socket.socket, limits: Limits, grace: float, *, what: str, sizes: str = "") -> None:
     """The same for any application; people are told ``what`` it serves, and its sizes."""
     config = uvicorn.Config(
-        app,
+        Ending(app),
         http=http_protocol(limits.seconds),
         ws="none",
         lifespan="off",
@@ -74,6 +77,11 @@ def _sizes(models: Models) -> str:
 
 class _Server(uvicorn.Server):
     """One that ends quietly: uvicorn raises the signal again, and what stands after it would never run."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if cancelled := self.server_state.tasks:
+            await asyncio.wait(cancelled, timeout=LAST_WORDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:

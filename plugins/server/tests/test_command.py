@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import httpx2 as httpx
@@ -63,6 +65,13 @@ def test_a_signal_ends_it_after_the_replies(kind: signal.Signals) -> None:
         assert "secret" not in line + process.stderr.read()
 
 
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "Once", "n": 16, "max_tokens": 900},
+    "/v1/responses": {"input": "Hello"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 900},
+}
+
+
 def test_an_error_at_the_start_is_a_line_of_the_log_too() -> None:
     started = [*SIS, "serve", "-m", "no-such-model.gguf", "--port", "0", "--log-json"]
     done = subprocess.run(started, stderr=subprocess.PIPE, text=True, check=False)
@@ -70,8 +79,8 @@ def test_an_error_at_the_start_is_a_line_of_the_log_too() -> None:
     assert any("no-such-model.gguf" in json.loads(line)["message"] for line in done.stderr.splitlines())
 
 
-def test_what_has_not_ended_by_the_deadline_is_cut() -> None:
-    """And the log is JSON, of a request that was cut too."""
+def test_what_has_not_ended_by_the_deadline_is_told_so() -> None:
+    """Plain answers are 503, streams end with an error, each in its API's form; the log is JSON, without a failure."""
     started = [*SIS, "serve", "--port", "0", "--threads", "1", "--grace", "1", "--log-json"]
     with subprocess.Popen(started, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -79,16 +88,36 @@ def test_what_has_not_ended_by_the_deadline_is_cut() -> None:
         while address is None:
             line = process.stderr.readline()
             address = re.search(r"http://127\.0\.0\.1:\d+", json.loads(line)["message"])
-        body = {"prompt": "Once " * 40, "max_tokens": 900, "ignore_eos": True, "stream": True, "n": 16}
-        with (
-            httpx.Client(base_url=address[0], timeout=60) as client,
-            client.stream("POST", "/v1/completions", json=body) as answer,
-        ):
-            lines = answer.iter_lines()
-            next(lines)
+        whole: dict[str, httpx.Response] = {}
+        with httpx.Client(base_url=address[0], timeout=60) as client, contextlib.ExitStack() as open_streams:
+
+            def ask(path: str) -> None:
+                whole[path] = client.post(path, json=BODIES[path] | {"ignore_eos": True})
+
+            streams = {}
+            for path, body in BODIES.items():
+                stream = client.stream("POST", path, json=body | {"ignore_eos": True, "stream": True})
+                streams[path] = open_streams.enter_context(stream).iter_lines()
+                next(streams[path])
+            threads = [threading.Thread(target=ask, args=(path,), daemon=True) for path in BODIES]
+            for thread in threads:
+                thread.start()
+            while len(client.get("/slots").json()) < 16 + 2 + 16 + 2:
+                pass
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-        told = [json.loads(line) for line in process.stderr if line.startswith("{")]
-    (request,) = [line["request"] for line in told if "request" in line]
-    assert request["path"] == "/v1/completions"
-    assert any(text["reason"] is None for text in request["texts"])
+            ends = {path: list(lines)[-2:] for path, lines in streams.items()}
+            for thread in threads:
+                thread.join(60)
+        assert process.wait(30) == 0
+        told = [json.loads(line) for line in process.stderr]
+    for path in BODIES:
+        assert whole[path].status_code == 503
+        assert "retry-after" in whole[path].headers
+        assert "shutting down" in whole[path].json()["error"]["message"]
+        last = json.loads(ends[path][0].removeprefix("data: "))
+        assert "shutting down" in last.get("error", last)["message"]
+    assert whole["/v1/messages"].json()["error"]["type"] == "overloaded_error"
+    assert not any("error" in line or "xception" in line["message"] for line in told)
+    requests = [line["request"] for line in told if "request" in line and line["request"]["path"] in BODIES]
+    assert len(requests) == 6
+    assert any(text["reason"] is None for request in requests for text in request["texts"])

@@ -20,6 +20,7 @@ from sis_core.cluster import Remote
 from sis_core.errors import LostError
 from sis_server import errors
 from sis_server.answering import Answer, refusal
+from sis_server.ending import body_of, end
 from sis_server.errors import ApiError
 from sis_server.reading import read_object
 from sis_server.receiving import Limits, read_body
@@ -63,7 +64,6 @@ class Front:
             return
         self._places.watch()
         request = Request(scope, receive)
-        body_of = ApiError.anthropic if scope["path"].startswith("/v1/messages") else ApiError.openai
         try:
             if (page := await self._page(request)) is not None:
                 await page(scope, receive, send)
@@ -73,7 +73,7 @@ class Front:
         except ClientDisconnect:
             return
         except Exception as error:
-            await refusal(errors.logged(error), body_of)(scope, receive, send)
+            await refusal(errors.logged(error), body_of(scope["path"]))(scope, receive, send)
             return
         await self._pass(place, body, scope, receive, send)
 
@@ -181,21 +181,11 @@ class Front:
     async def _failed(
         self, place: Place, error: BaseException, started: Message | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Say it in the way that is left: as an answer, as the last event of a stream, or by an answer cut short."""
+        """Say it in the way that is left."""
         if isinstance(error, LostError):
             self._places.lost(place, error)
             told = ApiError(503, "the replica that answered has ended; try again")
         else:
             log.error("a replica failed", exc_info=error)
             told = ApiError(500, "a replica failed; the server's log says more")
-        anthropic = scope["path"].startswith("/v1/messages")
-        if started is None:
-            return await refusal(told, ApiError.anthropic if anthropic else ApiError.openai)(scope, receive, send)
-        kind = dict(started["headers"]).get(b"content-type", b"")
-        if kind.startswith(b"text/event-stream"):
-            responses = scope["path"] == "/v1/responses"
-            body = told.anthropic() if anthropic else told.of_stream() if responses else told.openai()
-            name = b"event: error\n" if anthropic or responses else b""
-            event = b"\n" + name + b"data: " + msgspec.json.encode(body) + b"\n\n"
-            return await send({"type": "http.response.body", "body": event, "more_body": False})
-        raise told  # the connection is closed before its end: no client takes that for an answer
+        await end(told, started, scope, receive, send)
