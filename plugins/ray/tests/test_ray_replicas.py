@@ -65,6 +65,13 @@ def test_a_replica_is_killed_in_mid_stream(nodes: Any) -> None:
     assert sorted(each["lost"] for each in replicas) == [0, 0, 1]
     answer = client.post("/v1/completions", json={"prompt": "Once", "max_tokens": 3})
     assert answer.status_code == 200
+
+    told = client.post("/replicas/1/drain", json={})
+    assert told.status_code == 202
+    replicas = until(client, nodes.seconds, "ok")["replicas"]  # made again, and lost by nobody
+    assert sorted(each["lost"] for each in replicas) == [0, 0, 1]
+    assert client.post("/replicas/2/drain", json={"then": "end"}).status_code == 202
+    assert client.post("/v1/completions", json={"prompt": "Once", "max_tokens": 3}).status_code == 200
     server.terminate()
     _, said = server.communicate(timeout=nodes.seconds)
     assert "Traceback" not in said
