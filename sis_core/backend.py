@@ -176,7 +176,7 @@ class Handling:
     """How a backend runs a weight, for `sis doctor`.
 
     Attributes:
-        way: in a few words, such as "decoded at load to 16 bits".
+        way: in a few words, such as "decoded in each step"; where that is not the best way, with the reason.
         nbytes: what it then takes: a step reads all of it, of experts those that are used.
     """
 

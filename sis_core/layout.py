@@ -141,23 +141,30 @@ class ByteTable:
     Attributes:
         numbers: int8 ``(2 ** bits,)``.
         error: the largest, in units of the table.
+        share: the error's root mean square, as a part of that which values have that are rounded to the table itself
+            (its middle gap over the root of 12). From about a quarter on the rounding is felt.
     """
 
     step: float
     numbers: I8
     error: float
+    share: float
 
     @classmethod
     def of(cls, table: Sequence[float]) -> ByteTable:
         """The nearest one. It is exact for whole numbers from -128 to 127, and for these times anything."""
         levels = np.asarray(table, np.float64)
         if np.array_equal(levels, np.rint(levels)) and levels.min() >= -128 and levels.max() <= 127:
-            return cls(1.0, levels.astype(np.int8), 0.0)
+            return cls(1.0, levels.astype(np.int8), 0.0, 0.0)
         steps = np.abs(levels).max() / np.arange(127, 0, -1)
         numbers = np.rint(levels / steps[:, None])  # (127, 2 ** bits): the largest magnitude is 127 steps, or 126 ...
-        errors = np.abs(levels - numbers * steps[:, None]).max(axis=1)
-        best = int((errors > 1.001 * errors.min() + 1e-9 * steps[0]).argmin())  # of equals, the one of most steps
-        return cls(float(steps[best]), numbers[best].astype(np.int8), float(errors[best]))
+        errors = np.abs(levels - numbers * steps[:, None])
+        largest = errors.max(axis=1)
+        best = int((largest > 1.001 * largest.min() + 1e-9 * steps[0]).argmin())  # of equals, the one of most steps
+        gaps = np.diff(np.unique(levels))
+        own = float(np.median(gaps)) / 12**0.5 if gaps.size else np.inf
+        share = float(np.sqrt((errors[best] ** 2).mean())) / own
+        return cls(float(steps[best]), numbers[best].astype(np.int8), float(largest[best]), share)
 
 
 def _table(table: Any) -> Any:
@@ -175,7 +182,8 @@ class Layout:
         minimum: what is added to them then.
         zero: where there is no table, the code that stands for 0: one for all, or a number for each group.
         table: what each of the ``2 ** bits`` codes stands for; ``"row"``: each row has its own, `Unpacked.tables`.
-            Kernels have the nearest table of 8-bit whole numbers times a step; `byte_table` says how near it is.
+            Kernels have the nearest table of 8-bit whole numbers times a step; `byte_table` says how near it is. What
+            would move too far is not packed; tables of rows are, since nobody knows them before.
         codes: where the codes lie in a block. None for a format with an `unpack` of its own.
         transform: what stands between the stored values and the tensor's own.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any, cast
 
 import numpy as np
@@ -120,6 +121,14 @@ def test_a_table_of_bytes_is_the_nearest(table: tuple[float, ...], exact: bool) 
     assert errors.max() == pytest.approx(found.error, abs=1e-12)
     assert found.error <= np.abs(table).max() / 254 + 1e-12
     assert (found.error < 1e-9) == exact
+
+
+def test_how_much_the_rounding_of_a_table_adds() -> None:
+    """Against the error of normal values themselves, in levels at their quantiles and in levels that are crowded."""
+    even = np.array([NormalDist().inv_cdf((i + 0.5) / 16) for i in range(16)]) / 1.863
+    for table, low, high in ((even, 0.02, 0.15), ((*even[:-1] / 30, 1.0), 1, 4)):
+        made = ByteTable.of(table)
+        assert low < made.share < high
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -161,7 +162,9 @@ def test_a_declared_layout_is_multiplied_in_tiles(name: str) -> None:
     weight = weight_of(format, 37, 512)
     handling = BACKEND.handling(weight, OPTIONS)
     assert handling is not None
-    assert handling.way == "packed into tiles as its layout says"
+    rounded = {"table": ", its table rounded by up to 0.2% of its largest number"}
+    rounded["a table for each row"] = ", each row's table rounded to 8 bits"
+    assert handling.way == f"packed into tiles as its layout says{rounded.get(name, '')}"
     head = 64 * 3 * 8 / (48 * 512)  # of a tile with a table
     assert handling.nbytes * 8 / (48 * 512) <= bits + head + 1e-9
     check_product(weight)
@@ -194,7 +197,8 @@ def test_sides_are_in_the_scales() -> None:
     column = evolve(weight, side={"c": Side(random.uniform(0.5, 2, 256).astype(np.float32), "column")})
     handling = BACKEND.handling(column, OPTIONS)
     assert handling is not None
-    assert handling.way == "decoded at load to 16 bits"  # nothing says that activations may be multiplied instead
+    why = "no PerColumn in its layout names the side 'c', which multiplies columns"
+    assert handling.way == f"decoded at load to 16 bits: {why}"
     check_product(column)
 
 
@@ -218,7 +222,7 @@ def test_activations_are_transformed(format: QuantFormat) -> None:
         said.append(handling.way)
         check_product(sided)
     assert said[0] == "packed into tiles as its layout says"
-    assert said[1] == ("decoded at load to 16 bits" if format.name == "TURNED" else said[0])
+    assert said[1].startswith("decoded at load to 16 bits: no PerColumn" if format.name == "TURNED" else said[0])
 
 
 def test_matrices_of_one_input_may_have_transforms_of_their_own() -> None:
@@ -242,15 +246,33 @@ def test_matrices_of_one_input_may_have_transforms_of_their_own() -> None:
     assert (kinds.count(abi.HADAMARD), kinds.count(abi.MULTIPLY), kinds.count(abi.PREPARE)) == (1, 2, 4)
 
 
-def test_what_no_tile_holds_is_decoded_at_load() -> None:
+def way(weight: Weight) -> str:
+    handling = BACKEND.handling(weight, OPTIONS)
+    assert handling is not None
+    return handling.way
+
+
+def test_what_no_tile_holds_is_decoded_at_load_for_a_reason() -> None:
     table = Layout(4, 32, Scale("f16", 0), Scale("f16", 2), table=ODD, codes=HALVES)
     small = Layout(4, 8, Scale("f16", Bits(0, 16)), zero=8, codes=Bits(8, 4))
-    for format in (blocks("both", table, 32, 20), blocks("small", small, 32, 24)):
+    for format, why in (
+        (blocks("both", table, 32, 20), "no tile holds a table with a minimum"),
+        (
+            blocks("small", small, 32, 24),
+            "no tile has scales for 8 of 256 columns; such codes .* multiples of 16 or 32",
+        ),
+    ):
         weight = weight_of(format, 16, 256)
-        handling = BACKEND.handling(weight, OPTIONS)
-        assert handling is not None
-        assert handling.way == "decoded at load to 16 bits"
+        assert re.fullmatch(f"decoded at load to 16 bits: {why}", way(weight))
         check_product(weight)
+
+
+def test_a_table_that_8_bits_would_spoil_is_not_packed() -> None:
+    """One number far from the others, which no weight needs: it takes all the steps."""
+    far = (*np.multiply(ODD[:-1], 1 / 30), 1.0)
+    weight = weight_of(blocks("far", Layout(4, 64, Scale("f16", 0), table=far, codes=HALVES), 64, 36), 16, 256)
+    assert "decoded at load to 16 bits: 8 bits would round its table by 1.6 of the error" in way(weight)
+    check_product(weight)
 
 
 class Wrong(BlockFormat):

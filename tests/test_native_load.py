@@ -338,6 +338,7 @@ def test_how_a_weight_runs_is_said_before_it_is_bound() -> None:
     assert said(q8_0, pack=False) == ("read in place, as tiles in each step", 16 * 8 * 34)
     assert said(q4_1) == ("packed into tiles", 16 * 8 * 20)
     assert said(OfC()) == ("decoded in each step", 16 * 8 * 8)
-    assert said(OfPython()) == ("decoded at load to 16 bits", 16 * 256 * 2)
+    why = "it has neither a layout nor a decoder in C"
+    assert said(OfPython()) == (f"decoded at load to 16 bits: {why}", 16 * 256 * 2)
     assert said(OfPython(), decode=False) is None
     assert NumpyBackend().handling(Weight.of("w", q4_1, (16, 64), lambda: np.zeros(0, np.uint8)), BackendOptions())

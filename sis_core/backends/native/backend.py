@@ -8,6 +8,7 @@ from typing import ClassVar
 from sis_core.backend import Backend, BackendOptions, Handling, views_nbytes
 from sis_core.backends.native import abi
 from sis_core.backends.native.forward import NativeForward, NativeLayer, NativeLinear
+from sis_core.backends.native.kinds import rounding
 from sis_core.backends.native.library import Library, huge_pages, open_library, read_bandwidth
 from sis_core.backends.native.program import Program, dense_weights
 from sis_core.backends.native.rotations import Rotations
@@ -124,10 +125,10 @@ class NativeBackend(Backend):
         nbytes = store.nbytes([weight]) or weight.nbytes
         if store.fused(weight):
             return Handling("multiplied by the format's own kernel", nbytes)
-        if store.declared(weight):
-            return Handling("packed into tiles as its layout says", nbytes)
+        if store.declared(weight) and (layout := weight.format.layout):
+            return Handling(f"packed into tiles as its layout says{rounding(layout)}", nbytes)
         if store.only_python(weight):
-            return Handling("decoded at load to 16 bits", nbytes)
+            return Handling(f"decoded at load to 16 bits: {store.why_not_declared(weight)}", nbytes)
         if store.format_of(weight) == abi.DECODED:
             return Handling("decoded in each step", nbytes)
         return Handling("packed into tiles" if store.packs(weight) else "read in place, as tiles in each step", nbytes)

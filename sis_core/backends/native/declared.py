@@ -1,132 +1,36 @@
-"""Declared layouts as tiles: which kind of tile holds what a layout says, and its numbers as that kind has them.
+"""Declared layouts as tiles: the numbers of a weight as a kind of tile has them.
 
-``struct sis_kind`` in `include/sis/program.h` says what tiles may hold. Several may do for a layout; of those that keep
-its scales best the one of fewest bytes is taken. What is rounded on the way: tables to 8 bits (`Layout.byte_table`),
-scales and minima to half precision or bfloat16, unless they are whole numbers times a second level. Nothing holds a
-table with a minimum.
+What is rounded on the way: tables to 8 bits (`Layout.byte_table`), scales and minima to half precision or bfloat16,
+unless they are whole numbers times a second level.
 """
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 
 from sis_core import quant
 from sis_core.arrays import F32, U8
 from sis_core.backends.native import abi
-from sis_core.backends.native.library import Library, address
+from sis_core.backends.native.kinds import (
+    BFLOAT,
+    BYTE,
+    LARGEST,
+    NIBBLE,
+    ONE,
+    SIGNED,
+    SUPER,
+    TABLE,
+    UNSIGNED,
+    Kind,
+)
+from sis_core.backends.native.library import address
 from sis_core.errors import FormatError
-from sis_core.layout import ByteTable, Layout, Scale, Unpacked
-from sis_core.transform import Hadamard, PerColumn
+from sis_core.layout import ByteTable, Layout, Unpacked
 
-SUPER = 256  # columns that share a second level
-HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
-SIGNED, UNSIGNED, TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table"))
-LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
 MAX_HALF, MIN_HALF = 65504.0, 1e-6  # below, what half precision keeps of a number is no digit but the first
-
-
-@frozen
-class Kind:
-    """What tiles of a format hold, by the format's number: ``struct sis_kind``."""
-
-    number: int
-    bits: int
-    codes: int
-    group: int
-    scales: int
-
-
-def kinds(library: Library) -> list[Kind]:
-    """All kinds of tiles of whole numbers that a library has."""
-    record = abi.Kind()
-    return [
-        Kind(number, record.bits, record.codes, record.group, record.scales)
-        for number in (*abi.FORMATS.values(), *abi.TILES_ALONE.values())
-        if library.kind(number, ctypes.addressof(record))
-    ]
-
-
-def kind_for(library: Library, weight: quant.Weight) -> Kind | None:
-    """The kind of tile that holds a weight of a declared layout best: the smallest of those that lose least of scales.
-
-    None where there is none, or no layout.
-    """
-    layout, n_cols = weight.format.layout, weight.n_cols
-    if layout is None or not _sides_fit(weight):
-        return None
-    fitting = [kind for kind in kinds(library) if _codes_fit(layout, kind) and _scales_fit(layout, kind, n_cols)]
-    sizes = {kind: int(library.tile_bytes(kind.number, abi.TILE, n_cols)) for kind in fitting}
-    return min(
-        (kind for kind in fitting if sizes[kind]), key=lambda kind: (_loss(layout, kind), sizes[kind]), default=None
-    )
-
-
-def _sides_fit(weight: quant.Weight) -> bool:
-    """Whether activations can be transformed for it: not of a stack, nor by what multiplies columns unsaid."""
-    transform = weight.transform
-    columns = {name for name, side in weight.side.items() if side.axis == "column"}
-    said = {transform.side} if isinstance(transform, PerColumn) else set()
-    known = transform is None or type(transform) in (Hadamard, PerColumn)
-    return known and columns == said and (transform is None or len(weight.shape) == 2)
-
-
-def _codes_fit(layout: Layout, kind: Kind) -> bool:
-    zero = layout.zero if isinstance(layout.zero, int) else None
-    has_minima = layout.minimum is not None or zero is None
-    if layout.table is not None:
-        wide = kind.codes == SIGNED and kind.bits == 8
-        return not has_minima and (wide or (kind.codes == TABLE and layout.table != "row" and layout.bits <= kind.bits))
-    most = (1 << layout.bits) - 1
-    if kind.codes == UNSIGNED:
-        return layout.bits <= kind.bits
-    if has_minima or zero is None or not -128 <= -zero <= most - zero <= 127:
-        return False
-    if kind.codes == TABLE:
-        return layout.bits <= kind.bits
-    return -zero >= -1 << (kind.bits - 1) and most - zero < 1 << (kind.bits - 1)
-
-
-def _scales_fit(layout: Layout, kind: Kind, n_cols: int) -> bool:
-    levels = [scale for scale in (layout.scale, layout.minimum) if scale is not None]
-    if any(_span(layout, scale, n_cols) % kind.group for scale in levels):
-        return False
-    if kind.scales in (HALF, BFLOAT):
-        return True
-    if n_cols % SUPER:
-        return False
-    if kind.scales == ONE:
-        return layout.scale.times is None and _span(layout, layout.scale, n_cols) % SUPER == 0
-    if kind.codes == UNSIGNED and layout.minimum is None:
-        return False
-    return all(
-        _is_whole(layout, scale, n_cols, most) for scale, most in zip(levels, LARGEST[kind.scales], strict=False)
-    )
-
-
-def _is_whole(layout: Layout, scale: Scale, n_cols: int, most: int) -> bool:
-    """Whether a scale is a small whole number times one for at least `SUPER` columns."""
-    if scale.kind not in ("uint", "int") or abs(scale.factor) != 1 or scale.times is None:
-        return False
-    width = scale.runs[0].width if scale.runs else 8
-    low, high = (-(1 << width - 1), (1 << width - 1) - 1) if scale.kind == "int" else (0, (1 << width) - 1)
-    low, high = low - scale.less, high - scale.less
-    least = -128 if most == 127 else 0
-    return least <= low and high <= most and _span(layout, scale.times, n_cols) % SUPER == 0
-
-
-def _span(layout: Layout, scale: Scale, n_cols: int) -> int:
-    """Columns that share a scale."""
-    return n_cols if scale.per == "row" else scale.per or layout.group
-
-
-def _loss(layout: Layout, kind: Kind) -> int:
-    """Which of two kinds loses less of scales: bfloat16 has the range of powers of two, half precision the digits."""
-    ranged = layout.scale.kind in ("e8m0", "bf16")
-    return int((kind.scales == BFLOAT) != ranged)
 
 
 class Numbers:

@@ -18,8 +18,9 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import U8
 from sis_core.backends.native import abi
-from sis_core.backends.native.declared import Kind, Numbers
+from sis_core.backends.native.declared import Numbers
 from sis_core.backends.native.guard import Guard
+from sis_core.backends.native.kinds import Kind
 from sis_core.backends.native.library import Library, address
 
 PIECE_BYTES = 16 << 20

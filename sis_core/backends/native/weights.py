@@ -17,9 +17,9 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import F32
 from sis_core.backends.native import abi
-from sis_core.backends.native.declared import Kind, kind_for
 from sis_core.backends.native.gradual import Waiting
 from sis_core.backends.native.guard import Guard, InPlace
+from sis_core.backends.native.kinds import Kind, kind_for
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles
@@ -58,7 +58,7 @@ class Store:
         self.waiting, self.in_place = Waiting(), InPlace(library)
         self._bound: dict[Key, abi.Weight] = {}
         self._vectors: dict[Key, int] = {}
-        self._kinds: dict[Key, Kind | None] = {}
+        self._kinds: dict[Key, Kind | str] = {}
         self._owners: list[object] = []
 
     def format_of(self, weight: quant.Weight) -> int:
@@ -84,6 +84,14 @@ class Store:
         """
         if known(weight) is not None or (_decodes(weight) and not self.pack) or self.fused(weight):
             return None
+        found = self._kind(weight)
+        return None if isinstance(found, str) else found
+
+    def why_not_declared(self, weight: quant.Weight) -> str:
+        """Why `declared` found no kind for a weight that `only_python` can decode, in a clause."""
+        return str(self._kind(weight))
+
+    def _kind(self, weight: quant.Weight) -> Kind | str:
         if (name := key(weight)) not in self._kinds:
             self._kinds[name] = kind_for(self.library, weight)
         return self._kinds[name]

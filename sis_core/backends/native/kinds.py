@@ -1,0 +1,163 @@
+"""Which kind of tile holds what a declared layout says.
+
+``struct sis_kind`` in `include/sis/program.h` says what tiles may hold. Several may do for a layout; of those that keep
+its scales best the one of fewest bytes is taken. Nothing holds a table with a minimum, nor one that 8 bits would change
+by more than `MAX_SHARE`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from attrs import frozen
+
+from sis_core import quant
+from sis_core.backends.native import abi
+from sis_core.backends.native.library import Library
+from sis_core.layout import Layout, Scale
+from sis_core.transform import Hadamard, PerColumn
+
+SUPER = 256  # columns that share a second level
+HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
+SIGNED, UNSIGNED, TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table"))
+LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
+MAX_SHARE = 0.25  # of `ByteTable.share`: errors become 3 % larger at most
+
+
+@frozen
+class Kind:
+    """What tiles of a format hold, by the format's number: ``struct sis_kind``."""
+
+    number: int
+    bits: int
+    codes: int
+    group: int
+    scales: int
+
+
+def kinds(library: Library) -> list[Kind]:
+    """All kinds of tiles of whole numbers that a library has."""
+    record = abi.Kind()
+    return [
+        Kind(number, record.bits, record.codes, record.group, record.scales)
+        for number in (*abi.FORMATS.values(), *abi.TILES_ALONE.values())
+        if library.kind(number, ctypes.addressof(record))
+    ]
+
+
+def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
+    """The kind of tile that holds a weight of a declared layout best: the smallest of those that lose least of scales.
+
+    Where there is none, the reason in a clause, for `sis doctor`.
+    """
+    layout, n_cols = weight.format.layout, weight.n_cols
+    if layout is None:
+        return "it has neither a layout nor a decoder in C"
+    if reason := _no_transform(weight) or _too_rough(layout):
+        return reason
+    of_codes = [kind for kind in kinds(library) if _codes_fit(layout, kind)]
+    if not of_codes:
+        what = "a table with a minimum" if layout.table is not None else f"{layout.bits} bits with this zero"
+        return f"no tile holds {what}"
+    fitting = {
+        kind: size
+        for kind in of_codes
+        if _scales_fit(layout, kind, n_cols) and (size := int(library.tile_bytes(kind.number, abi.TILE, n_cols)))
+    }
+    if fitting:
+        return min(fitting, key=lambda kind: (_loss(layout, kind), fitting[kind]))
+    spans = {_span(layout, scale, n_cols) for scale in (layout.scale, layout.minimum) if scale is not None}
+    groups = sorted({kind.group for kind in of_codes})
+    return (
+        f"no tile has scales for {min(spans)} of {n_cols} columns; such codes have them for multiples of "
+        f"{' or '.join(map(str, groups))}"
+    )
+
+
+def rounding(layout: Layout) -> str:
+    """What packing changes of a layout's table, as the end of a sentence; empty where that is nothing."""
+    if layout.table == "row":
+        return ", each row's table rounded to 8 bits"
+    table = layout.byte_table
+    if table is None or table.share < 1e-6:
+        return ""
+    largest = table.step * float(np.abs(table.numbers.astype(int)).max())
+    return f", its table rounded by up to {table.error / largest:.1%} of its largest number"
+
+
+def _no_transform(weight: quant.Weight) -> str:
+    """Why activations cannot be transformed for a weight; empty where they can."""
+    transform = weight.transform
+    columns = {name for name, side in weight.side.items() if side.axis == "column"}
+    said = {transform.side} if isinstance(transform, PerColumn) else set()
+    if transform is not None and type(transform) not in (Hadamard, PerColumn):
+        return f"kernels do not know the transform {type(transform).__name__}"
+    if unsaid := columns - said:
+        return f"no PerColumn in its layout names the side {min(unsaid)!r}, which multiplies columns"
+    if transform is not None and len(weight.shape) != 2:
+        return "activations of stacked matrices are not transformed"
+    return ""
+
+
+def _too_rough(layout: Layout) -> str:
+    """Why a table must not be rounded to 8 bits; empty where it may."""
+    table = layout.byte_table
+    if table is None or table.share <= MAX_SHARE:
+        return ""
+    return f"8 bits would round its table by {table.share:.2g} of the error that its codes make (at most {MAX_SHARE:g})"
+
+
+def _codes_fit(layout: Layout, kind: Kind) -> bool:
+    zero = layout.zero if isinstance(layout.zero, int) else None
+    has_minima = layout.minimum is not None or zero is None
+    if layout.table is not None:
+        wide = kind.codes == SIGNED and kind.bits == 8
+        return not has_minima and (wide or (kind.codes == TABLE and layout.table != "row" and layout.bits <= kind.bits))
+    most = (1 << layout.bits) - 1
+    if kind.codes == UNSIGNED:
+        return layout.bits <= kind.bits
+    if has_minima or zero is None or not -128 <= -zero <= most - zero <= 127:
+        return False
+    if kind.codes == TABLE:
+        return layout.bits <= kind.bits
+    return -zero >= -1 << (kind.bits - 1) and most - zero < 1 << (kind.bits - 1)
+
+
+def _scales_fit(layout: Layout, kind: Kind, n_cols: int) -> bool:
+    levels = [scale for scale in (layout.scale, layout.minimum) if scale is not None]
+    if any(_span(layout, scale, n_cols) % kind.group for scale in levels):
+        return False
+    if kind.scales in (HALF, BFLOAT):
+        return True
+    if n_cols % SUPER:
+        return False
+    if kind.scales == ONE:
+        return layout.scale.times is None and _span(layout, layout.scale, n_cols) % SUPER == 0
+    if kind.codes == UNSIGNED and layout.minimum is None:
+        return False
+    return all(
+        _is_whole(layout, scale, n_cols, most) for scale, most in zip(levels, LARGEST[kind.scales], strict=False)
+    )
+
+
+def _is_whole(layout: Layout, scale: Scale, n_cols: int, most: int) -> bool:
+    """Whether a scale is a small whole number times one for at least `SUPER` columns."""
+    if scale.kind not in ("uint", "int") or abs(scale.factor) != 1 or scale.times is None:
+        return False
+    width = scale.runs[0].width if scale.runs else 8
+    low, high = (-(1 << width - 1), (1 << width - 1) - 1) if scale.kind == "int" else (0, (1 << width) - 1)
+    low, high = low - scale.less, high - scale.less
+    least = -128 if most == 127 else 0
+    return least <= low and high <= most and _span(layout, scale.times, n_cols) % SUPER == 0
+
+
+def _span(layout: Layout, scale: Scale, n_cols: int) -> int:
+    """Columns that share a scale."""
+    return n_cols if scale.per == "row" else scale.per or layout.group
+
+
+def _loss(layout: Layout, kind: Kind) -> int:
+    """Which of two kinds loses less of scales: bfloat16 has the range of powers of two, half precision the digits."""
+    ranged = layout.scale.kind in ("e8m0", "bf16")
+    return int((kind.scales == BFLOAT) != ranged)
