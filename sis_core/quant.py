@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from attrs import evolve, field, frozen
@@ -284,6 +284,12 @@ class BF16Format(BlockFormat):
 
 
 Axis: TypeAlias = Literal["tensor", "expert", "row", "column"]
+"""What the numbers of a side are of: one for the tensor, or one for each expert, row or column."""
+
+
+def _is_axis(side: SideName, _: object, axis: Any) -> None:
+    if axis is not None and axis not in get_args(Axis):
+        raise FormatError(f"{axis!r} is no axis; there are {', '.join(get_args(Axis))}", where=f"side {side.tensor}")
 
 
 @frozen
@@ -294,10 +300,13 @@ class SideName:
         tensor: the name of a tensor, in F32, F16 or BF16.
         axis: what its numbers are of: one for the tensor, or one for each expert, row or column. None for a tensor that
             belongs to the weight and changes nothing here.
+
+    Raises:
+        FormatError: an axis that is none.
     """
 
     tensor: str
-    axis: Axis | None
+    axis: Axis | None = field(validator=_is_axis)
 
 
 @frozen(eq=False)

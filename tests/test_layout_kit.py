@@ -132,7 +132,7 @@ class Encoded(BlockFormat):
     ("changes", "fault"),
     [
         ({"codes": Bits(2, 4)}, "takes the nibbles of a byte for neighbours, the other for values half a block apart"),
-        ({"scale": Scale("f16", 0, factor=2)}, "2 times as large"),
+        ({"scale": Scale("f16", 0, factor=2)}, "0.5 times as large: a scale is off"),
         ({"scale": Scale("f16", 0, factor=-1)}, "sign reversed"),
     ],
 )

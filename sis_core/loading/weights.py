@@ -49,23 +49,23 @@ def _sides(file: ModelFile, registry: Registry, info: TensorInfo, format: QuantF
     """What a tensor is multiplied by, of what lies beside it; FormatError when that has another shape or type."""
     where = f"{file.path}: tensor {info.name}"
     with blaming(FormatError, f"side_names of the format {format.name}", where):
-        names = format.side_names(info.name)
+        names = [(name, place.tensor, place.axis) for name, place in format.side_names(info.name).items()]
     *rows, n_cols = info.shape or (1,)
     counts = {"tensor": 1, "expert": prod(rows[:-1]), "row": prod(rows), "column": n_cols}
     sides = {}
-    for name, place in names.items():
-        found = file.tensors.get(place.tensor)
-        if found is None or place.axis is None or place.tensor == info.name:
+    for name, tensor, axis in names:
+        found = file.tensors.get(tensor)
+        if found is None or axis is None or tensor == info.name:
             continue
-        if prod(found.shape) != counts[place.axis] or found.type_name not in PLAIN:
+        if prod(found.shape) != counts[axis] or found.type_name not in PLAIN:
             raise FormatError(
-                f"{place.tensor}, which lies beside it, is {found.type_name} {found.shape}, not {counts[place.axis]} "
-                f"plain numbers, one for each {place.axis}",
+                f"{tensor}, which lies beside it, is {found.type_name} {found.shape}, not {counts[axis]} "
+                f"plain numbers, one for each {axis}",
                 where=where,
                 fix="convert the model again from its original",
             )
         values = file_weight(file, registry, found).dequantize().reshape(-1)
-        sides[name] = Side(np.array(values), place.axis, place.tensor)  # a copy: values may be a view into the file
+        sides[name] = Side(np.array(values), axis, tensor)  # a copy: values may be a view into the file
     return sides
 
 

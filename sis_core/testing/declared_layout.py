@@ -200,4 +200,8 @@ def orders(size: int) -> Iterator[tuple[str, np.ndarray]]:
         "one side takes the nibbles of a byte for values half a block apart, the other for neighbours",
         np.argsort(pairs),
     )
+    for words, order in (("neighbours", pairs), ("values half a block apart", np.argsort(pairs))):
+        other = "values half a block apart" if words == "neighbours" else "neighbours"
+        high_first = np.argsort(order ^ 1) if words == "neighbours" else order[index ^ 1]
+        yield f"one side takes the nibbles of a byte for {words}, the high one first, the other for {other}", high_first
     yield "each block is reversed", index[::-1]

@@ -16,7 +16,9 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
-from sis_core.testing.declared_layout import check_layout, orders
+from sis_core.testing.declared_layout import check_layout
+from sis_core.testing.declared_sides import check_sides
+from sis_core.testing.encoder_mistakes import mistake_of, order_or_sign, size_of, unused_codes
 from sis_core.testing.fused_linear import check_fused_linear
 
 N_ROWS = 7  # odd: a native decoder that works in pairs of rows has one left over
@@ -141,6 +143,7 @@ class _Check:
         if not 0.99 * bits <= format.bits_per_weight <= 1.01 * bits:
             self.fail(f"declares {format.bits_per_weight:g} bits a weight, but its rows take {bits:g}")
         self.versions()
+        check_sides(format, self.fail)
         if isinstance(format, BlockFormat):
             self.blocks(format)
 
@@ -284,11 +287,17 @@ class _Check:
         if not _same(run(cut), whole):
             self.fail(f"{verb}: rows cut out of longer rows (strided) give another result than contiguous ones")
         if not _same(run(given[::-1]), whole[::-1]):
-            self.fail(f"{verb}: rows backwards in memory give another result than contiguous ones")
+            self.fail(f"{verb}: rows backwards in memory give another result than contiguous ones{self.unsorted()}")
         unaligned = np.empty(given.nbytes + 1, np.uint8)[1:].view(given.dtype).reshape(given.shape)
         unaligned[:] = given
         if not _same(run(unaligned), whole):
             self.fail(f"{verb}: rows at an odd address give another result")
+
+    def unsorted(self) -> str:
+        """A likely reason for what depends on the order of values."""
+        table = self.format.layout.table if self.format.layout else None
+        ascends = not isinstance(table, tuple) or list(table) == sorted(table)
+        return "" if ascends else "; the layout's table does not ascend, as np.searchsorted needs its levels to"
 
     def refuses(self, verb: str, fault: str, *arguments: Any) -> None:
         try:
@@ -352,11 +361,14 @@ class _Check:
         self.threads("quantize", self.format.quantize, several)
 
     def stays_finite(self, values: F32, case: str) -> None:
-        decoded = self.decode(self.encode(values, case), values.shape[1], case)
+        rows = self.encode(values, case)
+        decoded = self.decode(rows, values.shape[1], case)
         if not np.isfinite(decoded).all():
+            self.name_mistake(rows, values, self.explained(self.default_bound()), case)
             self.fail(f"turns finite values into {decoded[~np.isfinite(decoded)][0]}", case)
         largest = np.abs(values).max(axis=1)
         if (np.abs(decoded).max(axis=1) > 2 * largest + 1e-5).any():
+            self.name_mistake(rows, values, self.explained(self.default_bound()), case)
             found = float(np.abs(decoded).max())
             self.fail(f"turns values of at most {largest.max():g} into {found:g}", case)
         if case.endswith("zeros") and case != "one value among zeros" and decoded.any():
@@ -393,12 +405,15 @@ class _Check:
             ("normal values times 1000", self.normal(64, n_cols) * np.float32(1e3)),
             ("blocks of different scales", self.normal(64, n_cols) * self.scales(64, n_cols)),
         ):
-            decoded = self.decode(self.encode(values, case), n_cols, case)
+            rows = self.encode(values, case)
+            decoded = self.decode(rows, n_cols, case)
             error = _relative(decoded - values, values)
             self.positions(values, decoded, case)
             if error > bound:
-                self.diagnose(values, decoded, bound, case)
+                self.diagnose(rows, values, decoded, bound, case)
                 self.fail(self.too_coarse(error, max_error), case)
+            if fault := unused_codes(self.format, rows, n_cols):
+                self.fail(fault, case)
             again = self.decode(self.encode(decoded, "decoded values"), n_cols, "decoded values")
             if _relative(again - decoded, decoded) > max(error, 1e-6):
                 self.fail(
@@ -411,11 +426,11 @@ class _Check:
 
     def too_coarse(self, error: float, max_error: float | None) -> str:
         if max_error is not None:
-            return f"has an error of {error:.3g}; max_error allows {max_error:.3g}"
+            return f"has an error of {error:.3g}; max_error allows {max_error:.3g}{self.unsorted()}"
         return (
             f"has an error of {error:.3g}; {self.format.bits_per_weight:g} bits should give {self.default_bound():.3g}"
-            ". A format that is coarse on purpose says so: check_quant_format(format, max_error=…), or max_error = … "
-            "in its QuantFormatSuite"
+            f"{self.unsorted()}. A format that is coarse on purpose says so: check_quant_format(format, max_error=…), "
+            "or max_error = … in its QuantFormatSuite"
         )
 
     def one_sided(self) -> None:
@@ -449,27 +464,24 @@ class _Check:
     def default_bound(self) -> float:
         return float(min(0.95, max(2.0 ** (2 - self.format.bits_per_weight), 2.0**-8)))
 
-    def diagnose(self, values: F32, decoded: F32, bound: float, case: str) -> None:
+    def name_mistake(self, rows: U8, values: F32, wanted: float, case: str) -> None:
+        """Fail with what the encoder did wrong by the layout, where that is a usual mistake."""
+        if fault := mistake_of(self.format, rows, values, wanted):
+            self.fail(f"its layout and its encoder differ: {fault}", case)
+
+    @staticmethod
+    def explained(bound: float) -> float:
+        """The error at which a mistake explains what comes back."""
+        return max(2 * bound, 0.3)
+
+    def diagnose(self, rows: U8, values: F32, decoded: F32, bound: float, case: str) -> None:
         """Look for the usual mistakes behind an error that is too large."""
-        size = self.format.block_size
-        blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
-        wanted = max(2 * bound, 0.3)
-        for fault, order in orders(size):
-            if _relative(found[:, order] - blocks, blocks) < wanted:
-                self.fail(f"values come back in another order: {fault}", case)
-        if _relative(found + blocks, blocks) < wanted:
-            self.fail("values come back with the sign reversed", case)
-        factors = (found * blocks).sum(axis=1) / (blocks * blocks).sum(axis=1)
-        if _relative(found - factors[:, None] * blocks, found) < wanted:
-            spread = factors.max() / max(factors.min(), 1e-30)
-            if spread < 1.5 and 0.9 < np.median(factors) < 1.1:
-                return
-            if spread < 1.5:
-                self.fail(f"values come back {np.median(factors):.3g} times as large", case)
-            worst = int(np.abs(np.log(np.maximum(factors, 1e-30))).argmax())
-            self.fail(
-                f"block {worst} comes back {factors[worst]:.3g} times as large: it uses another block's scale", case
-            )
+        size, wanted = self.format.block_size, self.explained(bound)
+        if fault := order_or_sign(values, decoded, size, wanted):
+            self.fail(fault, case)
+        self.name_mistake(rows, values, wanted, case)
+        if fault := size_of(values, decoded, size, wanted):
+            self.fail(fault, case)
 
     def importance(self) -> None:
         n_cols = self.widths[-1]

@@ -1,0 +1,104 @@
+"""`check_quant_format` names what an encoder does otherwise than the layout says, and not another fault."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from sis_core.arrays import F32, U8
+from sis_core.layout import Bits, Layout, Scale
+from sis_core.quant import BlockFormat, QuantFormat
+from sis_core.testing import QuantFormatSuite
+
+LEVELS = (-1.0, -0.7, -0.53, -0.4, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 0.34, 0.44, 0.56, 0.72, 1.0)
+BORDERS = np.convolve(LEVELS, [0.5, 0.5], "valid")
+HALVES = (Bits(2, 4, 8), Bits(2, 4, 8, 4))
+GOOD = Layout(4, 64, Scale("f16", 0), table=LEVELS, codes=HALVES)
+
+
+class Levels(BlockFormat):
+    """16 levels, the largest magnitude of a block in half precision, low nibbles before high ones."""
+
+    name, block_size, type_size, layout = "LEVELS", 64, 34, GOOD
+    scaled: ClassVar[float] = 1.0
+    dtype: ClassVar[str] = "<f2"
+    divides: ClassVar[bool] = True
+
+    def codes(self, steps: F32) -> U8:
+        return np.searchsorted(BORDERS, steps).astype(np.uint8)
+
+    def pack(self, codes: U8) -> U8:
+        return codes[:, :32] | codes[:, 32:] << 4
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        scales = np.clip(np.abs(values).max(axis=1, keepdims=True) * self.scaled, 0, 65504).astype(self.dtype)
+        steps = values / np.where(scales > 0, scales, 1).astype(np.float32) if self.divides else values
+        return np.hstack([scales.view(np.uint8), self.pack(self.codes(steps))])
+
+
+class Affine(BlockFormat):
+    """Scale and minimum, which is subtracted."""
+
+    name, block_size, type_size = "AFFINE", 32, 20
+    layout = Layout(4, 32, Scale("f16", 0), Scale("f16", 2, factor=-1), codes=(Bits(4, 4, 8), Bits(4, 4, 8, 4)))
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        low = np.clip(-values.min(axis=1, keepdims=True), 0, 65504).astype("<f2")
+        high = np.maximum(values.max(axis=1, keepdims=True), 0)
+        scales = np.clip((high + low.astype(np.float32)) / 15, 0, 65504).astype("<f2")
+        steps = (values + low.astype(np.float32)) / np.where(scales > 0, scales, 1).astype(np.float32)
+        codes = np.clip(np.rint(steps), 0, 15).astype(np.uint8)
+        return np.hstack([scales.view(np.uint8), low.view(np.uint8), codes[:, :16] | codes[:, 16:] << 4])
+
+
+def check(format: QuantFormat) -> None:
+    suite = type("Suite", (QuantFormatSuite,), {"format": format})()
+    suite.test_encoding()
+    suite.test_faithfulness()
+
+
+def of(base: type[QuantFormat], **changes: Any) -> QuantFormat:
+    return type("Wrong", (base,), changes)()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("base", [Levels, Affine])
+def test_right_ones_pass(base: type[QuantFormat]) -> None:
+    check(base())
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"pack": lambda self, c: c[:, ::2] << 4 | c[:, 1::2]}, "neighbours, the high one first"),
+        ({"codes": lambda self, x: np.minimum(Levels.codes(self, x), 14) + np.uint8(1)}, "codes are off by one"),
+        ({"scaled": 1 / 7}, "most values have the code 0 or 15, .* the encoder's scale is too small"),
+        ({"scaled": 2}, "the codes 0 to 1, 1[34] to 15 are never written"),
+        ({"divides": False}, "the encoder does not divide by the scale that it writes"),
+        ({"dtype": ">f2"}, "the encoder writes the scale with its higher byte first"),
+        ({"layout": evolve(GOOD, scale=Scale("bf16", 0))}, "writes the scale as f16, the layout says bf16"),
+        ({"layout": evolve(GOOD, table=None)}, "is a table missing"),
+        ({"layout": evolve(GOOD, table=None, zero=8)}, "is a table missing"),
+    ],
+)
+def test_mistakes_beside_a_table_are_named(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check(of(Levels, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"minimum": Scale("f16", 2)}, "the layout adds a minimum that the encoder subtracts"),
+        ({"minimum": None}, "a number from each group that the layout does not add: a minimum"),
+        ({"scale": Scale("f16", 2), "minimum": Scale("f16", 0, factor=-1)}, "scale and minimum are exchanged"),
+        ({"zero": 1}, "the encoder counts codes from 0, not from 1"),
+    ],
+)
+def test_mistakes_beside_a_minimum_are_named(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check(of(Affine, layout=evolve(Affine.layout, **changes)))
