@@ -57,6 +57,19 @@ size_t experts_columns(const struct sis_experts *e, uint32_t n)
     return n > AT_ONCE && e->n_out > COLUMNS ? COLUMNS : e->n_out;
 }
 
+/* Choices after which the second turn begins, with the next expert. */
+static size_t turn_of(const struct sis_experts *e, uint32_t n)
+{
+    const size_t places = (size_t)n * e->n_used;
+    return n > AT_ONCE ? (places + 1) / 2 : places;
+}
+
+static size_t most_of_a_turn(const struct sis_experts *e, uint32_t n)
+{
+    const size_t places = (size_t)n * e->n_used, most = turn_of(e, n) + n; /* all rows may have chosen one expert */
+    return most < places ? most : places;
+}
+
 void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room)
 {
     const struct sis_experts *e = op->experts;
@@ -64,14 +77,15 @@ void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_
     const struct sis_weight *weights[] = {e->up, e->down, e->gate};
     for (enum stage stage = IN; stage <= HIDDEN; stage++) {
         const int all_forms = many && !(many_forms_of(e, stage) & ~many->forms);
+        const size_t at_once = stage == IN ? most_of_a_turn(e, n) : places;
         const size_t left = all_forms ? (size_t)e->n_expert * (many->from - 1) : places; /* of experts that few chose */
-        const size_t k = width_of(e, stage), rows = left < places ? left : places,
+        const size_t k = width_of(e, stage), rows = left < at_once ? left : at_once,
                      sizes[] = {rows * k * 2, rows * sis_float_row(sis_kernels(), k) * 4, rows * k * 4};
         for (int form = 0; form < N_ROW_FORMS; form++)
             if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[stage][form], up(sizes[form]));
         for (uint32_t form = SIS_Q8; many && form <= SIS_FLOAT; form *= 2) {
             if (!(many->forms & many_forms_of(e, stage) & form)) continue;
-            const size_t bytes = many->x_bytes((uint32_t)places, k, form) + few * (many->x_bytes(1, k, form) + 64);
+            const size_t bytes = many->x_bytes((uint32_t)at_once, k, form) + few * (many->x_bytes(1, k, form) + 64);
             raise_to(&room->many[stage][form == SIS_FLOAT], up(bytes));
             raise_to(&room->many_scratch, up(many->scratch_bytes(n, k, form)));
         }
@@ -162,6 +176,12 @@ static size_t few_at(const struct expert_rows *rows, const struct expert_group *
     return rows->few_at[stage] + (g->first - rows->first);
 }
 
+static void begin_turn(struct expert_order *order, uint32_t turn)
+{
+    order->turns[turn].group = order->n_groups;
+    order->turns[turn].unit = order->units[IN];
+}
+
 /* The order of choices by expert, then by row. */
 static void arrange(const struct run *run, const struct sis_op *op)
 {
@@ -177,10 +197,17 @@ static void arrange(const struct run *run, const struct sis_op *op)
         }
     uint32_t place = 0;
     order->n_experts = order->n_groups = order->units[IN] = order->units[HIDDEN] = 0;
+    memset(order->turns, 0, sizeof order->turns);
+    order->n_turns = 1;
     for (uint32_t expert = 0; expert < e->n_expert; expert++) {
         const uint32_t count = order->counts[expert];
         order->counts[expert] = place; /* from here on where the next choice of it goes */
         if (!count) continue;
+        if (order->n_turns == 1 && place >= turn_of(e, n)) {
+            begin_turn(order, order->n_turns++);
+            memset(next.many_at[IN], 0, sizeof next.many_at[IN]);
+            next.few_at[IN] = 0;
+        }
         struct expert_rows *rows = &order->experts[order->n_experts];
         *rows = (struct expert_rows){.expert = expert, .first = place, .n = count, .first_group = order->n_groups};
         place_rows(run, e, rows, &next);
@@ -196,6 +223,7 @@ static void arrange(const struct run *run, const struct sis_op *op)
         order->n_experts++;
         place += count;
     }
+    begin_turn(order, order->n_turns);
     for (uint32_t row = 0; row < n; row++)
         for (uint32_t slot = 0, expert; slot < e->n_used; slot++) {
             memcpy(&expert, at(run, e->chosen, row, slot), sizeof expert);
@@ -407,19 +435,22 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     }
 }
 
+/* Units [first, stop) of a stage. */
 static void do_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage, size_t from,
-                     uint32_t member)
+                     uint32_t first, uint32_t stop, uint32_t member)
 {
-    const uint32_t n = run->order->units[stage];
+    const uint32_t n = stop - first;
     for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0, &end)) < n;)
-        for (; unit < end; unit++) do_unit(run, op, stage, from, unit, member);
+        for (; unit < end; unit++) do_unit(run, op, stage, from, first + unit, member);
 }
 
+/* Groups [first, stop). */
 static void prepare_stage(const struct run *run, struct team *team, const struct sis_op *op, enum stage stage,
-                          uint32_t member)
+                          uint32_t first, uint32_t stop, uint32_t member)
 {
-    const uint32_t n = run->order->n_groups;
-    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) prepare_group(run, op, stage, unit, member);
+    const uint32_t n = stop - first;
+    for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) prepare_group(run, op, stage, first + unit, member);
+    team_barrier(team);
 }
 
 static void combine_stage(const struct run *run, struct team *team, const struct sis_op *op, size_t from,
@@ -467,19 +498,16 @@ void experts_phase(const struct run *run, struct team *team, const struct sis_op
     struct alone alone = {run, op};
     const int few = is_few(run, op);
     if (run->n_groups[0] > 1) team_barrier_then(team, begin_alone, &alone, nothing);
-    if (!few) {
-        prepare_stage(run, team, op, IN, member);
-        team_barrier(team);
+    const struct expert_order *order = run->order;
+    for (uint32_t turn = 0; turn < order->n_turns; turn++) {
+        if (!few) prepare_stage(run, team, op, IN, order->turns[turn].group, order->turns[turn + 1].group, member);
+        do_stage(run, team, op, IN, 0, order->turns[turn].unit, order->turns[turn + 1].unit, member);
+        team_barrier_then(team, few ? prepare_hidden_alone : NULL, &alone, nothing);
     }
-    do_stage(run, team, op, IN, 0, member);
-    team_barrier_then(team, few ? prepare_hidden_alone : NULL, &alone, nothing);
-    if (!few) {
-        prepare_stage(run, team, op, HIDDEN, member);
-        team_barrier(team);
-    }
+    if (!few) prepare_stage(run, team, op, HIDDEN, 0, order->n_groups, member);
     const size_t columns = experts_columns(op->experts, run->n_rows[0]);
     for (size_t from = 0;; from += columns) {
-        do_stage(run, team, op, HIDDEN, from, member);
+        do_stage(run, team, op, HIDDEN, from, 0, order->units[HIDDEN], member);
         if (from + columns >= op->experts->n_out) return; /* the op that follows combines the last columns */
         team_barrier(team);
         combine_stage(run, team, op + 1, from, member);

@@ -23,9 +23,13 @@ struct expert_group {
     uint32_t first, m, expert;
 };
 
-/* The choices of a step's rows in the order of experts. */
+/* The choices of a step's rows in the order of experts. Of many rows the first product takes half of the experts in turn:
+ * `turns` has the first group and unit of each, and where the last ends. */
 struct expert_order {
-    uint32_t n_experts, n_groups;
+    uint32_t n_experts, n_groups, n_turns;
+    struct {
+        uint32_t group, unit;
+    } turns[3];
     uint32_t units[2];
     struct expert_rows *experts;
     struct expert_group *groups;
