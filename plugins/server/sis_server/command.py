@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sis_core.cli.common import load_model, model_options
+from sis_core.cli.common import load_model, model_options, registry_of
 from sis_core.cli.sections import SectionedCommand
 
 
@@ -134,7 +134,9 @@ def command(
             raise
         return served
 
-    models = Models(Catalogue.of(others), lambda name, reference: opened(reference, (name,)), idle=idle * 60 or None)
+    catalogue = Catalogue.of(others)
+    catalogue.check(registry_of(ctx).records("sources"))
+    models = Models(catalogue, lambda name, reference: opened(reference, (name,)), idle=idle * 60 or None)
     with listen(host, port) as socket, contextlib.closing(models):
         name = options["model"]
         if name is not None or not others:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -42,6 +44,31 @@ def test_a_port_in_use_is_an_error_before_a_model_is_loaded() -> None:
         done = sis("-m", "no-such-model.gguf", "--port", str(taken.getsockname()[1]))
     assert isinstance(done.exception, SourceError)
     assert "cannot listen" in str(done.exception)
+
+
+@pytest.mark.parametrize("other", ["no-such-folder", "mine=no-such-model.gguf", "x" * 5000])
+def test_a_model_by_name_that_nobody_knows_is_refused_at_the_start(other: str) -> None:
+    done = sis("--models", other, "--port", "0")
+    assert isinstance(done.exception, SourceError)
+    assert "no such folder or file" in str(done.exception)
+
+
+def test_models_by_name_that_somebody_knows_are_not_opened_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    monkeypatch.setattr("sis_server.running.run", lambda models, *_: names.extend(asyncio.run(models.names())))
+    monkeypatch.setattr("sis_server.command.load_model", None)
+    done = sis(
+        "--port",
+        "0",
+        "--models",
+        "tiny",
+        "--models",
+        "far=hf://user/repository",
+        "--models",
+        str(Path(__file__).parent),
+    )
+    assert done.exit_code == 0, done.output
+    assert names == ["tiny", "far"]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
