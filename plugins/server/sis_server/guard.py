@@ -98,3 +98,6 @@ def _check_type(headers: Headers, method: str) -> None:
     """A browser may send text/plain anywhere without asking; JSON it may not."""
     if method == "POST" and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "the content type is not application/json")
+    coding = headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in ("", "identity"):
+        raise ApiError(415, f"a body that is coded as {coding!r:.60} is not read: send plain JSON")

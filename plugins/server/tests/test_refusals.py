@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -271,6 +272,14 @@ def test_what_one_key_read_is_not_shared_with_another(locked: Any) -> None:
 def test_a_body_over_the_cap_is_refused(locked: Any) -> None:
     answer = locked.post(TEXT, {"prompt": "x" * 2000}, headers={"x-api-key": "first"})
     assert answer.status_code == 413
+
+
+def test_a_body_that_is_compressed_is_refused(locked: Any) -> None:
+    body = json.dumps({"prompt": "Once", "max_tokens": 1}).encode()
+    headers = {"x-api-key": "first", "content-type": "application/json"}
+    for content, coding, status in ((gzip.compress(body), "gzip", 415), (body, "GZIP", 415), (body, "identity", 200)):
+        answer = locked.client.post(TEXT, content=content, headers={**headers, "content-encoding": coding})
+        assert answer.status_code == status
 
 
 def test_a_body_without_a_length_is_counted(locked: Any) -> None:
