@@ -157,5 +157,9 @@ def test_a_phone_in_the_dark_by_keyboard(browser: Any, calling: Any) -> None:
     page.page.wait_for_selector("#options:visible")
     page.page.keyboard.press("Escape")
     page.page.wait_for_selector("#options", state="hidden")
+    page.page.keyboard.press("Alt+c")
+    with page.page.expect_download() as saved:
+        page.page.click("#export")
+    assert len(json.loads(saved.value.path().read_text())["chat"]["nodes"]) == 2
     assert page.complaints == page.elsewhere == []
     context.close()
