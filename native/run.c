@@ -107,7 +107,10 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
         struct room *its = &of_product[product];
         for (int i = 0; i < N_ROW_FORMS; i++) run->expert_x[product][i] = place(its, s->experts.rows[product][i]);
         for (int i = 0; i < 2; i++) run->expert_many[product][i] = place(its, s->experts.many[product][i]);
-        if (product) run->expert_out = place(its, s->experts.out);
+        if (product) { /* combined beside row operations that prepare the rows of the linears which follow */
+            raise_to(&its->used, of_linears.used);
+            run->expert_out = place(its, s->experts.out);
+        }
         raise_to(&of_experts.used, its->used);
     }
     run->parts = place(&of_attention, s->parts);
