@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack
 
@@ -17,6 +18,9 @@ from sis_server.engine import Caller, Engine
 from sis_server.engines import Engines
 from sis_server.metrics import Waits
 from sis_server.tracing import Trace
+
+AT_ONCE = 64
+"""Texts of one request that are put in beside each other."""
 
 
 class PlainText:
@@ -52,10 +56,10 @@ def follow(
     trace: Trace,
     held: ExitStack,
 ) -> AsyncGenerator[Heard]:
-    """Put requests in at once, and say what is heard of each until all have ended. They end early with ``held``.
+    """Put requests in, and say what is heard of each until all have ended. They end early with ``held``.
 
     What happens is noted in ``trace``. Of those with one prompt the others follow when the first has read it: they
-    share its pages.
+    share its pages. Of more than `AT_ONCE` the others follow as the first end, so that nobody waits for all of them.
 
     Raises:
         ApiError: the queue is full; while it is listened to, a text failed.
@@ -71,13 +75,15 @@ def follow(
         held.callback(engine.cancel, engine.submit(requests[index], outlet, times, caller))
 
     later = _followers(requests)
-    for index in set(range(len(requests))).difference(*later.values()):
-        submit(index)
+    next_ones = deque(sorted(set(range(len(requests))).difference(*later.values())))
+    n_first = min(AT_ONCE, len(next_ones))
+    for _ in range(n_first):
+        submit(next_ones.popleft())
 
     async def heard() -> AsyncGenerator[Heard]:
         last = began
         n_generated, called = [0] * len(requests), [False] * len(requests)
-        to_come = len(requests)
+        to_come, n_open = len(requests), n_first
         while to_come:
             index, piece = await inbox.get()
             now = time.perf_counter()
@@ -85,8 +91,11 @@ def follow(
             last = now
             if piece.error is not None:
                 raise errors.of(piece.error)
-            for follower in later.pop(index, ()):
-                submit(follower)
+            next_ones.extendleft(reversed(later.pop(index, ())))
+            n_open -= piece.finish_reason is not None
+            while next_ones and n_open < AT_ONCE:
+                submit(next_ones.popleft())
+                n_open += 1
             n_generated[index] += piece.token is not None
             events = parsers[index].push(piece)
             if piece.finish_reason is not None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +130,10 @@ def test_what_has_not_ended_by_the_deadline_is_told_so() -> None:
             threads = [threading.Thread(target=ask, args=(path,), daemon=True) for path in BODIES]
             for thread in threads:
                 thread.start()
-            while len(client.get("/slots").json()) < 16 + 2 + 16 + 2:
-                pass
+            for _ in range(3000):
+                if len(client.get("/slots").json()) == 2 * (16 + 1 + 1):
+                    break
+                time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
             ends = {path: list(lines)[-2:] for path, lines in streams.items()}
             for thread in threads:

@@ -128,6 +128,25 @@ def test_the_texts_of_one_request_are_one_in_the_queue(serve: Any) -> None:
         assert server.served.engine.n_waiting == server.served.engine.counts.refused == 0
 
 
+def test_of_many_texts_of_one_request_some_are_put_in_at_a_time(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sis_server.following.AT_ONCE", 3)
+    submit, most = server.served.engine.submit, 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal most
+        ticket = submit(*args)
+        most = max(most, server.served.engine.n_open)
+        return ticket
+
+    monkeypatch.setattr(server.served.engine, "submit", counted)
+    long = "Once upon a time " * 12  # its second text follows the first
+    body = {"prompt": ["One", long, "Three", "Four"], "n": 2, "max_tokens": 2, "ignore_eos": True}
+    answer = server.post(TEXT, body)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 16
+    assert most == 3
+
+
 def test_what_comes_too_slowly_is_cut_off(serve: Any) -> None:
     with serve(limits=Limits(seconds=0.3)) as server:
         with server.socket() as connection:  # headers that do not end
