@@ -440,7 +440,7 @@ static void do_stage(const struct run *run, struct team *team, const struct sis_
                      uint32_t first, uint32_t stop, uint32_t member)
 {
     const uint32_t n = stop - first;
-    for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0, &end)) < n;)
+    for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0 ? 2 : 0, &end)) < n;)
         for (; unit < end; unit++) do_unit(run, op, stage, from, first + unit, member);
 }
 

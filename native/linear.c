@@ -29,12 +29,13 @@ static uint32_t many_at_once(const struct run *run, const struct sis_op *op, int
     return run->many[gathered]->unit_rows(run->n_rows[gathered], op->weight->n_cols, form_of(op->weight));
 }
 
-/* Whether some linear of a phase multiplies many rows at once by tiles that it makes of raw rows. */
-static int makes_tiles(const struct run *run, uint32_t first, uint32_t last, int gathered)
+/* How much of its share of a phase a member takes at once. Few rows: half, since units are so short that claiming takes
+ * a tenth of their time. Tiles that are made for many rows at once: more, since the rows come from afar each time. */
+static uint32_t quarters_of(const struct run *run, uint32_t first, uint32_t last, uint32_t log, int gathered)
 {
     for (uint32_t i = first; run->many[gathered] && i < last; i++)
-        if (run->program->ops[i].weight->raw) return 1;
-    return 0;
+        if (run->program->ops[i].weight->raw) return 3;
+    return log == 0 ? 2 : 0;
 }
 
 static uint32_t tile_units(const struct sis_op *op, uint32_t log)
@@ -252,8 +253,8 @@ static uint32_t do_units(struct run *run, const struct sis_op *op, uint32_t unit
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member)
 {
     const uint32_t log = log_tiles(run, gathered), n = phase_units(run, first, last, log, gathered);
-    const int several = log == 0 || makes_tiles(run, first, last, gathered);
-    for (uint32_t claimed, end; (claimed = team_claim_some(team, member, n, several, &end)) < n;)
+    const uint32_t quarters = quarters_of(run, first, last, log, gathered);
+    for (uint32_t claimed, end; (claimed = team_claim_some(team, member, n, quarters, &end)) < n;)
         while (claimed < end) {
             uint32_t unit = claimed;
             const struct sis_op *op = linear_of(run, first, log, gathered, &unit);

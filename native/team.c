@@ -56,7 +56,7 @@ uint64_t team_now(void) { return thread_now(); }
 
 uint32_t team_size(const struct team *t) { return t->size; }
 
-uint32_t team_claim_some(struct team *t, uint32_t member, uint32_t n, int many, uint32_t *end)
+uint32_t team_claim_some(struct team *t, uint32_t member, uint32_t n, uint32_t quarters, uint32_t *end)
 {
     for (uint32_t i = 0; i < t->size; i++) {
         uint64_t owner = member + i < t->size ? member + i : member + i - t->size;
@@ -64,7 +64,7 @@ uint32_t team_claim_some(struct team *t, uint32_t member, uint32_t n, int many, 
         atomic_uint *next = &t->claims[owner].next;
         uint32_t taken = atomic_load_explicit(next, memory_order_relaxed);
         if (taken >= share) continue;
-        uint32_t some = many ? (share - taken + 1) / 2 : 1;
+        uint32_t some = quarters ? ((share - taken) * quarters + 3) / 4 : 1;
         taken = atomic_fetch_add_explicit(next, some, memory_order_relaxed);
         if (taken >= share) continue;
         *end = first + (taken + some < share ? taken + some : share);

@@ -23,9 +23,9 @@ void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, 
  * its own, since neighbouring units lie side by side in memory and a stream is read faster than pieces of it; whoever
  * is done helps the next. Which member gets a unit must not matter. */
 uint32_t team_claim(struct team *team, uint32_t member, uint32_t n);
-/* The same for units so short that claiming takes a tenth of their time: units up to `end`, with `many` half of what is
- * left of a share. */
-uint32_t team_claim_some(struct team *team, uint32_t member, uint32_t n, int many, uint32_t *end);
+/* The same for units that are done faster side by side than one by one: units up to `end`, so many quarters of what is
+ * left of a share, or one with 0. */
+uint32_t team_claim_some(struct team *team, uint32_t member, uint32_t n, uint32_t quarters, uint32_t *end);
 /* Wait until every member is here; then the claims begin again at 0. */
 void team_barrier(struct team *team);
 /* Memory that will be read soon. */
