@@ -17,10 +17,12 @@ from sis_server.following import Heard
 from sis_server.openai_text import prompts_of
 from sis_server.served import Served
 
+MAX_INPUTS = 2048  # as OpenAI's
+
 
 def prepare(served: Served, asked: Embeddings) -> list[Request]:
     """A request for each text. Slow: for a worker."""
-    prompts = prompts_of(asked.input, served, "input")
+    prompts = prompts_of(asked.input, served, "input", MAX_INPUTS)
     return [served.checked(Request(tokens, want="hidden")) for tokens in prompts]
 
 

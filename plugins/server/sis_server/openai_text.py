@@ -27,12 +27,14 @@ MAX_PROMPTS = 128
 MAX_TOKENS = 16  # where the request does not say
 
 
-def prompts_of(given: str | list[str | int | list[int]], served: Served, field: str = "prompt") -> list[list[int]]:
+def prompts_of(
+    given: str | list[str | int | list[int]], served: Served, field: str = "prompt", most: int = MAX_PROMPTS
+) -> list[list[int]]:
     """Token ids of each prompt: a text, ids, texts, or lists of ids. ApiError names the field."""
     if isinstance(given, str) or (given and all(isinstance(part, int) for part in given)):
         given = cast("list[str | int | list[int]]", [given])
-    if not given or len(given) > MAX_PROMPTS or "" in given or any(isinstance(prompt, int) for prompt in given):
-        raise ApiError(400, f"is not from one to {MAX_PROMPTS} prompts that are not empty", param=field)
+    if not given or len(given) > most or "" in given or any(isinstance(prompt, int) for prompt in given):
+        raise ApiError(400, f"is not from one to {most} prompts that are not empty", param=field)
     listed = cast("list[str | list[int]]", given)
     return [served.model.tokenize(prompt) if isinstance(prompt, str) else prompt for prompt in listed]
 

@@ -23,10 +23,17 @@ def test_vectors_are_the_models(server: Any) -> None:
     np.testing.assert_allclose(np.frombuffer(data, "<f4"), found[0], atol=1e-3)
 
 
+def test_clients_may_send_hundreds_at_once(server: Any) -> None:
+    answer = server.post(PATH, {"input": [f"{i} hens" for i in range(200)]})
+    assert answer.status_code == 200
+    assert [entry["index"] for entry in answer.json()["data"]] == list(range(200))
+
+
 @pytest.mark.parametrize(
     "body",
     [{"input": ""}, {"input": []}, {"input": [[]]}, {"input": [10**6]}, {"input": "x", "dimensions": 8}, {},
-     {"input": "x", "encoding_format": "int8"}, {"input": "x", "temperature": 1}, {"input": "hen " * 9000}],
+     {"input": "x", "encoding_format": "int8"}, {"input": "x", "temperature": 1}, {"input": "hen " * 9000},
+     {"input": ["hen"] * 2049}],
 )  # fmt: skip
 def test_refusals(server: Any, body: dict[str, Any]) -> None:
     assert server.post(PATH, body).status_code == 400
