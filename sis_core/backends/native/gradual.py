@@ -2,8 +2,7 @@
 
 A step of several rows makes tiles of what it reads in place, and those of some weights stay. Memory that was never used
 may cost several times as much as the packing itself, on virtual machines above all: so the first step keeps none, and
-those after it pay by their rows. Between steps of few rows some time
-is spent on packing.
+those after it pay by their rows. Between steps of few rows some time is spent on packing.
 
 Results are the same bits in place and packed, so nobody can tell from a text when a weight was packed.
 """
