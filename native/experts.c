@@ -70,21 +70,26 @@ static size_t most_of_a_turn(const struct sis_experts *e, uint32_t n)
     return most < places ? most : places;
 }
 
-void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room)
+void experts_room(const struct sis_op *op, uint32_t n, int invariant, struct experts_room *room)
 {
     const struct sis_experts *e = op->experts;
     const size_t places = (size_t)n * e->n_used, few = e->n_expert < places ? e->n_expert : places;
     const struct sis_weight *weights[] = {e->up, e->down, e->gate};
     for (enum stage stage = IN; stage <= HIDDEN; stage++) {
-        const int all_forms = many && !(many_forms_of(e, stage) & ~many->forms);
+        uint32_t least = 1; /* rows of an expert that are multiplied at once, in every form */
+        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+            const uint32_t from = sis_least_many(sis_kernels(), form, invariant);
+            if (many_forms_of(e, stage) & form && from > least) least = from;
+        }
         const size_t at_once = stage == IN ? most_of_a_turn(e, n) : places;
-        const size_t left = all_forms ? (size_t)e->n_expert * (many->from - 1) : places; /* of experts that few chose */
+        const size_t left = (size_t)e->n_expert * (least - 1); /* of experts that few chose */
         const size_t k = width_of(e, stage), rows = left < at_once ? left : at_once,
                      sizes[] = {rows * k * 2, rows * sis_float_row(sis_kernels(), k) * 4, rows * k * 4};
         for (int form = 0; form < N_ROW_FORMS; form++)
             if (forms_of(e, stage) >> form & 1) raise_to(&room->rows[stage][form], up(sizes[form]));
-        for (uint32_t form = SIS_Q8; many && form <= SIS_FLOAT; form *= 2) {
-            if (!(many->forms & many_forms_of(e, stage) & form)) continue;
+        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+            const struct many_rows *many = sis_many_for(sis_kernels(), n, form, invariant);
+            if (!many || !(many_forms_of(e, stage) & form)) continue;
             const size_t bytes = many->x_bytes((uint32_t)at_once, k, form) + few * (many->x_bytes(1, k, form) + 64);
             raise_to(&room->many[stage][form == SIS_FLOAT], up(bytes));
             raise_to(&room->many_scratch, up(many->scratch_bytes(n, k, form)));
@@ -93,7 +98,8 @@ void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_
     for (int i = 0; i < 3; i++) {
         const struct sis_weight *w = weights[i];
         if (!w || !w->raw) continue;
-        const size_t tiles = (many ? 1u << LOG_TILES : 1) * sis_one_tile_bytes(w->format, w->n_cols);
+        const size_t some = sis_any_many(sis_kernels(), n) ? 1u << LOG_TILES : 1;
+        const size_t tiles = some * sis_one_tile_bytes(w->format, w->n_cols);
         raise_to(&room->raw_scratch, tiles + up(w->format == SIS_DECODED ? TILE * w->n_cols * sizeof(float) : 0));
     }
     raise_to(&room->gathered, up(sis_kernels()->max_rows * width_of(e, IN) * sizeof(float)));
@@ -111,11 +117,18 @@ struct expert_order experts_order(const struct experts_room *room, uint8_t *plac
     return order;
 }
 
-/* Whether an expert's rows are multiplied at once, with every weight of a stage. */
+/* What multiplies an expert's rows in a form at once, or NULL. */
+static const struct many_rows *many_of(const struct run *run, const struct expert_rows *rows, uint32_t form)
+{
+    return sis_many_for(run->kernels, rows->n, form, is_invariant(run->step));
+}
+
+/* Whether that is so with every weight of a stage. */
 static int is_many(const struct run *run, const struct sis_experts *e, enum stage stage, const struct expert_rows *rows)
 {
-    const struct many_rows *many = run->many[0];
-    return many && rows->n >= many->from && !(many_forms_of(e, stage) & ~many->forms);
+    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+        if (many_forms_of(e, stage) & form && !many_of(run, rows, form)) return 0;
+    return 1;
 }
 
 static uint32_t log_tiles(const struct run *run) { return run->n_groups[0] > 1 ? LOG_TILES : 0; }
@@ -133,7 +146,7 @@ static uint32_t unit_rows(const struct run *run, const struct sis_experts *e, en
     uint32_t least = rows->n;
     for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
         if (!(many_forms_of(e, stage) & form)) continue;
-        const uint32_t n = run->many[0]->unit_rows(rows->n, width_of(e, stage), form);
+        const uint32_t n = many_of(run, rows, form)->unit_rows(rows->n, width_of(e, stage), form);
         if (n < least) least = n;
     }
     return least;
@@ -166,7 +179,8 @@ static void place_rows(const struct run *run, const struct sis_experts *e, struc
         }
         for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
             if (many_forms_of(e, stage) & form)
-                next->many_at[stage][form == SIS_FLOAT] += up(run->many[0]->x_bytes(rows->n, width_of(e, stage), form));
+                next->many_at[stage][form == SIS_FLOAT] +=
+                    up(many_of(run, rows, form)->x_bytes(rows->n, width_of(e, stage), form));
     }
 }
 
@@ -267,8 +281,9 @@ static void prepare_group(const struct run *run, const struct sis_op *op, enum s
     if (is_many(run, e, stage, rows)) {
         for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
             if (many_forms_of(e, stage) & form)
-                run->many[0]->prepare(x, stride, g->first - rows->first, g->m, k, form,
-                                      run->expert_many[stage][form == SIS_FLOAT] + rows->many_at[stage][form == SIS_FLOAT]);
+                many_of(run, rows, form)
+                    ->prepare(x, stride, g->first - rows->first, g->m, rows->n, k, form,
+                              run->expert_many[stage][form == SIS_FLOAT] + rows->many_at[stage][form == SIS_FLOAT]);
         return;
     }
     const uint32_t forms = forms_of(e, stage);
@@ -326,7 +341,7 @@ static void product_of_many(const struct run *run, const struct product *p, uint
     };
     uint8_t *made = job.scratch + run->raw_at;
     job.tiles = sis_tiles_of(w, p->tile, p->n_tiles, made, (float *)(void *)(made + (bytes << LOG_TILES)));
-    run->many[0]->multiply(&job);
+    many_of(run, p->rows, many_form(w))->multiply(&job);
 }
 
 /* A group's rows as the weight reads them. */
@@ -415,8 +430,7 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     p.n = rows->n - p.first < at_once ? rows->n - p.first : at_once;
     const size_t value = rows->first * columns + column - from, bias_at = rows->expert * n_out + column;
     if (stage == HIDDEN) {
-        p.w = e->down, p.y = run->expert_out + value,
-        p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
+        p.w = e->down, p.y = run->expert_out + value, p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
         multiply(run, &p, member);
         return;
     }

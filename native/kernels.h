@@ -2,7 +2,7 @@
  *
  * Rows are handled in groups of up to `max_rows`, chosen by sis_group_rows from the number of rows alone. Arithmetic
  * of a row never depends on its group, so a row's result depends neither on threads nor on its neighbours. A set with
- * instructions for whole matrices may offer `many` too, whose arithmetic differs: which of the two is used depends on
+ * instructions for whole matrices may offer `many` too, whose arithmetic may differ: which of them is used depends on
  * the number of rows, but never on threads. */
 #ifndef SIS_KERNELS_H
 #define SIS_KERNELS_H
@@ -113,8 +113,9 @@ struct many {
 
 /* How many rows are multiplied at once. A row's result must not depend on the other rows, nor on how rows are cut. */
 struct many_rows {
-    uint32_t from;  /* the least number of rows that this is used for */
-    int same_bits;  /* a row's result is that of the tile functions */
+    const struct many_rows *fewer; /* where this is not used, unless NULL; for as many rows it takes no more room */
+    uint32_t from;                 /* the least number of rows that this is used for */
+    int same_bits;                 /* a row's result is that of the tile functions */
     uint32_t forms; /* SIS_Q8, SIS_FLOAT: what it is used for; linears that read another form keep to tile functions */
     /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread: more rows take no less. Rows
      * in several places take no more than all in one, and what a row takes for each place. */
@@ -122,8 +123,9 @@ struct many_rows {
     size_t (*scratch_bytes)(uint32_t rows, size_t k, uint32_t form);
     /* How many of the rows a unit takes. */
     uint32_t (*unit_rows)(uint32_t rows, size_t k, uint32_t form);
-    /* Write m rows, the first of which lies at x, as rows [first, first + m) of out, while others write other rows. */
-    void (*prepare)(const float *x, size_t stride, uint32_t first, uint32_t m, size_t k, uint32_t form, void *out);
+    /* Write m rows, the first of which lies at x, as rows [first, first + m) of `rows` in out, while others write others. */
+    void (*prepare)(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,
+                    void *out);
     void (*multiply)(const struct many *job);
 };
 
@@ -158,6 +160,29 @@ struct kernels {
                  size_t stride, uint64_t n);
     uint64_t (*sum)(const uint8_t *data, size_t bytes);
 };
+
+/* What multiplies so many rows in a form at once, or NULL: then tile functions do. */
+static inline const struct many_rows *sis_many_for(const struct kernels *kernels, uint64_t rows, uint32_t form,
+                                                   int invariant)
+{
+    const struct many_rows *many = kernels->many;
+    while (many && (rows < many->from || !(many->forms & form) || (invariant && !many->same_bits))) many = many->fewer;
+    return many;
+}
+
+/* The least number of rows for which there is such. */
+static inline uint32_t sis_least_many(const struct kernels *kernels, uint32_t form, int invariant)
+{
+    uint32_t least = UINT32_MAX;
+    for (const struct many_rows *many = kernels->many; many; many = many->fewer)
+        if (many->forms & form && (many->same_bits || !invariant) && many->from < least) least = many->from;
+    return least;
+}
+
+static inline int sis_any_many(const struct kernels *kernels, uint64_t rows)
+{
+    return sis_many_for(kernels, rows, SIS_Q8 | SIS_FLOAT, 0) != NULL;
+}
 
 const struct kernels *sis_kernels(void); /* choose.c */
 extern size_t sis_far;                   /* see vec.h */

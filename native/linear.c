@@ -9,7 +9,8 @@
  * tiles; a single group passes over each tile once, and small units let all members end at the same time. */
 static uint32_t log_tiles(const struct run *run, int gathered)
 {
-    return run->many[gathered] || run->n_groups[gathered] > 1 ? LOG_TILES : 0;
+    const int many = many_in(run, gathered, SIS_Q8) || many_in(run, gathered, SIS_FLOAT);
+    return many || run->n_groups[gathered] > 1 ? LOG_TILES : 0;
 }
 
 /* The form of activations that a weight is multiplied with. */
@@ -18,23 +19,27 @@ static uint32_t form_of(const struct sis_weight *w)
     return w->format <= SIS_BF16 || w->format == SIS_DECODED ? SIS_FLOAT : SIS_Q8;
 }
 
-static int is_many(const struct run *run, const struct sis_op *op, int gathered)
+/* What multiplies many rows by this weight at once, or NULL. */
+static const struct many_rows *many_of(const struct run *run, const struct sis_op *op, int gathered)
 {
-    return many_forms(run, gathered, form_of(op->weight)) != 0;
+    return many_in(run, gathered, form_of(op->weight));
 }
 
 /* How many rows a unit takes of a linear that multiplies many at once. */
 static uint32_t many_at_once(const struct run *run, const struct sis_op *op, int gathered)
 {
-    return run->many[gathered]->unit_rows(run->n_rows[gathered], op->weight->n_cols, form_of(op->weight));
+    const struct sis_weight *w = op->weight;
+    return many_of(run, op, gathered)->unit_rows(run->n_rows[gathered], w->n_cols, form_of(w));
 }
 
 /* How much of its share of a phase a member takes at once. Few rows: half, since units are so short that claiming takes
  * a tenth of their time. Tiles that are made for many rows at once: more, since the rows come from afar each time. */
 static uint32_t quarters_of(const struct run *run, uint32_t first, uint32_t last, uint32_t log, int gathered)
 {
-    for (uint32_t i = first; run->many[gathered] && i < last; i++)
-        if (run->program->ops[i].weight->raw) return 3;
+    for (uint32_t i = first; i < last; i++) {
+        const struct sis_op *op = &run->program->ops[i];
+        if (op->weight->raw && many_of(run, op, gathered)) return 3;
+    }
     return log == 0 ? 2 : 0;
 }
 
@@ -47,7 +52,7 @@ static uint32_t tile_units(const struct sis_op *op, uint32_t log)
 static uint32_t linear_units(const struct run *run, const struct sis_op *op, uint32_t log, int gathered)
 {
     if (op->weight->format == SIS_FOREIGN) return op->weight->linear->parts;
-    if (!is_many(run, op, gathered) || op->weight->raw) return tile_units(op, log);
+    if (!many_of(run, op, gathered) || op->weight->raw) return tile_units(op, log);
     uint32_t rows = many_at_once(run, op, gathered);
     return tile_units(op, log) * ((run->n_rows[gathered] + rows - 1) / rows);
 }
@@ -108,12 +113,13 @@ static struct many job_of(const struct run *run, const struct sis_op *op, size_t
 }
 
 /* Rows [first, first + rows), as far as there are any. */
-static void multiply_rows(const struct run *run, struct many *job, uint32_t first, uint32_t rows, int gathered)
+static void multiply_rows(const struct run *run, const struct sis_op *op, struct many *job, uint32_t first,
+                          uint32_t rows, int gathered)
 {
     const uint32_t left = run->n_rows[gathered] - first;
     job->first = first;
     job->rows = left < rows ? left : rows;
-    run->many[gathered]->multiply(job);
+    many_of(run, op, gathered)->multiply(job);
 }
 
 /* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. */
@@ -123,7 +129,7 @@ static void many_unit(const struct run *run, const struct sis_op *op, uint32_t u
     const size_t t = (size_t)(unit % across) << LOG_TILES;
     struct many job = job_of(run, op, t, 1u << LOG_TILES, member);
     job.tiles = op->weight->tiles + t * job.tile_bytes;
-    multiply_rows(run, &job, unit / across * rows, rows, gathered);
+    multiply_rows(run, op, &job, unit / across * rows, rows, gathered);
 }
 
 /* `n` units of a linear of raw rows, in that order too: tiles are made for the first rows, a unit's at a time, and still
@@ -148,7 +154,7 @@ static void many_raw_units(const struct run *run, const struct sis_op *op, uint3
                 if (!first) made[i] = sis_tiles_of(w, t, tiles, scratch + i * unit_bytes, decoded);
                 struct many job = job_of(run, op, t, tiles, member);
                 job.tiles = made[i];
-                multiply_rows(run, &job, first, rows, gathered);
+                multiply_rows(run, op, &job, first, rows, gathered);
             }
     }
 }
@@ -242,7 +248,7 @@ static uint32_t do_units(struct run *run, const struct sis_op *op, uint32_t unit
 {
     const struct sis_weight *w = op->weight;
     if (w->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
-    else if (is_many(run, op, gathered)) {
+    else if (many_of(run, op, gathered)) {
         if (w->raw) return many_raw_units(run, op, unit, n, gathered, member), n;
         many_unit(run, op, unit, gathered, member);
     } else if (w->format == SIS_DECODED) decoded_unit(run, op, unit, log, gathered, member);

@@ -19,16 +19,15 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
 static void prepare(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)
 {
     const float *x = at(run, op->src, g->first, op->src_at);
-    size_t stride = stride_of(run, op->src), k = op->width;
-    const struct many_rows *many = run->many[gathered];
-    uint32_t at_once = many_forms(run, gathered, op->flags), single = op->flags & ~at_once;
-    if (at_once & SIS_Q8) many->prepare(x, stride, g->first, g->m, k, SIS_Q8, run->many_q8);
-    if (at_once & SIS_FLOAT) many->prepare(x, stride, g->first, g->m, k, SIS_FLOAT, run->many_floats);
-    if (single & SIS_Q8) run->kernels->prepare_q8(x, stride, g->m, k, run->q8 + g->first * (k / BLOCK));
-    if (single & SIS_FLOAT) {
-        float *out = run->floats + g->first * sis_float_row(run->kernels, k);
-        run->kernels->prepare_float(x, stride, g->m, k, out);
-    }
+    const size_t stride = stride_of(run, op->src), k = op->width;
+    const uint32_t rows = run->n_rows[gathered];
+    const struct many_rows *many_q8 = many_in(run, gathered, SIS_Q8), *many_floats = many_in(run, gathered, SIS_FLOAT);
+    if (op->flags & SIS_Q8 && many_q8) many_q8->prepare(x, stride, g->first, g->m, rows, k, SIS_Q8, run->many_q8);
+    else if (op->flags & SIS_Q8) run->kernels->prepare_q8(x, stride, g->m, k, run->q8 + g->first * (k / BLOCK));
+    if (!(op->flags & SIS_FLOAT)) return;
+    float *out = run->floats + g->first * sis_float_row(run->kernels, k);
+    if (many_floats) many_floats->prepare(x, stride, g->first, g->m, rows, k, SIS_FLOAT, run->many_floats);
+    else run->kernels->prepare_float(x, stride, g->m, k, out);
 }
 
 static void prepare_foreign(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)

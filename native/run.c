@@ -5,57 +5,49 @@
 
 /* The largest of each kind of workspace that any op wants, in bytes unless it says rows, few or width. */
 struct sizes {
-    size_t rows, few_q8, few_floats, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch, parts;
+    size_t rows, few_q8, few_floats, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch,
+        parts;
     size_t prepared[SIS_PREPARED], gates_at;
     struct experts_room experts;
 };
 
-/* Rows of a set that are prepared in this form for tile functions: none where many are multiplied at once. */
-static size_t few_rows(uint32_t n, const struct many_rows *many, uint32_t form)
+static const struct many_rows *many_for(const struct sis_step *step, uint32_t rows, uint32_t form)
 {
-    return many && many->forms & form ? 0 : n;
-}
-
-static const struct many_rows *many_for(const struct sis_step *step, uint32_t rows)
-{
-    const struct many_rows *many = sis_kernels()->many;
-    const int allowed = many && (many->same_bits || !(step->flags & SIS_INVARIANT));
-    return allowed && rows >= many->from ? many : NULL;
+    return sis_many_for(sis_kernels(), rows, form, is_invariant(step));
 }
 
 static struct sizes measure(const struct sis_program *p, const struct sis_step *step)
 {
-    const struct many_rows *of_step = many_for(step, step->n), *of_output = many_for(step, step->n_out);
-    const struct many_rows *many = of_step ? of_step : of_output;
+    const uint32_t counts[] = {step->n, step->n_out};
     struct sizes s = {.rows = step->n > step->n_out ? step->n : step->n_out};
-    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
-        size_t *few = form == SIS_Q8 ? &s.few_q8 : &s.few_floats;
-        raise_to(few, few_rows(step->n, of_step, form));
-        raise_to(few, few_rows(step->n_out, of_output, form));
-    }
+    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+        for (int i = 0; i < 2; i++)
+            if (!many_for(step, counts[i], form)) raise_to(form == SIS_Q8 ? &s.few_q8 : &s.few_floats, counts[i]);
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const struct sis_op *op = &p->ops[i];
         if (op->kind == SIS_OP_PREPARE) {
             if (op->flags & SIS_Q8) raise_to(&s.widest_q8, op->width);
             if (op->flags & SIS_FLOAT) raise_to(&s.float_row, sis_float_row(sis_kernels(), op->width));
-            uint32_t at_once = many ? op->flags & many->forms : 0;
-            for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
-                if (!(at_once & form)) continue;
-                size_t bytes = up(many->x_bytes((uint32_t)s.rows, op->width, form));
-                raise_to(form == SIS_Q8 ? &s.many_q8 : &s.many_floats, bytes);
-                raise_to(&s.many_scratch, up(many->scratch_bytes((uint32_t)s.rows, op->width, form)));
-            }
+            for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+                for (int set = 0; set < 2; set++) {
+                    const struct many_rows *many = many_for(step, counts[set], form);
+                    if (!many || !(op->flags & form)) continue;
+                    size_t bytes = up(many->x_bytes(counts[set], op->width, form));
+                    raise_to(form == SIS_Q8 ? &s.many_q8 : &s.many_floats, bytes);
+                    raise_to(&s.many_scratch, up(many->scratch_bytes(counts[set], op->width, form)));
+                }
         }
         if (op->kind == SIS_OP_LINEAR && op->weight->raw) {
             size_t unit = sis_one_tile_bytes(op->weight->format, op->weight->n_cols) << LOG_TILES;
             size_t decoded = op->weight->format == SIS_DECODED ? TILE * op->weight->n_cols * sizeof(float) : 0;
-            raise_to(&s.raw_scratch, (many ? raw_units(op->weight) : 1) * unit + up(decoded));
+            const size_t units = sis_any_many(sis_kernels(), s.rows) ? raw_units(op->weight) : 1;
+            raise_to(&s.raw_scratch, units * unit + up(decoded));
         }
         if (op->kind == SIS_OP_PREPARE_FOREIGN) {
             const struct sis_linear *linear = op->weight->linear;
             raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
         }
-        if (op->kind == SIS_OP_EXPERTS) experts_room(op, of_step, step->n, &s.experts);
+        if (op->kind == SIS_OP_EXPERTS) experts_room(op, step->n, is_invariant(step), &s.experts);
         if (op->kind == SIS_OP_ATTEND) raise_to(&s.parts, sis_attend_bytes(step, op, sis_kernels()->max_rows));
     }
     raise_to(&s.many_scratch, s.experts.many_scratch);
@@ -214,7 +206,8 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
     run.n_rows[1] = step->n_out;
     for (int i = 0; i < 2; i++) {
         run.n_groups[i] = cut(run.groups[i], run.n_rows[i], run.kernels->max_rows);
-        run.many[i] = many_for(step, run.n_rows[i]);
+        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+            run.many[i][form == SIS_FLOAT] = many_for(step, run.n_rows[i], form);
     }
     size_t width = program->register_cols[0];
     for (uint32_t r = 0; step->hidden && r < step->n; r++)

@@ -55,8 +55,8 @@ struct run {
     struct q8_block *q8;
     float *floats;
     uint8_t *many_q8, *many_floats;
-    uint32_t n_rows[2];              /* of the step, of its output; so the next three */
-    const struct many_rows *many[2]; /* NULL: too few rows */
+    uint32_t n_rows[2];                 /* of the step, of its output; so the next three */
+    const struct many_rows *many[2][2]; /* in SIS_Q8, in SIS_FLOAT; NULL: too few rows */
     struct group_of_rows *groups[2];
     uint32_t n_groups[2];
     /* For each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows; from gates_at on
@@ -87,11 +87,12 @@ static inline uint32_t raw_units(const struct sis_weight *w)
     return (uint32_t)(fit < 1 ? 1 : fit < most ? fit : most);
 }
 
-/* Which of these forms of activations are prepared for multiplying many rows at once. */
-static inline uint32_t many_forms(const struct run *run, int gathered, uint32_t forms)
+static inline const struct many_rows *many_in(const struct run *run, int gathered, uint32_t form)
 {
-    return run->many[gathered] ? run->many[gathered]->forms & forms : 0;
+    return run->many[gathered][form == SIS_FLOAT];
 }
+
+static inline int is_invariant(const struct sis_step *step) { return (step->flags & SIS_INVARIANT) != 0; }
 
 static inline size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -128,8 +129,8 @@ void route_row(const struct run *run, const struct sis_op *op, uint32_t row);
 void combine_row(const struct run *run, const struct sis_op *op, uint32_t row); /* what experts_phase has left */
 void combine_columns(const struct run *run, const struct sis_op *op, uint32_t row, size_t first);
 void gate_row(const struct run *run, const struct sis_op *op, uint32_t row);
-/* experts.c: raises each size to what an op of n rows needs; `many` where so many may be multiplied at once. */
-void experts_room(const struct sis_op *op, const struct many_rows *many, uint32_t n, struct experts_room *room);
+/* experts.c: raises each size to what an op of n rows needs. */
+void experts_room(const struct sis_op *op, uint32_t n, int invariant, struct experts_room *room);
 /* Columns of the results of n rows that are there at a time. */
 size_t experts_columns(const struct sis_experts *e, uint32_t n);
 struct expert_order experts_order(const struct experts_room *room, uint8_t *place);

@@ -37,6 +37,9 @@ MARCH = {  # as the processors are called by compilers other than zig's
     "x86_64_v4+avx512vnni+avx512bf16+amx_tile+amx_bf16": [
         "-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-bf16",
     ],
+    "x86_64_v4+avx512vnni+avx512bf16+gfni+amx_tile+amx_int8": [
+        "-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mgfni", "-mamx-tile", "-mamx-int8",
+    ],
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@
  * each, w = w1 + w2 and x = x1 + x2, and x1 w1 + x2 w1 + x1 w2 is off by 3 * 2^-16 at most (Henry, Tang and Heinecke
  * 2019, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations").
  *
- * Sizes here were measured on prototypes on a Sapphire Rapids; this file itself has run in emulation only. */
+ * Sizes here were measured on a Sapphire Rapids. */
 #define VL 16
 #include "vec.h"
 #include "kinds.h"
@@ -19,7 +19,8 @@
 #define ONE 1024 /* bytes of a tile */
 #define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
 
-#define FROM 16                /* rows: it overtakes avx512_vnni between 12 and 16 */
+#define FROM 25                /* rows: to 24 amx_int8.c is faster */
+#define FROM_FLOATS 16         /* rows: it overtakes avx512_vnni between 12 and 16 */
 #define PANEL_BYTES (16 << 10) /* 256 values of k of 32 rows of weights; half as many where weights are split */
 #define CHUNK_BYTES (1 << 20)  /* of activations that a unit reads again and again: half of the second-level cache */
 #define CHUNK_LEAST 96         /* rows; fewer would expand weights too often */
@@ -67,8 +68,10 @@ INLINE __m512i remainder_of(__m512 low, __m512 high, __m512 rounded_low, __m512 
 
 INLINE __m512 widened(__m256i half) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); }
 
-static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, size_t k, uint32_t form, void *out)
+static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,
+                    void *out)
 {
+    (void)rows;
     const size_t steps = steps_of(k);
     for (size_t s = 0; s < steps; s++)
         for (uint32_t r = first; r < first + m; r++) {
@@ -421,13 +424,10 @@ static void multiply(const struct many *job)
     tile_release();
 }
 
-extern const struct many_rows sis_many_amx;
-const struct many_rows sis_many_amx = {
-    .from = FROM,
-    .forms = SIS_Q8 | SIS_FLOAT,
-    .x_bytes = x_bytes,
-    .scratch_bytes = scratch_bytes,
-    .unit_rows = unit_rows,
-    .prepare = prepare,
-    .multiply = multiply,
-};
+#define MANY(...)                                                                                                      \
+    {__VA_ARGS__,        .x_bytes = x_bytes,  .scratch_bytes = scratch_bytes, .unit_rows = unit_rows,                  \
+     .prepare = prepare, .multiply = multiply}
+
+extern const struct many_rows sis_many_amx, sis_few_amx;
+static const struct many_rows floats = MANY(.from = FROM_FLOATS, .forms = SIS_FLOAT, .fewer = &sis_few_amx);
+const struct many_rows sis_many_amx = MANY(.from = FROM, .forms = SIS_Q8, .fewer = &floats);

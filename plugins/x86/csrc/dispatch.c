@@ -43,7 +43,9 @@ static uint32_t features_of_machine(void)
         VNNI_BIT = 1 << 4,
         BF16_BIT = 1 << 5,
         AMX_BF16 = 1 << 22,
-        AMX_TILE = 1 << 24
+        AMX_TILE = 1 << 24,
+        AMX_INT8 = 1 << 25,
+        GFNI = 1 << 8,
     };
     uint32_t a, b, c, d, b7, c7, d7, a71 = 0, found = 0;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_AVX)) return 0;
@@ -62,8 +64,8 @@ static uint32_t features_of_machine(void)
     if ((saved & ZMM) != ZMM || (b7 & wide) != wide || !(c7 & bit_AVX512VNNI)) return found;
     found |= AVX512_VNNI;
     if (a71 & BF16_BIT) found |= AVX512_BF16;
-    const uint32_t tiles = AMX_TILE | AMX_BF16;
-    if ((saved & TILES) == TILES && (d7 & tiles) == tiles) found |= AMX;
+    const uint32_t tiles = AMX_TILE | AMX_BF16 | AMX_INT8;
+    if ((saved & TILES) == TILES && (d7 & tiles) == tiles && (c7 & GFNI)) found |= AMX;
     return found;
 }
 

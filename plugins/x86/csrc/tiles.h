@@ -27,6 +27,7 @@ struct tile_shapes {
 #define tile_store(NUMBER, TO, STRIDE) _tile_stored(NUMBER, TO, STRIDE)
 #define tile_zero(NUMBER) _tile_zero(NUMBER)
 #define tile_multiply(SUM, A, B) _tile_dpbf16ps(SUM, A, B)
+#define tile_multiply_bytes(SUM, A, B) _tile_dpbssd(SUM, A, B)
 #define tile_release() _tile_release()
 
 static inline void tile_shape(const struct tile_shapes *shapes)

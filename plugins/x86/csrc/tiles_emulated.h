@@ -1,5 +1,5 @@
 /* Tiles in plain C, after the operation sections of Intel's manual (Software Developer's Manual, volume 2: LDTILECFG,
- * TILELOADD, TILESTORED, TILEZERO, TDPBF16PS). What would be an illegal instruction or a general protection fault ends
+ * TILELOADD, TILESTORED, TILEZERO, TDPBF16PS, TDPBSSD). What would be an illegal instruction or a general protection fault ends
  * the process: so a thread that forgets to shape its tiles is found. */
 #ifndef SIS_TILES_EMULATED_H
 #define SIS_TILES_EMULATED_H
@@ -74,15 +74,39 @@ static inline float from_bfloat(uint16_t b)
     return flushed(f);
 }
 
+/* How many of the numbers that fill four bytes of a row go into an element, once shapes were found to fit. */
+static uint32_t fours_of(int sum, int a, int b)
+{
+    const struct emulated_tile *c = shaped(sum), *x = shaped(a), *y = shaped(b);
+    fault_unless(sum != a && sum != b && a != b, "a tile that is used twice");
+    fault_unless(x->rows == c->rows && y->row_bytes == c->row_bytes && y->rows == x->row_bytes / 4,
+                 "shapes that do not fit");
+    return x->row_bytes / 4;
+}
+
+EMULATED void tile_multiply_bytes(int sum, int a, int b)
+{
+    const uint32_t fours = fours_of(sum, a, b);
+    struct emulated_tile *c = shaped(sum);
+    const struct emulated_tile *x = shaped(a), *y = shaped(b);
+    for (uint32_t m = 0; m < c->rows; m++)
+        for (uint32_t n = 0; n < c->row_bytes / 4; n++) {
+            int32_t total;
+            memcpy(&total, c->data[m] + n * 4, 4);
+            for (uint32_t k = 0; k < fours * 4; k++)
+                total += (int8_t)x->data[m][k] * (int8_t)y->data[k / 4][n * 4 + k % 4];
+            memcpy(c->data[m] + n * 4, &total, 4);
+        }
+}
+
 /* Each element sums its even and its odd products apart, each by one fused multiplication and addition after the other,
  * then both, and adds that to what the tile held; every result is rounded to nearest even and flushed. */
 EMULATED void tile_multiply(int sum, int a, int b)
 {
+    const uint32_t pairs = fours_of(sum, a, b);
     struct emulated_tile *c = shaped(sum);
     const struct emulated_tile *x = shaped(a), *y = shaped(b);
-    const uint32_t pairs = x->row_bytes / 4, columns = c->row_bytes / 4;
-    fault_unless(sum != a && sum != b && a != b, "a tile that is used twice");
-    fault_unless(x->rows == c->rows && y->row_bytes == c->row_bytes && y->rows == pairs, "shapes that do not fit");
+    const uint32_t columns = c->row_bytes / 4;
     float right[2][16][16];
     for (uint32_t k = 0; k < pairs; k++)
         for (uint32_t n = 0; n < 16; n++) {

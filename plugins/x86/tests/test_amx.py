@@ -50,7 +50,8 @@ COMPILE = [
 
 REGISTRY = Registry.load()
 FLOATS = ("F32", "F16", "BF16")
-FROM = 16  # rows, as in amx.c
+FROM = 25  # rows, as in amx.c
+FROM_FLOATS = 16
 
 
 def units() -> list[tuple[Path, str]]:
@@ -186,7 +187,7 @@ def check(found: F32, x: F32, weight: Weight) -> None:
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
 def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
     random = np.random.default_rng(1)
-    for n_rows, n_cols, n in ((1, 256, 16), (16, 256, 31), (37, 512, 33), (130, 1280, 70), (100, 768, 49)):
+    for n_rows, n_cols, n in ((1, 256, FROM), (16, 256, 31), (37, 512, 33), (130, 1280, 70), (100, 768, 49)):
         weight = random_weight(name, n_rows, n_cols, random)
         x = random.standard_normal((n, n_cols)).astype(np.float32)
         check(bound(backend, weight, pack=pack)(x), x, weight)
@@ -195,7 +196,7 @@ def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
 def test_tiles_that_no_format_of_ggufs_has(backend: X86Backend) -> None:
     """Weights and activations are off by 2^-8 of themselves at most, together and rounded once more."""
     library, random, kind = backend.library(), np.random.default_rng(3), abi.Kind()
-    x = random.standard_normal((20, 256)).astype(np.float32)
+    x = random.standard_normal((FROM, 256)).astype(np.float32)
     for name, number in abi.TILES_ALONE.items():
         library.kind(number, ctypes.addressof(kind))
         rows, values = random_unpacked(kind, 37, 256, random)
@@ -207,7 +208,8 @@ def test_tiles_that_no_format_of_ggufs_has(backend: X86Backend) -> None:
 
 @pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])
 def test_every_number_of_rows(backend: X86Backend, lower: X86Backend, name: str) -> None:
-    """From FROM on a row gives the same bits for any number of rows; below, those of the lower rung."""
+    """From FROM on a row gives the same bits for any number of rows; below, and where that was asked for, they are
+    the lower rung's."""
     random = np.random.default_rng(2)
     weight = random_weight(name, 35, 512, random)
     x = random.standard_normal((70, 512)).astype(np.float32)
@@ -215,8 +217,11 @@ def test_every_number_of_rows(backend: X86Backend, lower: X86Backend, name: str)
     whole, apart = linear(x), below(x)
     check(whole, x, weight)
     assert not np.array_equal(whole, apart)
+    alone = bound(backend, weight, n_threads=1, batch_invariant=True)
+    least = FROM_FLOATS if name in FLOATS else FROM
     for n in range(1, 71):
-        assert np.array_equal(linear(x[:n]), (whole if n >= FROM else apart)[:n]), n
+        assert np.array_equal(linear(x[:n]), (whole if n >= least else apart)[:n]), n
+        assert np.array_equal(alone(x[:n]), apart[:n]), n
 
 
 @pytest.mark.parametrize("n_cols", [1, 2, 3, 17, 31, 33, 63, 100, 131])
@@ -247,7 +252,8 @@ def test_extreme_blocks(backend: X86Backend, name: str) -> None:
     format = format_of(name)
     for raw in extreme_rows(format, 16, 256):
         weight = Weight.of("w", format, (16, 256), raw.reshape(-1).copy)
-        for x in (np.ones((20, 256)), -np.ones((20, 256)), np.where(np.arange(5120).reshape(20, 256) % 3, 1, -1)):
+        ones = np.ones((FROM, 256))
+        for x in (ones, -ones, np.where(np.arange(ones.size).reshape(ones.shape) % 3, 1, -1)):
             rows = x.astype(np.float32)
             check(bound(backend, weight)(rows), rows, weight)
 
@@ -319,7 +325,7 @@ def test_nothing_outside_the_result_is_written(backend: X86Backend, monkeypatch:
     for name in ("F16", "BF16", *QUANTIZED):
         for pack in (True, False):
             weight = random_weight(name, 41, 512, random)
-            for n in (16, 17, 33, 70):  # one thread: its scratch ends where the workspace does
+            for n in (FROM, 33, 70):  # one thread: its scratch ends where the workspace does
                 x = random.standard_normal((n, 512)).astype(np.float32)
                 check(bound(backend, weight, pack=pack, n_threads=1)(x), x, weight)
     for variant in VARIANTS:
@@ -442,7 +448,7 @@ def test_the_emulation_is_exact(emulated: Load, real: Load, name: str) -> None:
 
 
 def test_only_amx_uses_tiles(tmp_path: Path) -> None:
-    """What is shipped: tile instructions in the unit amx and nowhere else."""
+    """What is shipped: tile instructions in the units of amx and nowhere else."""
     if shutil.which("objdump") is None:
         pytest.skip("no objdump to look into the code")
     uses: dict[str, set[str]] = {}
@@ -451,6 +457,7 @@ def test_only_amx_uses_tiles(tmp_path: Path) -> None:
         zig(*COMPILE, f"-mcpu={cpu}", "-c", path, "-o", compiled)
         code = subprocess.run(["objdump", "-d", compiled], check=True, capture_output=True, text=True).stdout
         uses[path.stem] = set(re.findall(r"\s(tdp\w+|tile\w+|ldtilecfg)\s", code))
-    wanted = {"ldtilecfg", "tileloadd", "tilezero", "tdpbf16ps", "tilestored", "tilerelease"}
-    assert uses.pop("amx") == wanted
+    wanted = {"ldtilecfg", "tileloadd", "tilezero", "tilestored", "tilerelease"}
+    assert uses.pop("amx") == wanted | {"tdpbf16ps"}
+    assert uses.pop("amx_int8") == wanted | {"tdpbssd"}
     assert not any(uses.values()), uses
