@@ -146,6 +146,26 @@ class QuantFormat(ABC):
         """
         return {}
 
+    def make_sides(self, weight: Weight, importance: F32 | None) -> Mapping[str, F32]:
+        """The numbers of sides that ``weight`` is to have once it is encoded, by the names of `side_names`.
+
+        Its values are divided by them before `quantize` is given rows, since they are multiplied by them when they are
+        read; `sis quantize` writes them beside it in F32. By default none; called once for each tensor.
+
+        Args:
+            weight: what is encoded, decoded in rows by `Weight.take` and `Weight.panels`.
+            importance: mean squares of what goes into each column, float32 ``(n_expert, n_cols)``; a matrix is one;
+                None where it was not measured.
+
+        Returns:
+            float32 ``(1,)``, ``(n_expert,)``, ``(n_rows,)`` or ``(n_cols,)`` for each name, as its axis is; no zeros.
+        """
+        return {}
+
+    @property
+    def makes_sides(self) -> bool:
+        return type(self).make_sides is not QuantFormat.make_sides
+
     def _layout(self) -> Layout:
         if self.layout is None:
             raise FormatError(
@@ -173,7 +193,7 @@ class QuantFormat(ABC):
 
     @property
     def uses_importance(self) -> bool:
-        return type(self).quantize_weighted is not QuantFormat.quantize_weighted
+        return type(self).quantize_weighted is not QuantFormat.quantize_weighted or self.makes_sides
 
     def check_rows(self, rows: U8, n_cols: int) -> None:
         """FormatError unless ``rows`` are uint8 ``(n_rows, row_bytes(n_cols))``: the first line of most decoders."""

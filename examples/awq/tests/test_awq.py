@@ -37,3 +37,27 @@ def test_the_tensor_beside_a_weight() -> None:
 def test_a_model_runs_in_it(sis_run: Callable[..., str], sis_model_file: Path, tmp_path: Path) -> None:
     sis_run("quantize", sis_model_file, tmp_path / "out.gguf", "--to", "awq", "--pure")
     assert sis_run("generate", "-m", tmp_path / "out.gguf", "-n", 8, "--ignore-end", "Once")
+
+
+def test_importance_becomes_sides(sis_run: Callable[..., str], sis_model_file: Path, tmp_path: Path) -> None:
+    """The numbers for columns lie in the file, and it runs."""
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a little boy. " * 20)
+    sis_run("imatrix", "-m", sis_model_file, "--text", text, "-o", tmp_path / "i.gguf", "--ctx", 32, "--chunks", 1)
+    sis_run(
+        "quantize", sis_model_file, tmp_path / "out.gguf", "--to", "awq", "--pure", "--imatrix", tmp_path / "i.gguf"
+    )
+    assert "blk.0.ffn_down.awq_scale" in sis_run("inspect", tmp_path / "out.gguf", "--tensors")
+    assert sis_run("generate", "-m", tmp_path / "out.gguf", "-n", 8, "--ignore-end", "Once")
+
+
+def test_what_columns_are_divided_by_makes_the_product_nearer() -> None:
+    random = np.random.default_rng(0)
+    values = random.standard_normal((64, 256)).astype(np.float32)
+    weight = Weight.from_array("blk.0.ffn_down.weight", values)
+    squares = np.where(np.arange(256) % 32 == 5, 400, 1).astype(np.float32)
+    columns = AWQ().make_sides(weight, squares[None])["columns"]
+    found = Weight.from_array("w", values / columns, AWQ()).dequantize() * columns
+    plain = Weight.from_array("w", values, AWQ()).dequantize()
+    assert (squares * (found - values) ** 2).sum() < 0.5 * (squares * (plain - values) ** 2).sum()
+    assert AWQ().make_sides(weight, None) == {}

@@ -2,6 +2,7 @@
 
 recipes     known mixes such as Q4_K_M; the format of the head
 plan        what happens to each tensor, and every refusal that needs no weights
+sides       side tensors that a format makes as it encodes
 importance  the importance of each input column, as `sis imatrix` measures it
 encode      one tensor: decode, check and encode row panels on several threads
 work        the folder beside the output in which a run can be taken up again

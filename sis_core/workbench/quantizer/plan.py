@@ -8,6 +8,7 @@ from math import prod
 
 from attrs import frozen
 
+from sis_core.arrays import F32
 from sis_core.errors import FormatError, PluginError, SisError, package_for, suggest
 from sis_core.gguf_file import TENSOR_TYPES, ModelFile, TensorInfo
 from sis_core.loading.weights import file_weight
@@ -40,6 +41,7 @@ class TensorPlan:
         format: what it is encoded in; None when the bytes are copied.
         package: what brings a format that GGUF has no id for.
         note: why this is not what was asked for; empty when it is.
+        column_weights: what squared errors in each column are multiplied by, ``(n_cols,)``, where sides are; or None.
     """
 
     info: TensorInfo
@@ -47,6 +49,7 @@ class TensorPlan:
     format: QuantFormat | None = None
     package: str = ""
     note: str = ""
+    column_weights: F32 | None = None
 
     @property
     def name(self) -> str:

@@ -28,6 +28,7 @@ from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import UNQUANTISED, Plan, TensorPlan
 from sis_core.workbench.quantizer.read_back import check_read_back
+from sis_core.workbench.quantizer.sides import with_sides
 from sis_core.workbench.quantizer.work import WorkFolder
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def quantize_file(
     check_target(file, target, force)
     started = time.perf_counter()
     n_threads = n_threads or default_threads()
+    plan = with_sides(plan, importance)
     with WorkFolder(target, _key(file, plan, importance)) as work:
         if work.started_anew:
             log.warning(
@@ -185,7 +187,8 @@ def _fill(
             out.flush()
             if tensor.format is not None and tensor.weight is not None:
                 check_read_back(out, offsets[tensor.name], tensor.weight, tensor.format, columns)
-            file.release(tensor.name)
+            if tensor.name in file.tensors:  # not a side that was made
+                file.release(tensor.name)
             work.mark(tensor.name, crc)
             report(tensor.n_bytes)
         os.fsync(out.fileno())
@@ -195,7 +198,8 @@ def _importance(tensor: TensorPlan, importance: Importance | None) -> F32 | None
     """That of the tensor's columns, where its format uses it."""
     if importance is None or tensor.format is None or not tensor.format.uses_importance:
         return None
-    return importance.mean(tensor.name, tensor.info.shape)
+    mean = importance.mean(tensor.name, tensor.info.shape)
+    return mean if mean is None or tensor.column_weights is None else mean * tensor.column_weights
 
 
 def _write(

@@ -1,0 +1,114 @@
+"""`sis quantize` writes the sides that a format makes, and divides by them what they multiply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from sis_core import Registry
+from sis_core.arrays import F32, U8
+from sis_core.discovery.plugin import Plugin
+from sis_core.errors import FormatError
+from sis_core.gguf_file import GGUFFile
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.hookspecs import hookimpl
+from sis_core.loading.weights import file_weights
+from sis_core.quant import BlockFormat, F16Format, SideName, Weight
+from sis_core.workbench.quantizer import Importance, make_plan, quantize_file
+
+SIZES: F32 = np.tile(np.array([1, 4], np.float32), 16)
+
+
+class Sided(BlockFormat):
+    """Half precision, with what columns and the whole are divided by."""
+
+    name, block_size, type_size = "SIDED", 1, 2
+    seen: F32 | None = None
+
+    def side_names(self, tensor: str) -> Mapping[str, SideName]:
+        stem = tensor.removesuffix(".weight")
+        return {"columns": SideName(f"{stem}.columns", "column"), "all": SideName(f"{stem}.all", "tensor")}
+
+    def make_sides(self, weight: Weight, importance: F32 | None) -> Mapping[str, F32]:
+        if importance is None:
+            return {}
+        return {"columns": np.sqrt(importance[0]), "all": np.array([0.5], np.float32)}
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        return F16Format().dequantize_blocks(blocks)
+
+    def quantize_blocks(self, values: F32) -> U8:
+        return F16Format().quantize_blocks(values)
+
+    def quantize_weighted(self, values: F32, importance: F32) -> U8:
+        type(self).seen = importance
+        return self.quantize(values)
+
+
+def registry(format: BlockFormat) -> Registry:
+    class Brought:
+        @hookimpl
+        def sis_register_quant_formats(self) -> list[BlockFormat]:
+            return [format]
+
+    return Registry([*Registry.load().plugins, Plugin("brought", cast("Any", Brought()))])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    writer = GGUFWriter(tmp_path / "in.gguf", {"general.architecture": "llama"})
+    values = np.random.default_rng(0).standard_normal((16, 32)).astype(np.float32)
+    writer.add_tensor("blk.0.ffn_up.weight", (16, 32), "F32", [values])
+    writer.write()
+    return tmp_path / "in.gguf"
+
+
+IMPORTANCE = Importance({"blk.0.ffn_up.weight": 10.0 * SIZES[None] ** 2}, {"blk.0.ffn_up.weight": np.array([10.0])})
+
+
+def test_sides_are_written_and_what_is_read_is_the_tensor(source: Path, tmp_path: Path) -> None:
+    made, known = Sided(), registry(Sided())
+    with GGUFFile.open(source) as file:
+        wanted = file_weights(file, known)["blk.0.ffn_up.weight"].dequantize().copy()
+        plan = make_plan(file, known, "SIDED")
+        quantize_file(file, tmp_path / "out.gguf", plan, importance=IMPORTANCE, n_threads=1)
+    with GGUFFile.open(tmp_path / "out.gguf") as file:
+        assert set(file.tensors) == {"blk.0.ffn_up.weight", "blk.0.ffn_up.columns", "blk.0.ffn_up.all"}
+        weights = file_weights(file, known)
+        assert weights["blk.0.ffn_up.columns"].dequantize().tolist() == SIZES.tolist()
+        found = weights["blk.0.ffn_up.weight"]
+        np.testing.assert_allclose(found.dequantize(), wanted, rtol=1e-3)
+        stored = made.dequantize(found.raw, 32)
+        np.testing.assert_allclose(stored, wanted / SIZES / 0.5, rtol=1e-3)
+        del found, weights
+    assert Sided.seen is not None
+    np.testing.assert_allclose(Sided.seen, SIZES**4)  # an error of what is stored counts as many times more
+
+
+def test_without_importance_it_makes_none(source: Path, tmp_path: Path) -> None:
+    known = registry(Sided())
+    with GGUFFile.open(source) as file:
+        quantize_file(file, tmp_path / "out.gguf", make_plan(file, known, "SIDED"), n_threads=1)
+    with GGUFFile.open(tmp_path / "out.gguf") as file:
+        assert list(file.tensors) == ["blk.0.ffn_up.weight"]
+
+
+@pytest.mark.parametrize(
+    ("made", "fault"),
+    [
+        ({"rows": SIZES}, "gives 'rows', which side_names has not"),
+        ({"columns": SIZES[1:]}, r"gives 'columns' as float32 \(31,\), not float32 \(32,\)"),
+        ({"columns": SIZES.astype(np.float64)}, "as float64"),
+        ({"columns": 0 * SIZES}, "numbers that nothing can be divided by"),
+        (None, "make_sides of the format SIDED failed: TypeError"),
+    ],
+)
+def test_sides_that_cannot_be_are_refused(source: Path, tmp_path: Path, made: Any, fault: str) -> None:
+    known = registry(type("Wrong", (Sided,), {"make_sides": lambda self, weight, importance: made})())
+    with GGUFFile.open(source) as file, pytest.raises(FormatError, match=fault):
+        quantize_file(file, tmp_path / "out.gguf", make_plan(file, known, "SIDED"), n_threads=1)
+    assert not (tmp_path / "out.gguf").exists()
