@@ -13,6 +13,7 @@ from sis_core.loading.model import Model
 FIX = {
     "model": "copy one file to all of them; `sha256sum` says which differ",
     "instructions": "SIS_ISA chooses an instruction set that all of them have, set before Ray is started there",
+    "n_ctx": "give a context that all have memory for (--ctx)",
 }
 
 

@@ -14,7 +14,6 @@ import attrs
 import pytest
 from sis_server.alike import start_alike
 from sis_server.batch import shards
-from sis_server.batch.heading import heading
 from sis_server.batch.lines import Line, read_lines
 from sis_server.batch.output import Output
 from sis_server.batch.shards import run_shards
@@ -146,7 +145,8 @@ def answered(folder: Path, name: str, n: int) -> bytes:
     """The file of answers by ``n`` machines, one of which is lost on the way."""
     with Threads(n) as machines:
         workers, identity = start_alike(machines, n, Worker, recipe(), None, None, 2)
-        with Output(folder / name, heading(identity)) as output:
+        with Output(folder / name) as output:
+            output.begin(workers[0].call("heading").result())
             found = read_lines(folder / "in.jsonl")
             output.check(found)
 

@@ -51,8 +51,10 @@ def command(
     Killed or interrupted, the same command goes on where it was. The same requests give the same bytes on machines of
     the same instruction set, however they were interrupted and on however many: ids follow from the line, so does a
     seed that it lacks, and results do not depend on what else runs. The model of -m answers, whichever a line names.
+
+    Exits with 0 when each request has its answer or was refused for what it asks (both are counted at the end), with 1
+    when it was stopped or some failed here (500 and above): the same command goes on, and tries these again.
     """
-    from sis_server.batch.heading import heading
     from sis_server.batch.lines import check_lines, read_lines
     from sis_server.batch.output import Output
 
@@ -62,36 +64,49 @@ def command(
     options["batch_invariant"] = True
     settings: dict[str, Any] = {"template": template, "cache_tokens": cache_tokens, "at_once": at_once}
     with ExitStack() as held:
+        output = held.enter_context(Output(answers))
+        if options["n_ctx"] is None:  # its default depends on the free memory
+            options["n_ctx"] = output.n_ctx
         if address is None:
-            identity, run = _here(ctx, options, held, **settings)
+            heading, run = _here(ctx, options, held, **settings)
         else:
-            identity, run = _on_machines(ctx, options, held, address, total, **settings)
-        output = held.enter_context(Output(answers, heading(identity)))
-        lines = read_lines(requests)
-        output.check(lines)
+            heading, run = _on_machines(ctx, options, held, address, total, **settings)
+        output.begin(heading)
+        counts = output.check(lines := read_lines(requests))
         if output.n_done:
             say(f"sis: {output.n_done} of {total} requests were answered before")
+        if again := counts.again:
+            say(f"sis: {len(again)} of them failed here, and are tried again")
+            places = set(again)
+            with output.mending(again) as write:
+                run((line for place, line in enumerate(read_lines(requests)) if place in places), write)
+            counts = output.check(lines := read_lines(requests))
         update = held.enter_context(progress_bar())
 
         def told(answer: bytes) -> None:
             output.write(answer)
+            counts.add(answer)
             update("answering", output.n_done, total)
 
         run(lines, told)
+    say(f"sis: {counts}")
+    if counts.again:
+        say(f"sis: {len(counts.again)} failed here: the same command tries them again")
+        ctx.exit(1)
 
 
 def _here(
     ctx: click.Context, options: dict[str, Any], held: ExitStack, *, at_once: int, **settings: Any
 ) -> tuple[dict[str, str], Run]:
-    """This machine's identity, and the way it answers lines."""
-    from sis_core.loading.alike import identity
+    """What answers of this machine depend on, and the way it answers lines."""
     from sis_core.stages.backend import n_stages
     from sis_server.batch.application import application
+    from sis_server.batch.heading import heading
     from sis_server.batch.run import answers
 
     model = held.enter_context(load_model(ctx, options))
     app = held.enter_context(application(model, at_once=at_once, n_engines=n_stages(model), **settings))
-    return identity(model), lambda lines, told: asyncio.run(answers(app, lines, at_once=at_once, told=told))
+    return heading(model, **settings), lambda lines, told: asyncio.run(answers(app, lines, at_once=at_once, told=told))
 
 
 def _on_machines(
@@ -109,4 +124,5 @@ def _on_machines(
     workers, identity = start_alike(machines, len(machines.names), Worker, *asked)
     log.info("answering on %s", ", ".join(worker.where for worker in workers))
     size = max(1, min(4 * at_once, -(-total // (2 * len(workers)))))  # at least two for each machine
-    return identity, lambda lines, told: run_shards(workers, identity, lines, size=size, told=told)
+    heading = workers[0].call("heading").result()
+    return heading, lambda lines, told: run_shards(workers, identity, lines, size=size, told=told)

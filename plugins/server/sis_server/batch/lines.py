@@ -5,6 +5,7 @@ Facts of the format: OpenAI's API reference, "Batch" (platform.openai.com/docs/a
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ def read_lines(path: Path) -> Iterator[Line]:
     try:
         with path.open("rb") as file:
             for number, text in enumerate(iter(lambda: file.readline(LARGEST + 1), b""), 1):
+                if number == 1:
+                    text = text.removeprefix(codecs.BOM_UTF8)
                 if len(text) > LARGEST:
                     raise SourceError(f"has more than {LARGEST >> 20} MiB", where=f"{path}, line {number}")
                 if text.strip():

@@ -12,6 +12,7 @@ from sis_core.loading.alike import identity
 from sis_core.loading.recipe import Recipe
 from sis_core.texts.language_model import load
 from sis_server.batch.application import application
+from sis_server.batch.heading import heading
 from sis_server.batch.lines import Line
 from sis_server.batch.run import answers
 
@@ -31,10 +32,15 @@ class Worker:
         self._model = self._held.enter_context(model)
         app = application(model, template=template, cache_tokens=cache_tokens, at_once=at_once)
         self._app = self._held.enter_context(app)
+        self._heading = heading(model, template=template, cache_tokens=cache_tokens)
 
     def identity(self) -> dict[str, str]:
+        """What all machines must have in common."""
+        return identity(self._model) | self._heading
+
+    def heading(self) -> dict[str, str]:
         """What its answers depend on beside the requests."""
-        return identity(self._model)
+        return self._heading
 
     def answer(self, lines: Sequence[Line]) -> list[bytes]:
         """The answers to requests, in their order."""
