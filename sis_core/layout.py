@@ -43,8 +43,10 @@ class Scale:
     """Numbers that several values share.
 
     Attributes:
-        kind: how one is stored; see `sis_core.fields`.
-        at: where in the block: a byte, for floats side by side, or runs. None for a format with an `unpack` of its own.
+        kind: how one is stored: ``f32``, ``f16``, ``bf16``, ``e8m0`` (a power of two), ``ue4m3`` (GGML's 8-bit float
+            without a sign), or ``uint`` and ``int`` of as many bits as ``at`` says.
+        at: where in the block: a byte, for floats side by side, or runs: a `Bits`, or several that follow each other.
+            None for a format with an `unpack` of its own.
         per: values that share one, or ``"row"``; by default the layout's group.
         less: what is taken from each as it is stored,
         factor: and what it is multiplied by then: -1 for minima that are stored with the sign turned.

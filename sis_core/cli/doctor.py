@@ -93,14 +93,17 @@ def _known(backend: Backend, model: LanguageModel) -> str:
 def _expected(model: LanguageModel) -> None:
     """What a token reads, and how many a second memory allows."""
     parameters = Parameters.of(model.file.tensors, model.file.metadata)
-    click.echo(f"{parameters}; a token reads {human_bytes(parameters.active_nbytes)} of weights")
+    sizes = [(weight.nbytes, _handled(weight, model)[1].nbytes or weight.nbytes) for weight in _matrices(model)]
+    packed = sum(taken for _, taken in sizes) / max(1, sum(size for size, _ in sizes))
+    n_bytes = int(parameters.active_nbytes * packed)  # as weights lie in memory, not in the file
+    click.echo(f"{parameters}; a token reads {human_bytes(n_bytes)} of weights")
     for backend in model.backends:
         if isinstance(backend, NativeBackend) and not why_idle(backend):
             if any(_handled(weight, model)[0] == NumpyBackend.name for weight in _matrices(model)):
                 click.echo("Python decodes some of them in each step: far fewer tokens/s than memory allows")
                 return
             speed = backend.read_bandwidth(model.options.n_threads)
-            most = speed / max(parameters.active_nbytes, 1)
+            most = speed / max(n_bytes, 1)
             click.echo(f"memory is read at {speed / 1e9:.1f} GB/s: at most {most:,.1f} tokens/s of one text")
             return
 
