@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from sis_server.batch import run
+from sis_server.batch.counts import Counts
 from sis_server.batch.in_process import post
 from sis_server.batch.lines import check_lines, read_lines
 from sis_server.batch.mending import Mending
 from sis_server.batch.output import Output
 from sis_server.errors import ApiError
+from starlette.applications import Starlette
 
 from sis_core.cli.main import group
 from sis_core.errors import SourceError
@@ -157,6 +160,26 @@ def test_what_failed_here_is_tried_again(answered: tuple[Path, bytes], monkeypat
     assert second.exit_code == 0, second.stderr
     assert "3 of them failed here, and are tried again" in second.stderr
     assert path.read_bytes() == data
+
+
+def test_room_that_never_comes_is_waited_for_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = 0
+
+    async def full(app: Any, place: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        nonlocal tries
+        tries += 1
+        return 503, ApiError(503, "no memory").openai()
+
+    monkeypatch.setattr(run, "post", full)
+    monkeypatch.setattr(run, "AGAIN", 0.01)
+    monkeypatch.setattr(run, "PATIENCE", 0.05)
+    (tmp_path / "in.jsonl").write_text(line("a", TEXT, {"prompt": "x"}))
+    found: list[bytes] = []
+    asyncio.run(run.answers(Starlette(), read_lines(tmp_path / "in.jsonl"), at_once=1, told=found.append))
+    counts = Counts()
+    counts.add(found[0])
+    assert (counts.again, dict(counts.by_status)) == ([0], {503: 1})
+    assert tries > 1
 
 
 def test_what_is_tried_again_in_vain_leaves_the_file_as_it_was(tmp_path: Path) -> None:

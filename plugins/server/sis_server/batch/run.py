@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,8 @@ from sis_server.batch.answers import answer, refused
 from sis_server.batch.in_process import post
 from sis_server.batch.lines import Line
 
-AGAIN = 0.2  # seconds until a request is tried again that found the queue full
+AGAIN = 0.2  # seconds until a request is tried again that found no room
+PATIENCE = 60.0  # seconds after which that is its answer: the room may never come
 
 
 async def answers(app: ASGIApp, lines: Iterator[Line], *, at_once: int, told: Callable[[bytes], None]) -> None:
@@ -34,8 +36,9 @@ async def answers(app: ASGIApp, lines: Iterator[Line], *, at_once: int, told: Ca
 async def _answered(app: ASGIApp, line: Line) -> bytes:
     if line.error is not None:
         return refused(line, line.error)
+    until = time.monotonic() + PATIENCE
     while True:
         status, body = await post(app, line.place, line.body)
-        if status != 503:
+        if status != 503 or time.monotonic() >= until:
             return answer(line, status, body)
         await asyncio.sleep(AGAIN)
