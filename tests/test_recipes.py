@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from sis_core.discovery.plugin import Plugin
+from sis_core.errors import PluginError
 from sis_core.gguf_file import GGUFFile
 from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.hookspecs import hookimpl
+from sis_core.quant import F16Format, QuantFormat
 from sis_core.registry import Registry
-from sis_core.workbench.quantizer import make_plan
+from sis_core.workbench.quantizer import find_target, make_plan
 from sis_core.workbench.quantizer.recipes import RECIPES, Stack, head_formats, is_sensitive
 
 DIGITS = {"4": "Q4_K", "5": "Q5_K", "6": "Q6_K", "8": "Q8_0"}
@@ -98,3 +103,18 @@ def test_a_plan_knows_architecture_and_experts(tmp_path: Path) -> None:
         plan = make_plan(file, Registry.load(), "q4_k_m")
     found = {tensor.name: tensor.type_name for tensor in plan.tensors}
     assert found["output.weight"] == found["blk.0.attn_k.weight"] == "Q8_0"
+
+
+def test_a_format_that_two_plugins_claim_is_not_a_spelling_of_a_mix() -> None:
+    class Other(F16Format):
+        name, type_id = "Q4_K", 12
+
+    class Brought:
+        @hookimpl
+        def sis_register_quant_formats(self) -> list[QuantFormat]:
+            return [Other()]
+
+    registry = Registry([*Registry.load().plugins, Plugin("brought", cast("Any", Brought()))])
+    with pytest.raises(PluginError, match="claimed by two plugins") as raised:
+        find_target(registry, "q4_k")
+    assert "did you mean" not in str(raised.value)

@@ -135,7 +135,8 @@ def find_target(registry: Registry, name: str, where: str = "--to") -> tuple[str
     try:
         found = find_format(registry, name, where)
     except PluginError as error:
-        hint = suggest(upper, list(RECIPES))
+        claimed = any(known.casefold() == name.casefold() for known in registry.names("quant_formats"))
+        hint = "" if claimed else suggest(upper, list(RECIPES))
         if not hint:
             raise
         raise PluginError(error.what + hint, where=error.where, fix=error.fix) from None

@@ -41,9 +41,12 @@ def check_read_back(
     error = _relative(found, wanted, columns)
     normal = _on_normal_values(format, wanted)
     if not error <= min(LOST, SLACK * normal):  # NaN is none either
+        usual = f"where {format.name} keeps normal values within {normal:.2g}"
+        if not normal <= LOST:
+            usual = f"and {format.name} does not keep normal values either"
         raise FormatError(
             f"what was written is not what was encoded: rows that were read back are off by {error:.2g} of their size, "
-            f"where {format.name} keeps normal values within {normal:.2g}",
+            f"{usual}",
             where=f"tensor {weight.name}",
             fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format; "
             f"--tensor '{weight.name}=keep' leaves the tensor as it is",
