@@ -19,7 +19,7 @@
 #define ONE 1024 /* bytes of a tile */
 #define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
 
-#define FROM 25                /* rows: to 24 amx_int8.c is faster */
+#define FROM 17                /* rows: to 16 amx_int8.c is faster */
 #define FROM_FLOATS 16         /* rows: it overtakes avx512_vnni between 12 and 16 */
 #define PANEL_BYTES (16 << 10) /* 256 values of k of 32 rows of weights; half as many where weights are split */
 #define CHUNK_BYTES (1 << 20)  /* of activations that a unit reads again and again: half of the second-level cache */

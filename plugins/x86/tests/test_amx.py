@@ -50,7 +50,7 @@ COMPILE = [
 
 REGISTRY = Registry.load()
 FLOATS = ("F32", "F16", "BF16")
-FROM = 25  # rows, as in amx.c
+FROM = 17  # rows, as in amx.c
 FROM_FLOATS = 16
 
 
