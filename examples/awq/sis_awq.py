@@ -11,8 +11,6 @@ from sis_core.layout import Bits, Layout, Scale
 from sis_core.quant import BlockFormat, QuantFormat, SideName, Weight
 from sis_core.transform import PerColumn
 
-SAMPLE = 256  # rows that the powers are tried on
-
 
 class AWQ(BlockFormat):
     """Groups of 128: a scale in half precision, a zero point of 8 bits, then 4 bits a value: ``scale * (code - zero)``.
@@ -29,17 +27,16 @@ class AWQ(BlockFormat):
         return {"columns": SideName(tensor.removesuffix(".weight") + ".awq_scale", "column")}
 
     def make_sides(self, weight: Weight, importance: F32 | None) -> dict[str, F32]:
-        """The sizes of what goes into columns, to the power (down from 0 to -1) that loses least."""
         if importance is None or len(weight.shape) != 2:
             return {}
-        squares = np.maximum(importance[0], importance.mean() * 1e-4)
-        rows = weight.take(np.linspace(0, weight.n_rows - 1, min(weight.n_rows, SAMPLE)).astype(np.intp))
-        found = []
-        for power in np.linspace(0, 1, 11):
-            columns = (squares / np.exp(np.log(squares).mean())) ** np.float32(-power / 2)
+        squares = np.maximum(importance[0], 1e-4 * importance.mean()) + np.float32(1e-30)
+        rows = weight.take(np.arange(0, weight.n_rows, 8))
+
+        def lost(columns: F32) -> float:
             kept = self.dequantize(self.quantize(rows / columns), weight.n_cols) * columns
-            found.append((float((squares * (kept - rows) ** 2).sum()), columns))
-        return {"columns": min(found, key=lambda tried: tried[0])[1]}
+            return float((squares * (kept - rows) ** 2).sum())
+
+        return {"columns": min((squares ** np.float32(-i / 20) for i in range(11)), key=lost)}
 
     def quantize_blocks(self, values: F32) -> U8:
         self.check_values(values, finite=True)
