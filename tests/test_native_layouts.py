@@ -271,7 +271,7 @@ def test_a_table_that_8_bits_would_spoil_is_not_packed() -> None:
     """One number far from the others, which no weight needs: it takes all the steps."""
     far = (*np.multiply(ODD[:-1], 1 / 30), 1.0)
     weight = weight_of(blocks("far", Layout(4, 64, Scale("f16", 0), table=far, codes=HALVES), 64, 36), 16, 256)
-    assert "decoded at load to 16 bits: 8 bits would round its table by 1.6 of the error" in way(weight)
+    assert "decoded at load to 16 bits: 8 bits would round its table by 1.6 times the error" in way(weight)
     check_product(weight)
 
 

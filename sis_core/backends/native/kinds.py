@@ -105,7 +105,9 @@ def _too_rough(layout: Layout) -> str:
     table = layout.byte_table
     if table is None or table.share <= MAX_SHARE:
         return ""
-    return f"8 bits would round its table by {table.share:.2g} of the error that its codes make (at most {MAX_SHARE:g})"
+    return (
+        f"8 bits would round its table by {table.share:.2g} times the error that its codes make (at most {MAX_SHARE:g})"
+    )
 
 
 def _codes_fit(layout: Layout, kind: Kind) -> bool:
