@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from attrs import frozen
 
-from sis_core.block import STEP_ROWS, Block, Embedding, Head, NormKind, Rope
+from sis_core.block import Block, Embedding, Head, NormKind, Rope
 from sis_core.errors import ModelError
 from sis_core.metadata import Metadata
 from sis_core.parts import output_head, token_embedding
@@ -158,11 +158,9 @@ class Architecture(ABC, Generic[C]):
 
     Attributes:
         names: the values of ``general.architecture`` it answers to; GGUF's own name first.
-        step_rows: rows of a text that should share a step; see `Network`.
     """
 
     names: ClassVar[tuple[str, ...]]
-    step_rows: ClassVar[int] = STEP_ROWS
 
     @abstractmethod
     def config(self, metadata: Metadata, n_vocab: int) -> C:

@@ -296,7 +296,7 @@ class Network:
     """Everything a backend needs to run a model.
 
     Attributes:
-        step_rows: rows of a text that should share a step: as many as Ctrl-C waits for, unless a family needs more.
+        step_rows: rows of a text that should share a step: as many as Ctrl-C waits for, more where experts share them.
     """
 
     n_embd: int

@@ -17,8 +17,6 @@ from sis_core.tensors import Tensors
 GATINGS: dict[int, Gating] = {1: "softmax", 2: "sigmoid", 3: "softmax_weight"}
 """GGUF's numbers, in the key ``expert_gating_func``."""
 MAX_EXPERTS = 1 << 12
-EXPERT_ROWS = 2048
-"""Rows of a text that should share a step: of 512, an expert of 128 of which 8 are used gets no more than 32."""
 
 
 @frozen

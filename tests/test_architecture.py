@@ -213,7 +213,7 @@ def test_degrade_fills_in_what_is_missing(small: Callable[[str], Content], caplo
 
 
 LINES = 30  # of a family that is data only, as ruff formats them
-DATA = {"names", "step_rows", "config", "embedding", "block", "head"}
+DATA = {"names", "config", "embedding", "block", "head"}
 
 
 def is_data_only(family: type[Architecture[Any]], source: str) -> bool:

@@ -12,8 +12,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_models import metadata, tensors, write_model
 
 from sis_core.cli.main import COMMANDS, group, hoist
 from sis_core.errors import PluginError, TokenizerError, package_for
@@ -206,7 +208,21 @@ def test_inspect_names_a_pre_tokenizer_that_a_load_refuses(random_model: Path, t
     GGUFWriter(path, values | {"tokenizer.ggml.pre": "qwen0"}).write()
     says = "the plugin tokenizers does not know the tokenizer.ggml.pre 'qwen0', which says how text is cut into words"
     assert f"its text will be refused: {says}\n" in sis("inspect", path).stdout
-    assert json.loads(sis("inspect", "--json", path).stdout)["refused"] == says
+    assert json.loads(sis("inspect", "--json", path).stdout)["text_refused"] == says
+
+
+def test_inspect_says_why_a_model_will_be_refused(tmp_path: Path) -> None:
+    good = write_model(tmp_path / "good.gguf")
+    assert json.loads(sis("inspect", "--json", good).stdout)["refused"] is None
+    unknown = write_model(tmp_path / "unknown.gguf", metadata() | {"general.architecture": "llama9"})
+    assert "it will be refused: " in sis("inspect", unknown).stdout
+    assert "llama9" in json.loads(sis("inspect", "--json", unknown).stdout)["refused"]
+    weights = tensors()
+    del weights["blk.0.ffn_up.weight"]
+    weights["v.patch_embd.weight"] = np.ones((4, 4), np.float32)
+    found = sis("inspect", write_model(tmp_path / "tower.gguf", metadata(), weights)).stdout
+    assert "ignored: 1 tensors that see or hear\n" in found
+    assert "it will be refused: tensor blk.0.ffn_up.weight (64, 32) is missing\n" in found
 
 
 def test_tokenize(random_model: Path) -> None:

@@ -13,7 +13,9 @@ from sis_core.cli.common import human_bytes, json_line, registry_of, table
 from sis_core.cli.naming import model_named
 from sis_core.cli.remote_header import RemoteHeader, remote_header
 from sis_core.cli.streams import printable
+from sis_core.errors import SisError
 from sis_core.gguf_file import GGUFFile
+from sis_core.loading.open import network_of
 from sis_core.loading.rowless import count_rowless, count_rows
 from sis_core.loading.vocabulary import refusal
 from sis_core.loading.weights import file_weights
@@ -50,9 +52,9 @@ def command(ctx: click.Context, /, model: str | None, tensors: bool, check_tenso
 
 
 def _show(opened: GGUFFile | RemoteHeader, registry: Registry, tensors: bool, as_json: bool) -> None:
-    refused = refusal(opened.metadata, registry)
+    refused, text_refused = _refused(opened, registry), refusal(opened.metadata, registry)
     if as_json:
-        json_line(_summary(opened, tensors) | {"refused": refused})
+        json_line(_summary(opened, tensors) | {"refused": refused, "text_refused": text_refused})
         return
     parameters = Parameters.of(opened.tensors, opened.metadata)
     total = sum(info.n_bytes for info in opened.tensors.values())
@@ -65,11 +67,14 @@ def _show(opened: GGUFFile | RemoteHeader, registry: Registry, tensors: bool, as
     if parameters.ignored:
         click.echo(f"ignored: {len(parameters.ignored)} tensors that predict more than the next token (nextn)")
     if parameters.towers:
-        click.echo(f"ignored: {len(parameters.towers)} tensors that see or hear; it runs on text alone")
+        alone = "" if refused else "; it runs on text alone"
+        click.echo(f"ignored: {len(parameters.towers)} tensors that see or hear{alone}")
     if rowless := _rowless(opened):
         click.echo(f"ignored: the last {rowless} of its tokens, which have no row in the embedding")
     if refused:
-        click.echo("its text will be refused: " + printable(refused))
+        click.echo("it will be refused: " + printable(refused))
+    if text_refused:
+        click.echo("its text will be refused: " + printable(text_refused))
     for info in opened.tensors.values():
         if info.package:
             click.echo(f"{info.type_name!r} is not a type of GGUF; the file says that {info.package!r} brings it")
@@ -85,6 +90,16 @@ def _show(opened: GGUFFile | RemoteHeader, registry: Registry, tensors: bool, as
             ["tensor", "shape", "type", "bytes"],
             [(i.name, " × ".join(map(str, i.shape)), i.type_name, i.n_bytes) for i in opened.tensors.values()],
         )
+
+
+def _refused(opened: GGUFFile | RemoteHeader, registry: Registry) -> str | None:
+    """Why a load will refuse the model; None where nothing is known against it, as of a header alone."""
+    if isinstance(opened, GGUFFile):
+        try:
+            network_of(opened, registry)
+        except SisError as error:
+            return error.what
+    return None
 
 
 def _summary(opened: GGUFFile | RemoteHeader, tensors: bool) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 from attrs import evolve
 
 from sis_core.architecture import MAX_LAYERS, NOT_IMPLEMENTED, Architecture, ModelConfig
-from sis_core.block import Network
+from sis_core.block import STEP_ROWS, Block, Network, find
 from sis_core.errors import ModelError
+from sis_core.experts import Experts
 from sis_core.loading.rowless import TABLE, TOKENS, count_rowless
 from sis_core.loading.widths import check_widths
 from sis_core.metadata import Metadata
@@ -18,6 +19,9 @@ from sis_core.quant import Weight
 from sis_core.tensors import Tensors, derived, gguf_names
 
 log = logging.getLogger(__name__)
+
+FEW_ROWS = 64  # of a step, for one expert
+EXPERT_ROWS = 2048
 
 
 def build_network(
@@ -62,18 +66,25 @@ def build_network(
             where=where,
             fix="download the file again, or convert the model again from its original",
         )
+    blocks = tuple(architecture.block(config, i, tensors) for i in range(config.n_layer))
     network = Network(
         n_embd=config.n_embd,
         n_vocab=config.n_vocab,
         n_ctx=config.n_ctx,
         embedding=architecture.embedding(config, tensors),
-        blocks=tuple(architecture.block(config, i, tensors) for i in range(config.n_layer)),
+        blocks=blocks,
         head=architecture.head(config, tensors),
-        step_rows=architecture.step_rows,
+        step_rows=_step_rows(blocks),
     )
     _refuse_tensors(tensors, name)
     check_widths(network, name, where)
     return config, network, tensors
+
+
+def _step_rows(blocks: tuple[Block, ...]) -> int:
+    """More than usual where an expert would get few of the rows of a step."""
+    few = any(STEP_ROWS * experts.n_used < FEW_ROWS * experts.n_expert for experts in find(blocks, Experts))
+    return EXPERT_ROWS if few else STEP_ROWS
 
 
 def _n_vocab(roles: Mapping[str, Weight], values: Mapping[str, Any], where: str) -> int:

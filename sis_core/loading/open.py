@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,31 +62,7 @@ def open_model(
     options = options or BackendOptions()
     file = GGUFFile.open(path)
     try:
-        weights = file_weights(file, registry)
-        _check_kind(file)
-        name = file.metadata.get("general.architecture")
-        if not isinstance(name, str):
-            raise ModelError(
-                "the key general.architecture is missing or not a string",
-                where=str(path),
-                fix="convert the model again from its original",
-            )
-        family: Architecture[Any] = registry.get("architectures", name, where=str(path))
-        owner = registry.owner("architectures", family)
-
-        def build(n_ctx: int | None) -> tuple[ModelConfig, Network, Tensors]:
-            with blaming(ModelError, f"the family {name} of the plugin {owner}", str(path)):
-                return build_network(
-                    family,
-                    file.metadata,
-                    weights,
-                    name=name,
-                    where=str(path),
-                    n_ctx=n_ctx,
-                    degrade=degrade,
-                    ignored=ignored,
-                )
-
+        build = partial(network_of, file, registry, degrade=degrade, ignored=ignored)
         config, network, tensors = build(n_ctx)
         layers = _chosen(layers, network, str(path))
         if config.n_ctx > config.n_ctx_train:
@@ -115,6 +92,32 @@ def open_model(
     except BaseException:
         file.close()
         raise
+
+
+def network_of(
+    file: GGUFFile,
+    registry: Registry,
+    n_ctx: int | None = None,
+    *,
+    degrade: bool = False,
+    ignored: Collection[str] = (),
+) -> tuple[ModelConfig, Network, Tensors]:
+    """What the family of a file makes of it, without reading a weight; SisError for what cannot be run."""
+    where = str(file.path)
+    weights = file_weights(file, registry)
+    _check_kind(file)
+    name = file.metadata.get("general.architecture")
+    if not isinstance(name, str):
+        raise ModelError(
+            "the key general.architecture is missing or not a string",
+            where=where,
+            fix="convert the model again from its original",
+        )
+    family: Architecture[Any] = registry.get("architectures", name, where=where)
+    with blaming(ModelError, f"the family {name} of the plugin {registry.owner('architectures', family)}", where):
+        return build_network(
+            family, file.metadata, weights, name=name, where=where, n_ctx=n_ctx, degrade=degrade, ignored=ignored
+        )
 
 
 def _chosen(layers: range | None, network: Network, where: str) -> range:

@@ -25,7 +25,7 @@ class Parameters:
         total: all of them.
         active: those of a token, which uses a few of each layer's experts.
         active_nbytes: bytes that a step of one token reads: of the embedding a row, unless it is the head too.
-        ignored: tensors that only guess more than one token ahead, which no family here does.
+        ignored: tensors of layers that only guess more than one token ahead, which no family here does.
         towers: tensors that see or hear, which no text needs.
     """
 

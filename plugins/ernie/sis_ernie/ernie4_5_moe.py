@@ -5,7 +5,7 @@ Source: Baidu ERNIE Team 2025, "ERNIE 4.5 Technical Report".
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block
-from sis_core.expert_parts import EXPERT_ROWS, ExpertsConfig, experts_or_dense
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
 from sis_core.parts import pre_norm_block, self_attention
 from sis_core.tensors import Tensors
@@ -13,7 +13,6 @@ from sis_core.tensors import Tensors
 
 class Ernie45Moe(Architecture[ExpertsConfig]):
     names = ("ernie4_5-moe",)
-    step_rows = EXPERT_ROWS
 
     def config(self, metadata: Metadata, n_vocab: int) -> ExpertsConfig:
         return ExpertsConfig.read(metadata, n_vocab)

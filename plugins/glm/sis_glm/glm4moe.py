@@ -7,7 +7,7 @@ from attrs import evolve, frozen
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block, Head
-from sis_core.expert_parts import EXPERT_ROWS, ExpertsConfig, experts_or_dense
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
 from sis_core.parts import has_head_norms, ignore_nextn, output_head, pre_norm_block, self_attention
 from sis_core.tensors import Tensors
@@ -22,7 +22,6 @@ class Glm4MoeConfig(ExpertsConfig):
 
 class Glm4Moe(Architecture[Glm4MoeConfig]):
     names = ("glm4moe",)
-    step_rows = EXPERT_ROWS
 
     def config(self, metadata: Metadata, n_vocab: int) -> Glm4MoeConfig:
         n_nextn = metadata.maybe_integer("nextn_predict_layers", maximum=metadata.integer("block_count") - 1) or 0

@@ -5,7 +5,7 @@ Source: Muennighoff et al. 2024, "OLMoE: Open Mixture-of-Experts Language Models
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block
-from sis_core.expert_parts import EXPERT_ROWS, ExpertsConfig, experts_or_dense
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
 from sis_core.parts import pre_norm_block, self_attention
 from sis_core.tensors import Tensors
@@ -13,7 +13,6 @@ from sis_core.tensors import Tensors
 
 class Olmoe(Architecture[ExpertsConfig]):
     names = ("olmoe",)
-    step_rows = EXPERT_ROWS
 
     def config(self, metadata: Metadata, n_vocab: int) -> ExpertsConfig:
         return ExpertsConfig.read(metadata, n_vocab, renormalise=False)

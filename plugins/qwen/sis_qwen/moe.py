@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from sis_core.architecture import Architecture
 from sis_core.block import Block
-from sis_core.expert_parts import EXPERT_ROWS, ExpertsConfig, experts_or_dense
+from sis_core.expert_parts import ExpertsConfig, experts_or_dense
 from sis_core.metadata import Metadata
 from sis_core.parts import pre_norm_block, self_attention
 from sis_core.quant import Weight
@@ -16,7 +16,6 @@ from sis_core.tensors import Tensors
 
 class Qwen2Moe(Architecture[ExpertsConfig]):
     names = ("qwen2moe",)
-    step_rows = EXPERT_ROWS
     head_norm: ClassVar[bool] = False
     renormalise: ClassVar[bool] = False
 
