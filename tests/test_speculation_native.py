@@ -81,15 +81,16 @@ def combinations() -> Iterator[list[Request]]:
 def test_whole_texts_with_and_without_guesses(format: str) -> None:
     variant = evolve(VARIANTS[0], format=REGISTRY.get("quant_formats", format))
     model = Bare(random_network(variant, n_ctx=64))
-    n_batches = n_ahead = n_wasted = 0
+    n_batches = n_ahead = n_wasted = n_saved = 0
     for requests in combinations():
         wanted, plain, ids = run(model, requests, n_ctx=48, max_tokens=256)
         drafting = Drafting((Knows(ids, wrong_every=4, n_vocab=N_VOCAB),))
         found, ahead, _ = run(model, requests, drafting, n_ctx=48, max_tokens=256)
         assert found == wanted
-        assert ahead.steps <= plain.steps
+        n_saved += plain.steps - ahead.steps  # a wrong guess may take the room of what is forced, and cost one
         n_batches += 1
         if not any(isinstance(sampler, Words) for sampler in requests[0].samplers):  # nothing but guesses
             n_ahead, n_wasted = n_ahead + ahead.rows_ahead, n_wasted + ahead.rows_wasted
     assert n_batches > 15
+    assert n_saved > 5 * n_batches
     assert 0.3 * n_ahead <= n_wasted <= 0.7 * n_ahead
