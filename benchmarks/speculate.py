@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -117,7 +118,7 @@ class Program:
     def synthetic(self) -> Rows:
         with self.load(self.given.model) as model:
             program = self.given.llama_server
-            n_threads = self.given.threads or model.options.n_threads
+            n_threads = self.given.threads or os.cpu_count() or 1
             yield from curve(model, Path(self.given.model), program, n_threads, self.given.max_tokens)
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -52,7 +53,8 @@ class RayMachines(Machines):
         self._made.clear()
         if self._leave:
             self._leave = False
-            ray.shutdown()
+            with suppress(ImportError):  # as a program ends nothing can be imported; Ray shuts down by itself then
+                ray.shutdown()
 
 
 class RayRemote:

@@ -23,6 +23,7 @@ def test_a_node_is_killed_in_the_middle_of_a_text(nodes: Any) -> None:
     assert process.returncode == 0, said
     assert found + rest == expected
     assert "tokens are computed again" in said
+    assert "Traceback" not in said
 
 
 def test_what_a_hop_costs(nodes: Any, record_property: Any) -> None:
