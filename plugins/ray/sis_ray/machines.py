@@ -80,6 +80,7 @@ class RayRemote:
     def wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while True:
+            self._check_open()
             lost: BaseException | None = None
             try:
                 life: str = ray.get(self._actor.ready.remote(), timeout=max(0.0, end - time.monotonic()))
