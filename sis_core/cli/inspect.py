@@ -96,7 +96,7 @@ def _refused(opened: GGUFFile | RemoteHeader, registry: Registry) -> str | None:
     """Why a load will refuse the model; None where nothing is known against it, as of a header alone."""
     if isinstance(opened, GGUFFile):
         try:
-            network_of(opened, registry)
+            network_of(opened, file_weights(opened, registry), registry)
         except SisError as error:
             return error.what
     return None

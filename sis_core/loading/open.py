@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from sis_core.loading.model import Model, SharedFile
 from sis_core.loading.network import build_network
 from sis_core.loading.weights import file_weights
 from sis_core.machine.memory import MIB, memory_limit_or_free
+from sis_core.quant import Weight
 from sis_core.registry import Registry
 from sis_core.tensors import Tensors
 
@@ -62,7 +63,7 @@ def open_model(
     options = options or BackendOptions()
     file = GGUFFile.open(path)
     try:
-        build = partial(network_of, file, registry, degrade=degrade, ignored=ignored)
+        build = partial(network_of, file, file_weights(file, registry), registry, degrade=degrade, ignored=ignored)
         config, network, tensors = build(n_ctx)
         layers = _chosen(layers, network, str(path))
         if config.n_ctx > config.n_ctx_train:
@@ -96,6 +97,7 @@ def open_model(
 
 def network_of(
     file: GGUFFile,
+    weights: Mapping[str, Weight],
     registry: Registry,
     n_ctx: int | None = None,
     *,
@@ -104,7 +106,6 @@ def network_of(
 ) -> tuple[ModelConfig, Network, Tensors]:
     """What the family of a file makes of it, without reading a weight; SisError for what cannot be run."""
     where = str(file.path)
-    weights = file_weights(file, registry)
     _check_kind(file)
     name = file.metadata.get("general.architecture")
     if not isinstance(name, str):
