@@ -46,24 +46,24 @@ class ProgramsSide:
 
     def _prompts(self, rows: list[str], path: Path) -> dict[str, float]:
         n = number(rows[0]) if rows else STEPS
-        text = self._run("llama-bench", path, "-p", n, "-n", STEPS, "-r", 3, "-o", "json", *self._no_warm_up())
-        prompts, decoding = (result["samples_ts"] for result in json.loads(text))
+        done = self._run("llama-bench", path, "-p", n, "-n", STEPS, "-r", 3, "-o", "json", *self._no_warm_up())
+        prompts, decoding = (result["samples_ts"] for result in json.loads(done.stdout))
         return {f"first{n}": prompts[0], f"prompt{n}": prompts[2], "decode0": statistics.median(decoding)}
 
     def _batch(self, rows: list[str], path: Path) -> dict[str, float]:
         n = number(rows[0])
         sizes: tuple[Any, ...] = ("-npp", STEPS, "-ntg", STEPS, "-npl", n, "-c", 4 * STEPS * n)
-        return {rows[0]: column(self._run("llama-batched-bench", path, *sizes), "S_TG t/s")}
+        done = self._run("llama-batched-bench", path, *sizes)
+        return {rows[0]: column(done.stdout + done.stderr, "S_TG t/s")}  # the fork writes its table to stderr
 
     def _no_warm_up(self) -> tuple[str, ...]:
         """The first prompt is to be the first: llama.cpp and its forks spell it differently."""
         known = subprocess.run([self.folder / "llama-bench", "--help"], capture_output=True, text=True, check=False)
         return ("--no-warmup",) if "--no-warmup" in known.stdout + known.stderr else ("-w", "0")
 
-    def _run(self, program: str, path: Path, *options: object) -> str:
+    def _run(self, program: str, path: Path, *options: object) -> subprocess.CompletedProcess[str]:
         command = [self.folder / program, "-m", path, "-t", self.n_threads, "-ngl", 0, *options]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, timeout=self.timeout)
-        return done.stdout
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True, timeout=self.timeout)
 
 
 def column(table: str, name: str) -> float:
