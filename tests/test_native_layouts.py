@@ -20,6 +20,7 @@ from sis_core.errors import FormatError
 from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import BlockFormat, QuantFormat, Side, Weight
+from sis_core.testing.kernels.weights import taken
 from sis_core.transform import Hadamard, PerColumn
 
 BACKEND = next(
@@ -244,6 +245,21 @@ def test_matrices_of_one_input_may_have_transforms_of_their_own() -> None:
     assert np.sqrt(((found - wanted) ** 2).mean()) < 0.012 * np.sqrt((wanted**2).mean())
     kinds = [op.kind for op in program._ops]
     assert (kinds.count(abi.HADAMARD), kinds.count(abi.MULTIPLY), kinds.count(abi.PREPARE)) == (1, 2, 4)
+
+
+def test_rows_of_a_small_table_are_taken_natively_as_they_are() -> None:
+    """Of a layout, with sides and turned: the very values. A large table would take too much memory: it is Python's."""
+    side = {"r": Side(np.linspace(0.5, 2, 40, dtype=np.float32), "row")}
+    for weight in (weight_of(FORMATS["table"][0], 40, 256), evolve(weight_of(Turned(), 40, 256), side=side)):
+        store = BACKEND._store(OPTIONS)
+        assert store.table_nbytes(weight, None) == 40 * 256 * 4
+        rows = np.array([39, 0, 17, 17], np.int32)
+        found = taken(BACKEND.library(), weight, rows, store.table(weight))
+        np.testing.assert_array_equal(found, weight.take(rows))
+    large = evolve(weight, shape=(8 << 10, 512))
+    assert (store.table(large), store.table_nbytes(large, None)) == (None, 0)
+    unpacked = BACKEND._store(evolve(OPTIONS, pack=False))
+    assert (unpacked.table(weight), unpacked.table_nbytes(weight, None)) == (None, 0)
 
 
 def way(weight: Weight) -> str:

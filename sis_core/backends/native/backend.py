@@ -137,16 +137,15 @@ class NativeBackend(Backend):
         if self.idle_reason():
             return 0
         store = self._store(options)
-        tables = _copied_tables(network, layers, store)
-        return store.nbytes(_copied(network, layers, store, options)) + sum(table.nbytes for table in tables)
+        tables = sum(nbytes for _, nbytes in _own_tables(network, layers, store))
+        return store.nbytes(_copied(network, layers, store, options)) + tables
 
     def in_place(self, network: Network, layers: range, options: BackendOptions) -> int:
         if self.idle_reason():
             return super().in_place(network, layers, options)
         store = self._store(options)
-        copied = {
-            key(weight) for weight in _copied(network, layers, store, options) + _copied_tables(network, layers, store)
-        }
+        tables = [table for table, _ in _own_tables(network, layers, store)]
+        copied = {key(weight) for weight in _copied(network, layers, store, options) + tables}
         return views_nbytes(weight for weight in network.weights(layers) if key(weight) not in copied)
 
     def _store(self, options: BackendOptions, *, gradual: bool = False) -> Store:
@@ -186,14 +185,14 @@ def _width(block: Block) -> int:
     raise Unsupported("a block without a matrix")
 
 
-def _copied_tables(network: Network, layers: range, store: Store) -> list[Weight]:
-    """The tables of the embedding that binding these layers copies as they are."""
+def _own_tables(network: Network, layers: range, store: Store) -> list[tuple[Weight, int]]:
+    """The tables of the embedding that binding these layers puts into memory for themselves, and their bytes there."""
     if layers.start:
         return []
     embedding = network.embedding
     head = network.head.dense.weight if layers.stop == network.n_layer else None
     tables = [embedding.weight] + ([embedding.positions] if embedding.positions else [])
-    return [table for table in tables if store.copies(table, head)]
+    return [(table, nbytes) for table in tables if (nbytes := store.table_nbytes(table, head))]
 
 
 def _copied(network: Network, layers: range, store: Store, options: BackendOptions) -> list[Weight]:

@@ -26,6 +26,8 @@ from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, 
 from sis_core.errors import FormatError
 from sis_core.source import Progress
 
+SMALL_TABLE = 8 << 20  # bytes of float32
+
 Key = tuple[object, ...]
 
 
@@ -43,6 +45,10 @@ def known(weight: quant.Weight) -> int | None:
 def _decodes(weight: quant.Weight) -> bool:
     """Whether native code can decode rows of this weight."""
     return known(weight) is not None or (not weight.side and weight.format.decoder is not None)
+
+
+def _decoded_nbytes(weight: quant.Weight) -> int:
+    return 4 * weight.n_rows * weight.n_cols
 
 
 class Store:
@@ -105,11 +111,13 @@ class Store:
         fused = self.fused(weight)
         return fused.nbytes > 0 if fused else self.pack or not _decodes(weight)
 
-    def copies(self, table: quant.Weight, head: quant.Weight | None) -> bool:
-        """Whether a table is copied as it is; not where it is the head, whose tiles serve both."""
-        if head and key(table) == key(head) and self._has_tiles(head):
-            return False
-        return self.pack and _decodes(table)
+    def table_nbytes(self, table: quant.Weight, head: quant.Weight | None) -> int:
+        """Bytes of memory that a table takes for itself: none where it is the head, whose tiles serve both."""
+        if not self.pack or (head and key(table) == key(head) and self._has_tiles(head)):
+            return 0
+        if _decodes(table):
+            return table.nbytes
+        return _decoded_nbytes(table) if _decoded_nbytes(table) <= SMALL_TABLE else 0
 
     def _has_tiles(self, weight: quant.Weight) -> bool:
         """Whether binding this weight makes tiles of which single rows can be taken."""
@@ -210,13 +218,14 @@ class Store:
         """The address of a table whose rows are taken one by one, as of an embedding; None where only Python can.
 
         It is the head where that is the same tensor, else a copy or in place. Packed models have a copy in memory,
-        since a mapped file that shrinks ends the process.
+        since a mapped file that shrinks ends the process; of a format that only Python decodes, the values, if they
+        are few: Python's 20 to 30 µs for a row are felt where a token takes a hundred.
         """
         head = self._bound.get(key(weight))
         if head is not None and self._has_tiles(weight):
             return ctypes.addressof(head)
         if not _decodes(weight):
-            return None
+            return self._decoded_table(weight) if self.table_nbytes(weight, None) else None
         if self.pack:
             memory = Arena(weight.nbytes).array if weight.nbytes >= HUGE else aligned(weight.nbytes)
             self._owners.append(memory)
@@ -225,6 +234,13 @@ class Store:
             )
         else:
             bound = self._read_in_place(weight)
+        self._owners.append(bound)
+        return ctypes.addressof(bound)
+
+    def _decoded_table(self, weight: quant.Weight) -> int:
+        bound = abi.Weight(abi.F32, 0, weight.n_rows, weight.n_cols)
+        bound.raw, bound.row_bytes = self.floats(weight.dequantize()), 4 * weight.n_cols
+        weight.release()
         self._owners.append(bound)
         return ctypes.addressof(bound)
 
