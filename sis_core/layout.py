@@ -185,7 +185,7 @@ class Layout:
         zero: where there is no table, the code that stands for 0: one for all, or a number for each group.
         table: what each of the ``2 ** bits`` codes stands for; ``"row"``: each row has its own, `Unpacked.tables`.
             Kernels have the nearest table of 8-bit whole numbers times a step; `byte_table` says how near it is. What
-            would move too far is not packed; tables of rows are, since nobody knows them before.
+            would move too far is not packed, nor are tables of rows of which one would.
         codes: where the codes lie in a block. None for a format with an `unpack` of its own.
         transform: what stands between the stored values and the tensor's own.
 

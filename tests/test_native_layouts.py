@@ -65,7 +65,9 @@ def rows_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> U8:
     random = np.random.default_rng(seed)
     rows = random.integers(0, 256, (n_rows, format.row_bytes(n_cols)), np.uint8)
     if isinstance(format, Rows):
-        rows[:, : format.head] = random.uniform(0.01, 0.02, (n_rows, format.head // 4)).astype("<f4").view(np.uint8)
+        numbers = random.uniform(0.01, 0.02, (n_rows, format.head // 4))
+        numbers[:, 1:] = random.uniform(0.5, 2, (n_rows, 1)) * ODD[: numbers.shape[1] - 1]  # tables
+        rows[:, : format.head] = numbers.astype("<f4").view(np.uint8)
         return rows
     layout = format.layout
     assert layout is not None
@@ -164,8 +166,9 @@ def test_a_declared_layout_is_multiplied_in_tiles(name: str) -> None:
     handling = BACKEND.handling(weight, OPTIONS)
     assert handling is not None
     rounded = {"table": ", its table rounded by up to 0.2% of its largest number"}
-    rounded["a table for each row"] = ", each row's table rounded to 8 bits"
-    assert handling.way == f"packed into tiles as its layout says{rounded.get(name, '')}"
+    of_rows = r", each row's table rounded to 8 bits by 0\.0\d+ of its codes' own error"
+    wanted = of_rows if name == "a table for each row" else re.escape(rounded.get(name, ""))
+    assert re.fullmatch(f"packed into tiles as its layout says{wanted}", handling.way)
     head = 64 * 3 * 8 / (48 * 512)  # of a tile with a table
     assert handling.nbytes * 8 / (48 * 512) <= bits + head + 1e-9
     check_product(weight)
@@ -289,6 +292,48 @@ def test_a_table_that_8_bits_would_spoil_is_not_packed() -> None:
     weight = weight_of(blocks("far", Layout(4, 64, Scale("f16", 0), table=far, codes=HALVES), 64, 36), 16, 256)
     assert "decoded at load to 16 bits: 8 bits would round its table by 1.6 times the error" in way(weight)
     check_product(weight)
+
+
+def of_tables(tables: F32) -> Weight:
+    """A weight with a scale of one and a table of its own for each row."""
+    rows = rows_of(format := FORMATS["a table for each row"][0], len(tables), 256)
+    rows[:, :68] = np.hstack([np.ones((len(tables), 1)), tables]).astype("<f4").view(np.uint8)
+    data = rows.reshape(-1)
+    return Weight.of("w", format, (len(tables), 256), lambda: data)
+
+
+def test_whole_tables_of_rows_are_exact() -> None:
+    whole = np.random.default_rng(3).integers(-100, 100, (20, 16)).astype(np.float32)
+    weight = of_tables(whole)
+    assert way(weight) == "packed into tiles as its layout says"
+    x = np.full((1, 256), 127, np.float32)  # activations that 8 bits hold exactly
+    linear = BACKEND.linear(weight, OPTIONS)
+    assert linear is not None
+    np.testing.assert_allclose(linear(x), x @ weight.dequantize().T, rtol=1e-5)
+
+
+def test_tables_of_rows_that_8_bits_would_spoil_are_decoded(caplog: pytest.LogCaptureFixture) -> None:
+    """Seen in rows that are looked at before, or when one comes along that was not."""
+    far = np.array((*np.multiply(ODD[:-1], 1 / 30), 1.0), np.float32)
+    weight = of_tables(np.tile(far, (40, 1)))
+    assert "decoded at load to 16 bits: 8 bits would round a row's table by" in way(weight)
+    check_product(weight)
+    tables = np.tile(np.asarray(ODD, np.float32), (40, 1))
+    assert "packed" in way(of_tables(tables))
+    for spoilt in (far, np.where(far > 0.5, np.inf, far)):
+        tables[1] = spoilt
+        weight = of_tables(tables)
+        assert "packed" in way(weight)
+        caplog.clear()
+        linear = BACKEND.linear(weight, OPTIONS)
+        assert linear is not None
+        assert "w is decoded to 16 bits, in more memory than was planned: 8 bits would round" in caplog.text
+        x = np.random.default_rng(1).standard_normal((5, 256)).astype(np.float32)
+        with np.errstate(invalid="ignore"):
+            found, wanted = linear(x), x @ weight.dequantize().T
+        kept = np.isfinite(wanted)
+        np.testing.assert_allclose(found[kept], wanted[kept], atol=0.01 * np.abs(wanted[kept]).max())
+        assert not np.isfinite(found[~kept]).any()
 
 
 class Wrong(BlockFormat):

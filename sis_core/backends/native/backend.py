@@ -125,8 +125,8 @@ class NativeBackend(Backend):
         nbytes = store.nbytes([weight]) or weight.nbytes
         if store.fused(weight):
             return Handling("multiplied by the format's own kernel", nbytes)
-        if store.declared(weight) and (layout := weight.format.layout):
-            return Handling(f"packed into tiles as its layout says{rounding(layout)}", nbytes)
+        if store.declared(weight):
+            return Handling(f"packed into tiles as its layout says{rounding(weight)}", nbytes)
         if store.only_python(weight):
             return Handling(f"decoded at load to 16 bits: {store.why_not_declared(weight)}", nbytes)
         if store.format_of(weight) == abi.DECODED:

@@ -1,7 +1,7 @@
 """Declared layouts as tiles: the numbers of a weight as a kind of tile has them.
 
-What is rounded on the way: tables to 8 bits (`Layout.byte_table`), scales and minima to half precision or bfloat16,
-unless they are whole numbers times a second level.
+What is rounded on the way: tables to 8 bits (`Layout.byte_table`, `RowTables`), scales and minima to half precision or
+bfloat16, unless they are whole numbers times a second level.
 """
 
 from __future__ import annotations
@@ -25,10 +25,17 @@ from sis_core.backends.native.kinds import (
     TABLE,
     UNSIGNED,
     Kind,
+    rough_rows,
 )
 from sis_core.backends.native.library import address
+from sis_core.backends.native.row_tables import RowTables
 from sis_core.errors import FormatError
 from sis_core.layout import ByteTable, Layout, Unpacked
+
+
+class TooRoughError(FormatError):
+    """A row's table that 8 bits would spoil: nobody can know before all rows are read."""
+
 
 MAX_HALF, MIN_HALF = 65504.0, 1e-6  # below, what half precision keeps of a number is no digit but the first
 
@@ -46,7 +53,7 @@ class Numbers:
         factor = _factor(weight, first, len(rows))
         table = layout.byte_table
         if layout.table == "row":
-            unpacked, table = _bytes_of_rows(unpacked), None
+            unpacked, table = _bytes_of_rows(weight, unpacked), None
         step = 1.0 if table is None else table.step
         self.codes = self._codes(unpacked, table)
         self.table = self._table(table) if kind.codes == TABLE else None
@@ -158,10 +165,11 @@ def _factor(weight: quant.Weight, first: int, n_rows: int) -> F32:
     return factor
 
 
-def _bytes_of_rows(unpacked: Unpacked) -> Unpacked:
+def _bytes_of_rows(weight: quant.Weight, unpacked: Unpacked) -> Unpacked:
     """Codes of a table for each row as the bytes that they stand for, with the tables' steps in the scales."""
     assert unpacked.tables is not None
-    steps = np.maximum(np.abs(unpacked.tables).max(axis=1, keepdims=True), np.float32(1e-30)) / np.float32(127)
-    numbers = np.rint(unpacked.tables / steps).astype(np.int8)
-    codes = np.take_along_axis(numbers, unpacked.codes.astype(np.intp), axis=1).view(np.uint8)
-    return evolve(unpacked, codes=codes, scales=unpacked.scales * steps, tables=None)
+    found = RowTables.of(unpacked.tables)
+    if found.too_rough:
+        raise TooRoughError(rough_rows(float(np.nan_to_num(found.shares, nan=np.inf).max())), where=weight.name)
+    codes = np.take_along_axis(found.numbers, unpacked.codes.astype(np.intp), axis=1).view(np.uint8)
+    return evolve(unpacked, codes=codes, scales=unpacked.scales * found.steps, tables=None)

@@ -15,6 +15,7 @@ from attrs import frozen
 from sis_core import quant
 from sis_core.backends.native import abi
 from sis_core.backends.native.library import Library
+from sis_core.backends.native.row_tables import MAX_SHARE, share_of_some
 from sis_core.layout import Layout, Scale
 from sis_core.transform import Hadamard, PerColumn
 
@@ -22,7 +23,6 @@ SUPER = 256  # columns that share a second level
 HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
 SIGNED, UNSIGNED, TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table"))
 LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
-MAX_SHARE = 0.25  # of `ByteTable.share`: errors become 3 % larger at most
 
 
 @frozen
@@ -54,7 +54,7 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
     layout, n_cols = weight.format.layout, weight.n_cols
     if layout is None:
         return "it has neither a layout nor a decoder in C"
-    if reason := _no_transform(weight) or _too_rough(layout):
+    if reason := _no_transform(weight) or _too_rough(weight, layout):
         return reason
     of_codes = [kind for kind in kinds(library) if _codes_fit(layout, kind)]
     if not of_codes:
@@ -75,11 +75,13 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
     )
 
 
-def rounding(layout: Layout) -> str:
-    """What packing changes of a layout's table, as the end of a sentence; empty where that is nothing."""
-    if layout.table == "row":
-        return ", each row's table rounded to 8 bits"
-    table = layout.byte_table
+def rounding(weight: quant.Weight) -> str:
+    """What packing changes of the table of a weight's layout, as the end of a sentence; empty where that is nothing."""
+    layout = weight.format.layout
+    if layout and layout.table == "row":
+        share = share_of_some(weight)
+        return f", each row's table rounded to 8 bits by {share:.2g} of its codes' own error" if share > 1e-6 else ""
+    table = layout.byte_table if layout else None
     if table is None or table.share < 1e-6:
         return ""
     largest = table.step * float(np.abs(table.numbers.astype(int)).max())
@@ -100,13 +102,24 @@ def _no_transform(weight: quant.Weight) -> str:
     return ""
 
 
-def _too_rough(layout: Layout) -> str:
+def _too_rough(weight: quant.Weight, layout: Layout) -> str:
     """Why a table must not be rounded to 8 bits; empty where it may."""
+    if layout.table == "row":
+        return rough_rows(share_of_some(weight))
     table = layout.byte_table
-    if table is None or table.share <= MAX_SHARE:
+    return "" if table is None or table.share <= MAX_SHARE else _too_much("its table", table.share)
+
+
+def _too_much(what: str, share: float) -> str:
+    return f"8 bits would round {what} by {share:.2g} times the error that its codes make (at most {MAX_SHARE:g})"
+
+
+def rough_rows(share: float) -> str:
+    """Why tables of rows must not be rounded to 8 bits, of which one has this share; empty where they may."""
+    if share <= MAX_SHARE:
         return ""
     return (
-        f"8 bits would round its table by {table.share:.2g} times the error that its codes make (at most {MAX_SHARE:g})"
+        f"8 bits would round a row's table by {share:.2g} times the error that its codes make (at most {MAX_SHARE:g})"
     )
 
 

@@ -9,6 +9,7 @@ precision has not the range.
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -17,6 +18,7 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import F32
 from sis_core.backends.native import abi
+from sis_core.backends.native.declared import TooRoughError
 from sis_core.backends.native.gradual import Waiting
 from sis_core.backends.native.guard import Guard, InPlace
 from sis_core.backends.native.kinds import Kind, kind_for
@@ -25,6 +27,8 @@ from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles
 from sis_core.errors import FormatError
 from sis_core.source import Progress
+
+log = logging.getLogger(__name__)
 
 SMALL_TABLE = 8 << 20  # bytes of float32
 
@@ -158,7 +162,10 @@ class Store:
                 continue
             assert arena is not None
             place = arena.take(self._tile_bytes(weight))
-            self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance)
+            try:
+                self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance)
+            except TooRoughError as rough:
+                self._bound[name] = self._decoded_instead(weight, rough.what, advance)
 
     def __getitem__(self, weight: quant.Weight) -> abi.Weight:
         return self._bound[key(weight)]
@@ -190,6 +197,13 @@ class Store:
         while not packing.done:
             advance(packing.advance())
         return bound
+
+    def _decoded_instead(self, weight: quant.Weight, why: str, advance: Callable[[int], None]) -> abi.Weight:
+        """A weight that cannot lie in tiles as its layout says, in others, which have a place of their own."""
+        self._kinds[key(weight)] = why
+        log.warning("%s is decoded to 16 bits, in more memory than was planned: %s", weight.name, why)
+        self._owners.append(arena := Arena(self._tile_bytes(weight)))
+        return self._packed(weight, partial(self._to, arena.address, weight), advance)
 
     def _to(self, place: int, weight: quant.Weight, bound: abi.Weight) -> Packing:
         """The way of a weight to a place in memory."""
