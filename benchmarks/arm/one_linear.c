@@ -2,7 +2,7 @@
  * with rows 0, decodes the matrix. What a multiplication costs is the difference between two runs.
  *
  *   one_linear format rows n_rows n_cols times */
-#include <kernels.h>
+#include <kinds.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +21,11 @@ static size_t row_bytes(uint32_t format, size_t n)
 {
     static const struct {
         size_t values, bytes;
-    } blocks[] = {{1, 4}, {1, 2}, {1, 2}, {32, 34}, {32, 18}, {256, 144}, {256, 210}};
+    } blocks[SIS_DECODED] = {{1, 4},
+                             {1, 2},
+                             {1, 2},
+#define BLOCK_OF(NAME, FORMAT, COLUMNS, BYTES) [FORMAT] = {COLUMNS, BYTES},
+                             SIS_PACKED(BLOCK_OF)};
     return n / blocks[format].values * blocks[format].bytes;
 }
 
