@@ -42,6 +42,21 @@ def blocks(name: str, layout: Layout, block_size: int, type_size: int) -> QuantF
     return type(name, (BlockFormat,), body)()  # type: ignore[no-any-return]
 
 
+class Renamed(QuantFormat):
+    """A format under a name that kernels do not know, so that its layout is all they have."""
+
+    def __init__(self, name: str) -> None:
+        self.inner: QuantFormat = Registry.load().get("quant_formats", name)
+        same = {part: getattr(self.inner, part) for part in ("block_size", "type_size", "layout")}
+        self.__dict__.update(name=f"NOT_{name}", **same)
+
+    def dequantize(self, rows: U8, n_cols: int) -> F32:
+        return self.inner.dequantize(rows, n_cols)
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        return self.inner.unpack(rows, n_cols)
+
+
 class Rows(QuantFormat):
     """Codes of a byte each behind a scale and whatever else a row has for itself."""
 
@@ -85,7 +100,7 @@ def rows_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> U8:
         numbers = random.uniform(0.5, 2, (len(view), count))
         raw = {"f16": numbers.astype("<f2"), "f32": numbers.astype("<f4")}.get(scale.kind)
         raw = np.full(numbers.shape, {"e8m0": 0x78}.get(scale.kind, 0x38), np.uint8) if raw is None else raw
-        at = scale.runs[0].at
+        at = scale.runs[0].at if scale.runs else format.type_size - raw.itemsize * count
         view[:, at : at + raw.itemsize * count] = raw.view(np.uint8)
     return rows
 
@@ -139,6 +154,7 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
         ),
         4.5,
     ),
+    "digits in base 3": (Renamed("TQ1_0"), 2.0625 + 0.0625),
     "ternary rows": (Rows(Layout(2, 32, Scale("f32", per="row"), zero=1)), 2.125),
     "a table for each row": (Rows(Layout(4, 32, Scale("f32", per="row"), table="row"), 4 + 64), 8.5),
 }  # fmt: skip

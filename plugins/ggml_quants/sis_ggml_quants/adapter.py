@@ -8,6 +8,7 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
+from sis_core.layout import Unpacked
 from sis_core.quant import QuantFormat, SideName
 from sis_ggml_quants.layouts import LAYOUTS
 
@@ -57,6 +58,24 @@ class Encoded(Decoded):
         return np.asarray(self._codec("quantize")(sized), np.uint8).reshape(n_rows, self.row_bytes(n_cols))
 
 
+class TQ1_0(Encoded):  # noqa: N801 - ggml's name
+    """Five digits in base 3 in a byte, which are no bits that a layout could say the place of.
+
+    A byte is its five digits as a fraction of 256, rounded up: multiplied by three it has the first one above it. Digit
+    ``d`` of 32 bytes comes before digit ``d + 1``, then those of 16 bytes, then four digits of the last 4.
+    """
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        self.check_rows(rows, n_cols)
+        blocks = rows.reshape(-1, self.type_size)
+        fractions = blocks[:, None, :52] * np.array([[1], [3], [9], [27], [81]], np.uint8)  # (n_blocks, 5, 52)
+        digits = (fractions * np.uint16(3) >> 8).astype(np.uint8)
+        parts = digits[:, :, :32], digits[:, :, 32:48], digits[:, :4, 48:]
+        codes = np.concatenate([part.reshape(len(blocks), -1) for part in parts], axis=1)
+        scales = np.ascontiguousarray(blocks[:, 52:]).view("<f2").astype(np.float32)
+        return Unpacked(codes.reshape(len(rows), n_cols), scales.reshape(len(rows), -1))
+
+
 class NVFP4(Decoded):
     """Files hold one scale more for each tensor or expert, and scales for activations, which are not used here.
 
@@ -84,7 +103,7 @@ FORMATS = (
     Decoded("IQ2_S", 22, 256, 82),
     Decoded("IQ4_XS", 23, 256, 136),
     Decoded("IQ1_M", 29, 256, 56),
-    Encoded("TQ1_0", 34, 256, 54),
+    TQ1_0("TQ1_0", 34, 256, 54),
     Encoded("TQ2_0", 35, 256, 66),
     Encoded("MXFP4", 39, 32, 17),
     NVFP4("NVFP4", 40, 64, 36),

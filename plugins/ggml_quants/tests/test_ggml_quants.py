@@ -96,6 +96,16 @@ def test_decodes_as_written_out(name: str) -> None:
     np.testing.assert_array_equal(format.dequantize(blocks, format.block_size), np.array(expected))
 
 
+def test_digits_in_base_3_are_unpacked() -> None:
+    """Every byte, also those that stand for no five digits: the numbers of the package's decoder."""
+    format = by_name("TQ1_0")
+    blocks = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 54, axis=1)
+    blocks[:, 52:] = np.array([0.75], "<f2").view(np.uint8)
+    assert format.layout is not None
+    values = format.layout.values(format.unpack(blocks, 256))
+    np.testing.assert_array_equal(values, gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType.TQ1_0))
+
+
 @pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
 def test_contract(format: QuantFormat) -> None:
     check_quant_format(format)

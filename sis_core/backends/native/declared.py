@@ -37,6 +37,7 @@ class TooRoughError(FormatError):
     """A row's table that 8 bits would spoil: nobody can know before all rows are read."""
 
 
+LEAST_NORMAL = 2.0**-126
 MAX_HALF, MIN_HALF = 65504.0, 1e-6  # below, what half precision keeps of a number is no digit but the first
 
 
@@ -123,17 +124,36 @@ class Numbers:
                 )
 
     def _check_range(self) -> None:
-        if self._kind.scales == BFLOAT:
-            return
+        """Refuse what is no number any more as tiles have it, unless it multiplies nothing but zeros."""
         levels = (self.super_scales, self.super_minima) if self.super_scales is not None else (self.scales, self.minima)
         for numbers in levels:
             most = 0.0 if numbers is None else float(np.abs(numbers).max())
-            if most > MAX_HALF or 0 < most < MIN_HALF:
-                raise FormatError(
-                    f"has scales or minima up to {most:g}, which half precision cannot hold",
-                    where=self._weight.name,
-                    fix="choose --backend numpy",
+            if self._holds(most):
+                continue
+            if most < 1 and not self._any_value():
+                self.scales, self.minima, self.super_scales, self.super_minima = (
+                    None if level is None else np.zeros_like(level)
+                    for level in (self.scales, self.minima, self.super_scales, self.super_minima)
                 )
+                return
+            name = "bfloat16" if self._kind.scales == BFLOAT else "half precision"
+            raise FormatError(
+                f"has scales or minima up to {most:g}, which {name} cannot hold",
+                where=self._weight.name,
+                fix="choose --backend numpy",
+            )
+
+    def _holds(self, most: float) -> bool:
+        """Whether numbers of which this is the largest keep their digits."""
+        if self._kind.scales == BFLOAT:  # of denormals, those that are exact do
+            return most == 0 or not most < LEAST_NORMAL or (most * 2.0**133).is_integer()
+        return not (most > MAX_HALF or 0 < most < MIN_HALF)
+
+    def _any_value(self) -> bool:
+        """Whether a code stands for something; with minima each does."""
+        if self._kind.codes == UNSIGNED:
+            return True
+        return bool(self.codes.any() if self.table is None else self.table[self.codes].any())
 
 
 def spread(numbers: F32, n: int) -> F32:
