@@ -77,13 +77,19 @@ static void on_signal(int number, siginfo_t *info, void *context)
     errno = error;
 }
 
+/* A child of fork has a lock that somebody may hold, and not the thread that would give it back. */
+static void forget_lock(void) { mutex = (lock)LOCK_INITIALIZER; }
+
 /* Put the handler where others have put theirs since, or at all. */
 static void watch(void)
 {
     struct sigaction now, ours;
     sigaction(SIGBUS, NULL, &now);
     if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_signal) return;
-    if (!page) first = now;
+    if (!page) {
+        first = now;
+        thread_after_fork(forget_lock);
+    }
     page = (uintptr_t)sysconf(_SC_PAGESIZE);
     before = now;
     memset(&ours, 0, sizeof ours);

@@ -76,6 +76,39 @@ model.close()
     assert done.stdout == "child 7\n"
 
 
+@pytest.mark.skipif("x86" not in BACKENDS, reason="sis-x86 is not installed")
+def test_a_forked_child_can_open_what_others_were_opening(random_model: Path) -> None:
+    """Another thread may hold the lock of guarded bytes at the moment of the fork."""
+    done = run(random_model, "x86", """
+import numpy as np
+from sis_core.backends.native.library import address
+from sis_x86.backend import X86Backend
+library, data, busy = X86Backend().library(), np.zeros(1 << 16, np.uint8), True
+def work():
+    while busy:
+        library.unguard(library.guard(address(data), data.size))
+threads = [threading.Thread(target=work) for _ in range(2)]
+for thread in threads:
+    thread.start()
+hung = 0
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # which ends a child that hangs
+        library.guard(address(data), data.size)
+        os._exit(0)
+    hung += os.waitpid(child, 0)[1] != 0
+    if hung:
+        break
+busy = False
+for thread in threads:
+    thread.join()
+print("hung", hung)
+""")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "hung 0\n"
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_limit_of_address_space_is_an_error_or_read_in_place(backend: str, tmp_path: Path) -> None:
     weights = tiny_models.tensors()

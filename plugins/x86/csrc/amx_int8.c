@@ -142,8 +142,8 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
     }
 }
 
-/* Keeps what tile NUMBER holds of the turn before, and begins its sums anew. */
-#define KEEP_AND_MULTIPLY(NUMBER)                                                                                      \
+/* Keeps what tile NUMBER holds of the turn before, and begins its sums anew, by way of tiles X and W. */
+#define KEEP_AND_MULTIPLY(NUMBER, X, W)                                                                                \
     do {                                                                                                               \
         if (NUMBER < kept->n) tile_store(NUMBER, sums[NUMBER], 64);                                                    \
         if (NUMBER >= turn->n) break;                                                                                  \
@@ -152,9 +152,9 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
         const uint8_t *w_at = kind.bits < 8 ? bytes + NUMBER * 16 * kind.group                                         \
                                             : block_at(kind, turn->tile, b).codes + group % groups * 16 * kind.group;  \
         tile_zero(NUMBER);                                                                                             \
-        tile_load(4 + NUMBER % 2, x_at, BLOCK);                                                                        \
-        tile_load(6 + NUMBER % 2, w_at, 64);                                                                           \
-        tile_multiply_bytes(NUMBER, 4 + NUMBER % 2, 6 + NUMBER % 2);                                                   \
+        tile_load(X, x_at, BLOCK);                                                                                     \
+        tile_load(W, w_at, 64);                                                                                        \
+        tile_multiply_bytes(NUMBER, X, W);                                                                             \
     } while (0)
 
 INLINE void add_turn(const struct sis_kind kind, const int R, const struct turn *turn, size_t i,
@@ -202,13 +202,13 @@ INLINE void multiply_tiles(const struct sis_kind kind, const int R, const struct
         const uint8_t *bytes = scratch->weights[(i + 1) % 2];
         int32_t (*const sums)[SIDE * TILE] = scratch->sums[i % 2],
                                      (*const last)[SIDE * TILE] = scratch->sums[(i + 1) % 2];
-        KEEP_AND_MULTIPLY(0);
+        KEEP_AND_MULTIPLY(0, 4, 6);
         add_turn(kind, R, added, 0, x, last[0], acc);
-        KEEP_AND_MULTIPLY(1);
+        KEEP_AND_MULTIPLY(1, 5, 7);
         add_turn(kind, R, added, 1, x, last[1], acc);
-        KEEP_AND_MULTIPLY(2);
+        KEEP_AND_MULTIPLY(2, 4, 6);
         add_turn(kind, R, added, 2, x, last[2], acc);
-        KEEP_AND_MULTIPLY(3);
+        KEEP_AND_MULTIPLY(3, 5, 7);
         add_turn(kind, R, added, 3, x, last[3], acc);
         if (!added->n || added->first + added->n < n) continue;
         write_sums(job, acc, row, n_rows, t++);

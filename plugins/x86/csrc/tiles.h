@@ -18,7 +18,7 @@ struct tile_shapes {
 /* gcc 12 does not know that these read memory, and may leave out or put off what is stored there. */
 #define tile_fence(ADDRESS) __asm__ volatile("" : : "r"(ADDRESS) : "memory")
 
-/* Numbers of tiles must be constants. */
+/* Numbers of tiles must be literals: gcc writes them into an instruction as they are spelt. */
 #define tile_load(NUMBER, FROM, STRIDE)                                                                                \
     do {                                                                                                               \
         tile_fence(FROM);                                                                                              \
