@@ -1,12 +1,13 @@
-"""What native arithmetic costs in accuracy, beside llama.cpp: KL divergence from the float reference.
+"""What native arithmetic costs in accuracy, beside llama.cpp and its fork: KL divergence from the float reference.
 
-    python benchmarks/accuracy.py --models FOLDER --peer /path/to/other/python --text FOLDER_OF_STORIES
+    python benchmarks/accuracy.py --models FOLDER --text FILE --peer llama.cpp=/path/to/bin --peer ik_llama.cpp=…
+    python benchmarks/accuracy.py --models FOLDER --text FILE --shapes "" --real MODEL.gguf --requantize MODEL.gguf
 
-Every figure compares next-token distributions on the same quantised file and tokens, so that only arithmetic differs:
-KL(reference ‖ side) in nats, the reference being the numpy backend with a float32 cache. Both sides keep float16
-caches, as they do by default. Files: the built-in model on stories that it was not trained on, and random weights in
-real shapes on random tokens; Q4_0, Q8_0 and Q4_K weights. Tokens are fed as one prompt and one at a time, which may be
-different kernels. `sis eval --against` says what a format itself costs.
+Every figure compares next-token distributions on the same file and tokens, so that only arithmetic differs: the mean
+of KL(reference ‖ side) in nats, the reference being the numpy backend with a float32 cache. All sides keep float16
+caches, as they do by default. The peers write their distributions by ``llama-perplexity --kl-divergence-base``; what
+that rounds away is rounded on all sides. Tokens are fed as one prompt and one at a time, which may be different
+kernels. `sis eval --against` says what a format itself costs. See `benchmarks/README.md`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
-from itertools import chain, product
+from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from formats import FIRST, MORE
 from random_model import write_model
 from shapes import SHAPES
-from speed.theirs import FLAGS
+from speed.perplexity import STEPS, PeersError, coded, places, theirs
 
 from sis_core.sampler import log_softmax
 from sis_core.workbench.evaluate import kl_divergence
@@ -37,168 +38,194 @@ ISAS = (
     "portable", "avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx",
     "neon", "neon_dotprod", "neon_fhm", "neon_i8mm",
 )  # fmt: skip
-SHAPES_AND_LAYERS = {"tinyllama-1.1b": 4, "gpt2": 12}
-KINDS = ("Q4_0", "Q8_0", "Q4_K_M")
-TINY = ("Q4_0", "Q8_0", "Q4_K")
-RANDOM_TOKENS = 256
-CONTEXT = 512  # of the built-in model
-
-
-@dataclass(frozen=True)
-class Case:
-    """A file and the texts, as ids, that it reads."""
-
-    name: str
-    path: Path
-    texts: list[list[int]]
+RANDOM = ("tinyllama-1.1b", "qwen3-0.6b")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; ``ratio`` is the mean over that of the peer's closer way to run."""
+    """One side on one file, fed one way: its divergence at each place, in nats."""
 
     name: str
     steps: str
     side: str
-    mean: float
-    error: float
-    largest: float
-    ratio: float | None = None
+    values: list[float]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    def of(self, other: Row) -> tuple[float, float]:
+        """How many times the other's mean this one is, and the standard error of that, place by place."""
+        ratio = self.mean / other.mean
+        left = np.array(self.values) - ratio * np.array(other.values)
+        return ratio, float(left.std(ddof=1) / np.sqrt(len(left)) / other.mean)
 
 
-def held_out(folder: Path, n_tokens: int) -> list[list[int]]:
-    """Stories that the built-in model was not trained on, as its tokens, until there are enough."""
-    from sis_core.texts.language_model import load
+@dataclass(frozen=True)
+class Peer:
+    """A folder with llama-perplexity."""
 
-    sys.path.append(str(ROOT / "examples" / "train_tiny"))
-    from train_tiny.text import read_stories  # which stories these are is the trainer's to say
-
-    texts: list[list[int]] = []
-    with load() as model:
-        for story in read_stories(folder).held_out:
-            if sum(map(len, texts)) >= n_tokens:
-                break
-            texts.append(model.tokenize(story)[:CONTEXT])
-    return texts
+    name: str
+    folder: Path
 
 
-def tiny_cases(models: Path, stories: Path, n_tokens: int) -> Iterator[Case]:
-    """The built-in model in each format."""
-    texts = held_out(stories, n_tokens)
-    with as_file(files("sis_tiny") / "tiny.gguf") as built_in:
-        for kind in TINY:
-            path = models / f"tiny-{kind.lower()}.gguf"
-            if not path.exists():
-                command = [sys.executable, "-m", "sis_core", "quantize", str(built_in), str(path), "--to", kind]
-                subprocess.run([*command, "--pure", "--requantize"], check=True, stdout=subprocess.DEVNULL)
-            yield Case(f"built-in, {kind}", path, texts)
-
-
-def random_cases(models: Path, shapes: Sequence[str]) -> Iterator[Case]:
-    """Random weights in real shapes, and random tokens."""
-    for (shape, layers), kind in product(SHAPES_AND_LAYERS.items(), KINDS):
-        if shape not in shapes:
-            continue
-        path = models / f"{shape}-{layers}-{kind.lower()}.gguf"
+def random_files(
+    models: Path, shapes: Sequence[str], layers: int, formats: Sequence[str]
+) -> Iterator[tuple[str, Path]]:
+    """Random weights in real shapes, cut to a few layers; every matrix in one type."""
+    for shape, kind in product(shapes, formats):
+        path = models / f"{shape}-{layers}-{kind.lower()}-pure.gguf"
         if not path.exists():
             part = path.with_suffix(".part")
-            write_model(SHAPES[shape].with_layers(layers), part, file_type=kind)
+            write_model(SHAPES[shape].cut(layers), part, file_type=kind, pure=True)
             os.replace(part, path)
-        tokens = np.random.default_rng(0).integers(0, SHAPES[shape].n_vocab, RANDOM_TOKENS).tolist()
-        yield Case(f"{shape}, {layers} layers, {kind}", path, [tokens])
+        yield f"{shape}, {layers} layers, {kind}", path
 
 
-def logits(case: Case, side: str, python: str, decode: bool, n_threads: int, isa: str = "") -> tuple[str, list[Any]]:
-    """What a side says of itself, and its logits (n, n_vocab) for each text."""
-    environment = dict(os.environ, PYTHONPATH=str(ROOT / "benchmarks")) | ({"SIS_ISA": isa} if isa else {})
+def requantized_files(models: Path, source: Path, formats: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """A real file's weights in each format; rows that do not divide into its blocks are in Q8_0."""
+    for kind in formats:
+        path = models / f"{source.stem}-{kind.lower()}.gguf"
+        if not path.exists():
+            command = [sys.executable, "-m", "sis_core", "quantize", str(source), str(path), "--to", kind]
+            options = ("--pure", "--requantize", "--fallback", "Q8_0")
+            done = subprocess.run([*command, *options], text=True, capture_output=True, check=False)
+            if done.returncode:
+                _say(f"{source.stem}, {kind}: {_last_line(done.stderr)}")
+                continue
+        yield f"{source.stem}, {kind}", path
+
+
+def ours(path: Path, text: Path, side: str, n_ctx: int, n_threads: int) -> tuple[Any, dict[str, Any]]:
+    """The tokens, and logits by the ways to feed them: of an instruction set, or of ``numpy``, the reference."""
+    environment = dict(os.environ, PYTHONPATH=str(ROOT / "benchmarks")) | ({"SIS_ISA": side} if side in ISAS else {})
     with tempfile.TemporaryDirectory() as scratch:
-        tokens, out = Path(scratch) / "tokens.npz", Path(scratch) / "logits.npz"
-        np.savez(tokens, *(np.array(text, np.int32) for text in case.texts))
-        asked = {"side": side, "path": str(case.path), "n_threads": n_threads, "decode": decode}
-        asked |= {"tokens": str(tokens), "out": str(out)}
-        done = subprocess.run([python, "-m", "speed.logits", json.dumps(asked)], env=environment, text=True,
+        out = Path(scratch) / "logits.npz"
+        asked = {"path": str(path), "text": str(text), "n_ctx": n_ctx, "n_threads": n_threads, "side": side}
+        asked |= {"out": str(out)}
+        done = subprocess.run([sys.executable, "-m", "speed.logits", json.dumps(asked)], env=environment, text=True,
                               capture_output=True, check=False)  # fmt: skip
         if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1])
+            raise PeersError(_last_line(done.stderr) or f"ended with code {done.returncode}")
         with np.load(out) as found:
-            return str(found["about"]), [found[f"text{i}"] for i in range(len(case.texts))]
+            return found["tokens"], {steps: found[steps] for steps in STEPS if steps in found}
 
 
-def divergence(true: Sequence[Any], found: Sequence[Any]) -> tuple[float, float, float]:
-    """KL divergence over all places of all texts, in nats: the mean, its standard error, and the largest."""
-    pairs = zip(true, found, strict=True)
-    values = np.concatenate([kl_divergence(log_softmax(t), log_softmax(f)) for t, f in pairs])
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(error), float(values.max())
+def divergence(true: Any, found: Any) -> list[float]:
+    """KL divergence of each row of logits, in nats."""
+    rows = zip(true, found, strict=True)  # one at a time: a vocabulary may be large
+    return [float(kl_divergence(log_softmax(t[None]), log_softmax(f[None]))[0]) for t, f in rows]
 
 
-def with_ratios(rows: Sequence[Row]) -> list[Row]:
-    """The rows of one file and way of feeding; those of sis get their ratio to the peer's best."""
-    peers = [row.mean for row in rows if row.side.startswith("llama.cpp")]
-    if not peers:
-        return list(rows)
-    best = min(peers)
-    return [row if row.side.startswith("llama.cpp") else replace(row, ratio=row.mean / best) for row in rows]
+def measure(
+    name: str, path: Path, text: Path, peers: Sequence[Peer], isas: Sequence[str], n_ctx: int, n_threads: int
+) -> Iterator[Row]:
+    """Every side on one file; one that cannot read it is said and left out."""
+    tokens, reference = ours(path, text, "numpy", n_ctx, n_threads)
+    true = coded(reference["prompt"])
+    for isa in isas:
+        try:
+            _, found = ours(path, text, isa, n_ctx, n_threads)
+        except PeersError as error:
+            _say(f"{name}, {isa}: {error}")
+            continue
+        for steps, logits in found.items():  # none where this machine does not have the set
+            yield Row(name, steps, f"sis, {isa}", divergence(true, coded(logits)))
+    for peer, steps in product(peers, STEPS):
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                logits = theirs(peer.folder, path, text, steps, tokens, n_threads, Path(scratch))
+        except PeersError as error:
+            _say(f"{name}, {peer.name}: {error}")
+            break
+        yield Row(name, steps, peer.name, divergence(true, logits))
 
 
-def measure(case: Case, peer: str | None, isas: Sequence[str], n_threads: int) -> Iterator[Row]:
-    """Every side on one file."""
-    _, true = logits(case, "numpy", sys.executable, False, n_threads)
-    for decode in (False, True):
-        rows = []
-        sides = [("sis", sys.executable, isa) for isa in isas]
-        sides += [(flag, peer, "") for flag in FLAGS if peer]
-        for side, python, isa in sides:
-            try:
-                about, found = logits(case, side, python, decode, n_threads, isa)
-            except RuntimeError as error:
-                print(f"{case.name}, {side} {isa}: {error}", file=sys.stderr, flush=True)
-                continue
-            if isa and isa not in about.replace(",", " ").split():
-                continue  # this machine does not have it
-            name = f"sis, {isa}" if isa else f"llama.cpp, {side}"
-            rows.append(Row(case.name, "one by one" if decode else "prompt", name, *divergence(true, found)))
-        yield from with_ratios(rows)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Markdown."""
-    text = [
-        "| file | tokens | side | mean KL (its standard error) | largest KL | mean to llama.cpp's |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        figures = f"{row.mean:.2e} ({row.error:.0e}) | {row.largest:.2e}"
-        text.append(f"| {row.name} | {row.steps} | {row.side} | {figures} | {ratio} |")
+def table(rows: Sequence[Row], peers: Sequence[str]) -> str:
+    """One line a file and way to feed: the peers' means, those of sis, how many times the better one's; Markdown."""
+    isas = [side for side in dict.fromkeys(row.side for row in rows) if side not in peers]
+    head = ["file", "tokens", *peers, *isas]
+    text = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for name, steps in dict.fromkeys((row.name, row.steps) for row in rows):
+        mine = {row.side: row for row in rows if (row.name, row.steps) == (name, steps)}
+        best = min((mine[peer] for peer in peers if peer in mine), key=lambda row: row.mean, default=None)
+        cells = [name, steps, *(_cell(mine.get(peer), None) for peer in peers)]
+        text.append(f"| {' | '.join(cells + [_cell(mine.get(isa), best) for isa in isas])} |")
     return "\n".join(text)
 
 
-def main() -> None:
+def _cell(row: Row | None, best: Row | None) -> str:
+    if row is None:
+        return "–"
+    if best is None:
+        return f"{row.mean:.1e}"
+    ratio, error = row.of(best)
+    return f"{row.mean:.1e}, {ratio:.2f} ± {error:.2f}{' ✗' if ratio - 2 * error > 1 else ''}"
+
+
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    data = os.environ.get("SIS_TEST_DATA")
     parser.add_argument("--models", type=Path, required=True, help="the folder of the files; they are made there once")
-    parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has llama-cpp-python")
-    parser.add_argument("--text", type=Path, default=Path(data) / "corpus" if data else None,
-                        help="the stories of the built-in model (default: corpus in SIS_TEST_DATA)")  # fmt: skip
+    parser.add_argument("--text", type=Path, required=True, help="what all models read the beginning of")
+    parser.add_argument("--peer", type=_peer, metavar="NAME=FOLDER", action="append", default=[],
+                        help="a folder with llama-perplexity; give it for each")  # fmt: skip
+    parser.add_argument("--formats", type=lambda text: text.upper().split(","), default=[*FIRST, *MORE],
+                        help=f"names with commas between (default: {', '.join(FIRST + MORE)})")  # fmt: skip
+    parser.add_argument("--shapes", type=lambda text: text.split(",") if text else [], default=list(RANDOM),
+                        help="of files with random weights; empty: none")  # fmt: skip
+    parser.add_argument("--layers", type=int, default=4, help="of these")
+    parser.add_argument("--real", type=Path, action="append", default=[], help="a file to measure too")
+    parser.add_argument("--requantize", type=Path, action="append", default=[], help="a file to measure in each format")
     parser.add_argument("--isa", type=lambda text: text.split(","), default=ISAS, help="instruction sets to force")
-    parser.add_argument("--shapes", type=lambda text: text.split(",") if text else [], default=[*SHAPES_AND_LAYERS],
-                        help="of files with random weights; empty: the built-in model alone")  # fmt: skip
-    parser.add_argument("--tokens", type=int, default=2048, help="of held-out stories")
+    parser.add_argument("--tokens", type=int, default=256, help="that are read; those of the second half are compared")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write all figures here")
-    options = parser.parse_args()
+    parser.add_argument(
+        "--json", type=Path, help="all figures, written after every file; files that it has are not measured again"
+    )
+    return parser.parse_args()
+
+
+def _peer(text: str) -> Peer:
+    name, found, folder = text.partition("=")
+    if not found or not os.access(Path(folder) / "llama-perplexity", os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like llama.cpp=FOLDER, with llama-perplexity in the folder")
+    return Peer(name, Path(folder))
+
+
+def main() -> None:
+    options = parse_options()
     options.models.mkdir(parents=True, exist_ok=True)
-    if options.text is None:
-        print("no held-out stories: the built-in model is left out (--text, SIS_TEST_DATA)", file=sys.stderr)
     rows: list[Row] = []
-    built_in = tiny_cases(options.models, options.text, options.tokens) if options.text else ()
-    for case in chain(built_in, random_cases(options.models, options.shapes)):
-        print(case.name, file=sys.stderr, flush=True)
-        rows += measure(case, options.peer, options.isa, options.threads)
+    if options.json and options.json.exists():
+        rows = [Row(**row) for row in json.loads(options.json.read_text("utf-8"))]
+    measured = {row.name for row in rows}
+
+    def files() -> Iterator[tuple[str, Path]]:
+        yield from ((path.stem, path) for path in options.real)
+        for source in options.requantize:
+            yield from requantized_files(options.models, source, options.formats)
+        yield from random_files(options.models, options.shapes, options.layers, options.formats)
+
+    for name, path in files():
+        if name in measured:
+            continue
+        _say(name)
+        rows += measure(name, path, options.text, options.peer, options.isa, options.tokens, options.threads)
         if options.json:
-            options.json.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n", "utf-8")
-    print(table(rows))
+            options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", "utf-8")
+    print(
+        f"{places(options.tokens)} places of {options.text.name}",
+        table(rows, [p.name for p in options.peer]),
+        sep="\n\n",
+    )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 from random_model import write_model
@@ -462,36 +461,6 @@ def test_the_program_from_files_to_table(
     monkeypatch.setattr(sys, "argv", [*command, "--threads", "2", "--resume"])
     with pytest.raises(SystemExit, match="has figures of other processor, threads"):
         native_bench.main()
-
-
-# --- Accuracy --------------------------------------------------------------------------------------------------------
-
-
-def test_divergence_is_that_of_the_distributions() -> None:
-    from accuracy import Row, divergence, with_ratios
-
-    true, found = np.log([[0.5, 0.5], [0.9, 0.1]]), np.log([[0.25, 0.75], [0.9, 0.1]])
-    first = 0.5 * np.log(0.5 / 0.25) + 0.5 * np.log(0.5 / 0.75)
-    # Logits, up to a constant; the standard error of the mean of two values is half their distance.
-    assert divergence([true + 3.0], [found - 1.0]) == pytest.approx((first / 2, first / 2, first))
-    rows = [Row("f", "prompt", side, mean, 0.1, 1.0) for side, mean in
-            (("sis, avx2", 3.0), ("llama.cpp, flash", 2.0), ("llama.cpp, plain", 1.5))]  # fmt: skip
-    assert [row.ratio for row in with_ratios(rows)] == [2.0, None, None]
-    assert with_ratios(rows[:1]) == rows[:1]
-
-
-def test_the_logits_of_both_ways_to_feed_agree(tmp_path: Path) -> None:
-    from accuracy import Case, divergence, logits
-
-    write_model(SHAPES["gpt2"].scaled_down(), tmp_path / "t.gguf", file_type="Q8_0")
-    case = Case("t", tmp_path / "t.gguf", [[1, 2, 3, 4], [5, 6]])
-    about, true = logits(case, "numpy", sys.executable, False, 1)
-    assert "reference" in about
-    assert [part.shape for part in true] == [(4, 320), (2, 320)]
-    _, found = logits(case, "numpy", sys.executable, True, 1)
-    assert divergence(true, found)[2] < 1e-9
-    with pytest.raises(RuntimeError, match=r"none\.gguf: no such file"):
-        logits(Case("t", tmp_path / "none.gguf", [[1]]), "sis", sys.executable, False, 1)
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sis-x86 is for x86-64")
