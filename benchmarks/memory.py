@@ -1,11 +1,12 @@
 """Memory that a model takes: peak resident set, less that of the same process after imports and tokenizer.
 
-    python benchmarks/memory.py MODEL.gguf [--backend numpy] [--no-pack] [--prompt 512] [--tokens 32]
+    python benchmarks/memory.py MODEL.gguf … [--backend numpy] [--no-pack] [--prompt 512] [--prompts 3] [--tokens 32]
 
 The peaks of anonymous and file-backed pages are sampled every few milliseconds (Linux only); the file's pages count as
-they are touched. Prints one JSON object, sizes in MiB and as a ratio to the file's size; `loaded` is what is resident
-when the model has been loaded and no step has run. The ratio, without the cache, should be at most 1.15 with packed
-weights and 1.05 with weights read in place.
+they are touched. Prints one JSON object for each model, sizes in MiB and as a ratio to the file's size; `loaded` is
+what is resident when the model has been loaded and no step has run, `steady` what is in the end. The ratio, without the
+cache, should be at most 1.15 with packed weights and 1.05 with weights read in place; what a step works in is part of
+it, and the same for any number of layers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -56,43 +59,59 @@ class Peak:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="+", help="each is measured in a process of its own")
     parser.add_argument("--backend")
     parser.add_argument("--prompt", type=int, default=512, help="tokens of prompt")
+    parser.add_argument("--prompts", type=int, default=1, help="how often it is read; weights are packed meanwhile")
     parser.add_argument("--tokens", type=int, default=32, help="tokens to decode")
     parser.add_argument("--pack", action=argparse.BooleanOptionalAction, help="as `sis generate` has it")
     arguments = parser.parse_args()
+    if len(arguments.model) > 1:
+        rest = [text for text in sys.argv[1:] if text not in arguments.model]
+        for model in arguments.model:
+            subprocess.run([sys.executable, __file__, model, *rest], check=True)
+        return
+    measure(arguments.model[0], arguments)
 
+
+def measure(path: str, arguments: argparse.Namespace) -> None:
+    """Print what one model takes."""
     registry = Registry.load()
     registry.load_all()
-    with GGUFFile.open(arguments.model) as file:
+    with GGUFFile.open(path) as file:
         tokenizer = build_tokenizer(file, registry)
         n_vocab = tokenizer.n_vocab
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS takes its own buffers now, not later
     before = resident()
     n_ctx = arguments.prompt + arguments.tokens
     options = {"backend": arguments.backend, "pack": arguments.pack, "n_ctx": n_ctx}
-    with Peak() as peak, load(arguments.model, registry=registry, **options) as model:
+    with Peak() as peak, load(path, registry=registry, **options) as model:
         loaded = resident()
         prompt = np.random.default_rng(0).integers(0, n_vocab, arguments.prompt).tolist()
         with model.session(n_ctx=n_ctx) as session:
-            session.feed(prompt)
+            for i in range(arguments.prompts):
+                if i:
+                    session.truncate(0, 0)
+                session.feed(prompt)
             for token in prompt[: arguments.tokens]:
                 session.feed([token])
             cache = session.nbytes
+            steady = resident()
             backend, packed = model.backend, model.fit.plan.packed > 0
-    size = os.stat(arguments.model).st_size
+    size = os.stat(path).st_size
     taken = {name: peak.values[name] - before[name] for name in FIELDS}
     report = {
-        "model": Path(arguments.model).name,
+        "model": Path(path).name,
         "backend": backend,
         "packed": packed,
         "file_mib": round(size / MIB, 1),
         "before_mib": round(before["VmRSS"] / MIB, 1),
         "cache_mib": round(cache / MIB, 1),
         **{f"loaded_{name}_mib": round((loaded[name] - before[name]) / MIB, 1) for name in FIELDS},
+        **{f"steady_{name}_mib": round((steady[name] - before[name]) / MIB, 1) for name in FIELDS},
         **{f"peak_{name}_mib": round(value / MIB, 1) for name, value in taken.items()},
         "ratio": round((taken["VmRSS"] - cache) / size, 3),
+        "steady_ratio": round((steady["VmRSS"] - before["VmRSS"] - cache) / size, 3),
     }
     print(json.dumps(report))
 

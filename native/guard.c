@@ -10,9 +10,6 @@
 #include "kernels.h"
 
 #if defined(_WIN32)
-void sis_bring(const uint8_t *data, size_t bytes) { (void)data, (void)bytes; }
-void sis_give_back(const uint8_t *data, size_t bytes) { (void)data, (void)bytes; }
-
 /* A file that is mapped cannot be cut on Windows. */
 uint64_t sis_guard(const uint8_t *data, uint64_t bytes) { return (void)data, (void)bytes, 0; }
 void sis_unguard(uint64_t guard) { (void)guard; }
@@ -26,8 +23,6 @@ uint64_t sis_guard_hits(void) { return 0; }
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define POPULATE_READ 22 /* since Linux 5.14; where it is not known, pages come by faults */
 
 struct guard {
     struct guard *next;
@@ -96,23 +91,6 @@ static void watch(void)
     ours.sa_sigaction = on_signal;
     ours.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigaction(SIGBUS, &ours, NULL);
-}
-
-void sis_bring(const uint8_t *data, size_t bytes)
-{
-#if defined(__linux__)
-    const uintptr_t size = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)data & ~(size - 1);
-    madvise((void *)start, (uintptr_t)data + bytes - start, POPULATE_READ);
-#else
-    (void)data, (void)bytes;
-#endif
-}
-
-void sis_give_back(const uint8_t *data, size_t bytes)
-{
-    const uintptr_t size = (uintptr_t)sysconf(_SC_PAGESIZE), start = ((uintptr_t)data + size - 1) & ~(size - 1),
-                    end = ((uintptr_t)data + bytes) & ~(size - 1);
-    if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
 }
 
 uint64_t sis_guard(const uint8_t *data, uint64_t bytes)

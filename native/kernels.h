@@ -212,8 +212,9 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 /* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
 const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, uint8_t *scratch, float *decoded);
 
-/* guard.c: the pages of these bytes of a file are needed soon, or not any more. */
+/* map.c: the pages of these bytes of a file are needed soon, or not any more; those of memory are there. */
 void sis_bring(const uint8_t *data, size_t bytes);
+void sis_touch(uint8_t *data, size_t bytes);
 void sis_give_back(const uint8_t *data, size_t bytes);
 
 #endif

@@ -1,5 +1,6 @@
 /* Tiles of sixteen rows: their sizes, and how they are made of a weight's rows; kinds.h and pack.inc have the layouts. */
 #include "kinds.h"
+#include "team.h"
 #include <string.h>
 
 #define STRETCH 32 /* tiles whose rows are mapped at once: a fault for every few pages takes four times as long */
@@ -98,12 +99,26 @@ static void bring(const struct sis_weight *w, size_t t, size_t n)
     sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
 }
 
+/* Whether tiles may stay: there is memory for those that nobody has begun. Memory that was never used may take many times
+ * as long to come as the tiles take to be made, where it comes from the host of a virtual machine. */
+static int has_room(const struct sis_place *place, size_t t, size_t n, size_t bytes)
+{
+    size_t begun = 0;
+    for (size_t i = t; i < t + n; i++) begun += __atomic_load_n(&place->states[i], __ATOMIC_RELAXED) >= BEING_MADE;
+    if (begun == n || !place->spare) return 1;
+    if (__atomic_load_n(place->spare, __ATOMIC_RELAXED) <= 0) return 0;
+    const uint64_t start = team_now();
+    sis_touch(place->tiles + t * bytes, n * bytes);
+    __atomic_sub_fetch(place->spare, (int64_t)(team_now() - start), __ATOMIC_RELAXED);
+    return 1;
+}
+
 const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, uint8_t *scratch, float *decoded)
 {
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     if (!w->raw) return w->tiles + t * bytes;
     bring(w, t, n);
-    int there = w->place && w->place->keep;
+    int there = w->place && w->place->keep && has_room(w->place, t, n, bytes);
     for (size_t i = 0; i < n && there; i++) there = in_place(w, t + i, bytes);
     if (there) return w->place->tiles + t * bytes;
     for (size_t i = 0; i < n; i++) sis_pack_tile(w, t + i, scratch + i * bytes, decoded);

@@ -43,6 +43,11 @@ def tiles_wait(model: Model) -> bool:
     return any(isinstance(one, packing.Tiles) for one in model.forward._store.waiting._packings)
 
 
+def tiles(model: Model) -> list[packing.Tiles]:
+    assert isinstance(model.forward, NativeForward)
+    return [one for one in model.forward._store.waiting._packings if isinstance(one, packing.Tiles)]
+
+
 def with_experts(path: Path, n_ff: int = 64) -> Path:
     """The random LLaMA with eight experts in each layer, of which a row uses two."""
     random, weights = np.random.default_rng(1), tensors()
@@ -103,6 +108,7 @@ def test_in_the_end_the_file_is_not_needed(path: Path) -> None:
 def test_prompts_pack_what_they_read(path: Path, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one step or a few after the first, with the bits of a model packed at load; then no file is needed."""
     monkeypatch.setattr(gradual, "KEPT", 1.0 if at_once else 0.5625 / 1536)
+    monkeypatch.setattr(gradual, "SPARE", 1e9)
     with opened(path, pack=True) as packed, opened(path) as model:
         wanted, found, steps = packed.new_cache(4096), model.new_cache(4096), 0
         while tiles_wait(model):
@@ -115,9 +121,60 @@ def test_prompts_pack_what_they_read(path: Path, at_once: bool, monkeypatch: pyt
         assert not is_mapped(path)
 
 
+def test_prompts_keep_no_tiles_that_memory_makes_too_dear(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without time to wait for memory all is made again in each prompt, to the same bits."""
+    monkeypatch.setattr(gradual, "KEPT", 1.0)
+    monkeypatch.setattr(gradual, "SPARE", 0.0)
+    with opened(path, pack=True) as packed, opened(path) as model:
+        batch = Batch([*range(64)], (Run(0, 0, 64),), [*range(64)])
+        for _ in range(4):
+            wanted, found = packed.new_cache(128), model.new_cache(128)
+            assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
+        assert not any(one.made_by_steps for one in tiles(model))
+        for _ in range(32):
+            assert np.array_equal(step(model, found), step(packed, wanted))
+        assert not waits(model)
+
+
+def test_part_of_the_tiles_of_a_weight_may_stay(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time ends in the middle of a step: what was made is used, and the rest made again."""
+    monkeypatch.setattr(gradual, "KEPT", 1.0)
+    monkeypatch.setattr(gradual, "SPARE", 1e-4)
+    with opened(path, pack=True) as packed, opened(path) as model:
+        batch = Batch([*range(64)], (Run(0, 0, 64),), [*range(64)])
+        assert isinstance(model.forward, NativeForward)
+        for _ in range(200):
+            wanted, found = packed.new_cache(128), model.new_cache(128)
+            assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
+            if not tiles_wait(model):
+                break
+        assert not tiles_wait(model)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not map pages ahead")
+def test_a_file_is_mapped_before_the_first_step(path: Path) -> None:
+    with opened(path) as model:
+        assert isinstance(model.forward, NativeForward)
+        ahead = model.forward._store.ahead
+        assert ahead._thread is not None
+        ahead._jobs.put(None)
+        ahead._thread.join()  # all that it was told of is there
+        assert resident(path) >= sum(one.weight.nbytes for one in tiles(model)) // 2
+        step(model, model.new_cache(32))
+        assert ahead._thread is None
+    assert not is_mapped(path)
+
+
+def test_closed_before_the_first_step(path: Path) -> None:
+    with opened(path):
+        pass
+    assert not is_mapped(path)
+
+
 def test_experts_are_packed_as_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step makes the tiles of its experts, and the next uses them; what nobody uses is packed between steps."""
     monkeypatch.setattr(gradual, "KEPT", 1.0)
+    monkeypatch.setattr(gradual, "SPARE", 1e9)
     path = with_experts(tmp_path / "m.gguf")
     with opened(path, pack=True) as packed, opened(path) as model:
         wanted, found = packed.new_cache(512), model.new_cache(512)
@@ -134,6 +191,7 @@ def test_experts_are_packed_as_they_are_used(tmp_path: Path, monkeypatch: pytest
 def test_experts_that_are_packed_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though no row chooses the others: all rows are of one token, so they choose the same two."""
     path, n_ff = with_experts(tmp_path / "m.gguf", 4096), 4096
+    monkeypatch.setattr(gradual, "SPARE", 1e9)
     sizes = []
     for kept in (0.0, 1.0):
         monkeypatch.setattr(gradual, "KEPT", kept)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 9  # what this release and its libraries of kernels agree on
+PROGRAM = 10  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -102,6 +102,7 @@ class Place(Structure, c_name="sis_place"):
         ("n_made", c_uint32),
         ("mapped", c_uint32),
         ("reserved", c_uint32),
+        ("spare", c_void_p),
     ]
 
 
@@ -223,6 +224,8 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sis_workspace": (c_uint64, {"program": c_void_p, "step": c_void_p}),
     "sis_run": (ctypes.c_int32, {"program": c_void_p, "step": c_void_p}),
     "sis_read": (c_uint64, {"data": c_void_p, "bytes": c_uint64, "n_threads": c_uint32}),
+    "sis_map_file": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),
+    "sis_map_memory": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),
     "sis_guard": (c_uint64, {"data": c_void_p, "bytes": c_uint64}),
     "sis_unguard": (None, {"guard": c_uint64}),
     "sis_guard_hit": (c_uint32, {"guard": c_uint64}),

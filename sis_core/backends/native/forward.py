@@ -23,9 +23,11 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.tables import state_nbytes
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
-from sis_core.step import Batch, Output, Plan
+from sis_core.step import Batch, Group, Output, Plan
 
 NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), PAGE_SIZE)
+ROWS = np.zeros(512, np.int32)  # of a long prompt's first step
+PROMPT = Plan(ROWS, None, ROWS, (Group(0, len(ROWS), ROWS, len(ROWS)),), PAGE_SIZE)
 
 
 class NativeForward:
@@ -47,6 +49,8 @@ class NativeForward:
         self._tables = self._embedding_tables() if self._starts else None
         self._embedding = BoundEmbedding(network)
         self._logits = self._compile(logits=True) if self._ends else self._hidden
+        if store.waiting:
+            store.ahead.memory(runner.make_room(self._logits, [PROMPT] * len(self._layout.kinds)))
 
     @cached_property
     def _hidden(self) -> Compiled:
@@ -83,6 +87,7 @@ class NativeForward:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
         waiting = self._store.waiting
         if waiting:
+            self._store.ahead.stop()
             waiting.before_step(batch.n)
             self._store.in_place.changed()
         tokens = hidden = None
@@ -102,7 +107,7 @@ class NativeForward:
                 kv_type=cache.kv_type, alone=batch.alone,
             )  # fmt: skip
         if waiting:
-            waiting.after_step(perf_counter() - started)
+            waiting.after_step(batch.n, perf_counter() - started)
             self._store.in_place.changed()
         return Output(values, attention=tuple(shares for plan in plans for shares in plan.watch or ()))
 

@@ -1,14 +1,16 @@
 """Packing in the first steps and between them instead of at load, so that the first token does not wait for it.
 
 A step of several rows makes tiles of what it reads in place, and those of some weights stay. Memory that was never used
-may cost several times as much as the packing itself, on virtual machines above all: so the first step keeps none, and
-those after it pay by their rows. Between steps of few rows some time is spent on packing.
+may cost many times as much as the packing itself, where it comes from the host of a virtual machine: so the first step
+keeps none, and those after it as much as comes in a small share of their time. Between steps of few rows some time is
+spent on packing.
 
 Results are the same bits in place and packed, so nobody can tell from a text when a weight was packed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from time import perf_counter
 
@@ -16,6 +18,7 @@ from sis_core.backends.native.packing import Packing, Tiles
 
 ROWS = 8  # of a step that packs what it reads
 KEPT = 0.5625 / 512  # bytes of tiles for each row and value: a model of 4.5 bits is packed after 512 more rows
+SPARE = 0.06  # share of the time of such a step for which its threads may wait for memory
 SHARE = 4  # how many times as long as a step may be spent before the next,
 LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
 
@@ -23,33 +26,41 @@ LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
 class Waiting:
     """Weights in the order in which they are packed. Thread-safe: one thread packs, others go on in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_threads: int = 1) -> None:
         self._packings: list[Packing] = []
         self._lock = threading.Lock()
+        self._n_threads = n_threads
         self._seconds = 0.0  # of the last step
+        self._a_row = 0.0  # of the last step of many rows
         self._values = 0  # of all weights whose tiles steps may make
+        self._spare = ctypes.c_int64(0)  # nanoseconds of all threads, as steps count them
 
     def __bool__(self) -> bool:
         return bool(self._packings)
 
     def add(self, packing: Packing) -> None:
-        self._packings.append(packing)
         if isinstance(packing, Tiles):
+            packing.by_steps(self._spare)
             self._values += packing.weight.n_rows * packing.weight.n_cols
+        self._packings.append(packing)
 
     def before_step(self, n_rows: int) -> None:
         """Choose weights that the step packs or, where it has few rows, pack for some time, at least one weight.
 
-        Nothing for the first step: somebody waits for its token. A weight is packed whole, since a step would read
-        again what of it has been packed and given back. What no step makes comes last where there are many rows.
+        Nothing for the first step: somebody waits for its token. A weight that no step makes is packed whole, since a
+        step would read again what of it has been packed and given back, and comes last where there are many rows.
         """
         if not self._seconds or not self._lock.acquire(blocking=False):
             return
         try:
-            if n_rows >= ROWS and any(isinstance(one, Tiles) for one in self._packings):
+            seconds = SPARE * max(self._seconds, n_rows * self._a_row)
+            self._spare.value = int(min(seconds * self._n_threads * 1e9, 2**62))
+            if n_rows < ROWS:
+                self._pack()
+            elif any(isinstance(one, Tiles) for one in self._packings):
                 self._keep(n_rows * self._values * KEPT)
             else:
-                self._pack()
+                self._copy(seconds)
         finally:
             self._lock.release()
 
@@ -60,18 +71,31 @@ class Waiting:
             if isinstance(packing, Tiles):
                 n_bytes -= packing.keep()
 
+    def _copy(self, seconds: float) -> None:
+        stop = perf_counter() + seconds
+        for packing in list(self._packings):
+            while packing.find_room():
+                if perf_counter() >= stop:
+                    return
+            self._finish(packing)
+
     def _pack(self) -> None:
         stop = perf_counter() + min(SHARE * self._seconds, LONGEST)
         for packing in list(self._packings):
-            while not packing.done:
-                packing.advance()
-            self._packings.remove(packing)
+            self._finish(packing)
             if perf_counter() >= stop:
                 return
 
-    def after_step(self, seconds: float) -> None:
+    def _finish(self, packing: Packing) -> None:
+        while not packing.done:
+            packing.advance()
+        self._packings.remove(packing)
+
+    def after_step(self, n_rows: int, seconds: float) -> None:
         """Say how long a step took, and let programs read what it made."""
         self._seconds = seconds
+        if n_rows >= ROWS:
+            self._a_row = seconds / n_rows
         if not self._lock.acquire(blocking=False):
             return
         try:

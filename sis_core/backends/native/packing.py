@@ -22,8 +22,10 @@ from sis_core.backends.native.declared import Numbers
 from sis_core.backends.native.guard import Guard
 from sis_core.backends.native.kinds import Kind
 from sis_core.backends.native.library import Library, address
+from sis_core.backends.native.memory import HUGE
 
 PIECE_BYTES = 16 << 20
+NEVER = ctypes.c_uint32(0)  # to stop
 MAX_F16 = 6e4
 MIN_F16 = 1e-3  # a tensor whose largest value is below this would lose its small ones to half precision's denormals
 
@@ -43,6 +45,10 @@ class Packing(ABC):
     @property
     def done(self) -> bool:
         return self._row >= self.weight.n_rows
+
+    def find_room(self) -> bool:
+        """Have a little more of the new place there before it is written; whether there was more to find."""
+        return False
 
     def advance(self) -> int:
         """Move one more piece; the bytes that it takes in its new place."""
@@ -108,11 +114,12 @@ class Tiles(Packing):
         self.arrive()
         return 0
 
-    def by_steps(self) -> None:
-        """Let steps make the tiles of rows that are bound in place, from `keep` on."""
+    def by_steps(self, spare: ctypes.c_int64) -> None:
+        """Let steps make the tiles of rows that are bound in place, from `keep` on while there is ``spare`` time."""
         states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
-        self._made = abi.Place(self._place, address(states), mapped=in_file(self.weight.raw))
-        self._made.owners = (states,)
+        mapped = in_file(self.weight.raw)
+        self._made = abi.Place(self._place, address(states), mapped=mapped, spare=ctypes.addressof(spare))
+        self._made.owners = (states, spare)
         self.bound.place = ctypes.addressof(self._made)
 
     def keep(self) -> int:
@@ -198,6 +205,13 @@ class Copy(Packing):
         super().__init__(library, weight, bound, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
         self._place, self._decode, self._number = place, bound.decode, bound.format
         self._row_bytes = weight.format.row_bytes(weight.n_cols)
+        self._found = 0  # bytes of the place
+
+    def find_room(self) -> bool:
+        left = min(self.weight.n_rows * self._row_bytes - self._found, HUGE)
+        self._library.map_memory(self._place + self._found, left, ctypes.addressof(NEVER))
+        self._found += left
+        return left > 0
 
     def _move(self, rows: U8, start: int) -> int:
         rows = np.ascontiguousarray(rows)

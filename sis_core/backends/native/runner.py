@@ -95,6 +95,19 @@ class Runner:
             watched.tell()
         return out
 
+    def make_room(self, program: Compiled, plans: Sequence[Plan]) -> U8:
+        """Where a step of these plans will work if it is the first: memory that is not taken from the system yet."""
+        scratch = self._take()
+        scratch.place(plans)
+        flags = abi.INVARIANT if self.invariant else 0
+        n, page_size = len(plans[0].positions), plans[0].page_size
+        scratch.fill(
+            (n, 1, len(plans[0].groups), page_size, 0, self.n_threads, flags, 0, *(0,) * 5, scratch.tables_at, 0, 0, 0)
+        )
+        room = scratch.grow(self.library.workspace(program.address, scratch.address))
+        self._give_back(scratch)
+        return room
+
     def _take(self) -> _Scratch:
         try:
             return self._idle.pop()
@@ -145,8 +158,9 @@ class _Scratch:
                 longest = max(longest, length)
         return longest
 
-    def grow(self, n_bytes: int) -> None:
+    def grow(self, n_bytes: int) -> U8:
         """Take a larger workspace."""
         self._workspace = None  # gone before the next takes its memory
         self._workspace = aligned(n_bytes)
         self._ends = (address(self._workspace), n_bytes, self._cpus)
+        return self._workspace

@@ -18,13 +18,14 @@ import numpy as np
 from sis_core import quant
 from sis_core.arrays import F32
 from sis_core.backends.native import abi
+from sis_core.backends.native.ahead import Ahead
 from sis_core.backends.native.declared import TooRoughError
 from sis_core.backends.native.gradual import Waiting
 from sis_core.backends.native.guard import Guard, InPlace
 from sis_core.backends.native.kinds import Kind, kind_for
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE, Arena, aligned
-from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles
+from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles, in_file
 from sis_core.errors import FormatError
 from sis_core.source import Progress
 
@@ -60,12 +61,14 @@ class Store:
 
     Attributes:
         waiting: weights that are read in place until they are packed, between steps.
+        ahead: what maps their pages, and memory for steps, until the first step.
         in_place: all weights that are read in place.
     """
 
     def __init__(self, library: Library, n_threads: int, pack: bool, *, gradual: bool = False) -> None:
         self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
-        self.waiting, self.in_place = Waiting(), InPlace(library)
+        self.waiting, self.in_place = Waiting(n_threads), InPlace(library)
+        self.ahead = Ahead(library)
         self._bound: dict[Key, abi.Weight] = {}
         self._vectors: dict[Key, int] = {}
         self._kinds: dict[Key, Kind | str] = {}
@@ -147,6 +150,9 @@ class Store:
         fresh = {key(w): w for w in weights if key(w) not in self._bound}
         total = sum(self._tile_bytes(w) for w in fresh.values() if self._takes_place(w))
         arena = Arena(total + 64 * len(fresh)) if total else None
+        if self.gradual:
+            waiting = (w.raw for w in fresh.values() if self._takes_place(w) and self._waits(w))
+            self.ahead.file(rows for rows in waiting if in_file(rows))
         self._owners.append(arena)
         done = 0
 
@@ -186,12 +192,10 @@ class Store:
         self, weight: quant.Weight, way: Callable[[abi.Weight], Packing], advance: Callable[[int], None]
     ) -> abi.Weight:
         """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
-        waits = self.gradual and _decodes(weight) and not self.declared(weight)
+        waits = self._waits(weight)
         bound = self._read_in_place(weight) if waits else record(weight)
         packing = way(bound)
         if waits:
-            if isinstance(packing, Tiles):
-                packing.by_steps()
             self.waiting.add(packing)
             return bound
         while not packing.done:
@@ -204,6 +208,10 @@ class Store:
         log.warning("%s is decoded to 16 bits, in more memory than was planned: %s", weight.name, why)
         self._owners.append(arena := Arena(self._tile_bytes(weight)))
         return self._packed(weight, partial(self._to, arena.address, weight), advance)
+
+    def _waits(self, weight: quant.Weight) -> bool:
+        """Whether a weight can be used before it is packed, and may wait for that."""
+        return self.gradual and _decodes(weight) and not self.declared(weight)
 
     def _to(self, place: int, weight: quant.Weight, bound: abi.Weight) -> Packing:
         """The way of a weight to a place in memory."""

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 9
+#define SIS_PROGRAM 10
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -96,6 +96,9 @@ struct sis_place {
     uint32_t n_made; /* tiles */
     uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
     uint32_t reserved;
+    int64_t
+        *spare; /* nanoseconds that members may still wait for memory, in all places that lead here: tiles that nobody
+                     * has begun stay only while there are any. NULL: as long as it takes */
 };
 
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
@@ -330,6 +333,12 @@ SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, const struc
 SIS_EXPORT int32_t sis_run(const struct sis_program *program, const struct sis_step *step);
 /* Read `bytes` bytes on n_threads threads and return the time in nanoseconds. */
 SIS_EXPORT uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads);
+
+/* Have the pages of a file that is mapped to be read, or pages of memory, there before they are needed; return once
+ * *stop is not 0. What memory holds stays, as long as nobody else writes. Where a system cannot map a file ahead, nothing
+ * happens. */
+SIS_EXPORT void sis_map_file(const uint8_t *data, uint64_t bytes, const uint32_t *stop);
+SIS_EXPORT void sis_map_memory(uint8_t *data, uint64_t bytes, const uint32_t *stop);
 
 /* Files that are read in place may be cut meanwhile, and their bytes be gone: POSIX kills whoever reads on. Where bytes
  * are guarded, zeros are read instead, from there on, and the guard is marked as hit: what was computed is worth nothing.
