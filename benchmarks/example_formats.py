@@ -23,29 +23,21 @@ from sis_core.loading.weights import file_weight
 from sis_core.registry import Registry
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-FORMATS = {  # name: the file that brings it
-    "NF4": "nf4/sis_nf4.py",
-    "HQQ4": "hqq/sis_hqq.py",
-    "HQQ3": "hqq/sis_hqq.py",
-    "AWQ": "awq/sis_awq.py",
-    "TERNARY": "ternary/sis_ternary.py",
-    "MXFP6_E2M3": "mxfp6/sis_mxfp6.py",
-    "TWO_OF_FOUR": "two_of_four/sis_two_of_four.py",
-    "CODEBOOK4": "codebook4/sis_codebook4.py",
-}
+HOOK = "sis_register_quant_formats"
 GOAL = 0.87
 ROWS = 64  # that are encoded
 
 
 def main(n_threads: int, rounds: int) -> None:
     """Write the files, measure them ``rounds`` times in turn, and print a table in Markdown."""
-    registry = Registry.load(files=[EXAMPLES / path for path in dict.fromkeys(FORMATS.values())])
+    registry = Registry.load(files=example_files())
+    names = formats_of(registry)
     shape = replace(SHAPES["tinyllama-1.1b"], n_layer=4, n_vocab=2048)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "Q4_0.gguf"
         write_model(shape, plain, file_type="Q4_0", pure=True)
         files = {"Q4_0": plain}
-        for name in FORMATS:
+        for name in names:
             files[name] = Path(folder) / f"{name}.gguf"
             write_in(plain, files[name], name, registry)
         speeds: dict[str, list[float]] = {name: [] for name in files}
@@ -63,6 +55,18 @@ def main(n_threads: int, rounds: int) -> None:
         share = statistics.median(found) * bytes_read[name] / base
         verdict = "" if share >= GOAL else " ✗"
         print(f"| {name} | {bytes_read[name] / 1e6:.0f} | {statistics.median(found):.0f} | {share:.2f}{verdict} |")
+
+
+def example_files() -> list[Path]:
+    """The examples that bring formats in one file of Python, which needs no build."""
+    return [path for path in sorted(EXAMPLES.glob("*/sis_*.py")) if HOOK in path.read_text("utf-8")]
+
+
+def formats_of(registry: Registry) -> list[str]:
+    """The formats that named files brought, and that can be written."""
+    files = {plugin.name for plugin in registry.plugins if plugin.named}
+    entries = registry.entries("quant_formats")
+    return [entry.record.name for entry in entries if entry.plugin in files and entry.record.can_quantize]
 
 
 def write_in(source: Path, target: Path, name: str, registry: Registry) -> None:

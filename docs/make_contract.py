@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,12 +69,30 @@ def page() -> str:
 def _module(name: str) -> Iterator[str]:
     tree = ast.parse((CORE / f"{name}.py").read_text("utf-8"))
     yield f"## sis_core.{name}\n\n{_doc(tree)}"
-    for node in tree.body:
+    for node, after in zip(tree.body, [*tree.body[1:], None], strict=True):
         match node:
+            case (
+                ast.AnnAssign(target=ast.Name(name), annotation=ast.Name("TypeAlias"), value=ast.expr() as value)
+                | ast.Assign(targets=[ast.Name(name)], value=ast.Subscript() | ast.BinOp() as value)
+            ) if _is_a_type(name):
+                yield f"### `{name} = {ast.unparse(value)}`\n{_text_behind(after)}"
             case ast.ClassDef() if not node.name.startswith("_"):
                 yield from _class(node)
             case ast.FunctionDef() if not node.name.startswith("_"):
                 yield f"### `{_signature(node)}`\n\n{_doc(node)}"
+
+
+def _is_a_type(name: str) -> bool:
+    """Whether a name is written as those of types are: constants are in capitals alone."""
+    return name[0].isupper() and (any(map(str.islower, name)) or name[1:].isdigit())
+
+
+def _text_behind(node: ast.stmt | None) -> str:
+    """The string that says what the name before it is; empty where none does."""
+    match node:
+        case ast.Expr(ast.Constant(str(text))):
+            return "\n".join(["", *_marked_up(inspect.cleandoc(text).splitlines()), ""])
+    return ""
 
 
 def _class(node: ast.ClassDef) -> Iterator[str]:
@@ -103,7 +122,11 @@ def _signature(node: ast.FunctionDef) -> str:
 
 def _doc(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
     """A docstring as Markdown: sections such as Attributes become lists."""
-    lines = (ast.get_docstring(node) or "").splitlines()
+    text = "\n".join(_marked_up((ast.get_docstring(node) or "").splitlines()))
+    return f"{text}\n" if text else ""
+
+
+def _marked_up(lines: list[str]) -> list[str]:
     shown: list[str] = []
     section = False
     for line in lines:
@@ -118,8 +141,7 @@ def _doc(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> str:
         else:
             section = section and not line.strip()
             shown.append(line)
-    text = "\n".join(shown).replace("``", "`")
-    return f"{text}\n" if text else ""
+    return [line.replace("``", "`") for line in shown]
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ def test_every_command_has_help(name: str) -> None:
     done = sis(name, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Usage: sis {name}")
+    assert "--plugin FILE" in done.stdout
+    assert "--prefer NAME=PLUGIN" in done.stdout
 
 
 def test_version() -> None:

@@ -42,6 +42,14 @@ def test_the_page_has_every_flat_module() -> None:
     assert set(re.findall(r"^## sis_core\.(\w+)$", page, re.M)) == FLAT
 
 
+def test_types_have_names_on_the_page() -> None:
+    page = (ROOT / "docs" / "contract.md").read_text("utf-8")
+    assert "### `Runs = Bits | Sequence[Bits]`\n\nOne run, or several that follow each other.\n" in page
+    assert {"Axis", "Kind", "Activation", "F32", "I8"} <= set(re.findall(r"^### `(\w+) = ", page, re.M))
+    assert "### `T = " not in page
+    assert "### `PLAIN = " not in page
+
+
 def test_the_page_is_as_new_as_the_code(maker: ModuleType) -> None:
     assert (ROOT / "docs" / "contract.md").read_text("utf-8") == maker.page(), "run docs/make_contract.py"
 

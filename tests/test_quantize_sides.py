@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 
 from sis_core import Registry
 from sis_core.arrays import F32, U8
+from sis_core.cli.main import main
 from sis_core.discovery.plugin import Plugin
 from sis_core.errors import FormatError
 from sis_core.gguf_file import GGUFFile
@@ -112,3 +114,39 @@ def test_sides_that_cannot_be_are_refused(source: Path, tmp_path: Path, made: An
     with GGUFFile.open(source) as file, pytest.raises(FormatError, match=fault):
         quantize_file(file, tmp_path / "out.gguf", make_plan(file, known, "SIDED"), n_threads=1)
     assert not (tmp_path / "out.gguf").exists()
+
+
+PLUGIN = """
+import numpy as np
+from sis_core import hookimpl
+from sis_core.quant import F16Format, SideName
+
+class Halved(F16Format):
+    name, type_id = "HALVED", None
+    def side_names(self, tensor):
+        return {"all": SideName(tensor + ".all", "tensor")}
+    def make_sides(self, weight, importance):
+        return {"all": np.array([0.5], np.float32)}
+
+@hookimpl
+def sis_register_quant_formats():
+    return [Halved()]
+"""
+
+
+def test_a_dry_run_shows_the_sides_that_a_run_writes(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin, out = tmp_path / "halved.py", tmp_path / "out.gguf"
+    plugin.write_text(PLUGIN)
+    command = ["quantize", str(source), str(out), "--to", "halved", "--plugin", str(plugin), "--json"]
+    found = []
+    for more in (["--dry-run"], []):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, *more])
+        assert not stop.value.code
+        found.append(json.loads(capsys.readouterr().out))
+    planned, written = found
+    assert [tensor["name"] for tensor in planned["tensors"]] == ["blk.0.ffn_up.weight", "blk.0.ffn_up.weight.all"]
+    assert planned["tensors"] == written["tensors"]
+    assert planned["bits_per_weight"] == written["bits_per_weight"]

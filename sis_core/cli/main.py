@@ -36,6 +36,7 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
 }
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 GLOBAL_WITH_VALUE = ("--plugin", "--prefer")
+GLOBAL_HELP = "Also --plugin FILE, --prefer NAME=PLUGIN and -v, anywhere on the line: `sis --help`."
 GLOBAL_FLAG = re.compile(r"-v+|--verbose")
 
 
@@ -46,6 +47,12 @@ class LazyGroup(click.Group):
         return [*COMMANDS, *sorted({*_foreign_commands(), *_commands_in_files(ctx)} - set(COMMANDS))]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        found = self._find(ctx, name)
+        if found and found.epilog is None:
+            found.epilog = GLOBAL_HELP
+        return found
+
+    def _find(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
             command: click.Command = import_module(f"sis_core.cli.{name.replace('-', '_')}").command
             return command

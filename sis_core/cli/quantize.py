@@ -12,7 +12,7 @@ from sis_core.cli.completion import completing, format_names, model_names
 from sis_core.cli.options import load_options
 from sis_core.cli.progress import progress_bar
 from sis_core.gguf_file import GGUFFile
-from sis_core.workbench.quantizer import Importance, Plan, Result, make_plan, parse_rule, quantize_file
+from sis_core.workbench.quantizer import Importance, Plan, Result, make_plan, parse_rule, quantize_file, with_sides
 from sis_core.workbench.quantizer.plan import find_format
 from sis_core.workbench.quantizer.run import check_target
 
@@ -76,7 +76,7 @@ def command(
         check_target(file, target, force)
         _say(plan, importance)
         if dry_run:
-            _print(plan, None, as_json)
+            _print(with_sides(plan, importance), None, as_json)
             return
         try:
             with progress_bar() as update:
@@ -86,7 +86,7 @@ def command(
         except KeyboardInterrupt:
             click.echo("\nsis: interrupted; the same command goes on from here", err=True)
             raise
-        _print(plan, result, as_json)
+        _print(result.plan, result, as_json)
 
 
 def _say(plan: Plan, importance: Importance | None) -> None:

@@ -12,6 +12,7 @@ run         the whole file
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import Plan, Rule, TensorPlan, find_target, make_plan, parse_rule
 from sis_core.workbench.quantizer.run import Result, quantize_file
+from sis_core.workbench.quantizer.sides import with_sides
 
 __all__ = [
     "Importance",
@@ -23,4 +24,5 @@ __all__ = [
     "make_plan",
     "parse_rule",
     "quantize_file",
+    "with_sides",
 ]

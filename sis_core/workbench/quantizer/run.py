@@ -42,9 +42,10 @@ Progress = Callable[[str, int, int], None]
 
 @frozen
 class Result:
-    """What a run did: tensors that were made now, and those that an earlier run had finished."""
+    """What a run did: tensors that were made now, those that an earlier run had finished, and all of the file."""
 
     path: Path
+    plan: Plan
     n_bytes: int
     n_made: int
     n_resumed: int
@@ -96,7 +97,7 @@ def quantize_file(
                 f"cannot be written: {error}", where=str(target), fix="check the disk's space and the permissions"
             ) from error
     n_resumed = len(finished)
-    return Result(target, size, len(plan.tensors) - n_resumed, n_resumed, time.perf_counter() - started)
+    return Result(target, plan, size, len(plan.tensors) - n_resumed, n_resumed, time.perf_counter() - started)
 
 
 def check_target(file: ModelFile, target: Path, force: bool) -> None:
