@@ -13,6 +13,7 @@
 #define MAX_GROUP 12 /* the largest max_rows */
 #define MAX_HEAD 512 /* the largest head dimension */
 #define BLOCK 32     /* values that share an activation scale */
+#define LOG_TILES 2  /* the most tiles in a unit of a linear, as a power of two */
 
 /* A block of activations, one cache line: 32 values, their scale, and what cancels a weight's offset exactly. */
 struct q8_block {

@@ -72,8 +72,6 @@ struct run {
     atomic_int error;
 };
 
-#define LOG_TILES 2 /* the most tiles in a unit of a linear, as a power of two */
-
 #define RAW_BYTES (4 << 20) /* of tiles: see raw_units; an eighth of it costs a prompt 8 % */
 #define RAW_UNITS 64
 

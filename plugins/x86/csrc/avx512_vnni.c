@@ -25,6 +25,9 @@ INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *
 
 SIS_KINDS(KIND_TILE)
 
+#define MANY sis_many_avx512
+#include "kind_many.inc"
+
 #define TABLE sis_avx512_vnni
 #define ISA "avx512_vnni"
 #endif

@@ -21,6 +21,9 @@ INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *
 
 SIS_KINDS(KIND_TILE)
 
+#define MANY sis_many_avx_vnni
+#include "kind_many.inc"
+
 #define TABLE sis_avx_vnni
 #define ISA "avx_vnni"
 #include "table.inc"
