@@ -127,20 +127,26 @@ enum {
     PAIR_CODES = 2 * HALVES,
     CODES_8 = 512,
     CODES_6 = 384,
+    CODES_5 = 320,
     CODES_4 = 256,
     PAIR_Q8_0 = 1088,
     PAIR_Q4_0 = 576,
     SUPER_SCALES = 64,
     SUPER_CODES = 320,
     SUPER_Q4_K = 2368,
+    SUPER_Q5_K = 2880,
+    SUPER_IQ4_XS = 2240,
     SUPER_Q6_K = 3392,
 };
-_Static_assert(CODES_8 == 8 * 64 && CODES_6 == 6 * 64 && CODES_4 == 4 * 64, "64 bytes for each bit of a block");
+_Static_assert(CODES_8 == 8 * 64 && CODES_6 == 6 * 64 && CODES_5 == 5 * 64 && CODES_4 == 4 * 64,
+               "64 bytes for each bit of a block");
 _Static_assert(PAIR_Q8_0 == 2 * (HALVES + CODES_8) && PAIR_Q4_0 == 2 * (HALVES + CODES_4), "two blocks: scales, codes");
 _Static_assert(SUPER_SCALES == 2 * HALVES, "two super-numbers");
 _Static_assert(SUPER_CODES == SUPER_SCALES + 8 * 2 * TILE,
                "two bytes a row and block: scale and minimum, or two scales");
 _Static_assert(SUPER_Q4_K == SUPER_CODES + 8 * CODES_4 && SUPER_Q6_K == SUPER_CODES + 8 * CODES_6, "eight blocks");
+_Static_assert(SUPER_Q5_K == SUPER_CODES + 8 * CODES_5, "eight blocks");
+_Static_assert(SUPER_IQ4_XS == SUPER_SCALES + 8 * TILE + 8 * CODES_4, "a byte a row and block, and their codes");
 
 /* pack.c: as sis_kind. */
 int sis_kind_of(uint32_t format, struct sis_kind *kind);
