@@ -23,7 +23,7 @@ def ours(path: str, text: str, n_ctx: int, n_threads: int, side: str) -> dict[st
     from sis_core.workbench.chunks import chunks_of
 
     is_reference = side == "numpy"
-    options = {"backend": "numpy", "kv_type": "f32"} if is_reference else {}
+    options: dict[str, Any] = {"backend": "numpy", "kv_type": "f32"} if is_reference else {}
     with load(path, n_threads=n_threads, n_ctx=n_ctx, **options) as model, model.session() as session:
         words = Path(text).read_text("utf-8")[: 16 * n_ctx]
         chunk = chunks_of(model.tokenize(words), n_ctx, model.tokenizer, text)[0]
