@@ -1,9 +1,9 @@
 /* NEON with sdot (FEAT_DotProd): four products of bytes added to each lane, those of one row of weights. */
 #include "neon_vec.h"
 #include "over_vec.inc"
+#define ROW_TILES
+#include "codes.inc"
 #include "sdot.inc"
-#include "row_tiles.inc"
-ADD_CODES
 
 #define NW 2
 #define NX(M) (M)

@@ -3,9 +3,8 @@
 #include "neon_vec.h"
 #include "over_vec.inc"
 #include "halves.inc"
+#include "kinds.h"
 #include "sdot.inc"
-#include "row_tiles.inc"
-ADD_CODES
 
 #define TABLE sis_neon_fhm
 #define ISA "neon_fhm"

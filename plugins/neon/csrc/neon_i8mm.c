@@ -4,9 +4,8 @@
 #include "neon_vec.h"
 #include "over_vec.inc"
 #include "halves.inc"
+#include "codes.inc"
 #include "sdot.inc"
-#include "row_tiles.inc"
-ADD_CODES
 
 #define NW 4
 #define NX(M) ((M) / 2)

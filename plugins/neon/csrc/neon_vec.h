@@ -85,14 +85,13 @@ INLINE void load_numbers(const int M, const float *x, float32x4_t *numbers)
 }
 
 /* Sixteen unsigned bytes, each in the lane of its row. */
-INLINE void bytes_u(const uint8_t *p, int32x4_t *s)
+INLINE void bytes_u(uint8x16_t v, int32x4_t *s)
 {
     static const uint8_t order[64] = {
         0,   255, 255, 255, 1,   255, 255, 255, 2,   255, 255, 255, 3,   255, 255, 255, 4,   255, 255, 255, 5,   255,
         255, 255, 6,   255, 255, 255, 7,   255, 255, 255, 8,   255, 255, 255, 9,   255, 255, 255, 10,  255, 255, 255,
         11,  255, 255, 255, 12,  255, 255, 255, 13,  255, 255, 255, 14,  255, 255, 255, 15,  255, 255, 255,
     };
-    const uint8x16_t v = vld1q_u8(p);
     UNROLL_FOR (int g = 0; g < 4; g++) s[g] = vreinterpretq_s32_u8(vqtbl1q_u8(v, vld1q_u8(order + 16 * g)));
 }
 
@@ -106,33 +105,9 @@ INLINE void bytes_s(const uint8_t *p, int32x4_t *s)
     s[3] = vmovl_high_s16(high);
 }
 
-/* acc += scale * d of the activations * dot */
-INLINE void add_scaled(float32x4_t *acc, const int32x4_t *dot, const uint8_t *scales, const struct q8_block *x)
-{
-    float32x4_t s[4];
-    halves(scales, s);
-    UNROLL_FOR (int g = 0; g < 4; g++) acc[g] = vfmaq_f32(acc[g], vcvtq_f32_s32(dot[g]), vmulq_n_f32(s[g], x->d));
-}
-
-/* sum += d of the activations * (scale * dot), where scales are whole numbers */
-INLINE void add_whole(float32x4_t *sum, const int32x4_t *dot, const int32x4_t *scale, const struct q8_block *x)
-{
-    UNROLL_FOR (int g = 0; g < 4; g++) sum[g] = vfmaq_n_f32(sum[g], vcvtq_f32_s32(vmulq_s32(dot[g], scale[g])), x->d);
-}
-
 INLINE void start(int32x4_t *dot, int32_t value)
 {
     UNROLL_FOR (int g = 0; g < 4; g++) dot[g] = vdupq_n_s32(value);
-}
-
-/* Q6_K: of half h of a block, vector i of nibbles: quads 2 i and 2 i + 1 of four rows as 0..63. */
-INLINE void six_bits(const uint8_t *w, int h, int i, int g, int8x16_t *low, int8x16_t *high)
-{
-    const uint8x16_t v = vld1q_u8(w + (h * 2 + i) * 64 + g * 16), up = vld1q_u8(w + 256 + h * 64 + g * 16);
-    const uint8x16_t six = vdupq_n_u8(63), first = i ? vshrq_n_u8(up, 4) : up;
-    const uint8x16_t second = i ? vshrq_n_u8(up, 6) : vshrq_n_u8(up, 2);
-    *low = vreinterpretq_s8_u8(vandq_u8(vsliq_n_u8(v, first, 4), six));
-    *high = vreinterpretq_s8_u8(vandq_u8(vsliq_n_u8(vshrq_n_u8(v, 4), second, 4), six));
 }
 
 #endif
