@@ -76,6 +76,26 @@ model.close()
     assert done.stdout == "child 7\n"
 
 
+def test_what_maps_ahead_ends_before_python() -> None:
+    """After functions that are registered with atexit a daemon stands still: to wait for it then would be to hang."""
+    code = """
+import atexit, threading, weakref
+import numpy as np
+from sis_core.backends.native.ahead import Ahead
+atexit.register(lambda: print("threads", threading.active_count()))
+weakref.finalize._registered_with_atexit = False  # what is registered last comes first
+class Library:
+    def map_memory(self, *_): pass
+kept, dropped = Ahead(Library()), Ahead(Library())
+for ahead in (kept, dropped):
+    ahead.memory(np.zeros(4096, np.uint8))
+del ahead, dropped
+print("threads", threading.active_count())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("threads 2\nthreads 1\n", "")
+
+
 @pytest.mark.skipif("x86" not in BACKENDS, reason="sis-x86 is not installed")
 def test_a_forked_child_can_open_what_others_were_opening(random_model: Path) -> None:
     """Another thread may hold the lock of guarded bytes at the moment of the fork."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import TypeAlias
@@ -46,25 +47,28 @@ class Ahead:
         if self._thread is None:  # a daemon: a program that ends does not wait for a file to be read
             self._thread = threading.Thread(target=_work, args=(self._jobs, self._stop), daemon=True)
             self._thread.start()
+            # When nobody needs it, and before Python ends: from then on a daemon stands still.
+            weakref.finalize(self, _end, self._thread, self._jobs, self._stop, self._mapped)
 
     def stop(self) -> None:
         """Return once the thread has ended, after some page or a piece of the file; again is fine."""
         if (thread := self._thread) is None:
             return
-        self._stop.value = 1
-        self._jobs.put(None)
-        thread.join()
+        _end(thread, self._jobs, self._stop, self._mapped)
         self._thread = None
-        self._mapped.clear()
-
-    def __del__(self) -> None:
-        self.stop()
 
 
 def _work(jobs: SimpleQueue[Job | None], stop: ctypes.c_uint32) -> None:
     while (job := jobs.get()) is not None and not stop.value:
         function, start, n_bytes = job
         function(start, n_bytes, ctypes.addressof(stop))
+
+
+def _end(thread: threading.Thread, jobs: SimpleQueue[Job | None], stop: ctypes.c_uint32, mapped: list[U8]) -> None:
+    stop.value = 1
+    jobs.put(None)
+    thread.join()
+    mapped.clear()
 
 
 def spans(tensors: Iterable[U8]) -> list[tuple[int, int]]:
