@@ -17,7 +17,8 @@ Ids: TypeAlias = NDArray[np.intp]
 
 def extremes(array: np.ndarray[Any, Any]) -> tuple[int, int]:
     """The smallest and the largest of some integers. For a few, numpy's reductions take five times as long."""
-    if len(array) > 32:
+    n = len(array)
+    if n > 32:
         return int(array.min()), int(array.max())
     values = array.tolist()
-    return min(values), max(values)
+    return (values[0], values[0]) if n == 1 else (min(values), max(values))

@@ -44,10 +44,12 @@ class SamplerState(ABC):
         by_value: whether `apply` looks at the values alone, neither at whose they are nor at how many are forbidden.
             It may then be given those of the tokens still allowed and no others, in the order of ids.
         learns: whether `accept` depends on the `apply` before it, as mirostat's does. Such a state must see every row.
+        greedy: whether all that the state does is to leave the likeliest token, of equal ones the first.
     """
 
     by_value: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    greedy: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, logits: F32) -> None:

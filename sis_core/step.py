@@ -37,7 +37,7 @@ class Run(NamedTuple):
     n: int
 
 
-@frozen(eq=False)
+@frozen(eq=False, slots=False)  # so its making fills a dict: a slot of a frozen class takes several times as long
 class Batch:
     """One ragged step of ``n`` rows, in any mix of sequences: a prefill chunk, one token each of many, or both.
 
@@ -68,10 +68,12 @@ class Batch:
     def __attrs_post_init__(self) -> None:
         runs = self.runs
         n = runs[0].n if len(runs) == 1 else sum(run.n for run in runs)
-        object.__setattr__(self, "n", n)
-        given = {len(rows) for rows in (self.tokens, self.hidden) if rows is not None}
-        if given != {n} or not n:
-            raise BackendError(f"there are runs of {n} rows in all, and {sorted(given)} rows given", where="batch")
+        vars(self)["n"] = n
+        tokens, hidden = self.tokens, self.hidden
+        n_given = len(tokens) if tokens is not None else 0 if hidden is None else len(hidden)
+        if n_given != n or not n or (hidden is not None and len(hidden) != n):
+            given = sorted({len(rows) for rows in (tokens, hidden) if rows is not None})
+            raise BackendError(f"there are runs of {n} rows in all, and {given} rows given", where="batch")
         for sequence, start, rows in runs:
             if rows < 1 or start < 0 or start + rows > MAX_INT32 or not -MAX_INT32 - 1 <= sequence <= MAX_INT32:
                 raise BackendError(
@@ -93,7 +95,7 @@ class Batch:
         """``(n,)`` place of each row in its text; made anew each time."""
         if len(self.runs) == 1:
             _, start, n = self.runs[0]
-            return np.arange(start, start + n, dtype=np.int32)
+            return np.array((start,), np.int32) if n == 1 else np.arange(start, start + n, dtype=np.int32)
         return np.array([at for _, start, n in self.runs for at in range(start, start + n)], np.int32)
 
     def check_tokens(self, n_vocab: int) -> None:
@@ -125,6 +127,26 @@ class Output(NamedTuple):
     values: F32
     degraded: bool = False
     attention: tuple[F32, ...] = ()
+
+
+class Best(NamedTuple):
+    """What a greedy text needs of a row of logits.
+
+    Attributes:
+        token: the likeliest, of equal ones that with the lowest id.
+        highest: its logit; NaN where any is.
+        lowest: the lowest logit; NaN where any is.
+    """
+
+    token: int
+    highest: float
+    lowest: float
+
+    @classmethod
+    def of(cls, logits: F32) -> Best:
+        """Of a row ``(n_vocab,)``. For a few values argmax takes a third of the time of max."""
+        token = int(logits.argmax())
+        return cls(token, float(logits[token]), float(logits[logits.argmin()]))
 
 
 class Group(NamedTuple):

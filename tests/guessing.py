@@ -10,9 +10,10 @@ from test_forced import known
 
 from sis_core.drafter import DraftContext, Drafter, DraftState
 from sis_core.texts.drafting import NOBODY, Drafting
+from sis_core.texts.feeding import SessionStats
 from sis_core.texts.request import Request
 from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import Session, SessionStats
+from sis_core.texts.session import Session
 
 
 class Sessions(Protocol):

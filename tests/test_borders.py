@@ -14,6 +14,7 @@ import tiny_models
 
 import sis_core
 from sis_core.errors import SamplerError, SisError
+from sis_core.step import Best
 from sis_core.texts.writer import check_finite
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has neither fork nor POSIX signals")
@@ -167,7 +168,7 @@ def test_a_model_whose_numbers_are_not_finite_is_told_of(backend: str, tmp_path:
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinite_logits_are_refused(value: float) -> None:
     logits = np.zeros(9, np.float32)
-    check_finite(logits)
+    check_finite(Best.of(logits))
     logits[4] = value
     with pytest.raises(SamplerError, match="a logit that is infinite"):
-        check_finite(logits)
+        check_finite(Best.of(logits))

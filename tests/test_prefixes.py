@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sis_core.texts.common import n_common
 from sis_core.texts.prefixes import Prefixes, Scope
-from sis_core.texts.session import n_common
 
 SCOPES = [Scope("", None), Scope("mine", None), Scope("", "poet")]
 TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=6)

@@ -14,7 +14,7 @@ import real_models
 import sis_core
 from sis_core import LanguageModel
 from sis_core.step import Batch
-from sis_core.texts.session import n_common
+from sis_core.texts.common import n_common
 from sis_core.workbench.evaluate import evaluate
 
 GOLDENS = Path(__file__).parent / "goldens" / "real"

@@ -25,10 +25,10 @@ from sis_core.registry import Registry
 from sis_core.sampler import Sampler
 from sis_core.texts.allowance import SHARE
 from sis_core.texts.drafting import NOBODY, Drafting, make_drafting
+from sis_core.texts.feeding import SessionStats
 from sis_core.texts.language_model import LanguageModel, load
 from sis_core.texts.request import Request
 from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import SessionStats
 from sis_core.texts.speculation import Speculation
 from sis_core.texts.step_cost import StepCost
 
@@ -213,13 +213,13 @@ def measured_steps(
             clock.now += guess
             return super().propose(k)
 
-    advance = session.advance
+    step = session.run
 
-    def timed(tokens: Any, outputs: Any, **options: Any) -> Any:
-        clock.now += fixed + each * sum(map(len, tokens.values()))
-        return advance(tokens, outputs, **options)
+    def timed(parts: Any, *options: Any) -> Any:
+        clock.now += fixed + each * sum(len(part.tokens) for part in parts)
+        return step(parts, *options)
 
-    session.advance = timed  # type: ignore[method-assign]
+    session.run = timed  # type: ignore[method-assign]
     drafting = Drafting((Takes(ids, wrong_every=wrong_every),), measured=True)
     with Scheduler(session, reuse=False, drafting=drafting, clock=clock) as scheduler:
         scheduler.add(requests[0])

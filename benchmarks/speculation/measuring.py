@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from sis_core.errors import SisError
 from sis_core.texts.drafting import Drafting
+from sis_core.texts.feeding import SessionStats
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Request
 from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import SessionStats
 
 Clock = Callable[[], float]
 ROWS = (1, 2, 3, 4, 5, 8, 12, 16)

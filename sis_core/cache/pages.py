@@ -79,7 +79,7 @@ class PageTable(Table):
     def can_lack(self, length: int, first: int) -> bool:
         return 0 <= first <= self._seen(length)
 
-    def _extend(self, step: Reservation) -> Plan:
+    def extend(self, step: Reservation) -> Plan:
         size, row = self.page_size, 0
         slots: list[int] = []
         groups: list[Group] = []
@@ -88,7 +88,10 @@ class PageTable(Table):
             stop = start + n
             now = self._sequences[sequence] = self._longer(before, stop, step)
             pages = now.pages
-            slots += [pages[at // size] * size + at % size for at in range(start, stop)]
+            if n == 1:
+                slots.append(pages[start // size] * size + start % size)
+            else:
+                slots += [pages[at // size] * size + at % size for at in range(start, stop)]
             groups.append(Group(row, n, now.array, stop))
             row += n
         watch: list[F32] | None = [] if step.batch.watch and self.window is None else None
@@ -97,7 +100,7 @@ class PageTable(Table):
     def _longer(self, old: Held, length: int, step: Reservation) -> Held:
         """A sequence with room for ``length`` tokens, in pages of its own from its end on."""
         pages, last = old.pages, old.length // self.page_size
-        shared = last < len(pages) and self._is_shared(pages[last])
+        shared = last < len(pages) and self.pool.uses[pages[last]] > 1 and self._is_shared(pages[last])
         if not shared and len(pages) * self.page_size >= length:  # the usual case: only the length changes
             return Held(pages, old.array, length, old.first, old.gap)
         if shared:
@@ -108,8 +111,8 @@ class PageTable(Table):
             pages = (*pages, self._take(step.taken))
         return Held.of(pages, length, old.first, old.gap)
 
-    def _finish(self, step: Reservation) -> None:
-        super()._finish(step)
+    def finish(self, step: Reservation) -> None:
+        super().finish(step)
         if self.window is not None:
             for sequence in step.before:
                 held = self._sequences[sequence]

@@ -35,7 +35,7 @@ class SnapshotTable(Table):
     def can_lack(self, length: int, first: int) -> bool:
         return first == 0
 
-    def _extend(self, step: Reservation) -> Plan:
+    def extend(self, step: Reservation) -> Plan:
         row = 0
         slots: list[int] = []
         groups: list[Group] = []

@@ -72,18 +72,18 @@ class Reservation:
 
     def __enter__(self) -> Plan:
         try:
-            return self.table._extend(self)
+            return self.table.extend(self)
         except BaseException:
-            self.table._undo(self)
+            self.table.undo(self)
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self.table._finish(self)
+            self.table.finish(self)
         else:
-            self.table._undo(self)
+            self.table.undo(self)
 
 
 def nothing_to_copy(source: int, target: int) -> None:
@@ -227,13 +227,16 @@ class Table(ABC):
             )
         return before
 
-    def _undo(self, step: Reservation) -> None:
+    def undo(self, step: Reservation) -> None:
+        """Be as before a step that failed."""
         for sequence, old in step.before.items():
             self._set(sequence, old)
         self.pool.give_back(step.taken)
 
-    def _finish(self, step: Reservation) -> None:
-        self.pool.give_back(step.replaced)
+    def finish(self, step: Reservation) -> None:
+        """Give back what a step that is done has left behind."""
+        if step.replaced:
+            self.pool.give_back(step.replaced)
 
     def _take(self, taken: list[int]) -> int:
         """A fresh page, added to those taken; marks give way, the oldest first."""
@@ -295,7 +298,8 @@ class Table(ABC):
         """The first of the sequence's pages that was not given back."""
 
     @abstractmethod
-    def _extend(self, step: Reservation) -> Plan: ...
+    def extend(self, step: Reservation) -> Plan:
+        """Make the room that a step asks for; `finish` or `undo` follows, the latter also where this raises."""
 
     @abstractmethod
     def _reach(self, held: Held, n: int) -> int:

@@ -55,24 +55,25 @@ class Tables:
             for kind in kinds
             for n in [n_pages_of(kind, max_tokens)]
         ]
+        self._widest, *self._others = self.all
 
     @property
     def n_free(self) -> int:
         """Tokens that there is still room for, in whole pages of the table that keeps most."""
-        widest = self.all[0]
+        widest = self._widest
         return widest.n_free * PAGE_SIZE if isinstance(widest, SnapshotTable) else widest.n_free
 
     def length(self, sequence: int) -> int:
-        return min([table.length(sequence) for table in self.all])
+        length = self._widest.length(sequence)
+        for table in self._others:
+            length = min(length, table.length(sequence))
+        return length
 
     def reserve(self, batch: Batch, copy_page: Sequence[CopyPage]) -> Reservations:
         """`Table.reserve` in each, with each table's ``copy_page``."""
-        positions = batch.positions
-        if len(self.all) > 1:
+        if self._others:
             self._mend(batch)
-        return Reservations(
-            [table.reserve(batch, copy, positions) for table, copy in zip(self.all, copy_page, strict=True)]
-        )
+        return Reservations(self.all, batch, copy_page)
 
     def _mend(self, batch: Batch) -> None:
         """Cut sequences of a step that are longer in some tables to what all of them hold."""
@@ -147,19 +148,20 @@ class Tables:
 class Reservations:
     """Room for a batch in several tables; entering gives a plan for each."""
 
-    def __init__(self, parts: Sequence[Reservation]) -> None:
-        self.parts = parts
+    def __init__(self, tables: Sequence[Table], batch: Batch, copy_page: Sequence[CopyPage]) -> None:
+        self.tables, self.batch, self.copy_page = tables, batch, copy_page
+        self.parts: list[Reservation] = []
 
     def __enter__(self) -> tuple[Plan, ...]:
-        entered: list[Reservation] = []
+        positions = self.batch.positions
         plans: list[Plan] = []
         try:
+            for table, copy_page in zip(self.tables, self.copy_page, strict=True):
+                self.parts.append(part := Reservation(table, self.batch, copy_page, positions))
+                plans.append(table.extend(part))
+        except BaseException:
             for part in self.parts:
-                plans.append(part.__enter__())
-                entered.append(part)
-        except BaseException as error:
-            for part in entered:
-                part.__exit__(type(error), error, None)
+                part.table.undo(part)
             raise
         return tuple(plans)
 
@@ -167,4 +169,7 @@ class Reservations:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for part in self.parts:
-            part.__exit__(kind, error, trace)
+            if kind is None:
+                part.table.finish(part)
+            else:
+                part.table.undo(part)

@@ -17,7 +17,7 @@ from sis_core.cli.options import load_options
 from sis_core.cli.outputs import check_output
 from sis_core.cli.progress import progress_bar
 from sis_core.errors import ContextError, SourceError
-from sis_core.texts.session import SessionStats
+from sis_core.texts.feeding import SessionStats
 from sis_core.workbench.profiling import NAME, Profile, profile_text, profiling, summarise, trace_events
 from sis_core.workbench.profiling.summary import Row
 

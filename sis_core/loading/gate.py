@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -15,6 +16,9 @@ class Gate:
 
     It knows threads, since Ctrl-C may keep a thread from saying that it left: a thread that enters again has left, so a
     thread that is inside must not enter again. In a forked child nobody is inside but the thread that forked.
+
+    Going in and out takes no lock: who enters is noted before it asks whether the gate is closed, and `close` closes it
+    before it asks who is inside, so one of the two sees the other.
     """
 
     def __init__(self, what: str, free: Callable[[], None]) -> None:
@@ -23,23 +27,25 @@ class Gate:
         self._closed = False
         self._freed = False
         self._lock = Lock()
+        self._pid = os.getpid()
 
     @property
     def closed(self) -> bool:
         return self._closed
 
     def __enter__(self) -> None:
-        self._forget_other_processes()
-        with self._lock:
-            self._inside.add(threading.get_ident())  # before the question: a signal handler may close in between
-            if self._closed:
-                self._leave()
-                raise ClosedError("is closed", where=self._what, fix="load it again")
+        if self._pid != os.getpid():
+            self._forget_other_processes()
+        self._inside.add(threading.get_ident())  # before the question: a signal handler may close in between
+        if self._closed:
+            self._leave()
+            raise ClosedError("is closed", where=self._what, fix="load it again")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._lock:
+        self._inside.discard(threading.get_ident())
+        if self._closed:
             self._leave()
 
     def close(self) -> None:
@@ -56,8 +62,9 @@ class Gate:
             self._free_if_empty()
 
     def _leave(self) -> None:
-        self._inside.discard(threading.get_ident())
-        if self._closed:
+        """Leave a gate that is closed: somebody may wait for that."""
+        with self._lock:
+            self._inside.discard(threading.get_ident())
             self._lock.notify()
             self._free_if_empty()
 
@@ -67,5 +74,7 @@ class Gate:
             self._free()
 
     def _forget_other_processes(self) -> None:
-        if self._lock.inherited:
-            self._inside &= {threading.get_ident()}
+        with self._lock:  # one thread at a time: the next must not forget the first
+            if self._pid != os.getpid():
+                self._inside &= {threading.get_ident()}
+                self._pid = os.getpid()

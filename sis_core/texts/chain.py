@@ -16,6 +16,10 @@ class Chain(SamplerState):
 
     Args:
         n_early: how many of the first go by ids, as penalties and biases do, and forbid nothing for its value.
+
+    Attributes:
+        forces: whether any of them may know what must come next.
+        takes_best: whether the likeliest token is chosen, and that is all.
     """
 
     def __init__(self, states: Sequence[tuple[str, SamplerState]], seed: int, n_early: int = 0) -> None:
@@ -23,6 +27,8 @@ class Chain(SamplerState):
         # Asked once: whether something is an instance of an abstract class takes long to tell.
         self._kept = [state.kept if isinstance(state, Truncation) else None for _, state in states]
         self._forcing = [i for i, (_, s) in enumerate(states) if type(s).forced is not SamplerState.forced]
+        self._accepting = [each for each in states if type(each[1]).accept is not SamplerState.accept]
+        self.forces, self.takes_best = bool(self._forcing), len(states) == 1 and states[0][1].greedy
 
     @classmethod
     def start(cls, samplers: Sequence[Sampler], context: SamplerContext) -> Chain:
@@ -84,7 +90,7 @@ class Chain(SamplerState):
         return ids, values
 
     def accept(self, token: int) -> None:
-        for name, state in self._states:
+        for name, state in self._accepting:
             try:
                 state.accept(token)
             except (SisError, MemoryError):
@@ -126,22 +132,26 @@ class Chain(SamplerState):
         Raises:
             SamplerError: NaN in the logits, or every token forbidden.
         """
-        top = highest(logits)
-        if top != top:
-            raise SamplerError(
-                "the model gave a logit that is NaN", where="sampling", fix="check the file with `sis doctor -m`"
-            )
-        if top == -np.inf:
-            raise SamplerError(
-                "the model gave no token a chance: every logit is minus infinity",
-                where="sampling",
-                fix="check the file with `sis doctor -m`",
-            )
+        check_top(top := highest(logits))
         if top == np.inf:  # so that no sampler meets inf - inf
             logits = np.where(logits == top, np.float32(0), np.float32(-np.inf))
         ids, values = self._filter(logits)
         index = draw(values, self.seed, step)
         return index if ids is None else int(ids[index]) % len(logits)  # a sampler may have counted from the end
+
+
+def check_top(top: float) -> None:
+    """SamplerError for the highest of logits from which nothing can be chosen."""
+    if top != top:
+        raise SamplerError(
+            "the model gave a logit that is NaN", where="sampling", fix="check the file with `sis doctor -m`"
+        )
+    if top == -np.inf:
+        raise SamplerError(
+            "the model gave no token a chance: every logit is minus infinity",
+            where="sampling",
+            fix="check the file with `sis doctor -m`",
+        )
 
 
 def _spread(values: F32, ids: Ids, n: int) -> F32:

@@ -30,8 +30,8 @@ from sis_core.texts.prompt_cache import PromptCache
 from sis_core.texts.request import Request
 
 if TYPE_CHECKING:
+    from sis_core.texts.feeding import SessionStats
     from sis_core.texts.language_model import LanguageModel
-    from sis_core.texts.session import SessionStats
 
 
 class Conversation(Closing):

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from attrs import frozen
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.running import Text
 
 
-@frozen(eq=False)
-class Feed:
-    """Parts of texts by the texts' numbers.
+class Share(NamedTuple):
+    """What a step feeds of one text.
 
     Attributes:
-        starts: the place in its text from which each is fed.
-        shares: how many of its own tokens.
-        ahead: what is fed after these; not for all, and only where nobody reads a prompt.
-        decodes: whether nobody does.
-        alone: whether each row must have the bits of a step of its own.
+        start: the place in the text from which it is fed.
+        n: how many of its own tokens.
+        ahead: what is fed after these; only where nobody reads a prompt.
     """
 
-    texts: Mapping[int, Text]
-    starts: Mapping[int, int]
-    shares: Mapping[int, int]
-    ahead: Mapping[int, Ahead]
+    text: Text
+    start: int
+    n: int
+    ahead: Ahead = NOTHING
+
+
+class Feed(NamedTuple):
+    """A step.
+
+    Attributes:
+        decodes: whether nobody reads a prompt: each text has one token to feed, and what is fed ahead.
+        alone: whether each row must have the bits of a step of its own; None for where one is fed again.
+        n_rows: how many rows.
+    """
+
+    shares: Sequence[Share]
     decodes: bool
-    alone: bool
-
-    @property
-    def n_rows(self) -> int:
-        return sum(self.shares.values()) + sum(len(ahead.tokens) for ahead in self.ahead.values())
-
-    @property
-    def tokens(self) -> dict[int, list[int]]:
-        """The ids."""
-        return {
-            number: [*self.texts[number].ids[start : start + n], *self.after(number).tokens]
-            for number, n in self.shares.items()
-            for start in [self.starts[number]]
-        }
-
-    @property
-    def outputs(self) -> dict[int, int]:
-        """How many of each one's last rows are looked at."""
-        return {
-            number: self.texts[number].outputs(self.starts[number], n, self.after(number))
-            for number, n in self.shares.items()
-        }
-
-    def after(self, number: int) -> Ahead:
-        """What is fed ahead for one text."""
-        return self.ahead.get(number, NOTHING)
+    alone: bool | None
+    n_rows: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from sis_core.chat import Rendered
-from sis_core.texts.session import n_common
+from sis_core.texts.common import n_common
 from sis_core.tokenizer import Tokenizer
 
 

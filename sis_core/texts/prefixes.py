@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sis_core.texts.session import n_common
+from sis_core.texts.common import n_common
 
 
 class Scope(NamedTuple):

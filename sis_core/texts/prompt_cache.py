@@ -27,7 +27,7 @@ from sis_core.cache.kv_types import saved_as
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.errors import SisError
 from sis_core.loading.model import Model
-from sis_core.texts.session import n_common
+from sis_core.texts.common import n_common
 
 if TYPE_CHECKING:
     from sis_core.texts.scheduler import Scheduler

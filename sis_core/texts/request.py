@@ -156,39 +156,23 @@ class Piece(str):
         degraded: whether anything was guessed or repeated on the way.
     """
 
-    token: int | None
-    sequence: int
-    logprob: float | None
-    top: tuple[TokenLogprob, ...]
-    prompt_logprobs: tuple[PromptLogprob, ...]
-    finish_reason: FinishReason | None
-    stop: str | None
-    n_cached: int
-    rows: F32 | None
-    error: SisError | None
-    degraded: bool
+    token: int | None = None
+    sequence: int = 0
+    logprob: float | None = None
+    top: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[PromptLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stop: str | None = None
+    n_cached: int = 0
+    rows: F32 | None = None
+    error: SisError | None = None
+    degraded: bool = False
 
     @classmethod
-    def of(
-        cls,
-        text: str = "",
-        *,
-        token: int | None = None,
-        sequence: int = 0,
-        logprob: float | None = None,
-        top: tuple[TokenLogprob, ...] = (),
-        prompt_logprobs: tuple[PromptLogprob, ...] = (),
-        finish_reason: FinishReason | None = None,
-        stop: str | None = None,
-        n_cached: int = 0,
-        rows: F32 | None = None,
-        error: SisError | None = None,
-        degraded: bool = False,
-    ) -> Piece:
-        piece = cls(text)
-        piece.token, piece.sequence, piece.logprob, piece.top = token, sequence, logprob, top
-        piece.prompt_logprobs, piece.finish_reason, piece.stop = prompt_logprobs, finish_reason, stop
-        piece.n_cached, piece.rows, piece.error, piece.degraded = n_cached, rows, error, degraded
+    def of_error(cls, error: SisError, sequence: int = 0) -> Piece:
+        """The only piece of a text that could not begin."""
+        piece = cls()
+        piece.sequence, piece.finish_reason, piece.error = sequence, "error", error
         return piece
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import SamplerError, SisError
 from sis_core.sampler import log_softmax
 from sis_core.texts.ahead import NOTHING, Ahead
+from sis_core.texts.common import n_common
+from sis_core.texts.feeding import Part, Want
 from sis_core.texts.finite import finite
 from sis_core.texts.prefixes import Scope
 from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
 from sis_core.texts.retention import Retention
-from sis_core.texts.session import Want, n_common
 from sis_core.texts.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,15 @@ class Text:
 
     Attributes:
         number: its sequence in the session, and its place in the order of arrival.
+        want: what a step must return for it.
+        forces: whether a sampler may know what must come next.
         ids: its tokens: the prompt, and what was chosen since; the last one chosen is still to be fed.
         n_prompt: tokens of the prompt.
         n_known: tokens that it shares since it was let in the last time.
         n_cached: the same for the first time; None before that.
         n_written: tokens that were chosen.
         retention: what it keeps of its past in the cache; None for all.
+        reading: whether results are still wanted for tokens of the prompt, so that all of them must be fed.
         degraded: whether anything was guessed or repeated on the way.
     """
 
@@ -48,10 +52,13 @@ class Text:
         degraded: bool,
     ) -> None:
         self.number, self.request, self.ids = number, request, ids
+        self.want: Want = "hidden" if request.want == "hidden" else "logits"
+        self.forces = writer is not None and writer.forces
         self.retention, self.degraded = retention, degraded
         self.n_prompt, self.n_known = len(ids), 0
         self.n_cached: int | None = None
         self._writer, self._n_ctx = writer, n_ctx
+        self.reading = request.reads_prompt
         self.n_written = 0
         self._n_read = 0  # tokens of the prompt whose rows have been taken
         self._rows: list[F32] = []
@@ -67,19 +74,9 @@ class Text:
         return Scope(self.request.salt, self.request.adapter)
 
     @property
-    def want(self) -> Want:
-        """What a step must return for it."""
-        return "hidden" if self.request.want == "hidden" else "logits"
-
-    @property
     def writes(self) -> bool:
         """Whether it goes on after its prompt."""
         return self._writer is not None
-
-    @property
-    def reading(self) -> bool:
-        """Whether results are still wanted for tokens of the prompt, so that all of them must be fed."""
-        return self.request.reads_prompt and self._n_read < self.n_prompt
 
     def n_soon(self, ahead: int) -> int:
         """Tokens that it will have fed after all it has, and at most ``ahead`` of those that it may still get."""
@@ -98,12 +95,14 @@ class Text:
             return more
         return min(more, max(0, most - own + n_evicted // PAGE_SIZE))
 
-    def outputs(self, start: int, n: int, ahead: Ahead = NOTHING) -> int:
-        """How many results are wanted, of the last rows of a step that feeds ``n`` tokens from place ``start`` on, and
-        then those ``ahead``."""
+    def part(self, start: int, n: int, ahead: Ahead) -> Part:
+        """Of a step: ``n`` of its tokens from place ``start`` on, then those ``ahead``, and what is wanted of them."""
+        ids = self.ids[start : start + n]
+        if ahead.tokens:
+            ids += ahead.tokens
         if self.reading:
-            return n
-        return 1 + len(ahead.tokens) - ahead.n_blind if start + n == len(self.ids) else 0
+            return Part(self.number, ids, n)
+        return Part(self.number, ids, 1 + len(ahead.tokens) - ahead.n_blind if start + n == len(self.ids) else 0)
 
     @property
     def n_ahead(self) -> int:
@@ -125,45 +124,44 @@ class Text:
             log.debug("sequence %d: what is forced is not known: %s", self.number, error)
             return NOTHING
 
-    def take(self, rows: F32, end: int, ahead: Ahead = NOTHING) -> Iterator[Piece]:
+    def take(self, rows: F32, end: int, ahead: Ahead, pieces: list[Piece]) -> None:
         """Make use of the results ``(k, n)`` of a step that fed the tokens up to place ``end``, and then those
         ``ahead``; they are the last rows.
 
-        The pieces that they complete: none when there is more to feed first, and one more than those of the tokens
-        ahead that were chosen. Raises what samplers raise.
+        It adds the ``pieces`` that they complete: none when there is more to feed first, and one more than those of the
+        tokens ahead that were chosen. Raises what samplers raise.
         """
         if self.reading:
             self._read(rows[max(self._n_read - end + len(rows), 0) :])
         if end < len(self.ids):
             return
         if self._writer is None:
-            yield self._piece(finish_reason="length", rows=finite(np.concatenate(self._rows), "a number"))
+            pieces.append(self._piece(finish_reason="length", rows=finite(np.concatenate(self._rows), "a number")))
             return
-        n_chosen, n_blind = len(ahead.tokens) + 1, ahead.n_blind
-        following: list[F32 | None] = [*[None] * n_blind, *rows[len(rows) - n_chosen + n_blind :]]
-        for i, row in enumerate(following):
-            piece = self._write(self._writer, row)
-            if row is None and piece.token != ahead.tokens[i]:
+        first = len(rows) - len(ahead.tokens) - 1  # its row, were none blind
+        for i, token in enumerate(ahead.tokens):
+            piece = self._write(self._writer, rows[first + i] if i >= ahead.n_blind else None)
+            if i < ahead.n_blind and piece.token != token:
                 raise SamplerError(
-                    f"token {ahead.tokens[i]} was forced, and token {piece.token} was chosen",
+                    f"token {token} was forced, and token {piece.token} was chosen",
                     where="sampling",
                     fix="leave out the sampler that promises tokens it does not force",
                 )
-            yield piece
-            if piece.finish_reason or i == len(ahead.tokens) or piece.token != ahead.tokens[i]:
+            pieces.append(piece)
+            if piece.finish_reason or piece.token != token:
                 return
+        pieces.append(self._write(self._writer, rows[-1]))
 
     def _write(self, writer: Writer, row: F32 | None) -> Piece:
         full = len(self.ids) >= self._n_ctx and (self.request.context != "shift" or self._n_ctx == 1)
         token, text, reason, stop = writer.write(row, full=full)
         self.ids.append(token)
         self.n_written += 1
-        logprob: float | None = None
-        top: tuple[TokenLogprob, ...] = ()
+        piece = self._piece(text, token=token, finish_reason=reason, stop=stop)
         if self.request.logprobs is not None and row is not None:
             values = log_softmax(row)
-            logprob, top = float(values[token]), likeliest(values, self.request.logprobs)
-        return self._piece(text, token=token, logprob=logprob, top=top, finish_reason=reason, stop=stop)
+            piece.logprob, piece.top = float(values[token]), likeliest(values, self.request.logprobs)
+        return piece
 
     def fail(self, error: SisError) -> Piece:
         """The piece that ends it."""
@@ -189,34 +187,27 @@ class Text:
                 values = log_softmax(row)
                 self._prompt_logprobs.append(PromptLogprob(token, float(values[token]), likeliest(values, n)))
         self._n_read += len(rows)
+        self.reading = self._n_read < self.n_prompt
 
     def _piece(
         self,
         text: str = "",
         *,
         token: int | None = None,
-        logprob: float | None = None,
-        top: tuple[TokenLogprob, ...] = (),
         finish_reason: FinishReason | None = None,
         stop: str | None = None,
         rows: F32 | None = None,
         error: SisError | None = None,
     ) -> Piece:
-        prompt, self._prompt_logprobs = self._prompt_logprobs, []
-        return Piece.of(
-            text,
-            token=token,
-            sequence=self.number,
-            logprob=logprob,
-            top=top,
-            prompt_logprobs=tuple(prompt),
-            finish_reason=finish_reason,
-            stop=stop,
-            n_cached=self.n_cached or 0,
-            rows=rows,
-            error=error,
-            degraded=self.degraded,
-        )
+        piece = Piece(text)
+        piece.token, piece.sequence = token, self.number
+        piece.finish_reason, piece.stop = finish_reason, stop
+        piece.n_cached, piece.degraded = self.n_cached or 0, self.degraded
+        if rows is not None or error is not None:
+            piece.rows, piece.error = rows, error
+        if self._prompt_logprobs:
+            piece.prompt_logprobs, self._prompt_logprobs = tuple(self._prompt_logprobs), []
+        return piece
 
 
 def likeliest(logprobs: F64, n: int) -> tuple[TokenLogprob, ...]:

@@ -23,11 +23,12 @@ from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
 from sis_core.texts.context import retention_of
 from sis_core.texts.drafting import NOBODY, Drafting
+from sis_core.texts.feeding import Want
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.retention import EvictionError
 from sis_core.texts.running import Text, ours, shifted
-from sis_core.texts.session import Session, Want
+from sis_core.texts.session import Session
 from sis_core.texts.silent import tokenizer_or_silence
 from sis_core.texts.speculation import Speculation
 from sis_core.texts.writer import Writer
@@ -111,7 +112,7 @@ class Scheduler(Closing):
             raise
         except Exception as error:
             self.session.drop(number)
-            self._pieces.append(Piece.of(sequence=number, finish_reason="error", error=ours(error, number)))
+            self._pieces.append(Piece.of_error(ours(error, number), number))
         else:
             text.degraded |= self.session.stats.degraded > degraded
             insort(self._waiting, text, key=_rank)
@@ -136,7 +137,8 @@ class Scheduler(Closing):
         memory. All texts are gone then, and others may be added.
         """
         try:
-            self._admit()
+            if self._waiting:
+                self._admit()
             while self._running and not self._advance():
                 pass
         except BaseException:
@@ -161,7 +163,7 @@ class Scheduler(Closing):
 
     def run(self) -> Iterator[Piece]:
         """Pieces as they come, until no text is left."""
-        while self.busy:
+        while self._running or self._waiting or self._pieces:
             yield from self.step()
 
     def close(self) -> None:
@@ -239,61 +241,62 @@ class Scheduler(Closing):
 
     def _advance(self) -> bool:
         """One step of the backend; False when there was no room for it and somebody had to give way."""
-        self._want = self._turn()
-        texts = {text.number: text for text in self._running if text.want == self._want}
-        feed = self._speculation.feed(texts, self._budget)
-        degraded, began = self.session.stats.degraded, self._clock()
+        feed = self._speculation.feed(self._turn(), self._budget)
+        session, stats = self.session, self.session.stats
+        degraded, began = stats.degraded, self._clock()
         try:
-            results = self.session.advance(feed.tokens, feed.outputs, want=self._want, alone=feed.alone)
+            parts = [text.part(start, n, ahead) for text, start, n, ahead in feed.shares]
+            results = session.run(parts, self._want, feed.alone)
         except MemoryLimitError as error:
-            if feed.ahead:
+            if any(share.ahead.tokens for share in feed.shares):
                 self._speculation.cramp()
             else:
                 self._make_room(error)
             return False
         except EvictionError as error:
-            self._fail(texts[error.sequence], error, keep=False)
+            (text,) = (text for text in self._running if text.number == error.sequence)
+            self._fail(text, error, keep=False)
             return False
-        self._budget.measure(feed.shares, seconds := self._clock() - began)
+        seconds = self._clock() - began
+        if not feed.decodes:
+            self._budget.measure({share.text.number: share.n for share in feed.shares}, seconds)
         self._speculation.measure(feed, seconds)
-        guessed = self.session.stats.degraded > degraded
-        for number, n in feed.shares.items():
-            text, start = feed.texts[number], feed.starts[number]
-            end = start + n
-            text.degraded |= guessed
-            if end == text.n_prompt and self._reuse:
-                self._read.add(text.scope, number, text.ids[:end])
+        for (text, start, n, ahead), rows in zip(feed.shares, results, strict=True):
+            number, end = text.number, start + n
+            if stats.degraded > degraded:
+                text.degraded = True
             if end == text.n_prompt:
-                self.session.mark(number)
-            if number in results:
-                self._take(text, results[number], end, feed.after(number))
-            if self.session.length(number) // MARK_EVERY > start // MARK_EVERY:
-                self.session.mark(number)
+                if self._reuse:
+                    self._read.add(text.scope, number, text.ids[:end])
+                session.mark(number)
+            if len(rows):
+                self._take(text, rows, end, ahead)
+            if session.length(number) // MARK_EVERY > start // MARK_EVERY:
+                session.mark(number)
         return True
 
-    def _turn(self) -> Want:
-        """What this step returns: when some texts want logits and others hidden states, they take turns."""
-        wants = {text.want for text in self._running}
-        if len(wants) > 1:
-            wants.remove(self._want)
-        return wants.pop()
+    def _turn(self) -> list[Text]:
+        """Whose step it is: when some texts want logits and others hidden states, they take turns."""
+        if others := [text for text in self._running if text.want != self._want]:
+            self._want = others[0].want
+        return others or self._running
 
     def _take(self, text: Text, rows: F32, end: int, ahead: Ahead) -> None:
         """Hand a text its rows; whatever fails in it ends it alone. What was fed ahead and not chosen is taken back."""
-        n_before, n_fed = len(self._pieces), end
+        pieces = self._pieces
+        n_before = len(pieces)
         try:
-            for piece in text.take(rows, end, ahead):
-                self._pieces.append(piece)
-                n_fed = len(text.ids) - (piece.token is not None)
+            text.take(rows, end, ahead, pieces)
         except MemoryError:
             raise
         except Exception as error:
-            self._pieces.append(text.fail(ours(error, text.number)))
-            n_fed = len(text.ids)
-        if len(self._pieces) == n_before:
+            pieces.append(text.fail(ours(error, text.number)))
+        if len(pieces) == n_before:
             return
-        self._speculation.settle(text.number, ahead, n_fed)
-        if self._pieces[-1].finish_reason:
+        last = pieces[-1]
+        if ahead.tokens:  # the last token that was chosen is still to be fed
+            self._speculation.settle(text.number, ahead, len(text.ids) - (last.token is not None))
+        if last.finish_reason:
             self._end(text, self._running)
         elif text.overflows:
             self._read.discard(text.number)

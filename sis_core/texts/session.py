@@ -1,63 +1,31 @@
 """A session: sequences of tokens over one cache. Cheap to make, used from one thread at a time.
 
-The session keeps each sequence's token ids, so it can always build its cache again. The cache may hold less than the
-session knows: after a backend that can only go back so far went back further, after an interrupt between a step and its
-note. The next step of the sequence feeds the difference first.
+The session keeps each sequence's token ids, so it can always build its cache again; `sis_core.texts.feeding` does.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
-from attrs import define, evolve, field
 
 from sis_core.arrays import F32
-from sis_core.backend import Cache
-from sis_core.backends.bind import usable
 from sis_core.block import STEP_ROWS
-from sis_core.closing import Closing
-from sis_core.errors import BackendError, ClosedError, ContextError, LostError, MemoryLimitError, SisError
+from sis_core.errors import BackendError, ContextError
 from sis_core.loading.checks import check_option, token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
-from sis_core.step import MAX_INT32, Batch, Run
-from sis_core.texts.retention import EvictionError, Retention
-
-log = logging.getLogger(__name__)
+from sis_core.step import MAX_INT32
+from sis_core.texts.common import n_common
+from sis_core.texts.feeding import Feeding, Part, Want, go_back
+from sis_core.texts.retention import Retention
 
 CHUNK = STEP_ROWS  # rows of a prefill step: what one Ctrl-C waits for
-MAX_FAILURES = 3
-Want = Literal["logits", "hidden"]
+WANTS = get_args(Want)
 
 
-@define
-class Guessed:
-    """Tokens that somebody guessed: how many were fed, and how many of these were chosen."""
-
-    fed: int = 0
-    chosen: int = 0
-
-
-@define
-class SessionStats:
-    """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held, ``rows_again`` those of
-    them that the cache had held before, ``rows_ahead`` those that were fed before they were chosen, ``rows_wasted``
-    those of these that were not chosen, ``guessed`` the same by drafters (what a sampler forces is no guess)."""
-
-    steps: int = 0
-    rows: int = 0
-    rows_again: int = 0
-    rows_ahead: int = 0
-    rows_wasted: int = 0
-    guessed: dict[str, Guessed] = field(factory=dict)
-    degraded: int = 0
-    failures_in_row: int = field(default=0)
-
-
-class Session(Closing):
+class Session(Feeding):
     """Sequences over one cache of ``max_tokens`` tokens.
 
     Args:
@@ -73,7 +41,6 @@ class Session(Closing):
         check_option("n_ctx", n_ctx, kind=int, optional=True)
         check_option("max_tokens", max_tokens, least=1, optional=True)
         check_option("on_error", on_error, choices=get_args(Policy))
-        self.model = model
         self.n_ctx = model.config.n_ctx if n_ctx is None else n_ctx
         if not 1 <= self.n_ctx <= model.config.n_ctx:
             most = model.config.n_ctx
@@ -82,15 +49,7 @@ class Session(Closing):
                 where="session",
                 fix="load the model with a longer context (n_ctx, --ctx)",
             )
-        self.max_tokens = max(self.n_ctx if max_tokens is None else max_tokens, self.n_ctx)
-        self.on_error = on_error
-        self.stats = SessionStats(degraded=model.degraded)
-        self._tokens: dict[int, list[int]] = {}
-        self._adapters: dict[int, str] = {}
-        self._retentions: dict[int, Retention] = {}
-        self._borrowed: Model | None = None  # a model that this session made by switching backends
-        self._closed = False
-        self._cache = model.new_cache(self.max_tokens)
+        super().__init__(model, max(self.n_ctx if max_tokens is None else max_tokens, self.n_ctx), on_error)
 
     @property
     def closed(self) -> bool:
@@ -112,11 +71,6 @@ class Session(Closing):
         """Tokens that the cache still has room for, in whole pages."""
         self._check_open()
         return self._cache.n_free
-
-    @property
-    def step_rows(self) -> int:
-        """Rows of a step at most: 512 unless the family asks for more."""
-        return self.model.network.step_rows
 
     def tokens(self, sequence: int = 0) -> list[int]:
         """A copy of the sequence's token ids."""
@@ -172,31 +126,25 @@ class Session(Closing):
             alone: compute each row as if it were by itself; see `Batch.alone`.
         """
         self._check_open()
-        check_option("want", want, choices=get_args(Want))
+        check_option("want", want, choices=WANTS)
         check_option("outputs", outputs, kind=Mapping)
-        parts: dict[int, list[int]] = {}
+        parts: list[Part] = []
         for sequence, given in tokens.items():
             check_option("sequence", sequence, kind=int)
-            part = parts[sequence] = self.valid(given)
-            if not part:
+            ids, wanted = self.valid(given), outputs.get(sequence)
+            if not ids:
                 raise ContextError("no tokens were given", where=f"sequence {sequence}")
-            check_option("outputs", outputs.get(sequence), least=0, most=len(part))
-            self.check_room(len(part), sequence)
-            if len(part) > (most := self.until(sequence)):
+            check_option("outputs", wanted, least=0, most=len(ids))
+            assert wanted is not None
+            self.check_room(len(ids), sequence)
+            if len(ids) > (most := self.until(sequence)):
                 raise ContextError(
-                    f"a step of {len(part)} tokens goes past a place where pages are given back: {most} fit",
+                    f"a step of {len(ids)} tokens goes past a place where pages are given back: {most} fit",
                     where=f"sequence {sequence}",
                 )
-        wanted, values = self._run(parts, outputs, want, alone)
-        for sequence, part in parts.items():
-            self._tokens.setdefault(sequence, []).extend(part)
-            if sequence in self._retentions:
-                self._tell_of_places(sequence, len(part))
-        results, at = {}, 0
-        for sequence, n in wanted.items():
-            results[sequence] = values[at : at + n]
-            at += n
-        return results
+            parts.append(Part(sequence, ids, wanted))
+        results = self.run(parts, want, alone)
+        return {part.sequence: rows for part, rows in zip(parts, results, strict=True) if part.outputs}
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
         """Append tokens and return the hidden state after the output norm, float32 ``(k, n_embd)``, of every one."""
@@ -386,30 +334,6 @@ class Session(Closing):
         if same < len(tokens):
             self.feed(tokens[same:], sequence)
 
-    def use_backend(self, name: str) -> None:
-        """Go on with another backend: same texts, computed again from their tokens. One line in the log.
-
-        When that fails or is interrupted the session is as it was.
-        """
-        self._check_open()
-        other = self.model.with_backend(name)
-        try:
-            cache = other.new_cache(self.max_tokens)
-            log.warning(
-                "backend changed from %s to %s; %d tokens are computed again",
-                self.model.backend,
-                name,
-                self._n_tokens(),
-            )
-            self._fill(other, cache)
-        except BaseException:
-            other.close()
-            raise
-        if self._borrowed is not None:
-            self._borrowed.close()
-        self._borrowed = self.model = other
-        self._cache = cache
-
     def close(self) -> None:
         """Free the cache. Closing twice is no error."""
         if not self._closed:
@@ -419,10 +343,6 @@ class Session(Closing):
             if self._borrowed is not None:
                 self._borrowed.close()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError("is closed", where="session", fix="make a new one from the model")
-
     def _known(self, sequence: int) -> list[int]:
         """The ids of a sequence; ContextError where there is none of that number."""
         self._check_open()
@@ -431,211 +351,6 @@ class Session(Closing):
             known = ", ".join(map(str, list(self._tokens)[:8])) or "none"
             raise ContextError("there is no such sequence", where=f"sequence {sequence}", fix=f"there are: {known}")
         return ids
-
-    def _n_tokens(self) -> int:
-        return sum(map(len, self._tokens.values()))
-
-    def _fill(self, model: Model, cache: Cache) -> None:
-        """Bring an empty cache to what this session knows; beginnings that sequences share are shared again."""
-        done: list[int] = []
-        for sequence, ids in self._tokens.items():
-            made = self._made_by(sequence)
-            alike = [other for other in done if self._made_by(other) == made]
-            shared = {other: n_common(self._tokens[other], ids) for other in alike}
-            source = max(shared, key=lambda other: shared[other], default=None)
-            start = 0 if source is None else shared[source]
-            if source is not None and start:
-                start = cache.reach(source, start)
-                cache.fork(source, sequence, start)
-            self._feed_again(model, cache, sequence, start)
-            done.append(sequence)
-
-    def _made_by(self, sequence: int) -> tuple[str | None, Retention | None]:
-        """What the state of a sequence depends on beside its tokens."""
-        return self._adapters.get(sequence), self._retentions.get(sequence)
-
-    def valid(self, tokens: Iterable[int]) -> list[int]:
-        """The ids as a list; one outside the vocabulary is a BackendError, or clamped under ``degrade``.
-
-        TokenizerError for what are no ids.
-        """
-        ids = token_ids(tokens, "tokens")
-        n_vocab = self.model.config.n_vocab
-        if not ids or (min(ids) >= 0 and max(ids) < n_vocab):
-            return ids
-        for i, token in enumerate(ids):
-            if not 0 <= token < n_vocab:
-                if self.on_error != "degrade":
-                    raise BackendError(f"token {token} is outside the vocabulary of {n_vocab}", where="step")
-                log.warning("token %d is outside the vocabulary of %d; clamped", token, n_vocab)
-                self.stats.degraded += 1
-                ids[i] = min(max(token, 0), n_vocab - 1)
-        return ids
-
-    def _run(
-        self, parts: Mapping[int, list[int]], outputs: Mapping[int, int], want: Want, alone: bool
-    ) -> tuple[dict[int, int], F32]:
-        """The rows that each sequence wants, and all of them; the tokens are not noted yet."""
-        while True:
-            try:
-                lacking = self._lacking(parts)
-                for sequence in self._retentions.keys() & parts:
-                    self._evict(self.model, self._cache, sequence, len(self._tokens.get(sequence, ())))
-                batch, wanted = self._batch(parts, outputs, want, alone, lacking)
-                output = self.model.step(batch, self._cache)
-            except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError, EvictionError):
-                raise
-            except LostError as error:
-                self._begin_again(error)
-                continue
-            except Exception as error:
-                self._recover(error)
-                continue
-            self.stats.failures_in_row = 0
-            self.stats.steps += 1
-            self.stats.rows += batch.n
-            if lacking:
-                self.stats.rows_again += sum(map(len, lacking.values()))
-            return wanted, output.values
-
-    def _batch(
-        self,
-        parts: Mapping[int, list[int]],
-        outputs: Mapping[int, int],
-        want: Want,
-        alone: bool,
-        lacking: Mapping[int, Sequence[int]],
-    ) -> tuple[Batch, dict[int, int]]:
-        ids: list[int] = []
-        runs: list[Run] = []
-        rows: list[int] = []
-        wanted: dict[int, int] = {}
-        for sequence, part in parts.items():
-            start, first = len(self._tokens.get(sequence, ())), len(ids)
-            if again := lacking.get(sequence):
-                start -= len(again)
-                ids += again
-            ids += part
-            runs.append(Run(sequence, start, len(ids) - first))
-            if n := outputs[sequence]:
-                wanted[sequence] = n
-                rows += range(len(ids) - n, len(ids))
-        adapters = {sequence: self._adapters[sequence] for sequence in parts if sequence in self._adapters}
-        return Batch(ids, tuple(runs), rows, want, adapters=adapters, alone=alone), wanted
-
-    def _lacking(self, sequences: Iterable[int]) -> dict[int, Sequence[int]]:
-        """What the cache lacks of what these sequences are known to hold, at most `step_rows` of it: more is fed here.
-
-        A cache that holds more, since an interrupt kept a step from being noted, goes back.
-        """
-        lacking: dict[int, Sequence[int]] = {}
-        for sequence in sequences:
-            known = self._tokens.get(sequence, ())
-            if (kept := self._cache.length(sequence)) > len(known):
-                kept = go_back(self._cache, sequence, len(known))
-            if kept < len(known):
-                lacking[sequence] = known[kept:]
-        if sum(map(len, lacking.values())) > self.step_rows or self._retentions.keys() & lacking:
-            for sequence, ids in lacking.items():
-                self._feed_again(self.model, self._cache, sequence, len(self._tokens[sequence]) - len(ids))
-            return {}
-        return lacking
-
-    def _tell_of_places(self, sequence: int, n: int) -> None:
-        """A warning where the last ``n`` tokens of a sequence are the first past the places that a model has seen."""
-        length, trained = self.length(sequence), self.model.config.n_ctx_train
-        if length - n <= trained < length:
-            log.warning(
-                "sequence %d goes past the %d places that the model was trained for: "
-                "the first tokens that it still sees now lie further back than it has learned",
-                sequence,
-                trained,
-            )
-
-    def _feed_again(self, model: Model, cache: Cache, sequence: int, start: int) -> None:
-        """Bring a sequence of which a cache holds ``start`` tokens to what this session knows."""
-        self._feed_between(model, cache, sequence, start, len(self._tokens[sequence]))
-
-    def _feed_between(
-        self, model: Model, cache: Cache, sequence: int, start: int, stop: int, *, watch: bool = False
-    ) -> tuple[F32, ...]:
-        """Feed the tokens at places from ``start`` to ``stop``; with ``watch``, in one step, where attention goes."""
-        ids, adapter, retention = self._tokens[sequence], self._adapters.get(sequence), self._retentions.get(sequence)
-        attention: tuple[F32, ...] = ()
-        while start < stop:
-            n = min(stop - start, self.step_rows)
-            if retention and not watch:
-                self._evict(model, cache, sequence, start)
-                n = min(n, retention.until(start))
-            batch = Batch.of(ids[start : start + n], position=start, sequence=sequence, outputs=[])
-            adapters = {} if adapter is None else {sequence: adapter}
-            attention = model.step(evolve(batch, adapters=adapters, watch=watch), cache).attention
-            start += n
-            self.stats.steps += 1
-            self.stats.rows += n
-            self.stats.rows_again += n
-        return attention
-
-    def _evict(self, model: Model, cache: Cache, sequence: int, length: int) -> None:
-        """Give back what tokens after the first ``length`` of a sequence, all that the cache holds, do not see."""
-
-        def look(n: int) -> tuple[F32, ...]:
-            kept = go_back(cache, sequence, length - n)
-            self._feed_between(model, cache, sequence, kept, length - n)
-            attention = self._feed_between(model, cache, sequence, length - n, length, watch=True)
-            if not attention:
-                raise BackendError(
-                    f"the backend {model.backend} cannot tell where attention goes, which an eviction asks for",
-                    where="context",
-                    fix="choose --backend numpy, or --context sinks:4",
-                )
-            return attention
-
-        self._retentions[sequence].evict(cache, sequence, length, look)
-
-    def _begin_again(self, error: LostError) -> None:
-        """What held the cache was lost and is back without it: the next try feeds again what is known; or raise."""
-        self.stats.failures_in_row += 1
-        if self.stats.failures_in_row >= MAX_FAILURES:
-            self.stats.failures_in_row = 0
-            raise error
-        log.warning("%s; %d tokens are computed again", error, self._n_tokens())
-
-    def _recover(self, error: Exception) -> None:
-        """Under ``degrade``: move to the next real backend, or repeat; else raise the error again, as a SisError."""
-        self.stats.failures_in_row += 1
-        if self.on_error != "degrade" or self.stats.failures_in_row >= MAX_FAILURES:
-            self.stats.failures_in_row = 0
-            if isinstance(error, SisError):
-                raise error
-            name = self.model.backend
-            raise BackendError(f"a step failed: {type(error).__name__}: {error}", where=f"backend {name}") from error
-        self.stats.degraded += 1
-        for following in self._later_backends():
-            log.warning("a step failed on %s: %s; going on with %s", self.model.backend, error, following)
-            try:
-                return self.use_backend(following)
-            except Exception as reason:
-                log.warning("%s cannot take over: %s", following, reason)
-        log.warning("a step failed on %s: %s; trying again", self.model.backend, error)
-        return None
-
-    def _later_backends(self) -> list[str]:
-        names = [backend.name for backend in usable(self.model.registry.records("backends"))]
-        return names[names.index(self.model.backend) + 1 :] if self.model.backend in names else names
-
-
-def go_back(cache: Cache, sequence: int, n: int) -> int:
-    """Cut a sequence down to its longest beginning, of at most ``n`` tokens, that can be reached; return its length."""
-    kept = cache.reach(sequence, n)
-    cache.truncate(sequence, kept)
-    return kept
-
-
-def n_common(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def take_chunk(

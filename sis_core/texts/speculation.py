@@ -8,17 +8,19 @@ that is a function of seed and step in the place of rejection sampling).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from sis_core.drafter import DraftContext
-from sis_core.texts.ahead import Ahead
+from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.allowance import Allowance
 from sis_core.texts.budget import Budget
 from sis_core.texts.drafting import Drafting
-from sis_core.texts.feed import Feed
+from sis_core.texts.feed import Feed, Share
+from sis_core.texts.feeding import Guessed
 from sis_core.texts.followed import Followed, Guess
 from sis_core.texts.running import Text
-from sis_core.texts.session import Guessed, Session
+from sis_core.texts.session import Session
 from sis_core.texts.step_cost import StepCost
 from sis_core.tokenizer import Tokenizer
 
@@ -74,28 +76,37 @@ class Speculation:
         """A text has ended; one that nobody followed is no error."""
         self._followed.pop(number, None)
 
-    def feed(self, texts: Mapping[int, Text], budget: Budget) -> Feed:
-        """The next step's parts of texts. Where tokens are fed ahead, or again after they were, all rows are alone: too
-        slow for prompts, so a step that reads one feeds nothing ahead."""
-        starts = {number: self._session.length(number) for number in texts}
-        pending = {number: len(text.ids) - starts[number] for number, text in texts.items()}
-        decodes = sum(pending.values()) == len(pending)
-        ahead = self._ahead(texts) if decodes else {}
-        alone = bool(ahead) or (decodes and any(map(self._session.behind, texts)))
-        shares = budget.share({number: min(n, self._session.until(number)) for number, n in pending.items()})
-        return Feed(texts, starts, shares, ahead, decodes=decodes, alone=alone)
+    def feed(self, texts: Sequence[Text], budget: Budget) -> Feed:
+        """The next step's shares of texts. Where tokens are fed ahead, or again after they were, all rows are alone:
+        too slow for prompts, so a step that reads one feeds nothing ahead."""
+        shares: list[Share] = []
+        decodes = True
+        for text in texts:
+            start = self._session.length(text.number)
+            n = len(text.ids) - start
+            decodes = decodes and n == 1
+            shares.append(Share(text, start, n))
+        if not decodes:
+            waiting = {share.text.number: share for share in shares}
+            pending = {number: min(share.n, self._session.until(number)) for number, share in waiting.items()}
+            rows = budget.share(pending)
+            shares = [waiting[number]._replace(n=n) for number, n in rows.items()]
+            return Feed(shares, decodes=False, alone=False, n_rows=sum(rows.values()))
+        if not (ahead := self._ahead(texts)):
+            return Feed(shares, decodes=True, alone=None, n_rows=len(shares))
+        shares = [share._replace(ahead=ahead.get(share.text.number, NOTHING)) for share in shares]
+        n_ahead = sum(len(each.tokens) for each in ahead.values())
+        return Feed(shares, decodes=True, alone=True, n_rows=len(shares) + n_ahead)
 
     def measure(self, feed: Feed, seconds: float) -> None:
         """A step took so long."""
         if self._drafting.measured and feed.decodes:
             self._cost.measure(feed.n_rows, seconds)
-            self._allowance.step(seconds, len(feed.texts))
+            self._allowance.step(seconds, len(feed.shares))
 
     def settle(self, number: int, ahead: Ahead, n_chosen: int) -> None:
         """Take back what was fed ahead and is not among the first ``n_chosen`` tokens of a text."""
-        if not (n_fed := len(ahead.tokens)):
-            return
-        stats = self._session.stats
+        n_fed, stats = len(ahead.tokens), self._session.stats
         stats.rows_ahead += n_fed
         if (n_wasted := max(0, self._session.length(number) - n_chosen)) > 0:
             stats.rows_wasted += n_wasted
@@ -110,20 +121,27 @@ class Speculation:
         """There was no room for what was planned: the next step feeds nothing ahead."""
         self._cramped = True
 
-    def _ahead(self, texts: Mapping[int, Text]) -> dict[int, Ahead]:
+    def _ahead(self, texts: Sequence[Text]) -> dict[int, Ahead]:
         """What to feed ahead for texts that have one token to feed each; not for all."""
-        room = 0 if self._cramped else self._session.step_rows - len(texts)
-        self._cramped, self._fed = False, {}
+        cramped, self._cramped, self._fed = self._cramped, False, {}
         found: dict[int, Ahead] = {}
         asked: dict[int, int] = {}
-        guessing = bool(self._followed) and self._bits_are_kept(len(texts))
-        for number, text in texts.items():
+        room = -1  # not looked up yet
+        for text in texts:
+            number = text.number
+            followed = self._followed.get(number)
+            due = followed is not None and followed.due <= self._allowance.now and self._bits_are_kept(len(texts))
+            if not due and not text.forces:
+                continue
+            if room < 0:
+                room = 0 if cramped else self._session.step_rows - len(texts)
             if (n := min(room, text.n_ahead, self._session.until(number) - 1)) <= 0:
                 continue
-            if (forced := text.forced()).tokens:
-                found[number] = forced.first(n)
-                room -= len(found[number].tokens)
-            elif guessing and self._followed[number].due <= self._allowance.now:
+            if text.forces and (forced := text.forced()).tokens:
+                tokens, n_blind = forced.first(n)
+                found[number] = Ahead(self._session.valid(tokens), n_blind)
+                room -= len(tokens)
+            elif due:
                 asked[number] = n
         if asked:
             n_rows = len(texts) + sum(len(ahead.tokens) for ahead in found.values())
@@ -169,7 +187,7 @@ class Speculation:
         shares = [
             (guess.acceptance**i, number) for number, guess in guesses.items() for i in range(1, len(guess.tokens) + 1)
         ]
-        shares.sort(key=lambda share: -share[0])
+        shares.sort(key=itemgetter(0), reverse=True)
         tokens, best, most = float(n_rows), 0, n_rows / alone * MARGIN
         self._price = Price(alone, 0.0, alone / n_rows)
         for i, (share, _) in enumerate(shares, 1):

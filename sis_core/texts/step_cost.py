@@ -27,7 +27,9 @@ class StepCost:
         self._seconds: dict[int, deque[float]] = {}
         self._last: dict[int, int] = {}  # rows, and when they occurred last
         self._n = 0
+        self._medians: dict[int, float] = {}  # of rows whose samples did not change since
         self._known: dict[int, float | None] = {}  # answers since the last step
+        self._trusted: list[int] = []  # rows that they rest on
 
     def measure(self, rows: int, seconds: float) -> None:
         """A step of so many rows took so long."""
@@ -36,30 +38,38 @@ class StepCost:
             samples = self._seconds[rows] = deque(maxlen=SAMPLES)
         samples.append(seconds)
         self._last[rows] = self._n
+        self._medians.pop(rows, None)
         if self._known:
             self._known = {}
 
     def of(self, rows: int) -> float | None:
         """Seconds of a step of so many rows; None before anything was measured often enough."""
+        if not self._known:
+            self._forget()
+            self._trusted = [other for other, seconds in self._seconds.items() if len(seconds) >= TRUSTED]
         if rows not in self._known:
             self._known[rows] = self._of(rows)
         return self._known[rows]
 
     def _of(self, rows: int) -> float | None:
-        self._forget()
         samples = self._seconds.get(rows, ())
         if len(samples) >= TRUSTED:
-            return median(samples)
-        trusted = [other for other, seconds in self._seconds.items() if len(seconds) >= TRUSTED]
-        if not trusted:
+            return self._median(rows)
+        if not self._trusted:
             return None
-        nearest = min(trusted, key=lambda other: abs(other - rows))
-        expected = median(self._seconds[nearest]) * _guessed(rows) / _guessed(nearest)
-        return min(expected, median(samples)) if samples else expected
+        nearest = min(self._trusted, key=lambda other: abs(other - rows))
+        expected = self._median(nearest) * _guessed(rows) / _guessed(nearest)
+        return min(expected, self._median(rows)) if samples else expected
+
+    def _median(self, rows: int) -> float:
+        if (known := self._medians.get(rows)) is None:
+            known = self._medians[rows] = median(self._seconds[rows])
+        return known
 
     def _forget(self) -> None:
         for old in [old for old, last in self._last.items() if last <= self._n - FORGOTTEN]:
             del self._last[old], self._seconds[old]
+            self._medians.pop(old, None)
 
 
 @cache

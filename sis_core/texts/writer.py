@@ -9,8 +9,9 @@ import numpy as np
 from sis_core.arrays import F32
 from sis_core.errors import SamplerError
 from sis_core.sampler import SamplerContext
+from sis_core.step import Best
 from sis_core.texts.ahead import Ahead
-from sis_core.texts.chain import Chain
+from sis_core.texts.chain import Chain, check_top
 from sis_core.texts.request import FinishReason, Request
 from sis_core.texts.stops import StopFilter, control_tokens
 from sis_core.tokenizer import TextStream, Tokenizer
@@ -30,12 +31,16 @@ class Writer:
 
     Args:
         prompt: its token ids, as they will be fed.
+
+    Attributes:
+        forces: whether a sampler may know what must come next.
     """
 
     def __init__(self, request: Request, prompt: list[int], n_vocab: int, tokenizer: Tokenizer) -> None:
         self._max_tokens, self._logprobs = request.max_tokens, request.logprobs
         self._nothing = np.zeros(n_vocab, np.float32)
         self._chain = Chain.start(request.samplers, SamplerContext(n_vocab, prompt, tokenizer, request.seed))
+        self.forces = self._chain.forces
         at_start = not tokenizer.decode(prompt[:8])  # nothing but control tokens: the text begins here
         self._stream = TextStream(tokenizer, skip_special=not request.spell_special, at_start=at_start)
         self._stops = StopFilter(request.stop)
@@ -54,11 +59,7 @@ class Writer:
         The draw depends on nothing but the seed and the number of tokens written before. Without ``logits`` the token
         is one that is forced: the chain still has its say, and fails where it would have failed.
         """
-        if logits is None:
-            logits = self._nothing
-        else:
-            check_finite(logits)
-        token = self._chain.choose(logits, self._n_written)
+        token = self._choose(logits)
         self._chain.accept(token)
         self._n_written += 1
         reason: FinishReason | None = None
@@ -80,10 +81,19 @@ class Writer:
             reason = "stop" if self._stops.found else reason
         return Written(token, text, reason, self._stops.found)
 
+    def _choose(self, logits: F32 | None) -> int:
+        if logits is None:
+            return self._chain.choose(self._nothing, self._n_written)
+        best = Best.of(logits)
+        if not (best.lowest > -np.inf and best.highest < np.inf):
+            check_finite(best)
+            check_top(best.highest)
+        return best.token if self._chain.takes_best else self._chain.choose(logits, self._n_written)
 
-def check_finite(logits: F32) -> None:
+
+def check_finite(best: Best) -> None:
     """SamplerError where a model gave a logit that is infinite; a chain says so of NaN itself."""
-    if float(logits[logits.argmax()]) == np.inf or float(logits[logits.argmin()]) == -np.inf:
+    if best.highest == np.inf or best.lowest == -np.inf:
         raise SamplerError(
             "the model gave a logit that is infinite",
             where="sampling",

@@ -21,9 +21,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sis_core.errors import ModelError, SourceError, suggest
 from sis_core.sampler import log_softmax
+from sis_core.texts.common import n_common
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Request
-from sis_core.texts.session import Session, n_common
+from sis_core.texts.session import Session
 
 MOST_VALUES = 1 << 24  # logits of one step: 64 MiB
 Progress = Callable[[str, int, int], None]

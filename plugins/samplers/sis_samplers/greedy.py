@@ -15,6 +15,7 @@ class Greedy(Truncation):
 
     name = "greedy"
     order = 700
+    greedy = True
 
     def kept(self, logits: F32) -> Ids:
         return likeliest(logits)

@@ -14,9 +14,9 @@ from enum import Enum
 from attrs import define, field, fields, frozen
 
 from sis_core.errors import ClosedError, SisError
+from sis_core.texts.feeding import SessionStats
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import SessionStats
 from sis_server.errors import ApiError
 
 log = logging.getLogger(__name__)
@@ -249,7 +249,7 @@ class Engine:
             number = scheduler.add(item.request)
         except Exception as error:  # no memory
             number = -1 - item.ticket  # none of the scheduler's
-            return self._tell(self._follow(item, number), Piece.of(finish_reason="error", error=_ours(error)))
+            return self._tell(self._follow(item, number), Piece.of_error(_ours(error)))
         self._follow(item, number)
         return None
 
@@ -315,7 +315,7 @@ class Engine:
 
     def _fail(self, error: SisError) -> None:
         for live in list(self._live.values()):
-            self._tell(live, Piece.of(sequence=live.number, finish_reason="error", error=error))
+            self._tell(live, Piece.of_error(error, live.number))
 
 
 def _ours(error: Exception) -> SisError:

@@ -109,6 +109,8 @@ class NativeForward:
         if waiting:
             waiting.after_step(batch.n, perf_counter() - started)
             self._store.in_place.changed()
+        if not batch.watch:
+            return Output(values)
         return Output(values, attention=tuple(shares for plan in plans for shares in plan.watch or ()))
 
     def _given(self, batch: Batch) -> F32:

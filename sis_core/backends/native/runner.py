@@ -71,7 +71,7 @@ class Runner:
         n_out, outputs_at = (0, 0) if outputs is None else (len(outputs), address(outputs))
         out = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32)
         first = plans[0]
-        watched = Watched.of(program.watched, plans)
+        watched = None if first.watch is None else Watched.of(program.watched, plans)  # the first keeps most
         rotations = self.rotations.tables(scratch.place(plans))
         filled = (
             n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
@@ -88,7 +88,8 @@ class Runner:
                 code = self.library.run(entry, scratch.address)
         finally:
             self._give_back(scratch)
-        program.in_place.after_step(seen)
+        if seen is not None:
+            program.in_place.after_step(seen)
         if code:
             raise BackendError(f"a kernel of a format plugin failed with code {code}", where="step")
         if watched:

@@ -17,14 +17,21 @@ class BoundEmbedding:
     def __init__(self, network: Network) -> None:
         self.record, self.n_vocab = network.embedding, network.n_vocab
         self.norm = BoundNorm(self.record.norm) if self.record.norm else None
+        self._n_positions = self.record.positions.n_rows if self.record.positions else None
 
     def check(self, batch: Batch) -> None:
         """BackendError for a token or a position without a row."""
         batch.check_tokens(self.n_vocab)
-        if (table := self.record.positions) is None:
+        if self._n_positions is None:
             return
-        if (most := max(run.start + run.n for run in batch.runs) - 1) >= table.n_rows:
-            raise BackendError(f"position {most} is past the {table.n_rows} positions of {table.name}", where="step")
+        for _, start, n in batch.runs:
+            if start + n > self._n_positions:
+                self._refuse_positions(batch)
+
+    def _refuse_positions(self, batch: Batch) -> None:
+        assert self.record.positions is not None
+        most, n = max(run.start + run.n for run in batch.runs) - 1, self._n_positions
+        raise BackendError(f"position {most} is past the {n} positions of {self.record.positions.name}", where="step")
 
     def __call__(self, batch: Batch) -> F32:
         """``(n, n_embd)`` of the tokens of a batch that `check` passed."""

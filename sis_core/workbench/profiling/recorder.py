@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 from attrs import define, field
 
-from sis_core.texts.session import SessionStats
+from sis_core.texts.feeding import SessionStats
 
 
 @define(eq=False)

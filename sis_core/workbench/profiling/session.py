@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sis_core.arrays import F32
 from sis_core.texts.chain_text import make_chain
+from sis_core.texts.feeding import Part, Want
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Piece
 from sis_core.texts.scheduler import Scheduler
-from sis_core.texts.session import Session, Want
+from sis_core.texts.session import Session
 from sis_core.workbench.profiling.recorder import Recorder
 from sis_core.workbench.profiling.sampling import timed_samplers
 
@@ -20,16 +21,9 @@ class TimedSession(Session):
 
     recorder: Recorder
 
-    def advance(
-        self,
-        tokens: Mapping[int, Sequence[int]],
-        outputs: Mapping[int, int],
-        *,
-        want: Want = "logits",
-        alone: bool = False,
-    ) -> dict[int, F32]:
+    def run(self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False) -> list[F32]:
         with self.recorder.span("session"):
-            return super().advance(tokens, outputs, want=want, alone=alone)
+            return super().run(parts, want, alone)
 
 
 def profile_text(
