@@ -16,9 +16,14 @@
 
 enum { ROWS_F32, ROWS_F16, ROWS_BF16 }; /* kinds of float weights */
 
-/* Bytes ahead of a stream from memory that are asked for; 0 leaves it to the processor. Where few rows share the stream it
- * is the machine's own number; where more do, they take longer than memory, which then is to be kept busy by them. */
-#ifndef FAR
+/* Bytes ahead of a stream from memory that are asked for; a set that defines FAR as 0 leaves it to the processor. Where few
+ * rows share the stream it is the machine's own number; where more do, they take about as long as memory, which then is to
+ * be kept busy by them: what comes soon is asked for in the first-level cache, and what comes later in the second-level. On
+ * a Sapphire Rapids eight rows of Q8_0 are read a seventh faster so. */
+#ifdef FAR
+#define LEVELS 0
+#else
+#define LEVELS 2
 #define FAR sis_far
 #endif
 #define FAR_SHARED 2048 /* by so many rows: */
@@ -28,7 +33,21 @@ typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef float vf_at __attribute__((vector_size(4 * VL), aligned(1), may_alias));
 
-INLINE size_t far_of(int rows) { return FAR && rows >= SHARED ? FAR_SHARED : FAR; }
+struct ahead {
+    int levels;
+    size_t first, second;
+};
+#define NOTHING_AHEAD ((struct ahead){0, 0, 0})
+INLINE struct ahead ahead_of(int rows)
+{
+    if (!LEVELS) return NOTHING_AHEAD;
+    return rows < SHARED ? (struct ahead){1, FAR, 0} : (struct ahead){2, FAR_SHARED, 2 * FAR};
+}
+INLINE void ask(const void *p, struct ahead ahead)
+{
+    if (ahead.levels > 0) __builtin_prefetch((const char *)p + ahead.first);
+    if (ahead.levels > 1) __builtin_prefetch((const char *)p + ahead.second, 0, 2);
+}
 
 INLINE vf v_load(const void *p) { return *(const vf_at *)p; }
 INLINE void v_store(void *p, vf v) { *(vf_at *)p = v; }

@@ -13,6 +13,8 @@
 #define AHEAD 1024 /* bytes of weights that are asked for ahead: more than that is slower */
 #define AT_ONCE 4  /* groups of a turn: each has a tile of sums */
 
+static const struct ahead WEIGHTS_AHEAD = {1, AHEAD, 0};
+
 /* Activations: [rows / 16][k / 32]. Rows past the last have scales of zero: what they give is not stored, but numbers of no
  * meaning may be slow ones. */
 struct x_block {
@@ -82,7 +84,7 @@ INLINE void expand_signed_nibbles(const uint8_t *q, uint8_t *out)
     const __m512i low = _mm512_set1_epi64((long long)MATRIX(8, 8, 8, 8, 8, 4, 2, 1));
     const __m512i high = _mm512_set1_epi64((long long)MATRIX(128, 128, 128, 128, 128, 64, 32, 16));
     UNROLL_FOR (int j = 0; j < 4; j++) {
-        const __m512i v = (__m512i)codes_from(q + 64 * j, AHEAD);
+        const __m512i v = (__m512i)codes_from(q + 64 * j, WEIGHTS_AHEAD);
         _mm512_store_si512(out + 128 * j, _mm512_gf2p8affine_epi64_epi8(v, low, 0xf8));
         _mm512_store_si512(out + 128 * j + 64, _mm512_gf2p8affine_epi64_epi8(v, high, 0xf8));
     }
@@ -97,7 +99,7 @@ INLINE void expand(const struct sis_kind kind, const uint8_t *codes, const vc *t
     }
     vc low = {0}, up = {0};
     UNROLL_FOR (int i = 0; i < 8; i++) {
-        const vc quad = next_quad(kind, codes, 0, i, AHEAD, tables, &low, &up) - (uint8_t)code_offset(kind);
+        const vc quad = next_quad(kind, codes, 0, i, WEIGHTS_AHEAD, tables, &low, &up) - (uint8_t)code_offset(kind);
         _mm512_store_si512(out + 64 * i, (__m512i)quad);
     }
 }
@@ -135,10 +137,10 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
     UNROLL_FOR (size_t i = 0; i < AT_ONCE; i += groups, out += 8 * 64) {
         if (i >= turn->n) return;
         const struct block_at at = block_at(kind, turn->tile, (turn->first + i) / groups);
-        __builtin_prefetch(at.scales + AHEAD);
+        ask(at.scales, WEIGHTS_AHEAD);
         if (kind.bits < 8) expand(kind, at.codes, tables, out);
         else
-            for (int j = 0; j < 8; j++) __builtin_prefetch(at.codes + AHEAD + 64 * j);
+            for (int j = 0; j < 8; j++) ask(at.codes + 64 * j, WEIGHTS_AHEAD);
     }
 }
 
