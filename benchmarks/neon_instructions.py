@@ -5,8 +5,8 @@
 Emulated time says nothing about a processor; executed instructions do, as far as they go. Each figure is the difference
 between two runs that multiply the same matrix a different number of times, so that start, packing and the rounding of
 activations drop out. Needs ziglang and QEMU's emulator with plugins (Debian: qemu-user). The figures of llama.cpp are
-those of ggml 0.25.3 through its own backend and buffers, counted in the same way (one thread, K = 2048, gcc 12 -O3 and
-clang 22; the better of the two).
+those of ggml 0.25.3 through its own backend and buffers, counted in the same way by `arm/ggml_linear.c` (one thread,
+K = 2048, clang 22 -O3; of Q4_0, Q8_0, Q4_K, Q6_K and F16 with one row and 64 gcc 12 too, and the better of the two).
 """
 
 from __future__ import annotations
@@ -22,29 +22,66 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "native"))
+from formats import FIRST, MORE  # noqa: E402
 from zig import compile_units, zig  # noqa: E402
+
+from sis_core.backends.native.abi import FORMATS  # noqa: E402
 
 HERE = ROOT / "benchmarks" / "arm"
 TRIPLE = "aarch64-linux-musl"  # a static program needs no foreign libraries
-FORMATS = {"F32": 0, "F16": 1, "BF16": 2, "Q8_0": 3, "Q4_0": 4, "Q4_K": 5, "Q6_K": 6}  # as in sis/program.h
 RUNGS = ("portable", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
 N_ROWS, N_COLS = 256, 2048
 SCALAR = ("-fno-vectorize", "-fno-slp-vectorize")
 
 PEER = {"neon": 0, "neon_dotprod": 1, "neon_fhm": 1, "neon_i8mm": 2}  # of the following, that of a rung
-LLAMA = {  # rows: format: instructions for each weight and row with NEON, sdot, smmla; F16 by fp16 from sdot on
+LLAMA: dict[int, dict[str, tuple[float | None, float | None, float | None]]] = {  # None where not counted
     1: {
         "Q4_0": (0.775, 0.259, 0.314),
-        "Q8_0": (0.665, 0.197, 0.244),
         "Q4_K": (0.754, 0.285, 0.331),
+        "Q5_K": (None, 0.632, 0.655),
         "Q6_K": (0.914, 0.566, 0.668),
+        "Q8_0": (0.665, 0.197, 0.244),
+        "IQ4_XS": (None, None, 0.528),
+        "IQ4_NL": (None, 0.322, 0.322),
+        "MXFP4": (None, 0.384, 0.384),
+        "Q3_K": (None, None, 0.990),
+        "BF16": (None, None, 3.519),
+        "Q4_1": (None, None, 0.728),
+        "Q5_0": (None, None, 0.980),
+        "Q5_1": (None, None, 1.137),
+        "Q2_K": (None, None, 0.610),
+        "TQ1_0": (None, None, 0.484),
+        "TQ2_0": (None, None, 0.316),
+        "NVFP4": (None, None, 0.799),
         "F16": (1.210, 0.368, 0.367),
+    },
+    8: {
+        "Q4_0": (None, None, 0.132),
+        "Q4_K": (None, 0.183, 0.165),
+        "Q5_K": (None, 0.244, 0.229),
+        "Q6_K": (None, None, 0.247),
+        "Q8_0": (None, None, 0.106),
+        "IQ4_XS": (None, None, 0.528),
+        "IQ4_NL": (None, 0.153, 0.153),
+        "MXFP4": (None, 0.169, 0.169),
+        "Q3_K": (None, None, 0.990),
+        "BF16": (None, None, 3.519),
+        "Q4_1": (None, None, 0.469),
+        "Q5_0": (None, None, 0.981),
+        "Q5_1": (None, None, 1.137),
+        "Q2_K": (None, None, 0.610),
+        "TQ1_0": (None, None, 0.484),
+        "TQ2_0": (None, None, 0.316),
+        "NVFP4": (None, None, 0.800),
+        "F16": (None, None, 0.366),
     },
     64: {
         "Q4_0": (0.773, 0.125, 0.102),
-        "Q8_0": (0.663, 0.124, 0.106),
         "Q4_K": (0.753, 0.183, 0.165),
         "Q6_K": (0.913, 0.247, 0.223),
+        "Q8_0": (0.663, 0.124, 0.106),
+        "IQ4_NL": (None, 0.153, None),
+        "MXFP4": (None, 0.169, None),
         "F16": (0.485, 0.225, 0.365),
     },
 }
@@ -101,24 +138,24 @@ def measure(counter: Counter, formats: list[str], rows: list[int]) -> list[dict[
 
 
 def table(records: list[dict[str, object]]) -> str:
-    """Markdown; in brackets the ratio to llama.cpp."""
-    heads = ["rows", "format", "scalar C", "C", *RUNGS[1:], "llama.cpp"]
+    """Markdown; in brackets the ratio to llama.cpp. What C takes is in the records alone."""
+    heads = ["rows", "format", *RUNGS[1:], "llama.cpp"]
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for record in records:
         peer = record["llama.cpp"]
-        cells = [f"{record['scalar']:.3f}", f"{record['portable']:.3f}"]
+        cells = []
         for isa in RUNGS[1:]:
-            ratio = f" ({record[isa] / peer[PEER[isa]]:.2f})" if isinstance(peer, tuple) else ""  # type: ignore[operator]
-            cells.append(f"{record[isa]:.3f}{ratio}")
-        cells.append(", ".join(f"{x:.3f}" for x in peer) if isinstance(peer, tuple) else "")
+            other = peer[PEER[isa]] if isinstance(peer, tuple) else None
+            cells.append(f"{record[isa]:.3f}{f' ({record[isa] / other:.2f})' if other else ''}")  # type: ignore[operator]
+        cells.append(", ".join(f"{x:.3f}" if x else "–" for x in peer) if isinstance(peer, tuple) else "")
         lines.append(f"| {record['rows']} | {record['format']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--formats", default="Q4_0,Q8_0,Q4_K,Q6_K,F16")
-    parser.add_argument("--rows", default="1,64")
+    parser.add_argument("--formats", default=",".join(FIRST + MORE))
+    parser.add_argument("--rows", default="1,8,64")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sis-neon-") as folder:
