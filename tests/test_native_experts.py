@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,14 @@ from attrs import evolve
 
 from sis_core.arrays import F32
 from sis_core.backend import BackendOptions
-from sis_core.backends.native import NativeBackend
+from sis_core.backends.native import Library, NativeBackend
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
 from sis_core.block import Block, Dense, FeedForward, Residual
 from sis_core.experts import Experts, Stack
 from sis_core.quant import QuantFormat, Weight
 from sis_core.registry import Registry
 from sis_core.step import Plan
-from sis_core.testing.kernels import kind_of_this_machine
+from sis_core.testing.kernels import kind_of_this_machine, load
 from sis_core.testing.kernels.guards import between_guards
 
 KIND = kind_of_this_machine()
@@ -176,6 +177,24 @@ def test_all_rows_with_one_expert(backend: NativeBackend) -> None:
     favoured[5] = 100
     op = evolve(op, router=evolve(op.router, bias=Weight.from_array("bias", favoured)))
     assert error(native(backend, op, rows(50)), by_matrix(backend, op, rows(50))) < 2e-2
+
+
+@pytest.mark.parametrize("isa", ["avx_vnni", "avx512_vnni", "amx"])  # where others are known, the best of those
+def test_an_expert_that_nearly_all_rows_chose(isa: str, tmp_path: Path) -> None:
+    """256 of 300 rows: a unit of those may have more rows than one of all 300, which is half of them."""
+    assert KIND is not None
+    library = load(KIND, isa, tmp_path)
+
+    class Forced(KIND):  # type: ignore[misc,valid-type]
+        def library(self) -> Library:
+            return library
+
+    op, x = experts(format_of("Q4_0"), n_used=1, gated=False, activation="gelu"), rows(300) / 8
+    directions = op.router.weight.dequantize()
+    x += 3 * np.where(np.arange(300)[:, None] < 256, directions[5], directions[2])
+    assert ((x @ directions.T).argmax(axis=1) == np.where(np.arange(300) < 256, 5, 2)).all()
+    found = native(Forced(), op, x, n_threads=1, batch_invariant=True)
+    np.testing.assert_array_equal(found[::7], native(Forced(), op, x[::7], n_threads=1, batch_invariant=True))
 
 
 def test_a_damaged_row_stays_alone(backend: NativeBackend) -> None:
