@@ -23,6 +23,9 @@ INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *
 
 SIS_KINDS(KIND_TILE)
 
+#define MANY sis_many_avx2
+#include "kind_many.inc"
+
 #define TABLE sis_avx2
 #define ISA "avx2"
 #include "table.inc"

@@ -11,14 +11,14 @@
 #include <string.h>
 
 extern const struct kernels sis_avx2, sis_avx_vnni, sis_avx512_vnni, sis_avx512_bf16;
-extern const struct many_rows sis_many_avx_vnni, sis_many_avx512, sis_many_amx;
+extern const struct many_rows sis_many_avx2, sis_many_avx_vnni, sis_many_avx512, sis_many_amx;
 
 /* Each stands for all instructions that units of that name are compiled with, and for the registers they need. */
 enum feature { AVX2 = 1, AVX_VNNI = 2, AVX512_VNNI = 4, AVX512_BF16 = 8, AMX = 16 };
 
 const struct rung sis_rungs[] = {
     {"portable", 0, &sis_portable, NULL},
-    {"avx2", AVX2, &sis_avx2, NULL},
+    {"avx2", AVX2, &sis_avx2, &sis_many_avx2},
     {"avx_vnni", AVX2 | AVX_VNNI, &sis_avx_vnni, &sis_many_avx_vnni},
     {"avx512_vnni", AVX2 | AVX512_VNNI, &sis_avx512_vnni, &sis_many_avx512},
     {"avx512_bf16", AVX2 | AVX512_VNNI | AVX512_BF16, &sis_avx512_bf16, &sis_many_avx512},
