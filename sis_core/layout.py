@@ -292,7 +292,10 @@ class Layout:
         """FormatError unless these are numbers of this layout, for ``n_rows`` rows of ``n_cols`` values."""
         _check_array("codes", unpacked.codes, np.uint8, (n_rows, n_cols))
         if self.bits < 8 and unpacked.codes.size and (most := int(unpacked.codes.max())) >> self.bits:
-            raise FormatError(f"unpack gives the code {most}, of more than {self.bits} bits")
+            raise FormatError(
+                f"unpack gives the code {most}, of more than {self.bits} bits",
+                fix="codes count from 0 up; the layout's zero says which of them stands for 0",
+            )
         for name in ("scales", "minima", "super_scales", "super_minima"):
             numbers = getattr(unpacked, name)
             if numbers is not None or name == "scales":

@@ -12,10 +12,12 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
 from sis_core.fields import FLOAT_BYTES, Kind
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat
 from sis_core.testing.declared_layout import mistakes, orders, own_values
+from sis_core.transform import Hadamard, PerColumn
 
 EXPLAINS = 0.5  # of the error, at most: what a named mistake leaves
 CLEARLY = 0.7  # of the error of another explanation
@@ -32,18 +34,22 @@ def mistake_of(format: QuantFormat, rows: U8, values: F32, wanted: float) -> str
         wanted: the relative error that is still explained.
     """
     layout = format.layout
-    if layout is None or layout.transform is not None:
+    if layout is None:
         return ""
     n_cols = values.shape[1]
     with np.errstate(all="ignore"):
         unpacked = format.unpack(rows, n_cols)
+        try:
+            layout.check_unpacked(unpacked, *values.shape)
+        except FormatError as refusal:
+            return str(refusal)
         now = _error(own_values(layout, unpacked), values)
         candidates = [
             (_error(own_values(other, numbers), values), words)
             for words, other, numbers in _undone(format, layout, rows, unpacked)
         ]
         error, words = min(candidates, default=(np.inf, ""))
-        for look in (_levels, _offsets, _undivided):
+        for look in (_levels, _offsets, _undivided) if layout.transform is None else ():
             other, its_words = look(layout, unpacked, values)
             if other < CLEARLY * error:  # these have numbers to choose, and so explain more of anything
                 error, words = other, its_words
@@ -81,13 +87,50 @@ def unused_codes(format: QuantFormat, rows: U8, n_cols: int) -> str:
     layout = format.layout
     if layout is None or layout.table == "row" or layout.bits < 2:
         return ""
-    written = np.bincount(format.unpack(rows, n_cols).codes.reshape(-1), minlength=1 << layout.bits) > 0
+    codes = format.unpack(rows, n_cols).codes
+    if codes.dtype != np.uint8:
+        return f"unpack gives codes as {codes.dtype}, not uint8: they count from 0, and zero says which stands for 0"
+    written = np.bincount(codes.reshape(-1), minlength=1 << layout.bits) > 0
     order = np.argsort(layout.table, kind="stable") if isinstance(layout.table, tuple) else np.arange(len(written))
     used = np.flatnonzero(written[order])
     outer = np.concatenate([order[: used[0]], order[used[-1] + 1 :]])
     if len(outer) < max(2, UNUSED * len(written)):
         return ""
     return f"the codes {_ranges(np.sort(outer))} are never written: a scale is too large, or an end of the range is cut"
+
+
+def off_by_one(format: QuantFormat, rows: U8, values: F32) -> str:
+    """Whether whole scales of two levels are off by one, which is felt where they are small; else empty.
+
+    Args:
+        rows: what was written, ``(n_rows, row_bytes)``.
+        values: what was given ``(n_rows, n_cols)``, in groups of very different sizes.
+    """
+    layout = format.layout
+    if layout is None or layout.transform is not None:
+        return ""
+    levels = [(name, scale) for name, scale in (("scale", layout.scale), ("minimum", layout.minimum)) if scale]
+    unpacked = format.unpack(rows, values.shape[1])
+    now = _error_of_groups(own_values(layout, unpacked), values, layout.group)
+    for name, scale in levels:
+        numbers = unpacked.scales if name == "scale" else unpacked.minima
+        if numbers is None or scale.times is None or scale.kind not in ("uint", "int"):
+            continue
+        for by, words in ((1, "less"), (-1, "more")):
+            moved = numbers + np.float32(by * scale.factor)
+            other = evolve(unpacked, scales=moved) if name == "scale" else evolve(unpacked, minima=moved)
+            if _error_of_groups(own_values(layout, other), values, layout.group) < EXPLAINS * now:
+                what = "scales" if name == "scale" else "minima"
+                return f"the encoder writes lower {what} that are {words} by one than the layout takes them for"
+    return ""
+
+
+def _error_of_groups(found: F32, values: F32, group: int) -> float:
+    """As `_error`, each group counted alike but those of which nothing is left."""
+    ours, theirs = found.reshape(-1, group).astype(np.float64), values.reshape(-1, group).astype(np.float64)
+    kept = ours.any(axis=1)
+    squares = ((ours - theirs) ** 2).sum(axis=1) / (theirs**2).sum(axis=1)
+    return float(np.sqrt(squares[kept].mean())) if kept.any() else np.inf
 
 
 def _undone(
@@ -99,6 +142,12 @@ def _undone(
         moved = np.clip(codes.astype(np.int16) - by, 0, (1 << layout.bits) - 1).astype(np.uint8)
         yield f"the encoder writes codes that are one too {words}", layout, evolve(unpacked, codes=moved)
     minima = unpacked.minima
+    if minima is not None and isinstance(layout.zero, Scale):
+        step = np.repeat(unpacked.combined_scales(), minima.shape[1] // unpacked.combined_scales().shape[1], axis=1)
+        for by, words in ((1, "more"), (-1, "less")):
+            fault = f"the encoder writes zeros that are {words} by one than the layout takes them for"
+            yield fault, layout, evolve(unpacked, minima=minima + np.float32(by) * step)
+    yield from _turns(layout, unpacked, format.block_size)
     if minima is not None and unpacked.super_scales is None and unpacked.super_minima is None:
         for turned, words in (
             (1, "scale and minimum are exchanged"),
@@ -112,6 +161,22 @@ def _undone(
         yield from _kinds(format, layout, rows)
     for words, other, numbers in mistakes(layout, unpacked, format.block_size):
         yield words.replace("decoder", "encoder"), other, numbers
+
+
+def _turns(layout: Layout, unpacked: Unpacked, block_size: int) -> Iterator[tuple[str, Layout, Unpacked]]:
+    """Values that the encoder turned otherwise than the layout says, or not at all."""
+    said = layout.transform
+    if isinstance(said, PerColumn):
+        return
+    if said is not None:
+        words = f"the layout has the transform {said}, which the encoder forgets"
+        yield words, evolve(layout, transform=None), unpacked
+    size = 2
+    while block_size % size == 0:
+        if said is None or size != said.size:
+            words = f"the encoder transforms values by Hadamard({size}), the layout says {said or 'no transform'}"
+            yield words, evolve(layout, transform=Hadamard(size)), unpacked
+        size *= 2
 
 
 def _kinds(format: QuantFormat, layout: Layout, rows: U8) -> Iterator[tuple[str, Layout, Unpacked]]:

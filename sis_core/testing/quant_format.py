@@ -18,7 +18,7 @@ from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing.declared_layout import check_layout
 from sis_core.testing.declared_sides import check_sides
-from sis_core.testing.encoder_mistakes import mistake_of, order_or_sign, size_of, unused_codes
+from sis_core.testing.encoder_mistakes import mistake_of, off_by_one, order_or_sign, size_of, unused_codes
 from sis_core.testing.fused_linear import check_fused_linear
 
 N_ROWS = 7  # odd: a native decoder that works in pairs of rows has one left over
@@ -372,6 +372,9 @@ class _Check:
             found = float(np.abs(decoded).max())
             self.fail(f"turns values of at most {largest.max():g} into {found:g}", case)
         if case.endswith("zeros") and case != "one value among zeros" and decoded.any():
+            normal = self.normal(*values.shape)
+            encoded = self.encode(normal, "normal values")
+            self.name_mistake(encoded, normal, self.explained(self.default_bound()), "normal values")
             self.fail(f"turns zeros into {decoded[decoded != 0][0]:g}", case)
 
     def extremes(self) -> None:
@@ -423,6 +426,18 @@ class _Check:
                 )
 
         self.one_sided()
+        self.groups_apart()
+
+    def groups_apart(self) -> None:
+        """Groups of very different sizes in one block: small ones show a lower scale that is off by one."""
+        layout, n_cols = self.format.layout, self.widths[-1]
+        if layout is None or n_cols % layout.group:
+            return
+        sizes = np.float32(2) ** -self.random.integers(0, 6, (64, n_cols // layout.group))
+        values = self.normal(64, n_cols) * np.repeat(sizes, layout.group, axis=1).astype(np.float32)
+        case = "groups of different sizes"
+        if fault := off_by_one(self.format, self.encode(values, case), values):
+            self.fail(f"its layout and its encoder differ: {fault}", case)
 
     def too_coarse(self, error: float, max_error: float | None) -> str:
         if max_error is not None:
