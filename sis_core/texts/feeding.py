@@ -258,7 +258,7 @@ class Feeding(Closing):
 
     def _tell_of_places(self, sequence: int, n: int) -> None:
         """A warning where the last ``n`` tokens of a sequence are the first past the places that a model has seen."""
-        length, trained = self.length(sequence), self.model.config.n_ctx_train
+        length, trained = len(self._tokens[sequence]), self.model.config.n_ctx_train
         if length - n <= trained < length:
             log.warning(
                 "sequence %d goes past the %d places that the model was trained for: "
