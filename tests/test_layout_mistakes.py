@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -97,6 +97,33 @@ class ByRow(QuantFormat):
         return Unpacked(codes, rows[:, :2].copy().view("<f2").astype(np.float32))
 
 
+class Signs(BlockFormat):
+    """One bit a value: so coarse that little more than half of a value comes back."""
+
+    name, block_size, type_size = "SIGNS", 32, 6
+    layout = Layout(1, 32, Scale("f16", 0), table=(-1, 1), codes=Bits(2, 1))
+    order: Literal["little", "big"] = "little"
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        scales = halves(np.abs(values).mean(1, keepdims=True))
+        return np.hstack([scales.view(np.uint8), np.packbits(values > 0, axis=1, bitorder=self.order)])
+
+
+class Fours(BlockFormat):
+    """Two bits a value, the first of four in the lowest bits."""
+
+    name, block_size, type_size = "FOURS", 32, 10
+    layout = Layout(2, 32, Scale("f16", 0), table=(-3, -1, 1, 3), codes=Bits(2, 2))
+    places = (0, 2, 4, 6)
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        scales = halves(np.abs(values).max(1, keepdims=True) / 3)
+        codes = np.clip(np.rint(values / divisors(scales) / 2 + 1.5), 0, 3).astype(np.uint8).reshape(-1, 8, 4)
+        return np.hstack([scales.view(np.uint8), (codes << np.array(self.places, np.uint8)).sum(2, dtype=np.uint8)])
+
+
 class SignedBytes(ByRow):
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         found = super().unpack(rows, n_cols)
@@ -126,7 +153,7 @@ def check(format: QuantFormat) -> None:
     suite.test_layout()
 
 
-@pytest.mark.parametrize("format", [TwoLevels(), Zeros(), Turned(), ByRow()], ids=repr)
+@pytest.mark.parametrize("format", [TwoLevels(), Zeros(), Turned(), ByRow(), Signs(), Fours()], ids=repr)
 def test_right_ones_pass(format: QuantFormat) -> None:
     check(format)
 
@@ -146,6 +173,8 @@ LOWER = TwoLevels.layout.scale
         (of(Turned, by=None), r"the layout has the transform Hadamard\(size=32\), which the encoder forgets"),
         (of(Turned, by=Hadamard(16)), r"the encoder transforms values by Hadamard\(16\), the layout says .*32"),
         (layout_of(Turned, transform=None), r"by Hadamard\(32\), the layout says no transform"),
+        (of(Signs, order="big"), "the 8 values of each byte are reversed"),
+        (of(Fours, places=(6, 4, 2, 0)), "the 4 values of each byte are reversed"),
         (SignedBytes(), "unpack gives the code 255, of more than 4 bits. Codes count from 0 up"),
         (SignedNumbers(), "unpack gives codes as int8"),
     ],

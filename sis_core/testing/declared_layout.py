@@ -194,6 +194,9 @@ def orders(size: int) -> Iterator[tuple[str, np.ndarray]]:
         return
     yield "the halves of each block are swapped", np.roll(index, size // 2)
     yield "low and high nibbles of each byte are swapped", index ^ 1
+    for n in (4, 8):
+        if size % n == 0:
+            yield f"the {n} values of each byte are reversed: one side begins with the highest bit", index ^ (n - 1)
     pairs = index.reshape(-1, 2).T.reshape(-1)
     yield "one side takes the nibbles of a byte for neighbours, the other for values half a block apart", pairs
     yield (

@@ -61,10 +61,11 @@ def mistake_of(format: QuantFormat, rows: U8, values: F32, wanted: float) -> str
 def order_or_sign(values: F32, decoded: F32, size: int, wanted: float) -> str:
     """Whether the values ``(n_rows, n_cols)`` came back in another order or with the other sign; empty where not."""
     blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
+    candidates = [(_error(-found, blocks), "values come back with the sign reversed")]
     for fault, order in orders(size):
-        if _error(found[:, order], blocks) < wanted:
-            return f"values come back in another order: {fault}"
-    return "values come back with the sign reversed" if _error(-found, blocks) < wanted else ""
+        candidates.append((_error(found[:, order], blocks), f"values come back in another order: {fault}"))
+    error, words = min(candidates)
+    return words if error < wanted else ""
 
 
 def size_of(values: F32, decoded: F32, size: int, wanted: float) -> str:

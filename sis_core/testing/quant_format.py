@@ -486,8 +486,8 @@ class _Check:
 
     @staticmethod
     def explained(bound: float) -> float:
-        """The error at which a mistake explains what comes back."""
-        return max(2 * bound, 0.3)
+        """The error at which a mistake explains what comes back: numbers that are not of the values have 1 or more."""
+        return float(np.clip(2 * bound, 0.3, 0.7))
 
     def diagnose(self, rows: U8, values: F32, decoded: F32, bound: float, case: str) -> None:
         """Look for the usual mistakes behind an error that is too large."""
