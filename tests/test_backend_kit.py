@@ -290,7 +290,9 @@ class _SpoiledForward:
 
     def _with_tables(self, kind: type[PageTable], kv_type: str, max_tokens: int) -> PagedCache:
         plain = self.inner.new_cache(kv_type, max_tokens)
-        plain.tables.all = [kind(table.pool.n_pages) for table in plain.tables.all]
+        tables = plain.tables
+        tables.all = [kind(table.pool.n_pages) for table in tables.all]
+        tables._widest, *tables._others = tables.all
         return plain
 
 
@@ -373,10 +375,10 @@ class LeaksPages(_SpoiledForward):
 class _Sharing(PageTable):
     """Forgets copy on write."""
 
-    def _extend(self, step: Reservation) -> Plan:
+    def extend(self, step: Reservation) -> Plan:
         uses, self.pool.uses = self.pool.uses, [min(n, 1) for n in self.pool.uses]
         try:
-            return super()._extend(step)
+            return super().extend(step)
         finally:
             self.pool.uses = [max(a, b) for a, b in zip(uses, self.pool.uses, strict=True)]
 

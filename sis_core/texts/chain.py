@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +27,8 @@ class Chain(SamplerState):
         self._states, self.seed, self._n_early = list(states), seed, n_early
         # Asked once: whether something is an instance of an abstract class takes long to tell.
         self._kept = [state.kept if isinstance(state, Truncation) else None for _, state in states]
-        self._forcing = [i for i, (_, s) in enumerate(states) if type(s).forced is not SamplerState.forced]
-        self._accepting = [each for each in states if type(each[1]).accept is not SamplerState.accept]
+        self._forcing = [i for i, (_, state) in enumerate(states) if not _is_inherited(state.forced)]
+        self._accepting = [(name, state) for name, state in states if not _is_inherited(state.accept)]
         self.forces, self.takes_best = bool(self._forcing), len(states) == 1 and states[0][1].greedy
 
     @classmethod
@@ -138,6 +139,11 @@ class Chain(SamplerState):
         ids, values = self._filter(logits)
         index = draw(values, self.seed, step)
         return index if ids is None else int(ids[index]) % len(logits)  # a sampler may have counted from the end
+
+
+def _is_inherited(method: Callable[..., Any]) -> bool:
+    """Whether a state's method is the one of `SamplerState`, which does nothing."""
+    return getattr(method, "__func__", None) in (SamplerState.accept, SamplerState.forced)
 
 
 def check_top(top: float) -> None:

@@ -19,15 +19,15 @@ BODIES: dict[str, dict[str, Any]] = {
 def failing(server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A server whose third step from now on fails."""
     scheduler, steps = server.served.engine._scheduler, iter(range(3))
-    step = scheduler.session.advance
+    step = scheduler.session.run
 
-    def advance(*args: Any, **options: Any) -> Any:
+    def run(*args: Any, **options: Any) -> Any:
         if next(steps, None) is None:
             monkeypatch.undo()
             raise RuntimeError("the backend burnt down")
         return step(*args, **options)
 
-    monkeypatch.setattr(scheduler.session, "advance", advance)
+    monkeypatch.setattr(scheduler.session, "run", run)
     return server
 
 

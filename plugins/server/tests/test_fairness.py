@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tiny_models import metadata, write_model
 
 from sis_core import load
 from sis_core.cache.pages import PAGE_SIZE
+from sis_core.texts.feeding import Part
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Piece
 from sis_core.texts.scheduler import Scheduler
@@ -41,15 +42,15 @@ def test_a_long_prompt_under_endless_short_ones(model: LanguageModel, monkeypatc
         return n_rows / 1000
 
     scheduler = Scheduler(session, stall=STALL_ROWS / 1000, reuse=False, clock=clock)
-    advance = session.advance
+    run = session.run
 
-    def noted(tokens: dict[int, Any], *args: Any, **options: Any) -> Any:
+    def noted(parts: Sequence[Part], *args: Any, **options: Any) -> Any:
         nonlocal n_rows
-        steps.append({number: len(ids) for number, ids in tokens.items()})
+        steps.append({part.sequence: len(part.tokens) for part in parts})
         n_rows += sum(steps[-1].values())
-        return advance(tokens, *args, **options)
+        return run(parts, *args, **options)
 
-    monkeypatch.setattr(session, "advance", noted)
+    monkeypatch.setattr(session, "run", noted)
     engine = Engine(lambda: scheduler, queue_limit=1000)
     engine.start()
     read: queue.SimpleQueue[Piece] = queue.SimpleQueue()
