@@ -13,7 +13,7 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing import check_quant_format
-from sis_core.testing.quant_format import DECODER
+from sis_core.testing.native_decoder import DECODER
 
 
 class Plain(BlockFormat):

@@ -15,9 +15,13 @@ from sis_core.arrays import F64
 from sis_core.backend import Backend
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
-from sis_core.testing import quant_format as quant_kit
 from sis_core.testing import sampler as sampler_kit
 from sis_core.testing.backend import FORMATS, check_backend
+from sis_core.testing.faithfulness import check_faithfulness, check_importance
+from sis_core.testing.format_declaration import check_declaration
+from sis_core.testing.format_probe import FormatProbe
+from sis_core.testing.native_decoder import check_native_decoder
+from sis_core.testing.quant_format import check_decoding, check_encoding, check_layouts, check_refusal_to_encode
 from sis_core.testing.sampler_cases import logits_of_kinds, with_ends
 
 
@@ -34,40 +38,40 @@ class QuantFormatSuite:
 
     def test_declaration(self) -> None:
         """Name, sizes, and the length of rows."""
-        self._check().declaration()
+        check_declaration(self._probe())
 
     def test_decoding(self) -> None:
         """Any bytes; the same again, row by row, out of longer rows, in threads."""
-        self._check().decoding()
+        check_decoding(self._probe())
 
     def test_encoding(self) -> None:
         """Any values; or a refusal, where the format only decodes."""
-        check = self._check()
+        probe = self._probe()
         if self.format.can_quantize:
-            check.encoding()
+            check_encoding(probe)
         else:
-            check.refuses_to_encode()
+            check_refusal_to_encode(probe)
 
     def test_faithfulness(self) -> None:
         """How near decoded values are to the encoded ones."""
         if self.format.can_quantize:
-            self._check().faithfulness(self.max_error)
+            check_faithfulness(self._probe(), self.max_error)
 
     def test_importance(self) -> None:
         """Columns that matter more are kept better, where the format can weigh them."""
         if self.format.can_quantize:
-            self._check().importance()
+            check_importance(self._probe())
 
     def test_layout(self) -> None:
         """The declared layout, where there is one, says what the decoder does."""
-        self._check().layout()
+        check_layouts(self._probe())
 
     def test_native_decoder(self) -> None:
         """The C function, where there is one, gives what Python gives."""
-        self._check().native_decoder()
+        check_native_decoder(self._probe())
 
-    def _check(self) -> quant_kit._Check:
-        return quant_kit._Check(self.format)
+    def _probe(self) -> FormatProbe:
+        return FormatProbe(self.format)
 
 
 class SamplerSuite:

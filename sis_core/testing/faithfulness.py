@@ -1,0 +1,149 @@
+"""How well a format keeps values, and what its encoder does wrong where it does not: part of `check_quant_format`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from sis_core.arrays import F32, U8
+from sis_core.testing.encoder_mistakes import mistake_of, off_by_one, order_or_sign, size_of, unused_codes
+from sis_core.testing.format_probe import FormatProbe
+
+
+def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
+    """How near decoded values are to the encoded ones; ``max_error`` as in `check_quant_format`."""
+    bound = max_error if max_error is not None else _default_bound(probe)
+    n_cols = probe.widths[-1]
+    for case, values in (
+        ("normal values", probe.normal(64, n_cols)),
+        ("normal values times 0.001", probe.normal(64, n_cols) * np.float32(1e-3)),
+        ("normal values times 1000", probe.normal(64, n_cols) * np.float32(1e3)),
+        ("blocks of different scales", probe.normal(64, n_cols) * probe.scales(64, n_cols)),
+    ):
+        rows = probe.encode(values, case)
+        decoded = probe.decode(rows, n_cols, case)
+        error = _relative(decoded - values, values)
+        _check_positions(probe, values, decoded, case)
+        if error > bound:
+            _diagnose(probe, rows, values, decoded, bound, case)
+            probe.fail(_too_coarse(probe, error, max_error), case)
+        if fault := unused_codes(probe.format, rows, n_cols):
+            probe.fail(fault, case)
+        again = probe.decode(probe.encode(decoded, "decoded values"), n_cols, "decoded values")
+        if _relative(again - decoded, decoded) > max(error, 1e-6):
+            probe.fail(
+                "a second round trip moves the values further than the first one did: what it decodes must be "
+                "among the values that it can encode",
+                case,
+            )
+
+    _check_one_sided(probe)
+    _check_groups_apart(probe)
+
+
+def _check_groups_apart(probe: FormatProbe) -> None:
+    """Groups of very different sizes in one block: small ones show a lower scale that is off by one."""
+    layout, n_cols = probe.format.layout, probe.widths[-1]
+    if layout is None or n_cols % layout.group:
+        return
+    sizes = np.float32(2) ** -probe.random.integers(0, 6, (64, n_cols // layout.group))
+    values = probe.normal(64, n_cols) * np.repeat(sizes, layout.group, axis=1).astype(np.float32)
+    case = "groups of different sizes"
+    if fault := off_by_one(probe.format, probe.encode(values, case), values):
+        probe.fail(f"its layout and its encoder differ: {fault}", case)
+
+
+def _too_coarse(probe: FormatProbe, error: float, max_error: float | None) -> str:
+    if max_error is not None:
+        return f"has an error of {error:.3g}; max_error allows {max_error:.3g}{probe.unsorted()}"
+    return (
+        f"has an error of {error:.3g}; {probe.format.bits_per_weight:g} bits should give {_default_bound(probe):.3g}"
+        f"{probe.unsorted()}. A format that is coarse on purpose says so: check_quant_format(format, max_error=…), "
+        "or max_error = … in its QuantFormatSuite"
+    )
+
+
+def _check_one_sided(probe: FormatProbe) -> None:
+    """Blocks whose values have one sign, or are all the same, which normal values never show."""
+    normal = np.abs(probe.normal(16, probe.widths[-1])) + np.float32(0.1)
+    for case, values in (
+        ("only positive values", normal),
+        ("only negative values", -normal),
+        ("equal values", np.full_like(normal, 0.37)),
+        ("equal negative values", np.full_like(normal, -2.5)),
+    ):
+        decoded = probe.decode(probe.encode(values, case), values.shape[1], case)
+        kept = (decoded * values).sum(axis=1) / (values * values).sum(axis=1)
+        if kept.min() < -0.05:
+            probe.fail("values lose their sign", case)
+        if kept.min() < 0.05:
+            probe.fail("values come back as nothing", case)
+
+
+def _check_positions(probe: FormatProbe, values: F32, decoded: F32, case: str) -> None:
+    """No place in a block may be much worse than the others."""
+    size = probe.format.block_size
+    squares = ((decoded - values) / np.abs(values).max()).reshape(-1, size) ** 2
+    errors = squares.mean(axis=0)
+    worst, usual = int(errors.argmax()), float(np.median(errors))
+    if size > 1 and errors[worst] > 12 * usual and errors[worst] > 1e-4 * (values / np.abs(values).max()).var():
+        probe.fail(
+            f"value {worst} of each block comes back wrong: {errors[worst] / usual:.0f} times the error of others",
+            case,
+        )
+
+
+def _default_bound(probe: FormatProbe) -> float:
+    return float(min(0.95, max(2.0 ** (2 - probe.format.bits_per_weight), 2.0**-8)))
+
+
+def name_mistake(probe: FormatProbe, rows: U8, values: F32, case: str, bound: float | None = None) -> None:
+    """Fail with what the encoder did wrong by the layout, where that is a usual mistake.
+
+    Args:
+        rows: what it wrote of ``values``, ``(n_rows, row_bytes)`` of ``(n_rows, n_cols)``.
+        bound: the error that the format may have, by default what its bits should give.
+    """
+    wanted = _explained(bound if bound is not None else _default_bound(probe))
+    if fault := mistake_of(probe.format, rows, values, wanted):
+        probe.fail(f"its layout and its encoder differ: {fault}", case)
+
+
+def _explained(bound: float) -> float:
+    """The error at which a mistake explains what comes back: numbers that are not of the values have 1 or more."""
+    return float(np.clip(2 * bound, 0.3, 0.7))
+
+
+def _diagnose(probe: FormatProbe, rows: U8, values: F32, decoded: F32, bound: float, case: str) -> None:
+    """Look for the usual mistakes behind an error that is too large."""
+    size, wanted = probe.format.block_size, _explained(bound)
+    if fault := order_or_sign(values, decoded, size, wanted):
+        probe.fail(fault, case)
+    name_mistake(probe, rows, values, case, bound)
+    if fault := size_of(values, decoded, size, wanted):
+        probe.fail(fault, case)
+
+
+def check_importance(probe: FormatProbe) -> None:
+    """Columns that matter more are kept better, where the format can weigh them."""
+    n_cols = probe.widths[-1]
+    values = probe.normal(16, n_cols)
+    importance = np.where(np.arange(n_cols) % 3 == 0, np.float32(20), np.float32(1))
+    for case, weights in (("uneven importance", importance), ("no importance", np.zeros(n_cols, np.float32))):
+        rows = probe.encode(values, case, weights)
+        probe.independent("quantize_weighted", partial(probe.encode, case=case, importance=weights), values)
+        decoded = probe.decode(rows, n_cols, case)
+        if not np.isfinite(decoded).all():
+            probe.fail(f"turns finite values into {decoded[~np.isfinite(decoded)][0]}", case)
+    plain = probe.decode(probe.encode(values, "normal values"), n_cols, "normal values").copy()
+    weighted = probe.decode(probe.encode(values, "uneven importance", importance), n_cols, "uneven importance")
+    errors = [float((importance * (found - values) ** 2).sum()) for found in (plain, weighted)]
+    if errors[1] > 1.02 * errors[0]:
+        probe.fail("importance makes the weighted error larger", f"{errors[1] / errors[0]:.3g} times")
+
+
+def _relative(error: F32, values: F32) -> float:
+    """Root mean square of the error over that of the values, each row counted alike."""
+    squares = (error.astype(np.float64) ** 2).sum(axis=1) / (values.astype(np.float64) ** 2).sum(axis=1)
+    return float(np.sqrt(squares.mean()))
