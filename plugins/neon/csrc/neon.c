@@ -23,8 +23,9 @@ struct sums {
 INLINE int fit_at_once(const int32_t most) { return most <= NARROW; }
 INLINE int quads_at_once(const int32_t most) { return fit_at_once(most) ? 8 : 32767 / 127 / most; }
 
-INLINE void load_activations(const struct q8_block *x, int i, int n, struct activations *loaded)
+INLINE void load_activations(const struct q8_block *x, int i, int n, int first, struct activations *loaded)
 {
+    (void)first;
     UNROLL_FOR (int j = i; j < i + n; j++) {
         int32_t word;
         memcpy(&word, x->q + 4 * j, 4);
