@@ -7,6 +7,7 @@ import numpy as np
 
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
+from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat
 
 HEADER, ROUNDS = 2 + 16, 8
@@ -15,8 +16,8 @@ HEADER, ROUNDS = 2 + 16, 8
 class Codebook4(QuantFormat):
     """A row is a half-precision scale, 16 signed bytes, and 4 bits a value: not blocks, so it says how long it is."""
 
-    name, block_size = "CODEBOOK4", 32
-    bits_per_weight = 4 + 8 * HEADER / 2048  # for rows of 2048 values
+    name, block_size, bits_per_weight = "CODEBOOK4", 32, 4 + 8 * HEADER / 2048  # for rows of 2048 values
+    layout = Layout(4, 32, Scale("f16", per="row"), table="row")
 
     def row_bytes(self, n_cols: int) -> int:
         return HEADER + super().row_bytes(n_cols) * self.block_size // 2
@@ -29,12 +30,11 @@ class Codebook4(QuantFormat):
         codes = sum(x > border[:, None] for border in borders(book.astype(np.float32)).T).astype(np.uint8)
         return np.hstack([scales.view(np.uint8), book.view(np.uint8), codes[:, ::2] | codes[:, 1::2] << 4])
 
-    def dequantize(self, rows: U8, n_cols: int) -> F32:
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         self.check_rows(rows, n_cols)
-        with np.errstate(invalid="ignore"):  # damaged files have infinite scales
-            book = rows[:, 2:HEADER].astype(np.int8) * rows[:, :2].copy().view("<f2").astype(np.float32)  # (n, 16)
         codes = np.stack([rows[:, HEADER:] & 15, rows[:, HEADER:] >> 4], axis=2).reshape(len(rows), n_cols)
-        return np.take_along_axis(book, codes.astype(np.intp), axis=1)
+        scales, book = rows[:, :2].copy().view("<f2"), rows[:, 2:HEADER].astype(np.int8)  # (n, 1), (n, 16)
+        return Unpacked(codes, scales.astype(np.float32), tables=book.astype(np.float32))
 
 
 def codebook(row: F32) -> F32:
