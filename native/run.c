@@ -214,5 +214,7 @@ int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
         memcpy(run.registers[0] + r * run.strides[0], step->hidden + r * width, width * sizeof(float));
     const struct kind kind = {program, step->n};
     team_run(step->n_threads, step->cpus, &kind, run_member, &run);
+    for (uint32_t r = 0; step->best && r < step->n_out; r++)
+        step->best[r] = sis_best(step->out + (size_t)r * program->n_out_cols, program->n_out_cols);
     return atomic_load(&run.error);
 }

@@ -118,6 +118,7 @@ struct row_ops {
 };
 
 void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
+struct sis_best sis_best(const float *row, uint32_t n); /* best.c; at least one value */
 /* The weights that a member reads first in a phase of linears. */
 struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
                          uint32_t member);

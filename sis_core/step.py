@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ class Batch:
         adapters: sequence to name of a LoRA adapter; empty for most.
         alone: compute each row as if it were by itself, so that its result has the same bits in whatever company.
         watch: tell where the rows' attention goes, see `Output.attention`; of one run.
+        greedy: of each row's logits nothing is looked at but what `Best` says: a backend may tell that alone.
     """
 
     tokens: I32 | None = field(converter=_int32)
@@ -63,6 +64,7 @@ class Batch:
     adapters: Mapping[int, str] = field(factory=dict)
     alone: bool = False
     watch: bool = False
+    greedy: bool = False
     n: int = field(init=False)  # rows
 
     def __attrs_post_init__(self) -> None:
@@ -115,20 +117,6 @@ class Batch:
         return cls(tokens, (Run(sequence, position, n),), [n - 1] if outputs is None else outputs)
 
 
-class Output(NamedTuple):
-    """Result of a step: float32 ``(k, n_vocab)`` logits or ``(k, n_embd)`` hidden states, row by row of ``outputs``.
-
-    Attributes:
-        attention: where it was asked for (`Batch.watch`), for each layer that looks at the whole text float32
-            ``(n_head, n, n_pages)``: the share of each row's attention that the keys of each page have. Empty from a
-            backend that cannot tell.
-    """
-
-    values: F32
-    degraded: bool = False
-    attention: tuple[F32, ...] = ()
-
-
 class Best(NamedTuple):
     """What a greedy text needs of a row of logits.
 
@@ -147,6 +135,23 @@ class Best(NamedTuple):
         """Of a row ``(n_vocab,)``. For a few values argmax takes a third of the time of max."""
         token = int(logits.argmax())
         return cls(token, float(logits[token]), float(logits[logits.argmin()]))
+
+
+class Output(NamedTuple):
+    """Result of a step: float32 ``(k, n_vocab)`` logits or ``(k, n_embd)`` hidden states, row by row of ``outputs``.
+
+    Attributes:
+        attention: where it was asked for (`Batch.watch`), for each layer that looks at the whole text float32
+            ``(n_head, n, n_pages)``: the share of each row's attention that the keys of each page have. Empty from a
+            backend that cannot tell.
+        best: where no more was asked for (`Batch.greedy`), for each of ``outputs``, and no ``values``; empty from a
+            backend that gives these all the same.
+    """
+
+    values: F32
+    degraded: bool = False
+    attention: tuple[F32, ...] = ()
+    best: Sequence[Best] = ()
 
 
 class Group(NamedTuple):

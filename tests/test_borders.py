@@ -165,6 +165,17 @@ def test_a_model_whose_numbers_are_not_finite_is_told_of(backend: str, tmp_path:
                 ask([1, 2, 3])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("value", "reason"), [(np.inf, "infinite"), (-np.inf, "infinite"), (np.nan, "NaN")])
+def test_a_greedy_text_sees_every_logit(value: float, reason: str, backend: str, tmp_path: Path) -> None:
+    """Also where native code tells it no more than which token is best."""
+    weights = tiny_models.tensors()
+    weights["output.weight"][250, 3] = value
+    path = tiny_models.write_model(tmp_path / "one.gguf", None, weights)
+    with sis_core.load(path, backend=backend) as model, pytest.raises(SisError, match=reason):
+        list(model.generate([1, 2, 3], sampler="greedy"))
+
+
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinite_logits_are_refused(value: float) -> None:
     logits = np.zeros(9, np.float32)

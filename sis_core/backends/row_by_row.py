@@ -90,5 +90,6 @@ def _rows(batch: Batch, wanted: Set[int]) -> Iterator[Batch]:
                 runs=(Run(sequence, position, 1),),
                 outputs=[0] if row in wanted else [],
                 alone=False,
+                greedy=False,
             )
             row += 1

@@ -84,6 +84,8 @@ class StagedForward:
         if not isinstance(cache, StagedCache):
             raise BackendError("this cache was made by another backend", where="step")
         answers: list[Pending] = []
+        if batch.greedy:
+            batch = evolve(batch, greedy=False)  # what comes back is arrays
         try:
             for part in _parts(batch, self._network, cache.n_free):
                 with cache.reserve(part):  # what has no room is refused here, before anybody is told

@@ -31,9 +31,11 @@ class Feed(NamedTuple):
         decodes: whether nobody reads a prompt: each text has one token to feed, and what is fed ahead.
         alone: whether each row must have the bits of a step of its own; None for where one is fed again.
         n_rows: how many rows.
+        greedy: whether no text looks at more than which token is best.
     """
 
     shares: Sequence[Share]
     decodes: bool
     alone: bool | None
     n_rows: int
+    greedy: bool

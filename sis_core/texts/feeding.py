@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from attrs import define, evolve, field
 
@@ -20,16 +20,18 @@ from sis_core.errors import BackendError, ClosedError, ContextError, LostError, 
 from sis_core.loading.checks import token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
-from sis_core.step import Batch, Run
+from sis_core.step import Batch, Best, Run
 from sis_core.texts.common import n_common
 from sis_core.texts.retention import EvictionError, Retention
 
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3
-NONE_LACKING: Mapping[int, Sequence[int]] = {}
+Lacking: TypeAlias = Mapping[int, Sequence[int]]  # ids of sequences
+NONE_LACKING: Lacking = {}
 NO_ADAPTERS: Mapping[int, str] = {}
 Want = Literal["logits", "hidden"]
+Rows: TypeAlias = F32 | Sequence[Best]  # results: float32 (k, n), or k times what is best
 
 
 @define
@@ -87,8 +89,10 @@ class Feeding(Closing):
         """Rows of a step at most: 512 unless the family asks for more."""
         return self.model.network.step_rows
 
-    def run(self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False) -> list[F32]:
-        """One backend step that appends parts to sequences, one for each: the results of each, float32 ``(k, n)``.
+    def run(
+        self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False, greedy: bool = False
+    ) -> list[Rows]:
+        """One backend step that appends parts to sequences, one for each: the results of each.
 
         For those who keep count: nothing is checked but what arithmetic relies on; `Session.advance` checks the rest.
         What the cache lacks of these sequences is fed with them, or in steps before where it is much. After an
@@ -97,10 +101,11 @@ class Feeding(Closing):
         Args:
             want: logits, or hidden states after the output norm.
             alone: compute each row as if it were by itself, see `Batch.alone`; None for where something is fed again.
+            greedy: no more is looked at than `Best` says, and no more may come.
         """
         if self._closed:
             self._check_open()
-        values = self._step(parts, want, alone)
+        values = self._step(parts, want, alone, greedy)
         for sequence, ids, _ in parts:
             if (known := self._tokens.get(sequence)) is None:
                 self._tokens[sequence] = list(ids)
@@ -110,7 +115,7 @@ class Feeding(Closing):
                 self._tell_of_places(sequence, len(ids))
         if len(parts) == 1:
             return [values]
-        results, at = [], 0
+        results, at = list[Rows](), 0
         for _, _, n in parts:
             results.append(values[at : at + n])
             at += n
@@ -184,20 +189,18 @@ class Feeding(Closing):
                 ids[i] = min(max(token, 0), n_vocab - 1)
         return ids
 
-    def _step(self, parts: Sequence[Part], want: Want, alone: bool | None) -> F32:
+    def _step(self, parts: Sequence[Part], want: Want, alone: bool | None, greedy: bool) -> Rows:
         """The results of all parts, one after another; the tokens are not noted yet."""
         while True:
             try:
                 lacking = self._lacking(parts)
-                if alone is None:
-                    alone = bool(lacking)
+                alone = bool(lacking) if alone is None else alone
                 if lacking:
                     lacking = self._feed_much(lacking)
-                if self._retentions:
-                    for sequence, _, _ in parts:
-                        if sequence in self._retentions:
-                            self._evict(self.model, self._cache, sequence, len(self._tokens.get(sequence, ())))
-                batch = self._batch(parts, want, alone, lacking)
+                for sequence, _, _ in parts:
+                    if sequence in self._retentions:
+                        self._evict(self.model, self._cache, sequence, len(self._tokens.get(sequence, ())))
+                batch = self._batch(parts, want, alone, greedy, lacking)
                 output = self.model.step(batch, self._cache)
             except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError, EvictionError):
                 raise
@@ -213,9 +216,9 @@ class Feeding(Closing):
             stats.rows += batch.n
             if lacking:
                 stats.rows_again += sum(map(len, lacking.values()))
-            return output.values
+            return output.best or output.values
 
-    def _batch(self, parts: Sequence[Part], want: Want, alone: bool, lacking: Mapping[int, Sequence[int]]) -> Batch:
+    def _batch(self, parts: Sequence[Part], want: Want, alone: bool, greedy: bool, lacking: Lacking) -> Batch:
         ids: list[int] = []
         runs: list[Run] = []
         rows: list[int] = []
@@ -230,9 +233,9 @@ class Feeding(Closing):
         adapters = NO_ADAPTERS
         if self._adapters:
             adapters = {sequence: self._adapters[sequence] for sequence, _, _ in parts if sequence in self._adapters}
-        return Batch(ids, tuple(runs), rows, want, adapters=adapters, alone=alone)
+        return Batch(ids, tuple(runs), rows, want, adapters=adapters, alone=alone, greedy=greedy)
 
-    def _lacking(self, parts: Sequence[Part]) -> Mapping[int, Sequence[int]]:
+    def _lacking(self, parts: Sequence[Part]) -> Lacking:
         """What the cache lacks of what the sequences of a step are known to hold.
 
         A cache that holds more, since an interrupt kept a step from being noted, goes back.
@@ -248,7 +251,7 @@ class Feeding(Closing):
                 lacking[sequence] = known[kept:]
         return lacking
 
-    def _feed_much(self, lacking: Mapping[int, Sequence[int]]) -> Mapping[int, Sequence[int]]:
+    def _feed_much(self, lacking: Lacking) -> Lacking:
         """Feed again what would not fit into the next step beside its parts; what is left for it."""
         if sum(map(len, lacking.values())) <= self.step_rows and not self._retentions.keys() & lacking:
             return lacking

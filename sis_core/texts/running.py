@@ -11,9 +11,10 @@ from sis_core.arrays import F32, F64
 from sis_core.cache.pages import PAGE_SIZE, pages_for
 from sis_core.errors import SamplerError, SisError
 from sis_core.sampler import log_softmax
+from sis_core.step import Best
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.common import n_common
-from sis_core.texts.feeding import Part, Want
+from sis_core.texts.feeding import Part, Rows, Want
 from sis_core.texts.finite import finite
 from sis_core.texts.prefixes import Scope
 from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
@@ -30,6 +31,7 @@ class Text:
         number: its sequence in the session, and its place in the order of arrival.
         want: what a step must return for it.
         forces: whether a sampler may know what must come next.
+        greedy: whether no more of a row is looked at than which token is best.
         ids: its tokens: the prompt, and what was chosen since; the last one chosen is still to be fed.
         n_prompt: tokens of the prompt.
         n_known: tokens that it shares since it was let in the last time.
@@ -54,6 +56,7 @@ class Text:
         self.number, self.request, self.ids = number, request, ids
         self.want: Want = "hidden" if request.want == "hidden" else "logits"
         self.forces = writer is not None and writer.forces
+        self.greedy = writer is not None and writer.greedy
         self.retention, self.degraded = retention, degraded
         self.n_prompt, self.n_known = len(ids), 0
         self.n_cached: int | None = None
@@ -124,14 +127,15 @@ class Text:
             log.debug("sequence %d: what is forced is not known: %s", self.number, error)
             return NOTHING
 
-    def take(self, rows: F32, end: int, ahead: Ahead, pieces: list[Piece]) -> None:
-        """Make use of the results ``(k, n)`` of a step that fed the tokens up to place ``end``, and then those
+    def take(self, rows: Rows, end: int, ahead: Ahead, pieces: list[Piece]) -> None:
+        """Make use of the results of a step that fed the tokens up to place ``end``, and then those
         ``ahead``; they are the last rows.
 
         It adds the ``pieces`` that they complete: none when there is more to feed first, and one more than those of the
         tokens ahead that were chosen. Raises what samplers raise.
         """
         if self.reading:
+            assert isinstance(rows, np.ndarray)
             self._read(rows[max(self._n_read - end + len(rows), 0) :])
         if end < len(self.ids):
             return
@@ -152,13 +156,13 @@ class Text:
                 return
         pieces.append(self._write(self._writer, rows[-1]))
 
-    def _write(self, writer: Writer, row: F32 | None) -> Piece:
+    def _write(self, writer: Writer, row: F32 | Best | None) -> Piece:
         full = len(self.ids) >= self._n_ctx and (self.request.context != "shift" or self._n_ctx == 1)
         token, text, reason, stop = writer.write(row, full=full)
         self.ids.append(token)
         self.n_written += 1
         piece = self._piece(text, token=token, finish_reason=reason, stop=stop)
-        if self.request.logprobs is not None and row is not None:
+        if self.request.logprobs is not None and isinstance(row, np.ndarray):
             values = log_softmax(row)
             piece.logprob, piece.top = float(values[token]), likeliest(values, self.request.logprobs)
         return piece

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
 
-from sis_core.arrays import F32
 from sis_core.cache.pages import PAGE_SIZE
 from sis_core.closing import Closing
 from sis_core.errors import ClosedError, ContextError, MemoryLimitError, SisError
@@ -23,7 +22,7 @@ from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
 from sis_core.texts.context import retention_of
 from sis_core.texts.drafting import NOBODY, Drafting
-from sis_core.texts.feeding import Want
+from sis_core.texts.feeding import Rows, Want
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.retention import EvictionError
@@ -246,7 +245,7 @@ class Scheduler(Closing):
         degraded, began = stats.degraded, self._clock()
         try:
             parts = [text.part(start, n, ahead) for text, start, n, ahead in feed.shares]
-            results = session.run(parts, self._want, feed.alone)
+            results = session.run(parts, self._want, feed.alone, feed.greedy)
         except MemoryLimitError as error:
             if any(share.ahead.tokens for share in feed.shares):
                 self._speculation.cramp()
@@ -281,7 +280,7 @@ class Scheduler(Closing):
             self._want = others[0].want
         return others or self._running
 
-    def _take(self, text: Text, rows: F32, end: int, ahead: Ahead) -> None:
+    def _take(self, text: Text, rows: Rows, end: int, ahead: Ahead) -> None:
         """Hand a text its rows; whatever fails in it ends it alone. What was fed ahead and not chosen is taken back."""
         pieces = self._pieces
         n_before = len(pieces)

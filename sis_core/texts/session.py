@@ -6,7 +6,7 @@ The session keeps each sequence's token ids, so it can always build its cache ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 
@@ -143,7 +143,7 @@ class Session(Feeding):
                     where=f"sequence {sequence}",
                 )
             parts.append(Part(sequence, ids, wanted))
-        results = self.run(parts, want, alone)
+        results = cast(list[F32], self.run(parts, want, alone))
         return {part.sequence: rows for part, rows in zip(parts, results, strict=True) if part.outputs}
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:

@@ -80,23 +80,23 @@ class Speculation:
         """The next step's shares of texts. Where tokens are fed ahead, or again after they were, all rows are alone:
         too slow for prompts, so a step that reads one feeds nothing ahead."""
         shares: list[Share] = []
-        decodes = True
+        decodes = greedy = True
         for text in texts:
             start = self._session.length(text.number)
             n = len(text.ids) - start
-            decodes = decodes and n == 1
+            decodes, greedy = decodes and n == 1, greedy and text.greedy
             shares.append(Share(text, start, n))
         if not decodes:
             waiting = {share.text.number: share for share in shares}
             pending = {number: min(share.n, self._session.until(number)) for number, share in waiting.items()}
             rows = budget.share(pending)
             shares = [waiting[number]._replace(n=n) for number, n in rows.items()]
-            return Feed(shares, decodes=False, alone=False, n_rows=sum(rows.values()))
+            return Feed(shares, decodes=False, alone=False, n_rows=sum(rows.values()), greedy=greedy)
         if not (ahead := self._ahead(texts)):
-            return Feed(shares, decodes=True, alone=None, n_rows=len(shares))
+            return Feed(shares, decodes=True, alone=None, n_rows=len(shares), greedy=greedy)
         shares = [share._replace(ahead=ahead.get(share.text.number, NOTHING)) for share in shares]
         n_ahead = sum(len(each.tokens) for each in ahead.values())
-        return Feed(shares, decodes=True, alone=True, n_rows=len(shares) + n_ahead)
+        return Feed(shares, decodes=True, alone=True, n_rows=len(shares) + n_ahead, greedy=greedy)
 
     def measure(self, feed: Feed, seconds: float) -> None:
         """A step took so long."""

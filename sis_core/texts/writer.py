@@ -34,6 +34,7 @@ class Writer:
 
     Attributes:
         forces: whether a sampler may know what must come next.
+        greedy: whether no more need be known of logits than which is best.
     """
 
     def __init__(self, request: Request, prompt: list[int], n_vocab: int, tokenizer: Tokenizer) -> None:
@@ -41,6 +42,7 @@ class Writer:
         self._nothing = np.zeros(n_vocab, np.float32)
         self._chain = Chain.start(request.samplers, SamplerContext(n_vocab, prompt, tokenizer, request.seed))
         self.forces = self._chain.forces
+        self.greedy = self._chain.takes_best and request.logprobs is None and not request.reads_prompt
         at_start = not tokenizer.decode(prompt[:8])  # nothing but control tokens: the text begins here
         self._stream = TextStream(tokenizer, skip_special=not request.spell_special, at_start=at_start)
         self._stops = StopFilter(request.stop)
@@ -53,11 +55,12 @@ class Writer:
         tokens = self._chain.forced()
         return Ahead(tokens, len(tokens) if tokens and self._logprobs is None and self._chain.blind else 0)
 
-    def write(self, logits: F32 | None, *, full: bool) -> Written:
+    def write(self, logits: F32 | Best | None, *, full: bool) -> Written:
         """Choose the next token from its raw ``logits`` ``(n_vocab,)``; ``full`` says that the context ends with it.
 
-        The draw depends on nothing but the seed and the number of tokens written before. Without ``logits`` the token
-        is one that is forced: the chain still has its say, and fails where it would have failed.
+        A `greedy` one takes what is best of them as well. The draw depends on nothing but the seed and the number of
+        tokens written before. Without ``logits`` the token is one that is forced: the chain still has its say, and
+        fails where it would have failed.
         """
         token = self._choose(logits)
         self._chain.accept(token)
@@ -81,14 +84,17 @@ class Writer:
             reason = "stop" if self._stops.found else reason
         return Written(token, text, reason, self._stops.found)
 
-    def _choose(self, logits: F32 | None) -> int:
+    def _choose(self, logits: F32 | Best | None) -> int:
         if logits is None:
             return self._chain.choose(self._nothing, self._n_written)
-        best = Best.of(logits)
+        best = logits if isinstance(logits, Best) else Best.of(logits)
         if not (best.lowest > -np.inf and best.highest < np.inf):
             check_finite(best)
             check_top(best.highest)
-        return best.token if self._chain.takes_best else self._chain.choose(logits, self._n_written)
+        if self._chain.takes_best:
+            return best.token
+        assert not isinstance(logits, Best)
+        return self._chain.choose(logits, self._n_written)
 
 
 def check_finite(best: Best) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 10  # what this release and its libraries of kernels agree on
+PROGRAM = 11  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -188,6 +188,12 @@ class Rotation(Structure, c_name="sis_rotation"):
     _fields_: ClassVar[Any] = [("cos", c_void_p), ("sin", c_void_p)]
 
 
+class Best(Structure, c_name="sis_best"):
+    """What a greedy text needs of a row of logits."""
+
+    _fields_: ClassVar[Any] = [("token", c_uint32), ("highest", c_float), ("lowest", c_float)]
+
+
 class Step(Structure, c_name="sis_step"):
     """Everything that changes from step to step."""
 
@@ -196,14 +202,15 @@ class Step(Structure, c_name="sis_step"):
             "n", "n_out", "n_groups", "page_size", "kv_type", "n_threads", "flags", "reserved",
         )),
         *((name, c_void_p) for name in (
-            "tokens", "hidden", "out", "positions", "outputs", "tables", "kv", "rotations", "watch", "workspace",
+            "tokens", "hidden", "out", "positions", "outputs", "tables", "kv", "rotations", "watch", "best",
+            "workspace",
         )),
         ("workspace_bytes", c_uint64), ("cpus", c_void_p),
     ]  # fmt: skip
 
 
 STRUCTURES: tuple[type[Structure], ...] = (
-    Rows, LinearObject, Kind, Unpacked, Place, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Step,
+    Rows, LinearObject, Kind, Unpacked, Place, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Best, Step,
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer

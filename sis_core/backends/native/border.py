@@ -61,6 +61,11 @@ class Structure(ctypes.Structure):
             cls(*values)  # which says what of it
             raise
 
+    @classmethod
+    def read(cls, memory: Any, at: int) -> tuple[Any, ...]:
+        """Every field, in order, from byte ``at`` of ctypes ``memory``."""
+        return cls._packer.unpack_from(memory, at)
+
     def __setattr__(self, name: str, value: Any) -> None:  # ctypes comes here from its constructor too
         known = self._kinds.get(name)
         try:

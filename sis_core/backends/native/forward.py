@@ -23,7 +23,7 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.tables import state_nbytes
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
-from sis_core.step import Batch, Group, Output, Plan
+from sis_core.step import Batch, Best, Group, Output, Plan
 
 NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), PAGE_SIZE)
 ROWS = np.zeros(512, np.int32)  # of a long prompt's first step
@@ -100,18 +100,19 @@ class NativeForward:
             else:
                 hidden = self._embedding(batch)
         program = self._logits if batch.want == "logits" else self._hidden
+        best: list[Best] | None = [] if batch.greedy and batch.want == "logits" and self._ends else None
         started = perf_counter()
         with cache.reserve(batch) as plans:
             values = self._runner.run(
                 program, plans, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
-                kv_type=cache.kv_type, alone=batch.alone,
+                kv_type=cache.kv_type, alone=batch.alone, best=best,
             )  # fmt: skip
         if waiting:
             waiting.after_step(batch.n, perf_counter() - started)
             self._store.in_place.changed()
         if not batch.watch:
-            return Output(values)
-        return Output(values, attention=tuple(shares for plan in plans for shares in plan.watch or ()))
+            return Output(values, best=best or ())
+        return Output(values, attention=tuple(shares for plan in plans for shares in plan.watch or ()), best=best or ())
 
     def _given(self, batch: Batch) -> F32:
         hidden = np.ascontiguousarray(batch.hidden, np.float32)

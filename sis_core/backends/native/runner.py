@@ -15,10 +15,11 @@ from sis_core.backends.native.memory import aligned
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.watched import Watched
 from sis_core.errors import BackendError
-from sis_core.step import Plan
+from sis_core.step import Best, Plan
 
 MAX_IDLE = 4
-TABLE_BYTES, GROUP_BYTES = ctypes.sizeof(abi.Table), ctypes.sizeof(abi.Group)
+TABLE_BYTES, GROUP_BYTES, BEST_BYTES = map(ctypes.sizeof, (abi.Table, abi.Group, abi.Best))
+NO_ROWS = np.empty((0, 0), np.float32)
 
 
 class Runner:
@@ -51,6 +52,7 @@ class Runner:
         kv: int | None = None,
         kv_type: str = "f32",
         alone: bool = False,
+        best: list[Best] | None = None,
     ) -> F32:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
@@ -59,6 +61,7 @@ class Runner:
             outputs: the rows to give out ``(k,)``; None for all.
             kv: the address of a `abi.KV` for each layer.
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
+            best: where to leave the best of each of ``outputs``; then no rows are given out.
         """
         seen = program.in_place.before_step()
         scratch = self._take()
@@ -69,15 +72,19 @@ class Runner:
             hidden = np.ascontiguousarray(hidden, np.float32)
             entry, n, tokens_at, hidden_at = program.after_embedding, len(hidden), 0, address(hidden)
         n_out, outputs_at = (0, 0) if outputs is None else (len(outputs), address(outputs))
-        out = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32)
+        if best is None:
+            out, best_at = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32), 0
+            out_at = address(out)
+        else:
+            out, out_at, best_at = NO_ROWS, *scratch.rows(n_out, program.n_out_cols)
         first = plans[0]
         watched = None if first.watch is None else Watched.of(program.watched, plans)  # the first keeps most
         rotations = self.rotations.tables(scratch.place(plans))
         filled = (
             n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
-            abi.INVARIANT if alone or self.invariant else 0, 0, tokens_at, hidden_at, address(out),
+            abi.INVARIANT if alone or self.invariant else 0, 0, tokens_at, hidden_at, out_at,
             address(first.positions), outputs_at, scratch.tables_at, kv or 0, rotations.address,
-            watched.address if watched else 0,
+            watched.address if watched else 0, best_at,
         )  # fmt: skip
         try:
             scratch.fill(filled)
@@ -86,6 +93,8 @@ class Runner:
                 scratch.grow(self.library.workspace(entry, scratch.address))
                 scratch.fill(filled)
                 code = self.library.run(entry, scratch.address)
+            if best is not None:
+                scratch.tell(n_out, best)
         finally:
             self._give_back(scratch)
         if seen is not None:
@@ -101,10 +110,8 @@ class Runner:
         scratch = self._take()
         scratch.place(plans)
         flags = abi.INVARIANT if self.invariant else 0
-        n, page_size = len(plans[0].positions), plans[0].page_size
-        scratch.fill(
-            (n, 1, len(plans[0].groups), page_size, 0, self.n_threads, flags, 0, *(0,) * 5, scratch.tables_at, 0, 0, 0)
-        )
+        n, n_groups, page_size = len(plans[0].positions), len(plans[0].groups), plans[0].page_size
+        scratch.fill((n, 1, n_groups, page_size, 0, self.n_threads, flags, 0, *(0,) * 5, scratch.tables_at, *(0,) * 4))
         room = scratch.grow(self.library.workspace(program.address, scratch.address))
         self._give_back(scratch)
         return room
@@ -136,6 +143,8 @@ class _Scratch:
         self._groups: list[ctypes.Array[abi.Group]] = []
         self._room = -1
         self.tables_at = 0
+        self._rows, self._best = np.empty(0, np.float32), (abi.Best * 0)()
+        self._rows_at = self._best_at = 0
 
     def fill(self, values: tuple[int, ...]) -> None:
         """Write the record: its fields up to the workspace's."""
@@ -158,6 +167,20 @@ class _Scratch:
                 at += GROUP_BYTES
                 longest = max(longest, length)
         return longest
+
+    def rows(self, n: int, n_cols: int) -> tuple[int, int]:
+        """Where rows go that nobody sees but for the best of each, and where these go."""
+        if n * n_cols > len(self._rows):
+            self._rows = np.empty(n * n_cols, np.float32)
+            self._rows_at = address(self._rows)
+        if n > len(self._best):
+            self._best = (abi.Best * n)()
+            self._best_at = ctypes.addressof(self._best)
+        return self._rows_at, self._best_at
+
+    def tell(self, n: int, best: list[Best]) -> None:
+        """Add what a step has found of so many rows."""
+        best += [Best._make(abi.Best.read(self._best, at)) for at in range(0, n * BEST_BYTES, BEST_BYTES)]
 
     def grow(self, n_bytes: int) -> U8:
         """Take a larger workspace."""

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 10
+#define SIS_PROGRAM 11
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -278,6 +278,14 @@ struct sis_rotation {
     const float *sin;
 };
 
+/* What a greedy text needs of a row of logits: the likeliest token, of equal ones that with the lowest number, and the
+ * highest and the lowest logit. Where any is NaN both are NaN, and the token is 0. */
+struct sis_best {
+    uint32_t token;
+    float highest;
+    float lowest;
+};
+
 /* SIS_INVARIANT: no row's result depends on how many rows share the step. Without it, instruction sets that multiply many
  * rows at once do so from a number of rows on, with other sums. */
 enum sis_step_flag { SIS_INVARIANT = 1 };
@@ -302,7 +310,8 @@ struct sis_step {
     float *watch; /* of a step of one group, where its attention goes: for each ATTEND that looks at the whole text
                    * (n, n_head, pages of the group, 2): the highest of a row's scores in a page, and the sum of
                    * 2^(score - that). Pages without keys that a row sees are left as they are. NULL: nobody asks */
-    uint8_t *workspace; /* aligned to 64 */
+    struct sis_best *best; /* (n_out,), of the rows of `out`; NULL: nobody asks */
+    uint8_t *workspace;    /* aligned to 64 */
     uint64_t workspace_bytes;
     const int32_t *cpus; /* (n_threads,): the processor that each thread keeps to; NULL: wherever the system likes */
 };

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sis_core.arrays import F32
 from sis_core.texts.chain_text import make_chain
-from sis_core.texts.feeding import Part, Want
+from sis_core.texts.feeding import Part, Rows, Want
 from sis_core.texts.language_model import LanguageModel
 from sis_core.texts.request import Piece
 from sis_core.texts.scheduler import Scheduler
@@ -21,9 +20,11 @@ class TimedSession(Session):
 
     recorder: Recorder
 
-    def run(self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False) -> list[F32]:
+    def run(
+        self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False, greedy: bool = False
+    ) -> list[Rows]:
         with self.recorder.span("session"):
-            return super().run(parts, want, alone)
+            return super().run(parts, want, alone, greedy)
 
 
 def profile_text(
