@@ -290,9 +290,7 @@ class _SpoiledForward:
 
     def _with_tables(self, kind: type[PageTable], kv_type: str, max_tokens: int) -> PagedCache:
         plain = self.inner.new_cache(kv_type, max_tokens)
-        tables = plain.tables
-        tables.all = [kind(table.pool.n_pages) for table in tables.all]
-        tables._widest, *tables._others = tables.all
+        plain.tables.all = [kind(table.pool.n_pages) for table in plain.tables.all]
         return plain
 
 

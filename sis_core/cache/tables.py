@@ -55,23 +55,22 @@ class Tables:
             for kind in kinds
             for n in [n_pages_of(kind, max_tokens)]
         ]
-        self._widest, *self._others = self.all
 
     @property
     def n_free(self) -> int:
         """Tokens that there is still room for, in whole pages of the table that keeps most."""
-        widest = self._widest
+        widest = self.all[0]
         return widest.n_free * PAGE_SIZE if isinstance(widest, SnapshotTable) else widest.n_free
 
     def length(self, sequence: int) -> int:
-        length = self._widest.length(sequence)
-        for table in self._others:
+        length = self.all[0].length(sequence)
+        for table in self.all[1:]:
             length = min(length, table.length(sequence))
         return length
 
     def reserve(self, batch: Batch, copy_page: Sequence[CopyPage]) -> Reservations:
         """`Table.reserve` in each, with each table's ``copy_page``."""
-        if self._others:
+        if len(self.all) > 1:
             self._mend(batch)
         return Reservations(self.all, batch, copy_page)
 

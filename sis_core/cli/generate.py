@@ -57,10 +57,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Continue PROMPT; several prompts are run together, one step of the model for all of them.
-
-    Without PROMPT, or for the PROMPT -, it is read from standard input.
-    """
+    """Continue PROMPT; without it, or for the PROMPT -, what comes from standard input. Several are run together."""
     texts = _texts(prompts, file)
     _refuse_useless(ctx, options, as_json)
     options["stop"] = [unescaped(stop) for stop in options["stop"]]

@@ -36,7 +36,7 @@ COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `c
 }
 EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 GLOBAL_WITH_VALUE = ("--plugin", "--prefer")
-GLOBAL_HELP = "Also --plugin FILE, --prefer NAME=PLUGIN and -v, anywhere on the line: `sis --help`."
+GLOBAL_HELP = "Also --plugin FILE, --prefer NAME=PLUGIN and -v, see `sis --help`."
 GLOBAL_FLAG = re.compile(r"-v+|--verbose")
 
 

@@ -110,9 +110,8 @@ class NativeForward:
         if waiting:
             waiting.after_step(batch.n, perf_counter() - started)
             self._store.in_place.changed()
-        if not batch.watch:
-            return Output(values, best=best or ())
-        return Output(values, attention=tuple(shares for plan in plans for shares in plan.watch or ()), best=best or ())
+        attention = tuple(shares for plan in plans for shares in plan.watch or ()) if batch.watch else ()
+        return Output(values, attention=attention, best=best or ())
 
     def _given(self, batch: Batch) -> F32:
         hidden = np.ascontiguousarray(batch.hidden, np.float32)

@@ -116,11 +116,7 @@ def _too_much(what: str, share: float) -> str:
 
 def rough_rows(share: float) -> str:
     """Why tables of rows must not be rounded to 8 bits, of which one has this share; empty where they may."""
-    if share <= MAX_SHARE:
-        return ""
-    return (
-        f"8 bits would round a row's table by {share:.2g} times the error that its codes make (at most {MAX_SHARE:g})"
-    )
+    return "" if share <= MAX_SHARE else _too_much("a row's table", share)
 
 
 def _codes_fit(layout: Layout, kind: Kind) -> bool:
