@@ -1,12 +1,14 @@
 /* Tiles of packed weights: what those of each format hold, and where it lies. program.h says what the words mean.
  *
  * A tile is sixteen rows, in one stream in the order in which it is read: so what is fetched ahead is what comes next.
- * With TABLE it begins with the table, filled up to 64 bytes. Then units follow, of two blocks of 32 columns or, with
- * BYTE, NIBBLE and SUPER, of eight; where the number of blocks is odd, the last unit holds one. A unit is
+ * With TABLE it begins with the table, filled up to 64 bytes. Then units follow, of two blocks of 32 columns or, where more
+ * than 32 share a scale, of the blocks of two groups; with BYTE, NIBBLE and SUPER of eight. The last may hold fewer. A unit is
  *
  *   256 columns    16 halves: super-scales; 16 more: super-minima, or nothing that is read
  *   each block     for each group 16 scales; then for each group 16 minima (UNSIGNED; NIBBLE: as the upper half of scales)
  *   each block     its codes
+ *
+ * where blocks that share scales have them once. In a unit that holds fewer blocks codes begin where they do in all.
  *
  * Codes are laid out in vectors of 64 bytes, in which four bytes belong to each of the sixteen rows, one after the other:
  * a quad of columns, 4 i + y in byte y. Those of a block of 32 columns are eight quads:
@@ -50,7 +52,13 @@
     KIND(u2, SIS_U2, 2, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
     KIND(t3, SIS_T3, 3, SIS_TABLE, 32, SIS_HALF)                                                                       \
     KIND(u3, SIS_U3, 3, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
-    KIND(t6, SIS_T6, 6, SIS_TABLE, 32, SIS_BFLOAT)
+    KIND(t6, SIS_T6, 6, SIS_TABLE, 32, SIS_BFLOAT)                                                                     \
+    KIND(t4_64, SIS_T4_64, 4, SIS_TABLE, 64, SIS_HALF)                                                                 \
+    KIND(t4_128, SIS_T4_128, 4, SIS_TABLE, 128, SIS_HALF)                                                              \
+    KIND(u4_64, SIS_U4_64, 4, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
+    KIND(u4_128, SIS_U4_128, 4, SIS_UNSIGNED, 128, SIS_HALF)                                                           \
+    KIND(u3_64, SIS_U3_64, 3, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
+    KIND(t2_256, SIS_T2_256, 2, SIS_TABLE, 256, SIS_HALF)
 
 /* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
 #define SIS_PACKED(PACKED)                                                                                             \
@@ -76,8 +84,11 @@
 
 static inline int has_supers(struct sis_kind kind) { return kind.scales >= SIS_BYTE; }
 static inline int has_minima(struct sis_kind kind) { return kind.codes == SIS_UNSIGNED; }
-static inline int n_groups(struct sis_kind kind) { return BLOCK / (int)kind.group; } /* in a block */
-/* Bytes of the scales of a group's sixteen rows, and of a block's scales and minima. */
+/* Groups in a block, and the columns of a group there; blocks of a group, where those are more than one. */
+static inline int n_groups(struct sis_kind kind) { return kind.group < BLOCK ? BLOCK / (int)kind.group : 1; }
+static inline uint32_t group_columns(struct sis_kind kind) { return kind.group < BLOCK ? kind.group : BLOCK; }
+static inline size_t group_blocks(struct sis_kind kind) { return kind.group > BLOCK ? kind.group / BLOCK : 1; }
+/* Bytes of the scales of a group's sixteen rows, and of scales and minima of a block, or of the blocks that share them. */
 static inline size_t scale_bytes(struct sis_kind kind)
 {
     return kind.scales == SIS_SUPER ? 0 : has_supers(kind) ? TILE : 2 * TILE;
@@ -94,11 +105,19 @@ static inline int32_t code_offset(struct sis_kind kind)
 {
     return kind.codes == SIS_SIGNED && kind.bits < 8 ? 1 << (kind.bits - 1) : 0;
 }
-static inline size_t unit_blocks(struct sis_kind kind) { return has_supers(kind) ? SUPER / BLOCK : 2; }
+static inline size_t unit_blocks(struct sis_kind kind)
+{
+    return has_supers(kind) ? SUPER / BLOCK : 2 * group_blocks(kind);
+}
+/* Of a unit the bytes of super-scales, of what lies before its codes, of all. */
 static inline size_t unit_head(struct sis_kind kind) { return has_supers(kind) ? 64 : 0; }
+static inline size_t before_codes(struct sis_kind kind)
+{
+    return unit_head(kind) + unit_blocks(kind) / group_blocks(kind) * scales_bytes(kind);
+}
 static inline size_t unit_bytes(struct sis_kind kind)
 {
-    return unit_head(kind) + unit_blocks(kind) * (scales_bytes(kind) + codes_bytes(kind));
+    return before_codes(kind) + unit_blocks(kind) * codes_bytes(kind);
 }
 
 /* A block of 32 columns: where its unit begins, its scales and its codes. */
@@ -110,9 +129,9 @@ struct block_at {
 static inline struct block_at block_in_units(struct sis_kind kind, const uint8_t *units, size_t block)
 {
     const size_t n = unit_blocks(kind), i = block % n;
-    const uint8_t *unit = units + block / n * unit_bytes(kind), *scales = unit + unit_head(kind);
-    return (struct block_at){unit, scales + i * scales_bytes(kind),
-                             scales + n * scales_bytes(kind) + i * codes_bytes(kind)};
+    const uint8_t *unit = units + block / n * unit_bytes(kind);
+    return (struct block_at){unit, unit + unit_head(kind) + i / group_blocks(kind) * scales_bytes(kind),
+                             unit + before_codes(kind) + i * codes_bytes(kind)};
 }
 
 static inline struct block_at block_at(struct sis_kind kind, const uint8_t *tile, size_t block)

@@ -27,8 +27,9 @@ size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)
     size_t bytes;
     if (sis_kind_of(format, &kind)) {
         const size_t n_blocks = n_cols / BLOCK, n = unit_blocks(kind);
-        if (n_cols % BLOCK || (has_supers(kind) && n_blocks % n)) return 0;
-        bytes = (n_blocks + n - 1) / n * unit_bytes(kind) + (n_blocks ? table_bytes(kind) : 0);
+        if (n_cols % BLOCK || n_cols % kind.group || (has_supers(kind) && n_blocks % n)) return 0;
+        bytes = n_blocks / n * unit_bytes(kind) + (n_blocks ? table_bytes(kind) : 0);
+        if (n_blocks % n) bytes += before_codes(kind) + n_blocks % n * codes_bytes(kind);
     } else if (format <= SIS_BF16 || format == SIS_DECODED)
         bytes = n_cols * TILE * (format == SIS_F16 || format == SIS_BF16 ? 2 : 4);
     else return 0;
@@ -129,6 +130,8 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 {
     const size_t first = tile * TILE, left = rows->n_rows - first;
     const uint32_t n = left < TILE ? (uint32_t)left : TILE;
-    if (n < TILE || rows->n_cols / BLOCK % 2) memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
+    struct sis_kind kind;
+    sis_kind_of(format, &kind);
+    if (n < TILE || rows->n_cols / BLOCK % unit_blocks(kind)) memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
     sis_kernels()->pack_unpacked(format, rows, first, n, out);
 }

@@ -150,9 +150,9 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
         if (NUMBER < kept->n) tile_store(NUMBER, sums[NUMBER], 64);                                                    \
         if (NUMBER >= turn->n) break;                                                                                  \
         const size_t group = turn->first + NUMBER, b = group / groups;                                                 \
-        const int8_t *x_at = x[b].q[0] + group % groups * kind.group;                                                  \
-        const uint8_t *w_at = kind.bits < 8 ? bytes + NUMBER * 16 * kind.group                                         \
-                                            : block_at(kind, turn->tile, b).codes + group % groups * 16 * kind.group;  \
+        const int8_t *x_at = x[b].q[0] + group % groups * columns;                                                     \
+        const uint8_t *w_at = kind.bits < 8 ? bytes + NUMBER * 16 * columns                                            \
+                                            : block_at(kind, turn->tile, b).codes + group % groups * 16 * columns;     \
         tile_zero(NUMBER);                                                                                             \
         tile_load(X, x_at, BLOCK);                                                                                     \
         tile_load(W, w_at, 64);                                                                                        \
@@ -185,7 +185,7 @@ static void write_sums(const struct many *job, const vf *acc, uint32_t row, uint
 INLINE void multiply_tiles(const struct sis_kind kind, const int R, const struct many *job, const struct x_block *x,
                            uint32_t row, uint32_t n_rows)
 {
-    const size_t groups = (size_t)n_groups(kind), n = job->k / BLOCK * groups;
+    const size_t groups = (size_t)n_groups(kind), columns = group_columns(kind), n = job->k / BLOCK * groups;
     struct scratch *scratch = (struct scratch *)(void *)job->scratch;
     struct turn turns[4] = {{.n = 0}}, next = {.tile = job->tiles};
     const uint8_t *stop = job->tiles + (job->n + TILE - 1) / TILE * job->tile_bytes;
@@ -221,7 +221,7 @@ INLINE void multiply_tiles(const struct sis_kind kind, const int R, const struct
 /* All rows of a tile are stored, those past the last too: to load what a store has passed by is slow. */
 INLINE void multiply_job(const struct sis_kind kind, const struct many *job)
 {
-    const size_t columns = kind.group;
+    const size_t columns = group_columns(kind);
     struct tile_shapes shapes = {.palette = 1};
     for (uint32_t done = 0, n; done < job->rows; done += n) {
         n = job->rows - done < SIDE ? job->rows - done : SIDE;

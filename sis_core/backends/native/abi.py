@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 11  # what this release and its libraries of kernels agree on
+PROGRAM = 12  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -23,7 +23,12 @@ FORMATS = {  # that have tiles, by GGUF's names
     ))
 }  # fmt: skip
 F32, F16, BF16 = range(3)
-TILES_ALONE = {name: len(FORMATS) + i for i, name in enumerate(("T1", "T2", "U2", "T3", "U3", "T6"))}  # of no type
+TILES_ALONE = {  # of no type
+    name: len(FORMATS) + number
+    for number, name in enumerate((
+        "T1", "T2", "U2", "T3", "U3", "T6", "T4_64", "T4_128", "U4_64", "U4_128", "U3_64", "T2_256",
+    ))
+}  # fmt: skip
 DECODED = len(FORMATS) + len(TILES_ALONE)
 FOREIGN = DECODED + 1
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})

@@ -68,7 +68,7 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
     if fitting:
         return min(fitting, key=lambda kind: (_loss(layout, kind), fitting[kind]))
     spans = {_span(layout, scale, n_cols) for scale in (layout.scale, layout.minimum) if scale is not None}
-    groups = sorted({kind.group for kind in of_codes})
+    groups = sorted({min(kind.group, abi.BLOCK) for kind in of_codes})  # of what is larger, 32 is a part
     return (
         f"no tile has scales for {min(spans)} of {n_cols} columns; such codes have them for multiples of "
         f"{' or '.join(map(str, groups))}"

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 11
+#define SIS_PROGRAM 12
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -20,7 +20,8 @@
 /* Formats that the kernels know. The numbers are ours, not GGUF's. From Q8_0 to TQ1_0 each stands for two things: how GGUF
  * lays out its rows, which matters for raw rows alone, and what its tiles hold, which `sis_kind` says: a format of somebody
  * else's may be packed into the tiles of whichever holds the same. Those after them are tiles alone, of bits of codes in a
- * table (T) or with a minimum (U): no type of GGUF's is such, and there are no raw rows of them. */
+ * table (T) or with a minimum (U), some with scales for more columns than 32: no type of GGUF's is such, and there are no
+ * raw rows of them. */
 enum sis_format {
     SIS_F32 = 0,
     SIS_F16 = 1,
@@ -47,9 +48,15 @@ enum sis_format {
     SIS_T3 = 22,
     SIS_U3 = 23,
     SIS_T6 = 24,
-    SIS_DECODED = 25, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 26, /* rung 3 */
-    SIS_N_FORMATS = 27
+    SIS_T4_64 = 25,
+    SIS_T4_128 = 26,
+    SIS_U4_64 = 27,
+    SIS_U4_128 = 28,
+    SIS_U3_64 = 29,
+    SIS_T2_256 = 30,
+    SIS_DECODED = 31, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 32, /* rung 3 */
+    SIS_N_FORMATS = 33
 };
 
 /* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
@@ -71,12 +78,12 @@ enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SI
 struct sis_kind {
     uint32_t bits;   /* of a code: 1 to 6, 8 */
     uint32_t codes;  /* enum sis_codes */
-    uint32_t group;  /* columns that share a scale: 16 or 32 */
+    uint32_t group;  /* columns that share a scale: 16 to 256, a power of two */
     uint32_t scales; /* enum sis_scales */
 };
 
-/* Rows of a weight that were unpacked, to be packed into tiles; C-contiguous. n_cols is a multiple of 32, with BYTE,
- * NIBBLE and SUPER of 256. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
+/* Rows of a weight that were unpacked, to be packed into tiles; C-contiguous. n_cols is a multiple of 32 and
+ * of the group, with BYTE, NIBBLE and SUPER of 256. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
 struct sis_unpacked {
     uint64_t n_rows;
     uint64_t n_cols;

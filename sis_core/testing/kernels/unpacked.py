@@ -84,11 +84,12 @@ class Unpacked:
     def test_rows_that_were_unpacked(self, backend: NativeBackend) -> None:
         """Of every kind of tile: codes and scales of anybody's, in any number of rows and columns."""
         library, random, kind = backend.library(), np.random.default_rng(6), abi.Kind()
-        for name, (n_rows, n_cols) in itertools.product(KINDS, ((37, 768), (16, 256), (1, 288))):
+        for name, (n_rows, n_cols) in itertools.product(KINDS, ((37, 768), (16, 256), (1, 288), (5, 320))):
             number = KINDS[name]
             assert library.kind(number, ctypes.addressof(kind)) == 1
             size = library.tile_bytes(number, n_rows, n_cols)
-            assert (size == 0) == (kind.scales >= abi.SCALES["byte"] and n_cols % 256 != 0), name
+            shared = 256 if kind.scales >= abi.SCALES["byte"] else kind.group
+            assert (size == 0) == (n_cols % shared != 0), name
             if not size:
                 continue
             rows, values = random_unpacked(kind, n_rows, n_cols, random)
