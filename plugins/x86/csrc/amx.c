@@ -331,17 +331,19 @@ INLINE void multiply_panel(const uint32_t format, const int tall, const uint8_t 
 /* The sums of up to 32 rows, from row `row` on, with the 32 rows of weights from `column` on. */
 static void write_sums(const struct many *job, const uint8_t *sums, uint32_t row, uint32_t n_rows, size_t column)
 {
-    for (size_t t = 0; t < 2 && column < job->n; t++, column += TILE) {
-        const __mmask16 mask = job->n - column < TILE ? (__mmask16)((1u << (job->n - column)) - 1) : 0xffff;
-        const __m512 bias = job->bias ? _mm512_maskz_loadu_ps(mask, job->bias + column) : _mm512_setzero_ps();
-        for (uint32_t r = 0; r < n_rows; r++) {
-            float *y = job->y + (size_t)(row + r) * job->stride + column;
-            __m512 v = _mm512_load_ps(sums + (r / TILE * 2 + t) * ONE + r % TILE * 64);
-            v = _mm512_add_ps(v, bias);
-            if (job->add) v = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), v);
-            _mm512_mask_storeu_ps(y, mask, v);
+    const size_t n = job->n - column < SIDE ? job->n - column : SIDE;
+    const __mmask16 masks[2] = {(__mmask16)(n < TILE ? (1u << n) - 1 : 0xffff),
+                                (__mmask16)(n > TILE ? (1u << (n - TILE)) - 1 : 0)};
+    __m512 bias[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int t = 0; job->bias && t < 2; t++) bias[t] = _mm512_maskz_loadu_ps(masks[t], job->bias + column + t * TILE);
+    for (uint32_t r = 0; r < n_rows; r++)
+        UNROLL_FOR (int t = 0; t < 2; t++) {
+            float *y = job->y + (size_t)(row + r) * job->stride + column + t * TILE;
+            __m512 v = _mm512_load_ps(sums + (r / TILE * 2 + (uint32_t)t) * ONE + r % TILE * 64);
+            v = _mm512_add_ps(v, bias[t]);
+            if (job->add) v = _mm512_add_ps(_mm512_maskz_loadu_ps(masks[t], y), v);
+            _mm512_mask_storeu_ps(y, masks[t], v);
         }
-    }
 }
 
 /* A job's panels in the order in which they are used: along k, then across the rows of weights. */
