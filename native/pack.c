@@ -100,18 +100,28 @@ static void bring(const struct sis_weight *w, size_t t, size_t n)
     sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
 }
 
-/* Whether tiles may stay: there is memory for those that nobody has begun. Memory that was never used may take many times
- * as long to come as the tiles take to be made, where it comes from the host of a virtual machine. */
+/* Whether tiles may stay: the time that fresh memory takes is saved up for those that nobody has begun. It may be many times
+ * what making them takes, where memory comes from the host of a virtual machine. */
 static int has_room(const struct sis_place *place, size_t t, size_t n, size_t bytes)
 {
     size_t begun = 0;
     for (size_t i = t; i < t + n; i++) begun += __atomic_load_n(&place->states[i], __ATOMIC_RELAXED) >= BEING_MADE;
-    if (begun == n || !place->spare) return 1;
-    if (__atomic_load_n(place->spare, __ATOMIC_RELAXED) <= 0) return 0;
+    if (begun == n || !place->saved) return 1;
+    if (__atomic_load_n(place->saved, __ATOMIC_RELAXED) <= 0) return 0;
     const uint64_t start = team_now();
     sis_touch(place->tiles + t * bytes, n * bytes);
-    __atomic_sub_fetch(place->spare, (int64_t)(team_now() - start), __ATOMIC_RELAXED);
+    __atomic_sub_fetch(place->saved, (int64_t)(team_now() - start), __ATOMIC_RELAXED);
     return 1;
+}
+
+/* Tiles that do not stay. What they cost is what keeping them would have been worth. */
+static void make_in_scratch(const struct sis_weight *w, size_t t, size_t n, size_t bytes, uint8_t *scratch,
+                            float *decoded)
+{
+    int64_t *saved = w->place ? w->place->saved : NULL;
+    const uint64_t start = saved ? team_now() : 0;
+    for (size_t i = 0; i < n; i++) sis_pack_tile(w, t + i, scratch + i * bytes, decoded);
+    if (saved) __atomic_add_fetch(saved, (int64_t)(team_now() - start), __ATOMIC_RELAXED);
 }
 
 const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, uint8_t *scratch, float *decoded)
@@ -122,7 +132,7 @@ const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, uint
     int there = w->place && w->place->keep && has_room(w->place, t, n, bytes);
     for (size_t i = 0; i < n && there; i++) there = in_place(w, t + i, bytes);
     if (there) return w->place->tiles + t * bytes;
-    for (size_t i = 0; i < n; i++) sis_pack_tile(w, t + i, scratch + i * bytes, decoded);
+    make_in_scratch(w, t, n, bytes, scratch, decoded);
     return scratch;
 }
 

@@ -107,7 +107,7 @@ class Place(Structure, c_name="sis_place"):
         ("n_made", c_uint32),
         ("mapped", c_uint32),
         ("reserved", c_uint32),
-        ("spare", c_void_p),
+        ("saved", c_void_p),
     ]
 
 

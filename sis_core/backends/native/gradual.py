@@ -1,9 +1,10 @@
 """Packing in the first steps and between them instead of at load, so that the first token does not wait for it.
 
-A step of several rows makes tiles of what it reads in place, and those of some weights stay. Memory that was never used
-may cost many times as much as the packing itself, where it comes from the host of a virtual machine: so the first step
-keeps none, and those after it as much as comes in a small share of their time. Between steps of few rows some time is
-spent on packing.
+A step of several rows makes tiles of what it reads in place, and they may stay. Memory that was never used may cost many
+times as much as the packing itself, where it comes from the host of a virtual machine: so the first step keeps none, and
+those after it wait for memory as long as was spent before on tiles that did not stay. That is at most twice the time of
+whoever knew how many steps will come (as with skis, which one rents until the rent has reached their price: Karlin et al.
+1988, "Competitive Snoopy Caching"). Between steps of few rows some time is spent on packing.
 
 Results are the same bits in place and packed, so nobody can tell from a text when a weight was packed.
 """
@@ -17,8 +18,7 @@ from time import perf_counter
 from sis_core.backends.native.packing import Packing, Tiles
 
 ROWS = 8  # of a step that packs what it reads
-KEPT = 0.5625 / 512  # bytes of tiles for each row and value: a model of 4.5 bits is packed after 512 more rows
-SPARE = 0.06  # share of the time of such a step for which its threads may wait for memory
+COPY = 0.06  # share of such a step's time in which what needs no tiles is copied
 SHARE = 4  # how many times as long as a step may be spent before the next,
 LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
 
@@ -26,22 +26,19 @@ LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
 class Waiting:
     """Weights in the order in which they are packed. Thread-safe: one thread packs, others go on in place."""
 
-    def __init__(self, n_threads: int = 1) -> None:
+    def __init__(self) -> None:
         self._packings: list[Packing] = []
         self._lock = threading.Lock()
-        self._n_threads = n_threads
         self._seconds = 0.0  # of the last step
         self._a_row = 0.0  # of the last step of many rows
-        self._values = 0  # of all weights whose tiles steps may make
-        self._spare = ctypes.c_int64(0)  # nanoseconds of all threads, as steps count them
+        self._saved = ctypes.c_int64(0)  # nanoseconds of all threads, as steps count them
 
     def __bool__(self) -> bool:
         return bool(self._packings)
 
     def add(self, packing: Packing) -> None:
         if isinstance(packing, Tiles):
-            packing.by_steps(self._spare)
-            self._values += packing.weight.n_rows * packing.weight.n_cols
+            packing.by_steps(self._saved)
         self._packings.append(packing)
 
     def before_step(self, n_rows: int) -> None:
@@ -53,23 +50,16 @@ class Waiting:
         if not self._seconds or not self._lock.acquire(blocking=False):
             return
         try:
-            seconds = SPARE * max(self._seconds, n_rows * self._a_row)
-            self._spare.value = int(min(seconds * self._n_threads * 1e9, 2**62))
+            self._saved.value = max(self._saved.value, 0)  # a whole page came, and the next tiles lie on it
             if n_rows < ROWS:
                 self._pack()
-            elif any(isinstance(one, Tiles) for one in self._packings):
-                self._keep(n_rows * self._values * KEPT)
+            elif tiles := [one for one in self._packings if isinstance(one, Tiles)]:
+                for one in tiles:
+                    one.keep()
             else:
-                self._copy(seconds)
+                self._copy(COPY * max(self._seconds, n_rows * self._a_row))
         finally:
             self._lock.release()
-
-    def _keep(self, n_bytes: float) -> None:
-        for packing in self._packings:
-            if n_bytes <= 0:
-                return
-            if isinstance(packing, Tiles):
-                n_bytes -= packing.keep()
 
     def _copy(self, seconds: float) -> None:
         stop = perf_counter() + seconds

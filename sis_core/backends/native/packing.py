@@ -114,21 +114,18 @@ class Tiles(Packing):
         self.arrive()
         return 0
 
-    def by_steps(self, spare: ctypes.c_int64) -> None:
-        """Let steps make the tiles of rows that are bound in place, from `keep` on while there is ``spare`` time."""
+    def by_steps(self, saved: ctypes.c_int64) -> None:
+        """Let steps make the tiles of rows that are bound in place, from `keep` on as ``saved`` time allows."""
         states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
         mapped = in_file(self.weight.raw)
-        self._made = abi.Place(self._place, address(states), mapped=mapped, spare=ctypes.addressof(spare))
-        self._made.owners = (states, spare)
+        self._made = abi.Place(self._place, address(states), mapped=mapped, saved=ctypes.addressof(saved))
+        self._made.owners = (states, saved)
         self.bound.place = ctypes.addressof(self._made)
 
-    def keep(self) -> int:
-        """Let tiles that steps make from now on stay; the bytes that all take, 0 where that was said before."""
+    def keep(self) -> None:
+        """Let tiles that steps make from now on stay."""
         assert self._made is not None
-        if self._made.keep:
-            return 0
         self._made.keep = 1
-        return self.nbytes
 
     @property
     def nbytes(self) -> int:

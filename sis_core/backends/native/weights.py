@@ -67,7 +67,7 @@ class Store:
 
     def __init__(self, library: Library, n_threads: int, pack: bool, *, gradual: bool = False) -> None:
         self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
-        self.waiting, self.in_place = Waiting(n_threads), InPlace(library)
+        self.waiting, self.in_place = Waiting(), InPlace(library)
         self.ahead = Ahead(library)
         self._bound: dict[Key, abi.Weight] = {}
         self._vectors: dict[Key, int] = {}

@@ -103,9 +103,9 @@ struct sis_place {
     uint32_t n_made; /* tiles */
     uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
     uint32_t reserved;
-    int64_t
-        *spare; /* nanoseconds that members may still wait for memory, in all places that lead here: tiles that nobody
-                     * has begun stay only while there are any. NULL: as long as it takes */
+    /* Nanoseconds that members have spent on tiles that did not stay, less what they have waited for memory since, of all
+     * places that lead here: while there are any, tiles that nobody has begun may stay. NULL: they always may. */
+    int64_t *saved;
 };
 
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
