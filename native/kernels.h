@@ -7,6 +7,7 @@
 #ifndef SIS_KERNELS_H
 #define SIS_KERNELS_H
 
+#include "span.h"
 #include <sis/program.h>
 
 #define TILE 16      /* rows of weights in a tile */
@@ -110,6 +111,7 @@ struct many {
     size_t stride;
     const float *bias; /* (n,) or NULL */
     uint8_t *scratch;  /* of this thread, aligned to 64 */
+    struct span ahead; /* what this thread reads after the unit: to be asked for meanwhile */
 };
 
 /* How many rows are multiplied at once. A row's result must not depend on the other rows, nor on how rows are cut. */

@@ -132,8 +132,16 @@ static void many_unit(const struct run *run, const struct sis_op *op, uint32_t u
     multiply_rows(run, op, &job, unit / across * rows, rows, gathered);
 }
 
+/* The rows of which the tiles from tile t on are made. */
+static struct span raw_rows(const struct sis_weight *w, size_t t)
+{
+    const size_t first = t * TILE, most = TILE << LOG_TILES;
+    const size_t rows = first >= w->n_rows ? 0 : w->n_rows - first < most ? w->n_rows - first : most;
+    return (struct span){w->raw + first * w->row_bytes, rows * w->row_bytes};
+}
+
 /* `n` units of a linear of raw rows, in that order too: tiles are made for the first rows, a unit's at a time, and still
- * there for the next rows. */
+ * there for the next rows. The rows of the next tiles come from memory while a unit is multiplied. */
 static void many_raw_units(const struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, int gathered,
                            uint32_t member)
 {
@@ -154,6 +162,7 @@ static void many_raw_units(const struct run *run, const struct sis_op *op, uint3
                 if (!first) made[i] = sis_tiles_of(w, t, tiles, scratch + i * unit_bytes, decoded);
                 struct many job = job_of(run, op, t, tiles, member);
                 job.tiles = made[i];
+                if (!first && i + 1 < n) job.ahead = raw_rows(w, t + tiles);
                 multiply_rows(run, op, &job, first, rows, gathered);
             }
     }

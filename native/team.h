@@ -2,8 +2,7 @@
 #ifndef SIS_TEAM_H
 #define SIS_TEAM_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "span.h"
 
 struct team;
 typedef void (*team_fn)(void *context, struct team *team, uint32_t member);
@@ -28,11 +27,6 @@ uint32_t team_claim(struct team *team, uint32_t member, uint32_t n);
 uint32_t team_claim_some(struct team *team, uint32_t member, uint32_t n, uint32_t quarters, uint32_t *end);
 /* Wait until every member is here; then the claims begin again at 0. */
 void team_barrier(struct team *team);
-/* Memory that will be read soon. */
-struct span {
-    const uint8_t *data;
-    size_t bytes;
-};
 /* The same; whoever comes last calls alone(context) before the others go on. A short piece of work done so costs no
  * second barrier, and never waits for a member that the system has put aside. Whoever waits fetches what lies ahead of
  * it into its cache, so that memory does not wait too. */

@@ -90,8 +90,8 @@ def slow_tiles(name: str, rows: U8, n_cols: int) -> U8:
         blocks = [tile[:, b] for b in range(tile.shape[1])]
         if name in ("Q8_0", "Q4_0"):
             halves = list(map(tile_q8_0 if name == "Q8_0" else tile_q4_0, blocks))
-            empty = tuple(np.zeros_like(part) for part in halves[0])
-            halves += [empty] * (len(halves) % 2)
+            none = (np.zeros_like(halves[0][0]), halves[0][1][:0])  # scales have their place, codes end
+            halves += [none] * (len(halves) % 2)
             pairs = zip(halves[::2], halves[1::2], strict=True)
             made.append(np.concatenate([part for a, b in pairs for part in (a[0], b[0], a[1], b[1])]))
         elif name in ("Q4_K", "Q6_K"):

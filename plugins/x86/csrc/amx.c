@@ -25,6 +25,7 @@
 #define CHUNK_BYTES (1 << 20)  /* of activations that a unit reads again and again: half of the second-level cache */
 #define CHUNK_LEAST 96         /* rows; fewer would expand weights too often */
 #define AHEAD 2048             /* bytes of weights that are fetched ahead */
+#define LINES 2                /* of what comes after the unit, a step */
 
 /* Bytes of a step: two tiles, then the two of what rounding the first has left. */
 INLINE size_t x_step(uint32_t form) { return form == SIS_FLOAT ? 4 * ONE : 2 * ONE; }
@@ -313,9 +314,10 @@ INLINE void keep_sums(const int tall, uint8_t *sums)
     tile_store(3, sums + 3 * ONE, 64);
 }
 
-/* sums += 32 (tall) or 16 rows of activations times a panel; after each step, `rate` pieces of the next panel. */
+/* sums += 32 (tall) or 16 rows of activations times a panel; after each step, `rate` pieces of the next panel and some
+ * lines of what the unit's thread reads next. */
 INLINE void multiply_panel(const uint32_t format, const int tall, const uint8_t *x, const uint8_t *w, uint32_t steps,
-                           uint8_t *sums, int fresh, struct expansion *next, uint32_t rate)
+                           uint8_t *sums, int fresh, struct expansion *next, uint32_t rate, struct span *ahead)
 {
     const size_t x_bytes_a_step = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
     start_sums(tall, fresh, sums);
@@ -324,6 +326,7 @@ INLINE void multiply_panel(const uint32_t format, const int tall, const uint8_t 
         if (has_floats(format)) products(tall, x + 2 * ONE, w);
         if (is_split(format)) products(tall, x, w + 2 * ONE);
         for (uint32_t i = 0; i < rate && next->done < next->n; i++) expand(format, next);
+        sis_ask(ahead, LINES);
     }
     keep_sums(tall, sums);
 }
@@ -377,6 +380,7 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
     const size_t step_bytes = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
     const uint8_t *x = (const uint8_t *)job->x + job->first / SIDE * p.steps * step_bytes;
     const uint32_t spans = (job->rows + SIDE - 1) / SIDE;
+    struct span ahead = job->ahead;
     struct expansion next = panel_at(&p, 0);
     while (next.done < next.n) expand(format, &next);
     for (uint32_t i = 0; i < p.n; i++) {
@@ -388,8 +392,8 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
             const uint8_t *at = x + (s * p.steps + now.first) * step_bytes;
             const uint32_t left = job->rows - s * SIDE, rows = left < SIDE ? left : SIDE;
             uint8_t *sums = job->scratch + 2 * PANEL_BYTES + (size_t)s * 4 * ONE;
-            if (rows > TILE) multiply_panel(format, 1, at, now.out, steps, sums, along == 0, &next, rate);
-            else multiply_panel(format, 0, at, now.out, steps, sums, along == 0, &next, rate);
+            if (rows > TILE) multiply_panel(format, 1, at, now.out, steps, sums, along == 0, &next, rate, &ahead);
+            else multiply_panel(format, 0, at, now.out, steps, sums, along == 0, &next, rate, &ahead);
             if (along == p.along - 1) write_sums(job, sums, job->first + s * SIDE, rows, (size_t)(i / p.along) * SIDE);
         }
         while (next.done < next.n) expand(format, &next);

@@ -1,10 +1,10 @@
 """Packing in the first steps and between them instead of at load, so that the first token does not wait for it.
 
-A step of several rows makes tiles of what it reads in place, and they may stay. Memory that was never used may cost many
-times as much as the packing itself, where it comes from the host of a virtual machine: so the first step keeps none, and
-those after it wait for memory as long as was spent before on tiles that did not stay. That is at most twice the time of
-whoever knew how many steps will come (as with skis, which one rents until the rent has reached their price: Karlin et al.
-1988, "Competitive Snoopy Caching"). Between steps of few rows some time is spent on packing.
+A step of several rows makes tiles of what it reads in place, and they may stay. Memory that was never used may cost
+many times as much as the packing itself, where it comes from the host of a virtual machine: so the first step keeps
+none, and those after it wait for memory as long as was spent before on tiles that did not stay. That is at most twice
+the time of whoever knew how many steps will come (as with skis, which one rents until the rent has reached their price:
+Karlin et al. 1988, "Competitive Snoopy Caching"). Between steps of few rows some time is spent on packing.
 
 Results are the same bits in place and packed, so nobody can tell from a text when a weight was packed.
 """
