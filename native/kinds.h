@@ -81,6 +81,7 @@
 
 #define SUPER 256      /* columns of a unit with super-scales */
 #define TABLE_BYTES 64 /* what a tile with a table begins with: as many entries */
+#define HALVES (2 * TILE) /* bytes of a half or a bfloat for each row */
 
 static inline int has_supers(struct sis_kind kind) { return kind.scales >= SIS_BYTE; }
 static inline int has_minima(struct sis_kind kind) { return kind.codes == SIS_UNSIGNED; }
@@ -91,7 +92,7 @@ static inline size_t group_blocks(struct sis_kind kind) { return kind.group > BL
 /* Bytes of the scales of a group's sixteen rows, and of scales and minima of a block, or of the blocks that share them. */
 static inline size_t scale_bytes(struct sis_kind kind)
 {
-    return kind.scales == SIS_SUPER ? 0 : has_supers(kind) ? TILE : 2 * TILE;
+    return kind.scales == SIS_SUPER ? 0 : has_supers(kind) ? TILE : HALVES;
 }
 static inline size_t scales_bytes(struct sis_kind kind)
 {
@@ -110,7 +111,7 @@ static inline size_t unit_blocks(struct sis_kind kind)
     return has_supers(kind) ? SUPER / BLOCK : 2 * group_blocks(kind);
 }
 /* Of a unit the bytes of super-scales, of what lies before its codes, of all. */
-static inline size_t unit_head(struct sis_kind kind) { return has_supers(kind) ? 64 : 0; }
+static inline size_t unit_head(struct sis_kind kind) { return has_supers(kind) ? 2 * HALVES : 0; }
 static inline size_t before_codes(struct sis_kind kind)
 {
     return unit_head(kind) + unit_blocks(kind) / group_blocks(kind) * scales_bytes(kind);
@@ -139,35 +140,16 @@ static inline struct block_at block_at(struct sis_kind kind, const uint8_t *tile
     return block_in_units(kind, tile + table_bytes(kind), block);
 }
 
-/* The same in numbers for the formats that have packers or kernels written out: bytes, and where things begin in a unit.
- * What the assertions say is the rule above. */
-enum {
-    HALVES = 2 * TILE, /* a number of two bytes for each row */
-    PAIR_CODES = 2 * HALVES,
-    CODES_8 = 512,
-    CODES_6 = 384,
-    CODES_5 = 320,
-    CODES_4 = 256,
-    PAIR_Q8_0 = 1088,
-    PAIR_Q4_0 = 576,
-    SUPER_SCALES = 64,
-    SUPER_CODES = 320,
-    SUPER_Q4_K = 2368,
-    SUPER_Q5_K = 2880,
-    SUPER_IQ4_XS = 2240,
-    SUPER_Q6_K = 3392,
-};
-_Static_assert(CODES_8 == 8 * 64 && CODES_6 == 6 * 64 && CODES_5 == 5 * 64 && CODES_4 == 4 * 64,
-               "64 bytes for each bit of a block");
-_Static_assert(PAIR_Q8_0 == 2 * (HALVES + CODES_8) && PAIR_Q4_0 == 2 * (HALVES + CODES_4), "two blocks: scales, codes");
-_Static_assert(SUPER_SCALES == 2 * HALVES, "two super-numbers");
-_Static_assert(SUPER_CODES == SUPER_SCALES + 8 * 2 * TILE,
-               "two bytes a row and block: scale and minimum, or two scales");
-_Static_assert(SUPER_Q4_K == SUPER_CODES + 8 * CODES_4 && SUPER_Q6_K == SUPER_CODES + 8 * CODES_6, "eight blocks");
-_Static_assert(SUPER_Q5_K == SUPER_CODES + 8 * CODES_5, "eight blocks");
-_Static_assert(SUPER_IQ4_XS == SUPER_SCALES + 8 * TILE + 8 * CODES_4, "a byte a row and block, and their codes");
-
-/* pack.c: as sis_kind. */
-int sis_kind_of(uint32_t format, struct sis_kind *kind);
+/* The kind of a format's tiles; without bits where it has none. TQ1_0 has those of TQ2_0. */
+static inline struct sis_kind kind_of(uint32_t format)
+{
+    switch (format == SIS_TQ1_0 ? SIS_TQ2_0 : format) {
+#define KIND(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                                 \
+    case FORMAT: return (struct sis_kind){BITS, CODES, GROUP, SCALES};
+        SIS_KINDS(KIND)
+#undef KIND
+    default: return (struct sis_kind){0, 0, 0, 0};
+    }
+}
 
 #endif

@@ -5,27 +5,17 @@
 
 #define STRETCH 32 /* tiles whose rows are mapped at once: a fault for every few pages takes four times as long */
 
-static const struct sis_kind KINDS[SIS_N_FORMATS] = {
-#define KIND(NAME, FORMAT, BITS, CODES, GROUP, SCALES) [FORMAT] = {BITS, CODES, GROUP, SCALES},
-    SIS_KINDS(KIND)
-#undef KIND
-};
-
-int sis_kind_of(uint32_t format, struct sis_kind *kind)
+uint32_t sis_kind(uint32_t format, struct sis_kind *kind)
 {
-    if (format == SIS_TQ1_0) format = SIS_TQ2_0;
-    if (format >= SIS_N_FORMATS || !KINDS[format].bits) return 0;
-    *kind = KINDS[format];
-    return 1;
+    *kind = kind_of(format);
+    return kind->bits != 0;
 }
-
-uint32_t sis_kind(uint32_t format, struct sis_kind *kind) { return (uint32_t)sis_kind_of(format, kind); }
 
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)
 {
-    struct sis_kind kind;
+    const struct sis_kind kind = kind_of(format);
     size_t bytes;
-    if (sis_kind_of(format, &kind)) {
+    if (kind.bits) {
         const size_t n_blocks = n_cols / BLOCK, n = unit_blocks(kind);
         if (n_cols % BLOCK || n_cols % kind.group || (has_supers(kind) && n_blocks % n)) return 0;
         bytes = n_blocks / n * unit_bytes(kind) + (n_blocks ? table_bytes(kind) : 0);
@@ -140,8 +130,6 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 {
     const size_t first = tile * TILE, left = rows->n_rows - first;
     const uint32_t n = left < TILE ? (uint32_t)left : TILE;
-    struct sis_kind kind;
-    sis_kind_of(format, &kind);
-    if (n < TILE || rows->n_cols / BLOCK % unit_blocks(kind)) memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
+    if (n < TILE || rows->n_cols / BLOCK % unit_blocks(kind_of(format))) memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
     sis_kernels()->pack_unpacked(format, rows, first, n, out);
 }

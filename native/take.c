@@ -4,9 +4,64 @@
 #define VL 4
 #include "vec.h"
 #include "kinds.h"
+
+/* For unpack.inc: a block of one row, and what is in it. */
+typedef uint32_t words;
+
+struct blocks {
+    const uint8_t *first;
+};
+
+struct opened {
+    uint8_t codes[SUPER];
+    uint32_t numbers[2][SUPER / 16], supers[2];
+};
+
+struct place {
+    struct opened *opened;
+};
+
+INLINE void words_of(struct blocks b, size_t at, words out[4]) { memcpy(out, b.first + at, 16); }
+
+INLINE words float_bits(words number)
+{
+    const float value = (float)number;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+INLINE void give_codes(struct place o, int i, const words w[8]) { memcpy(o.opened->codes + i * BLOCK, w, BLOCK); }
+INLINE void give_number(struct place o, int minimum, int i, words number) { o.opened->numbers[minimum][i] = number; }
+INLINE void give_super(struct place o, int minimum, words half) { o.opened->supers[minimum] = half; }
+
 #include "unpack.inc"
 
-/* What a code of a kind stands for. */
+static float half_of(uint32_t bits) { return half_to_float((uint16_t)bits); }
+
+static float bfloat_of(uint32_t bits)
+{
+    float f;
+    bits <<= 16;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static uint32_t two_bytes(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8; }
+
+/* A scale or a minimum, of the lower bits of two numbers. */
+static float number_of(struct sis_kind kind, uint32_t super, uint32_t number, int is_minimum)
+{
+    switch (kind.scales) {
+    case SIS_HALF: return half_of(number);
+    case SIS_BFLOAT: return bfloat_of(number);
+    case SIS_SUPER: return half_of(super);
+    case SIS_NIBBLE: return half_of(super) * (float)(number >> 4 * is_minimum & 15);
+    default: return half_of(super) * (is_minimum ? (float)(uint8_t)number : (float)(int8_t)number);
+    }
+}
+
+/* What a code of a kind stands for, once what tiles add to it is taken off. */
 static float value_of(struct sis_kind kind, const int8_t *table, uint8_t code)
 {
     if (kind.codes == SIS_TABLE) return (float)table[code & 63];
@@ -17,29 +72,41 @@ static float value_of(struct sis_kind kind, const int8_t *table, uint8_t code)
 static void take_group(struct sis_kind kind, const int8_t *table, const uint8_t *restrict codes, size_t n, float scale,
                        float minimum, float *restrict out)
 {
+    const uint8_t offset = (uint8_t)code_offset(kind);
     if (kind.codes == SIS_TABLE)
         for (size_t i = 0; i < n; i++) out[i] = scale * (float)table[codes[i] & 15] - minimum;
     else if (kind.codes == SIS_UNSIGNED)
         for (size_t i = 0; i < n; i++) out[i] = scale * (float)codes[i] - minimum;
     else
-        for (size_t i = 0; i < n; i++) out[i] = scale * (float)(int8_t)codes[i] - minimum;
+        for (size_t i = 0; i < n; i++) out[i] = scale * (float)(int8_t)(codes[i] - offset) - minimum;
 }
 
-/* A raw row of packed blocks, 256 columns at a time. */
+/* A block of a raw row. */
+INLINE void take_block(struct sis_kind kind, const int8_t *table, const struct opened *block, size_t n, float *out)
+{
+    const uint32_t *minima = block->numbers[kind.scales == SIS_NIBBLE ? SCALES : MINIMA];
+    for (size_t i = 0, g = 0; i < n; i += kind.group, g++) {
+        const float scale = number_of(kind, block->supers[SCALES], block->numbers[SCALES][g], 0);
+        const float minimum = has_minima(kind) ? number_of(kind, block->supers[MINIMA], minima[g], 1) : 0;
+        take_group(kind, table, block->codes + i, kind.group, scale, minimum, out + i);
+    }
+}
+
+/* A raw row of packed blocks. */
 static void take_blocks(uint32_t format, const uint8_t *row, size_t n_cols, float *out)
 {
-    struct sis_kind kind;
-    uint8_t codes[SUPER];
-    float scales[SUPER / 16], minima[SUPER / 16], super = 1, super_minimum = 1;
-    sis_kind_of(format, &kind);
-    for (size_t k = 0; k < n_cols; k += SUPER) {
-        const size_t n = n_cols - k < SUPER ? n_cols - k : SUPER;
-        unpack_piece(format, row, k, n, kind.group, (struct piece){codes, scales, minima, &super, &super_minimum});
-        for (size_t i = 0; i < n; i += kind.group) {
-            const float scale = kind.scales == SIS_SUPER ? super : super * scales[i / kind.group];
-            const float minimum = has_minima(kind) ? super_minimum * minima[i / kind.group] : 0;
-            take_group(kind, table_of(format), codes + i, kind.group, scale, minimum, out + k + i);
-        }
+    struct opened block = {0};
+    switch (format) {
+#define TAKE(NAME, FORMAT, COLUMNS, BYTES)                                                                             \
+    case FORMAT:                                                                                                       \
+        for (size_t k = 0; k < n_cols; k += COLUMNS, row += BYTES) {                                                   \
+            unpack_##NAME((struct blocks){row}, (struct place){&block});                                               \
+            take_block(kind_of(FORMAT), table_of(FORMAT), &block, COLUMNS, out + k);                                   \
+        }                                                                                                              \
+        break;
+        SIS_PACKED(TAKE)
+#undef TAKE
+    default: break;
     }
 }
 
@@ -61,30 +128,18 @@ static uint8_t code_at(struct sis_kind kind, const uint8_t *codes, uint32_t k, u
     return (uint8_t)(code - (uint32_t)code_offset(kind));
 }
 
-static float bfloat_at(const uint8_t *p)
-{
-    uint32_t bits = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 24;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
 /* A scale of row r; a minimum is `is_minimum`. */
 static float scale_at(struct sis_kind kind, const uint8_t *unit, const uint8_t *scales, uint32_t r, int is_minimum)
 {
-    if (kind.scales == SIS_HALF) return half_from(scales + r * 2);
-    if (kind.scales == SIS_BFLOAT) return bfloat_at(scales + r * 2);
-    const float super = half_from(unit + (is_minimum ? 32 : 0) + r * 2);
-    if (kind.scales == SIS_SUPER) return super;
-    if (kind.scales == SIS_NIBBLE) return super * (float)(is_minimum ? scales[r] >> 4 : scales[r] & 15);
-    return super * (is_minimum ? (float)scales[r] : (float)(int8_t)scales[r]);
+    const uint32_t super = has_supers(kind) ? two_bytes(unit + is_minimum * HALVES + r * 2) : 0;
+    if (kind.scales == SIS_SUPER) return half_of(super);
+    return number_of(kind, super, has_supers(kind) ? scales[r] : two_bytes(scales + r * 2), is_minimum);
 }
 
 /* Row r of a tile. */
 static void take_tile(uint32_t format, const uint8_t *tile, uint32_t r, size_t n_cols, float *out)
 {
-    struct sis_kind kind;
-    sis_kind_of(format, &kind);
+    const struct sis_kind kind = kind_of(format);
     const size_t minima = kind.scales == SIS_NIBBLE ? 0 : scale_bytes(kind) * (size_t)n_groups(kind);
     for (size_t b = 0; b < n_cols / BLOCK; b++, out += BLOCK) {
         const struct block_at at = block_at(kind, tile, b);
@@ -105,7 +160,7 @@ static void take_single(uint32_t format, const uint8_t *p, size_t step, size_t n
 {
     for (size_t k = 0; k < n; k++, p += step)
         if (format == SIS_F32) memcpy(out + k, p, 4);
-        else out[k] = format == SIS_F16 ? half_from(p) : bfloat_at(p);
+        else out[k] = format == SIS_F16 ? half_of(two_bytes(p)) : bfloat_of(two_bytes(p));
 }
 
 static void take_raw(const struct sis_weight *weight, size_t row, float *out)

@@ -19,9 +19,13 @@ from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.weights import Store
 from sis_core.quant import Weight
-from sis_core.testing.kernels.weights import QUANTIZED, format_of, rounded, taken
+from sis_core.testing.kernels.weights import QUANTIZED, format_of, random_rows, rounded, taken, weight_of
 
 KINDS = {name: abi.FORMATS[name] for name in QUANTIZED} | abi.TILES_ALONE
+ALL_POWERS = {  # other scales than halves: where they are, and all but those that overflow
+    "MXFP4": (slice(0, 1), np.arange(250, dtype=np.uint8)),
+    "NVFP4": (slice(0, 4), np.arange(128, dtype=np.uint8)),
+}
 EDGES = (2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 24, 31, 33, 64)  # rows, about where kernels change
 
 
@@ -98,6 +102,30 @@ class Unpacked:
             found = taken(library, weight, np.arange(n_rows, dtype=np.int32), ctypes.addressof(bound))
             np.testing.assert_allclose(found, values, rtol=0, atol=2.0**-22 * np.abs(values).max(), err_msg=name)
         assert not any(library.kind(n, ctypes.addressof(kind)) for n in (abi.F32, abi.BF16, abi.DECODED, 99))
+
+    def test_rows_that_were_packed(self, backend: NativeBackend) -> None:
+        """Of every format, whole tiles and parts of one, with every scale there is of those that are no halves."""
+        library, random, kind = backend.library(), np.random.default_rng(8), abi.Kind()
+        for name, (n_rows, n_cols) in itertools.product(QUANTIZED, ((37, 768), (16, 256), (1, 288))):
+            number, format = abi.FORMATS[name], format_of(name)
+            if n_cols % format.block_size:
+                continue
+            raw = random_rows(format, n_rows, n_cols, random)
+            if name in ALL_POWERS:
+                where, powers = ALL_POWERS[name]
+                found = raw.reshape(-1, format.type_size)[:, where]
+                found[...] = np.resize(powers, found.shape)
+            tiles = aligned(library.tile_bytes(number, n_rows, n_cols))
+            tiles.fill(0xFF)
+            bound = abi.Weight(number, 0, n_rows, n_cols, raw=address(raw), row_bytes=format.row_bytes(n_cols))
+            library.pack(ctypes.addressof(bound), address(tiles), 2)
+            bound.raw, bound.tiles = 0, address(tiles)
+            library.kind(number, ctypes.addressof(kind))
+            weight = weight_of(format, raw, n_cols)
+            wanted = weight.dequantize()
+            nearly = 2.0**-22 * np.abs(wanted).max() if kind.codes == abi.CODES["unsigned"] else 0
+            rows = taken(library, weight, np.arange(n_rows, dtype=np.int32), ctypes.addressof(bound))
+            np.testing.assert_allclose(rows, wanted, rtol=2.0**-22, atol=nearly, err_msg=name)
 
     @pytest.mark.parametrize(
         "counts", [EDGES, pytest.param(range(2, 65), marks=pytest.mark.full)], ids=["edges", "all"]
