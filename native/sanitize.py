@@ -6,11 +6,11 @@
     SIS_ISA=avx2 python native/sanitize.py                     # a lower rung
     python native/sanitize.py --emulated                       # AMX's tiles in C, on any machine with AVX-512 BF16
     python native/sanitize.py --threads                        # data races, in place of wrong addresses
-    python native/sanitize.py --keep FOLDER                    # build there, and what is there already no more
+    python native/sanitize.py --keep FOLDER                    # build there, and next time only what has changed
 
 Needs a compiler with its sanitizer runtimes (Debian: gcc, or clang with libclang-rt-dev): those of zig are not shared
 libraries, and Python must load them before anything else. A leak check would find Python's own. What a sanitizer says
-is printed in the end, since pytest would swallow it.
+is printed in the end, since pytest would swallow it; what failed is printed at once, since a run may be stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
@@ -32,7 +34,7 @@ FILES = (
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "plugins/x86/tests/test_x86.py"]
 OF_AMX = "plugins/x86/tests/test_amx.py"  # chooses a rung for each test, whatever SIS_ISA says
 FLAGS = [
-    "-std=c11", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",
+    "-std=c11", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=on", "-fno-math-errno", "-Wall", "-Wextra",
     "-Wno-psabi", "-Wno-unknown-pragmas", "-fno-omit-frame-pointer",
 ]  # fmt: skip
 ADDRESS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=undefined,float-cast-overflow"]
@@ -51,6 +53,19 @@ MARCH = {  # as the processors are called by compilers other than zig's
     ],
 }  # fmt: skip
 
+PYTEST = """
+import sys, pytest
+sys.path.append(sys.argv[1])
+import sanitize
+sys.exit(pytest.main(sys.argv[2:], [sanitize]))
+"""
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    """pytest's hook: what failed is told at once."""
+    if report.failed:
+        print(f"\n{report.nodeid} ({report.when})\n{report.longreprtext}", file=sys.stderr, flush=True)
+
 
 def units() -> list[tuple[Path, str]]:
     """The plugin's sources, and the processor that each is for."""
@@ -59,20 +74,34 @@ def units() -> list[tuple[Path, str]]:
     return [((ROOT if source.startswith("native/") else PLUGIN) / source, cpu) for source, cpu in listed]
 
 
+def is_current(made: Path) -> bool:
+    """Whether an object is younger than all that it was made of."""
+    listed = made.with_suffix(".d")
+    if not (made.exists() and listed.exists()):
+        return False
+    sources = listed.read_text("utf-8").replace("\\\n", " ").split()[1:]
+    return all(Path(source).exists() and Path(source).stat().st_mtime < made.stat().st_mtime for source in sources)
+
+
 def build(folder: Path, compiler: str, *, threads: bool, emulated: bool) -> Path:
-    """The library with sanitizers, in ``folder``; what was compiled there before is used again."""
+    """The library with sanitizers, in ``folder``."""
     sanitizers = THREADS if threads else ADDRESS
     defines = ["-DSIS_EMULATED"] if emulated else []
     includes = [f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}"]
-    objects = []
-    for path, cpu in units():
-        objects.append(str(folder / f"{path.stem}.o"))
-        if not Path(objects[-1]).exists():
-            command = [compiler, *FLAGS, *sanitizers, *defines, *MARCH[cpu], *includes, "-c", str(path)]
-            subprocess.run([*command, "-o", objects[-1]], check=True)
+
+    def compiled(path: Path, cpu: str) -> str:
+        made = folder / f"{path.stem}.o"
+        if not is_current(made):
+            command = [compiler, *FLAGS, *sanitizers, *defines, *MARCH[cpu], *includes, "-MD", "-c", str(path)]
+            subprocess.run([*command, "-o", str(made)], check=True)
+        return str(made)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, *zip(*units(), strict=True)))
     library = folder / "libsis.so"
-    shared = ["-shared-libasan"] if "clang" in compiler else []
-    subprocess.run([compiler, "-shared", *sanitizers, *shared, *objects, "-o", str(library)], check=True)
+    if not library.exists() or library.stat().st_mtime < max(Path(made).stat().st_mtime for made in objects):
+        shared = ["-shared-libasan"] if "clang" in compiler else []
+        subprocess.run([compiler, "-shared", *sanitizers, *shared, *objects, "-o", str(library)], check=True)
     return library
 
 
@@ -105,10 +134,13 @@ def main() -> int:
         }
         all_tests = TESTS if "SIS_ISA" in env else [*TESTS, OF_AMX]
         files = [] if any(".py" in argument for argument in further) else all_tests
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, *further]
-        code = subprocess.run(command, env=env, cwd=ROOT, check=False).returncode
-        findings = [path.read_text("utf-8", "replace") for path in sorted(Path(temporary).glob("said.*"))]
-        sys.stdout.write("\n".join(findings))
+        pytest = [sys.executable, "-c", PYTEST, str(ROOT / "native"), "-q", "-p", "no:cacheprovider"]
+        findings: list[str] = []
+        try:
+            code = subprocess.run([*pytest, *files, *further], env=env, cwd=ROOT, check=False).returncode
+        finally:
+            findings += [path.read_text("utf-8", "replace") for path in sorted(Path(temporary).glob("said.*"))]
+            sys.stdout.write("\n".join(findings))
         return code or bool(findings)
 
 
