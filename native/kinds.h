@@ -19,7 +19,10 @@
  *   5, 3, 1 bits   then a vector of the upper bit: quad i in bit i
  *   6 bits         then two vectors of the upper two bits: quad 4 j + p in bits 2 p
  *
- * SIGNED codes of less than 8 bits lie there plus 2^(bits-1), so that they are none below zero. */
+ * SIGNED codes of less than 8 bits lie there plus 2^(bits-1), so that they are none below zero.
+ *
+ * With ROW_TABLE sixteen bytes belong to each row, one after the other, as row_at says: its table, in four vectors with which
+ * the tile begins; and in the four vectors of a block its codes, of the first sixteen columns low, of the others high. */
 #ifndef SIS_KINDS_H
 #define SIS_KINDS_H
 
@@ -58,7 +61,8 @@
     KIND(u4_64, SIS_U4_64, 4, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
     KIND(u4_128, SIS_U4_128, 4, SIS_UNSIGNED, 128, SIS_HALF)                                                           \
     KIND(u3_64, SIS_U3_64, 3, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
-    KIND(t2_256, SIS_T2_256, 2, SIS_TABLE, 256, SIS_HALF)
+    KIND(t2_256, SIS_T2_256, 2, SIS_TABLE, 256, SIS_HALF)                                                              \
+    KIND(r4_128, SIS_R4_128, 4, SIS_ROW_TABLE, 128, SIS_HALF)
 
 /* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
 #define SIS_PACKED(PACKED)                                                                                             \
@@ -79,12 +83,14 @@
     PACKED(tq2_0, SIS_TQ2_0, 256, 66)                                                                                  \
     PACKED(tq1_0, SIS_TQ1_0, 256, 54)
 
-#define SUPER 256      /* columns of a unit with super-scales */
-#define TABLE_BYTES 64 /* what a tile with a table begins with: as many entries */
+#define SUPER 256         /* columns of a unit with super-scales */
+#define TABLE_BYTES 64    /* what a tile with a table begins with: as many entries */
 #define HALVES (2 * TILE) /* bytes of a half or a bfloat for each row */
+#define ROW_ENTRIES 16    /* of a row's table */
 
 static inline int has_supers(struct sis_kind kind) { return kind.scales >= SIS_BYTE; }
 static inline int has_minima(struct sis_kind kind) { return kind.codes == SIS_UNSIGNED; }
+static inline int has_table(struct sis_kind kind) { return kind.codes >= SIS_TABLE; }
 /* Groups in a block, and the columns of a group there; blocks of a group, where those are more than one. */
 static inline int n_groups(struct sis_kind kind) { return kind.group < BLOCK ? BLOCK / (int)kind.group : 1; }
 static inline uint32_t group_columns(struct sis_kind kind) { return kind.group < BLOCK ? kind.group : BLOCK; }
@@ -100,7 +106,13 @@ static inline size_t scales_bytes(struct sis_kind kind)
     return scale_bytes(kind) * (size_t)n_groups(kind) * (1 + minima);
 }
 static inline size_t codes_bytes(struct sis_kind kind) { return kind.bits * 64; }
-static inline size_t table_bytes(struct sis_kind kind) { return kind.codes == SIS_TABLE ? TABLE_BYTES : 0; }
+static inline size_t table_bytes(struct sis_kind kind)
+{
+    return kind.codes == SIS_TABLE ? TABLE_BYTES : kind.codes == SIS_ROW_TABLE ? TILE * ROW_ENTRIES : 0;
+}
+/* Where sixteen bytes of a row lie in four vectors: rows that are neighbours in the same places of all four, so that words of
+ * four bytes become quads of columns within lanes of sixteen. */
+static inline size_t row_at(uint32_t row) { return row % 4 * 64 + row / 4 * 16; }
 /* What is added to a code of less than 8 bits that is SIGNED. */
 static inline int32_t code_offset(struct sis_kind kind)
 {

@@ -130,6 +130,7 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 {
     const size_t first = tile * TILE, left = rows->n_rows - first;
     const uint32_t n = left < TILE ? (uint32_t)left : TILE;
-    if (n < TILE || rows->n_cols / BLOCK % unit_blocks(kind_of(format))) memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
+    if (n < TILE || rows->n_cols / BLOCK % unit_blocks(kind_of(format)))
+        memset(out, 0, sis_one_tile_bytes(format, rows->n_cols));
     sis_kernels()->pack_unpacked(format, rows, first, n, out);
 }

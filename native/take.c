@@ -61,9 +61,10 @@ static float number_of(struct sis_kind kind, uint32_t super, uint32_t number, in
     }
 }
 
-/* What a code of a kind stands for, once what tiles add to it is taken off. */
-static float value_of(struct sis_kind kind, const int8_t *table, uint8_t code)
+/* What a code of a kind stands for, once what tiles add to it is taken off, in row r of the tile that begins with `table`. */
+static float value_of(struct sis_kind kind, const int8_t *table, uint32_t r, uint8_t code)
 {
+    if (kind.codes == SIS_ROW_TABLE) return (float)table[row_at(r) + code];
     if (kind.codes == SIS_TABLE) return (float)table[code & 63];
     return kind.codes == SIS_UNSIGNED ? (float)code : (float)(int8_t)code;
 }
@@ -115,6 +116,7 @@ static uint8_t code_at(struct sis_kind kind, const uint8_t *codes, uint32_t k, u
 {
     const uint32_t quad = k / 4, lane = r * 4 + k % 4;
     uint32_t code = 0;
+    if (kind.codes == SIS_ROW_TABLE) return codes[row_at(r) + k % 16] >> k / 16 * 4 & 15;
     if (kind.bits == 8) return codes[quad * 64 + lane];
     if (kind.bits >= 4) {
         code = codes[quad / 2 * 64 + lane] >> quad % 2 * 4 & 15;
@@ -148,7 +150,7 @@ static void take_tile(uint32_t format, const uint8_t *tile, uint32_t r, size_t n
             const float scale = scale_at(kind, at.unit, scales, r, 0);
             const float minimum = has_minima(kind) ? scale_at(kind, at.unit, scales + minima, r, 1) : 0;
             for (uint32_t i = g * n; i < (g + 1) * n; i++) {
-                const float v = scale * value_of(kind, (const int8_t *)tile, code_at(kind, at.codes, i, r));
+                const float v = scale * value_of(kind, (const int8_t *)tile, r, code_at(kind, at.codes, i, r));
                 out[i] = has_minima(kind) ? v - minimum : v;
             }
         }

@@ -160,7 +160,7 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
     ),
     "digits in base 3": (Renamed("TQ1_0"), 2.0625 + 0.0625),
     "ternary rows": (Rows(Layout(2, 32, Scale("f32", per="row"), zero=1)), 2.0625),
-    "a table for each row": (Rows(Layout(4, 32, Scale("f32", per="row"), table="row"), 4 + 64), 8.5),
+    "a table for each row": (Rows(Layout(4, 32, Scale("f32", per="row"), table="row"), 4 + 64), 4.125 + 16 * 8 / 512),
 }  # fmt: skip
 
 

@@ -179,6 +179,20 @@ INLINE __m512i entries(const struct sis_kind kind, const uint8_t *w, __m512i cod
     return found;
 }
 
+/* Four rows from codes of rows that have tables of their own: two quads of the four of sixteen columns. */
+INLINE void put_rows(uint8_t *out, const uint8_t *w, const uint8_t *q, int quarter, __m512 scale)
+{
+    __m512i v[4], pairs[2];
+    UNROLL_FOR (int g = 0; g < 4; g++) {
+        const __m512i codes = _mm512_srli_epi16(_mm512_loadu_si512(q + 64 * g), (unsigned)(quarter / 2 * 4));
+        v[g] = _mm512_shuffle_epi8(_mm512_loadu_si512(w + 64 * g), _mm512_and_si512(codes, _mm512_set1_epi8(15)));
+    }
+    UNROLL_FOR (int i = 0; i < 2; i++)
+        pairs[i] = quarter % 2 ? _mm512_unpackhi_epi32(v[i], v[i + 2]) : _mm512_unpacklo_epi32(v[i], v[i + 2]);
+    put_bytes(out, _mm512_unpacklo_epi32(pairs[0], pairs[1]), scale);
+    put_bytes(out + 128, _mm512_unpackhi_epi32(pairs[0], pairs[1]), scale);
+}
+
 /* A quarter of a block: two quads, four rows. */
 INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t block, int quarter, uint8_t *out)
 {
@@ -195,6 +209,10 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
         _mm_prefetch((const char *)q + AHEAD + quarter * 128 + 64, _MM_HINT_T0);
         UNROLL_FOR (int i = 0; i < 2; i++)
             put_bytes(out + i * 128, _mm512_loadu_si512(q + quarter * 128 + i * 64), scale);
+        return;
+    }
+    if (kind.codes == SIS_ROW_TABLE) {
+        put_rows(out, w, q, quarter, scale);
         return;
     }
     __m512i v[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};

@@ -97,9 +97,9 @@ INLINE void expand(const struct sis_kind kind, const uint8_t *codes, const vc *t
         expand_signed_nibbles(codes, out);
         return;
     }
-    vc low = {0}, up = {0};
+    struct shared shared = {0};
     UNROLL_FOR (int i = 0; i < 8; i++) {
-        const vc quad = next_quad(kind, codes, 0, i, WEIGHTS_AHEAD, tables, &low, &up) - (uint8_t)code_offset(kind);
+        const vc quad = next_quad(kind, codes, 0, i, WEIGHTS_AHEAD, tables, &shared) - (uint8_t)code_offset(kind);
         _mm512_store_si512(out + 64 * i, (__m512i)quad);
     }
 }
@@ -133,7 +133,7 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
 {
     const size_t groups = (size_t)n_groups(kind);
     vc tables[4];
-    load_tables(kind, turn->tile, tables);
+    load_tables(kind, turn->tile, 0, tables);
     UNROLL_FOR (size_t i = 0; i < AT_ONCE; i += groups, out += 8 * 64) {
         if (i >= turn->n) return;
         const struct block_at at = block_at(kind, turn->tile, (turn->first + i) / groups);

@@ -20,6 +20,7 @@ from sis_core.backends.native.kinds import (
     LARGEST,
     NIBBLE,
     ONE,
+    ROW_TABLE,
     SIGNED,
     SUPER,
     TABLE,
@@ -38,6 +39,7 @@ class TooRoughError(FormatError):
 
 
 LEAST_NORMAL = 2.0**-126
+ROW_ENTRIES = 16  # of a row's table in tiles
 MAX_HALF, MIN_HALF = 65504.0, 1e-6  # below, what half precision keeps of a number is no digit but the first
 
 
@@ -53,11 +55,11 @@ class Numbers:
         unpacked = _checked(weight, layout, rows)
         factor = _factor(weight, first, len(rows))
         table = layout.byte_table
-        if layout.table == "row":
-            unpacked, table = _bytes_of_rows(weight, unpacked), None
         step = 1.0 if table is None else table.step
-        self.codes = self._codes(unpacked, table)
         self.table = self._table(table) if kind.codes == TABLE else None
+        if layout.table == "row":
+            unpacked = self._with_tables_of_rows(unpacked)
+        self.codes = self._codes(unpacked, table)
         self._levels(unpacked, np.asarray(factor * np.float32(step), np.float32))
 
     def record(self) -> abi.Unpacked:
@@ -84,6 +86,20 @@ class Numbers:
             n = 1 << self._layout.bits
             numbers[:n] = np.arange(n) - self._layout.zero
         return numbers
+
+    def _with_tables_of_rows(self, unpacked: Unpacked) -> Unpacked:
+        """With the tables' steps in the scales, and codes for tables of bytes or, where tiles have none, the bytes."""
+        assert unpacked.tables is not None
+        found, codes = RowTables.of(unpacked.tables), unpacked.codes
+        if found.too_rough:
+            share = float(np.nan_to_num(found.shares, nan=np.inf).max())
+            raise TooRoughError(rough_rows(share), where=self._weight.name)
+        if self._kind.codes == ROW_TABLE:
+            self.table = np.zeros((self.n_rows, ROW_ENTRIES), np.int8)
+            self.table[:, : found.numbers.shape[1]] = found.numbers
+        else:
+            codes = np.take_along_axis(found.numbers, codes.astype(np.intp), axis=1).view(np.uint8)
+        return evolve(unpacked, codes=codes, scales=unpacked.scales * found.steps, tables=None)
 
     def _levels(self, unpacked: Unpacked, factor: F32) -> None:
         """Scales and minima, times ``factor`` ``(n_rows, 1)``; minima are what is subtracted."""
@@ -153,6 +169,8 @@ class Numbers:
         """Whether a code stands for something; with minima each does."""
         if self._kind.codes == UNSIGNED:
             return True
+        if self._kind.codes == ROW_TABLE:
+            return bool(np.take_along_axis(self.table, self.codes.astype(np.intp), axis=1).any())
         return bool(self.codes.any() if self.table is None else self.table[self.codes].any())
 
 
@@ -183,13 +201,3 @@ def _factor(weight: quant.Weight, first: int, n_rows: int) -> F32:
         if side.axis != "column":
             factor = factor * side.of_rows(slice(first, first + n_rows), weight.n_rows)
     return factor
-
-
-def _bytes_of_rows(weight: quant.Weight, unpacked: Unpacked) -> Unpacked:
-    """Codes of a table for each row as the bytes that they stand for, with the tables' steps in the scales."""
-    assert unpacked.tables is not None
-    found = RowTables.of(unpacked.tables)
-    if found.too_rough:
-        raise TooRoughError(rough_rows(float(np.nan_to_num(found.shares, nan=np.inf).max())), where=weight.name)
-    codes = np.take_along_axis(found.numbers, unpacked.codes.astype(np.intp), axis=1).view(np.uint8)
-    return evolve(unpacked, codes=codes, scales=unpacked.scales * found.steps, tables=None)

@@ -21,7 +21,7 @@ from sis_core.transform import Hadamard, PerColumn
 
 SUPER = 256  # columns that share a second level
 HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
-SIGNED, UNSIGNED, TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table"))
+SIGNED, UNSIGNED, TABLE, ROW_TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table"))
 LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
 
 
@@ -123,8 +123,10 @@ def _codes_fit(layout: Layout, kind: Kind) -> bool:
     zero = layout.zero if isinstance(layout.zero, int) else None
     has_minima = layout.minimum is not None or zero is None
     if layout.table is not None:
-        wide = kind.codes == SIGNED and kind.bits == 8
-        return not has_minima and (wide or (kind.codes == TABLE and layout.table != "row" and layout.bits <= kind.bits))
+        wide, of = kind.codes == SIGNED and kind.bits == 8, ROW_TABLE if layout.table == "row" else TABLE
+        return not has_minima and (wide or (kind.codes == of and layout.bits <= kind.bits))
+    if kind.codes == ROW_TABLE:
+        return False
     most = (1 << layout.bits) - 1
     if kind.codes == UNSIGNED:
         return layout.bits <= kind.bits

@@ -1,6 +1,7 @@
 """Tables of rows as bytes: a step and whole numbers for each, and how near that is.
 
-Tiles hold one table for all rows: codes of a layout whose table is ``"row"`` become the bytes that they stand for.
+There are tiles of codes of at most 4 bits with a table for each row. In others, codes of a layout whose table is
+``"row"`` become the bytes that they stand for.
 """
 
 from __future__ import annotations

@@ -40,6 +40,9 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
     values: F32 = codes.astype(np.float32)
     if kind.codes == abi.CODES["table"]:
         values = table[codes].astype(np.float32)
+    if kind.codes == abi.CODES["row_table"]:
+        table = random.integers(-128, 128, (n_rows, 16), dtype=np.int8)
+        values = np.take_along_axis(table, codes.astype(np.intp), axis=1).astype(np.float32)
     if kind.codes == abi.CODES["signed"]:
         values -= np.float32(1 << kind.bits >> 1)
         codes = values.astype(np.int8).view(np.uint8)
