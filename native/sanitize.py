@@ -28,8 +28,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
 FILES = (
-    "threads", "native", "pace", "native_experts", "merged_experts", "native_attention", "native_layouts",
-    "native_gradual", "decoders", "fused_linear", "native_load",
+    "threads", "native", "pace", "native_best", "native_experts", "merged_experts", "native_attention",
+    "native_layouts", "native_gradual", "decoders", "fused_linear", "native_load",
 )  # fmt: skip
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "plugins/x86/tests/test_x86.py"]
 OF_AMX = "plugins/x86/tests/test_amx.py"  # chooses a rung for each test, whatever SIS_ISA says
@@ -130,7 +130,8 @@ def main() -> int:
             "LD_PRELOAD": runtime(compiler, threads=ours.threads),
             "ASAN_OPTIONS": f"detect_leaks=0:{said}",
             "UBSAN_OPTIONS": f"print_stacktrace=1:{said}",
-            "TSAN_OPTIONS": f"history_size=5:exitcode=0:{said}",
+            "TSAN_OPTIONS": f"history_size=5:exitcode=0:die_after_fork=0:{said}",
+            "OPENBLAS_NUM_THREADS": "1",  # how numpy's threads wait for each other no sanitizer sees
         }
         all_tests = TESTS if "SIS_ISA" in env else [*TESTS, OF_AMX]
         files = [] if any(".py" in argument for argument in further) else all_tests
