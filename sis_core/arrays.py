@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,10 +16,11 @@ U8: TypeAlias = NDArray[np.uint8]
 Ids: TypeAlias = NDArray[np.intp]
 
 
-def extremes(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+def extremes(values: Sequence[int] | np.ndarray[Any, Any]) -> tuple[int, int]:
     """The smallest and the largest of some integers. For a few, numpy's reductions take five times as long."""
-    n = len(array)
-    if n > 32:
-        return int(array.min()), int(array.max())
-    values = array.tolist()
+    n = len(values)
+    if isinstance(values, np.ndarray):
+        if n > 32:
+            return int(values.min()), int(values.max())
+        values = values.tolist()
     return (values[0], values[0]) if n == 1 else (min(values), max(values))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from attrs import field, frozen
@@ -12,11 +13,11 @@ from sis_core.arrays import F32, I32, extremes
 from sis_core.errors import BackendError
 
 MAX_INT32 = (1 << 31) - 1
+Ints: TypeAlias = Sequence[int] | I32  # 32-bit integers: a list stays one, since few of them are dearer in an array
 
 
-def _int32(values: Any) -> I32 | None:
-    if values is None:
-        return None
+def as_int32(values: Any) -> I32:
+    """Integers as an array ``(n,)``; BackendError for one that does not fit."""
     try:
         if not isinstance(values, np.ndarray):
             array: I32 = np.array(values, np.int32)
@@ -42,7 +43,7 @@ class Batch:
     """One ragged step of ``n`` rows, in any mix of sequences: a prefill chunk, one token each of many, or both.
 
     Attributes:
-        tokens: ids ``(n,)``; may be None when ``hidden`` is given.
+        tokens: ids ``(n,)``, int32; may be None when ``hidden`` is given.
         runs: which rows belong to which sequence, and where in its text they stand: the first run's rows come first. A
             run continues what the cache keeps of its sequence without a gap; a sequence, any 32-bit int of the
             caller's choice, has one run at most.
@@ -54,11 +55,12 @@ class Batch:
         alone: compute each row as if it were by itself, so that its result has the same bits in whatever company.
         watch: tell where the rows' attention goes, see `Output.attention`; of one run.
         greedy: of each row's logits nothing is looked at but what `Best` says: a backend may tell that alone.
+        ids, rows: ``tokens`` and ``outputs`` as they were given: a list, or an array.
     """
 
-    tokens: I32 | None = field(converter=_int32)
+    ids: Ints | None = field(alias="tokens")
     runs: tuple[Run, ...]
-    outputs: I32 = field(converter=_int32)
+    rows: Ints = field(alias="outputs")
     want: Literal["logits", "hidden"] = "logits"
     hidden: Any | None = None
     adapters: Mapping[int, str] = field(factory=dict)
@@ -68,18 +70,20 @@ class Batch:
     n: int = field(init=False)  # rows
 
     def __attrs_post_init__(self) -> None:
-        runs = self.runs
-        n = runs[0].n if len(runs) == 1 else sum(run.n for run in runs)
-        vars(self)["n"] = n
-        tokens, hidden = self.tokens, self.hidden
-        n_given = len(tokens) if tokens is not None else 0 if hidden is None else len(hidden)
+        made, ids, rows, runs, hidden = vars(self), self.ids, self.rows, self.runs, self.hidden
+        if type(ids) is not list and ids is not None:
+            made["ids"] = ids = as_int32(ids)
+        if type(rows) is not list:
+            made["rows"] = rows = as_int32(rows)
+        made["n"] = n = runs[0].n if len(runs) == 1 else sum(run.n for run in runs)
+        n_given = len(ids) if ids is not None else 0 if hidden is None else len(hidden)
         if n_given != n or not n or (hidden is not None and len(hidden) != n):
-            given = sorted({len(rows) for rows in (tokens, hidden) if rows is not None})
+            given = sorted({len(values) for values in (ids, hidden) if values is not None})
             raise BackendError(f"there are runs of {n} rows in all, and {given} rows given", where="batch")
-        for sequence, start, rows in runs:
-            if rows < 1 or start < 0 or start + rows > MAX_INT32 or not -MAX_INT32 - 1 <= sequence <= MAX_INT32:
+        for sequence, start, n_rows in runs:
+            if n_rows < 1 or start < 0 or start + n_rows > MAX_INT32 or not -MAX_INT32 - 1 <= sequence <= MAX_INT32:
                 raise BackendError(
-                    f"a run of {rows} rows from {start} on is none",
+                    f"a run of {n_rows} rows from {start} on is none",
                     where=f"batch, sequence {sequence}",
                     fix="give runs of at least one row, with sequences and places that fit into 32 bits",
                 )
@@ -87,28 +91,45 @@ class Batch:
             raise BackendError("a sequence has more than one run", where="batch")
         if self.watch and len(runs) != 1:
             raise BackendError(f"the attention of {len(runs)} runs cannot be watched, only of one", where="batch")
-        if len(self.outputs):
-            least, most = extremes(self.outputs)
+        if ids is not None:
+            least, most = extremes(ids)
+            if least < -MAX_INT32 - 1 or most > MAX_INT32:
+                as_int32(ids)  # which says so
+        if len(rows):
+            least, most = extremes(rows)
             if least < 0 or most >= n:
+                as_int32(rows)
                 raise BackendError(f"an output row is outside the {n} rows of the step", where="batch")
+
+    @cached_property
+    def tokens(self) -> I32 | None:
+        return None if self.ids is None else as_int32(self.ids)
+
+    @cached_property
+    def outputs(self) -> I32:
+        return as_int32(self.rows)
+
+    @property
+    def places(self) -> list[int]:
+        """Of each row in its text; made anew each time."""
+        if len(self.runs) == 1:
+            _, start, n = self.runs[0]
+            return [start] if n == 1 else [*range(start, start + n)]
+        return [at for _, start, n in self.runs for at in range(start, start + n)]
 
     @property
     def positions(self) -> I32:
-        """``(n,)`` place of each row in its text; made anew each time."""
-        if len(self.runs) == 1:
-            _, start, n = self.runs[0]
-            return np.array((start,), np.int32) if n == 1 else np.arange(start, start + n, dtype=np.int32)
-        return np.array([at for _, start, n in self.runs for at in range(start, start + n)], np.int32)
+        """The same as an array ``(n,)``."""
+        return as_int32(self.places)
 
     def check_tokens(self, n_vocab: int) -> None:
         """BackendError for an id outside a vocabulary of ``n_vocab``; hidden states have none."""
-        if self.tokens is None:
+        if self.ids is None:
             return
-        least, most = extremes(self.tokens)
-        if least >= 0 and most < n_vocab:
-            return
-        outside = self.tokens[(self.tokens < 0) | (self.tokens >= n_vocab)]
-        raise BackendError(f"token {int(outside[0])} is outside the vocabulary of {n_vocab}", where="step")
+        least, most = extremes(self.ids)
+        if least < 0 or most >= n_vocab:
+            outside = next(token for token in self.ids if not 0 <= token < n_vocab)
+            raise BackendError(f"token {int(outside)} is outside the vocabulary of {n_vocab}", where="step")
 
     @classmethod
     def of(cls, tokens: Any, *, position: int = 0, sequence: int = 0, outputs: Any = None) -> Batch:
@@ -177,23 +198,37 @@ class Group(NamedTuple):
         return slice(self.first, self.first + self.n)
 
 
-class Plan(NamedTuple):
+@frozen(eq=False, slots=False)
+class Plan:
     """Where a step's rows leave their state and what each row may see: computed once for each kind of state, and read
     by every layer of that kind. The kinds of one step share ``positions`` and ``tokens``.
 
     Attributes:
         positions: ``(n,)`` place of each row in its text, int32.
         tokens: ``(n,)`` as in the batch: in every layer and stage, or None for hidden states alone.
-        slots: ``(n,)`` where each row's key and value are written: ``page * page_size + position % page_size``.
+        slots: ``(n,)`` where each row's key and value are written: ``page * page_size + position % page_size``, int32.
         groups: one for each run of the batch.
         page_size: tokens of a page.
         watch: where each layer that looks at the whole text leaves its part of `Output.attention`, in order; None for
             most steps.
+        places, ids, rows: the first three as they were given: a list, or an array.
     """
 
-    positions: I32
-    tokens: I32 | None
-    slots: I32
+    places: Ints = field(alias="positions")
+    ids: Ints | None = field(alias="tokens")
+    rows: Ints = field(alias="slots")
     groups: tuple[Group, ...]
     page_size: int
     watch: list[F32] | None = None
+
+    @cached_property
+    def positions(self) -> I32:
+        return as_int32(self.places)
+
+    @cached_property
+    def tokens(self) -> I32 | None:
+        return None if self.ids is None else as_int32(self.ids)
+
+    @cached_property
+    def slots(self) -> I32:
+        return as_int32(self.rows)

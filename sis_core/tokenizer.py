@@ -76,21 +76,26 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, at_start: bool = False) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._token_bytes = tokenizer, tokenizer.token_bytes
         self._skip_special = skip_special
         self._at_start = at_start
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = b""
 
     def push(self, token: int) -> str:
         """Text that this token completes; may be empty."""
-        raw = self._tokenizer.token_bytes(token, skip_special=self._skip_special)
+        raw = self._token_bytes(token, skip_special=self._skip_special)
         if self._at_start and raw:
             self._at_start = False
             shown = self._tokenizer.decode([token], skip_special=False)
             if raw.startswith(b" ") and shown == raw[1:].decode("utf-8", "replace"):
                 raw = raw[1:]
-        return self._decoder.decode(raw)
+        if self._held:
+            raw = self._held + raw
+        text, n = codecs.utf_8_decode(raw, "replace", False)  # of bytes that may go on
+        self._held = raw[n:]
+        return text
 
     def flush(self) -> str:
         """What is left at the end: U+FFFD when the text stops inside a character."""
-        return self._decoder.decode(b"", final=True)
+        held, self._held = self._held, b""
+        return held.decode("utf-8", "replace")

@@ -240,7 +240,7 @@ class MixesSequences(BoundAttention):
     def __call__(self, x: F32, plan: Plan, state: Any) -> F32:
         longest = max(plan.groups, key=lambda group: group.length)
         groups = tuple(group._replace(pages=longest.pages) for group in plan.groups)
-        return super().__call__(x, plan._replace(groups=groups), state)
+        return super().__call__(x, evolve(plan, groups=groups), state)
 
 
 def attending(kind: type[BoundAttention]) -> Backend:
@@ -465,12 +465,12 @@ WRONG: list[tuple[str, Backend, str]] = [
     ("not deterministic", spoiled_linear(lambda y, w: y * np.float32(1 + 1e-6 * next(counter))),
      "the same step gave different numbers the second time: something is kept from step to step"),
     # Positions.
-    ("ignores positions", spoiled_plan(lambda p: p._replace(positions=np.zeros_like(p.positions))),
+    ("ignores positions", spoiled_plan(lambda p: evolve(p, positions=np.zeros_like(p.positions))),
      f"plain with rope of neighbours: {NUMBERS_OF}ignores positions"),
     ("ignores learned positions", spoiled_ends(lambda n: evolve(n, embedding=evolve(n.embedding, positions=None))),
      f"plain with learned positions: {NUMBERS_OF}forgets learned positions"),
     ("positions of the step",
-     spoiled_plan(lambda p: p._replace(positions=np.arange(len(p.positions), dtype=np.int32))),
+     spoiled_plan(lambda p: evolve(p, positions=np.arange(len(p.positions), dtype=np.int32))),
      f"(?s)token by token: .*right: positions must be those of the batch.*{NUMBERS_OF}ignores positions"),
     ("unrotated keys", attending(RotatesOnlyQueries),
      f"plain with rope of neighbours: {NUMBERS_OF}does not rotate keys"),

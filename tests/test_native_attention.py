@@ -98,10 +98,10 @@ class Layer:
             hidden=address(hidden), out=address(out), positions=address(positions),
             outputs=address(rows), tables=ctypes.addressof(table), kv=ctypes.addressof(record),
         )  # fmt: skip
-        self.workspace = aligned(self.library.workspace(ctypes.addressof(program), ctypes.addressof(step)))
+        self.workspace = aligned(self.library.workspace(program, step))
         self.workspace.fill(0xFF)
         step.workspace, step.workspace_bytes = address(self.workspace), len(self.workspace)
-        assert self.library.run(ctypes.addressof(program), ctypes.addressof(step)) == 0
+        assert self.library.run(program, step) == 0
         return out
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from sis_core.arrays import F32
 from sis_core.cache.table import Gap, Held, Reservation, Table
 from sis_core.errors import ContextError, MemoryLimitError
@@ -95,7 +93,7 @@ class PageTable(Table):
             groups.append(Group(row, n, now.array, stop))
             row += n
         watch: list[F32] | None = [] if step.batch.watch and self.window is None else None
-        return Plan(step.positions, step.batch.tokens, np.array(slots, np.int32), tuple(groups), size, watch)
+        return Plan(step.places, step.batch.ids, slots, tuple(groups), size, watch)
 
     def _longer(self, old: Held, length: int, step: Reservation) -> Held:
         """A sequence with room for ``length`` tokens, in pages of its own from its end on."""
@@ -112,7 +110,8 @@ class PageTable(Table):
         return Held.of(pages, length, old.first, old.gap)
 
     def finish(self, step: Reservation) -> None:
-        super().finish(step)
+        if step.replaced:
+            super().finish(step)
         if self.window is not None:
             for sequence in step.before:
                 held = self._sequences[sequence]

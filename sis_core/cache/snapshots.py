@@ -48,7 +48,7 @@ class SnapshotTable(Table):
             slots += [after] * n
             groups.append(Group(row, n, pages, start + n))
             row += n
-        return Plan(step.positions, step.batch.tokens, np.array(slots, np.int32), tuple(groups), 1)
+        return Plan(step.places, step.batch.ids, slots, tuple(groups), 1)
 
     def _reach(self, held: Held, n: int) -> int:
         return held.length if held.length <= n else 0

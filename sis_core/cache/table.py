@@ -12,7 +12,7 @@ import numpy as np
 from sis_core.arrays import I32
 from sis_core.cache.pool import Pool
 from sis_core.errors import ContextError, MemoryLimitError
-from sis_core.step import Batch, Plan
+from sis_core.step import Batch, Ints, Plan
 
 MARKS = 2  # ways back that a sequence keeps
 
@@ -64,8 +64,8 @@ class Reservation:
         replaced: pages that they hold no more: they live until the step is done.
     """
 
-    def __init__(self, table: Table, batch: Batch, copy_page: Callable[[int, int], None], positions: I32) -> None:
-        self.table, self.batch, self.copy_page, self.positions = table, batch, copy_page, positions
+    def __init__(self, table: Table, batch: Batch, copy_page: Callable[[int, int], None], places: Ints) -> None:
+        self.table, self.batch, self.copy_page, self.places = table, batch, copy_page, places
         self.before: dict[int, Held] = {}
         self.taken: list[int] = []
         self.replaced: list[int] = []
@@ -114,22 +114,17 @@ class Table(ABC):
         """Numbers of the sequence's pages, in order; −1 for one that was given back."""
         return self._sequences.get(sequence, NOTHING).pages
 
-    def reserve(
-        self, batch: Batch, copy_page: Callable[[int, int], None] = nothing_to_copy, positions: I32 | None = None
-    ) -> Reservation:
+    def reserve(self, batch: Batch, copy_page: Callable[[int, int], None] = nothing_to_copy) -> Reservation:
         """Make room for a batch while it runs; after an exception the table is as it was.
 
         Nothing that was there before is lost when the step fails: a page that others hold too is replaced for each
         sequence that would write to it, by ``copy_page(page, fresh)``, and lives until the step is done.
 
-        Args:
-            positions: those of the batch, where they are known.
-
         Raises:
             ContextError: a run does not continue its sequence.
             MemoryLimitError: there are not enough pages.
         """
-        return Reservation(self, batch, copy_page, batch.positions if positions is None else positions)
+        return Reservation(self, batch, copy_page, batch.places)
 
     def reach(self, sequence: int, n: int) -> int:
         """Length of the longest beginning, of at most ``n`` tokens, that the sequence can go back to."""

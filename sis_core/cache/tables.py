@@ -152,11 +152,12 @@ class Reservations:
         self.parts: list[Reservation] = []
 
     def __enter__(self) -> tuple[Plan, ...]:
-        positions = self.batch.positions
+        places = self.batch.places
         plans: list[Plan] = []
         try:
-            for table, copy_page in zip(self.tables, self.copy_page, strict=True):
-                self.parts.append(part := Reservation(table, self.batch, copy_page, positions))
+            for table in self.tables:
+                part = Reservation(table, self.batch, self.copy_page[len(plans)], places)
+                self.parts.append(part)
                 plans.append(table.extend(part))
         except BaseException:
             for part in self.parts:

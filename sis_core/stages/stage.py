@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 from attrs import evolve, frozen
 
 from sis_core.arrays import F32
@@ -91,7 +90,7 @@ class Stage:
         if hidden is not None:
             batch = evolve(batch, hidden=hidden)
         if not self._last:
-            batch = evolve(batch, outputs=np.arange(batch.n), want="hidden")
+            batch = evolve(batch, outputs=range(batch.n), want="hidden")
         return self._model.step(batch, cache).values
 
     def save(self, order: Order, sequence: int) -> list[bytes]:

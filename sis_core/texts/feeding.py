@@ -91,8 +91,8 @@ class Feeding(Closing):
 
     def run(
         self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False, greedy: bool = False
-    ) -> list[Rows]:
-        """One backend step that appends parts to sequences, one for each: the results of each.
+    ) -> dict[int, Rows]:
+        """One backend step that appends parts to sequences, one for each: the results of each, by its sequence.
 
         For those who keep count: nothing is checked but what arithmetic relies on; `Session.advance` checks the rest.
         What the cache lacks of these sequences is fed with them, or in steps before where it is much. After an
@@ -114,10 +114,10 @@ class Feeding(Closing):
             if sequence in self._retentions:
                 self._tell_of_places(sequence, len(ids))
         if len(parts) == 1:
-            return [values]
-        results, at = list[Rows](), 0
-        for _, _, n in parts:
-            results.append(values[at : at + n])
+            return {parts[0].sequence: values}
+        results, at = dict[int, Rows](), 0
+        for sequence, _, n in parts:
+            results[sequence] = values[at : at + n]
             at += n
         return results
 

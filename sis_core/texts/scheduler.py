@@ -260,8 +260,9 @@ class Scheduler(Closing):
         if not feed.decodes:
             self._budget.measure({share.text.number: share.n for share in feed.shares}, seconds)
         self._speculation.measure(feed, seconds)
-        for (text, start, n, ahead), rows in zip(feed.shares, results, strict=True):
+        for text, start, n, ahead in feed.shares:
             number, end = text.number, start + n
+            rows = results[number]
             if stats.degraded > degraded:
                 text.degraded = True
             if end == text.n_prompt:

@@ -143,8 +143,8 @@ class Session(Feeding):
                     where=f"sequence {sequence}",
                 )
             parts.append(Part(sequence, ids, wanted))
-        results = cast(list[F32], self.run(parts, want, alone))
-        return {part.sequence: rows for part, rows in zip(parts, results, strict=True) if part.outputs}
+        results = cast(dict[int, F32], self.run(parts, want, alone))
+        return {part.sequence: results[part.sequence] for part in parts if part.outputs}
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:
         """Append tokens and return the hidden state after the output norm, float32 ``(k, n_embd)``, of every one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_float, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_float, c_uint32, c_uint64, c_void_p
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sis_core.backends.native.border import Structure
@@ -220,7 +220,7 @@ STRUCTURES: tuple[type[Structure], ...] = (
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
-# costs twelve times as much.
+# costs twelve times as much. What is called for every step takes `ctypes.byref` of a record, which needs no check here.
 PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sis_program_version": (c_uint32, {}),
     "sis_isa": (ctypes.c_char_p, {}),
@@ -234,8 +234,8 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"format": c_uint32, "rows": c_void_p, "tiles": c_void_p, "n_threads": c_uint32},
     ),
     "sis_replace": (None, {"weight": c_void_p, "by": c_void_p}),
-    "sis_workspace": (c_uint64, {"program": c_void_p, "step": c_void_p}),
-    "sis_run": (ctypes.c_int32, {"program": c_void_p, "step": c_void_p}),
+    "sis_workspace": (c_uint64, {"program": POINTER(Program), "step": POINTER(Step)}),
+    "sis_run": (ctypes.c_int32, {"program": POINTER(Program), "step": POINTER(Step)}),
     "sis_read": (c_uint64, {"data": c_void_p, "bytes": c_uint64, "n_threads": c_uint32}),
     "sis_map_file": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),
     "sis_map_memory": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),

@@ -16,7 +16,7 @@ class Compiled:
     """A program in native memory, with everything that it points to.
 
     Attributes:
-        address: of the whole program.
+        entry: the whole program, as native code takes it.
         in_place: what of it lies in files.
         watched: query heads of each attention over the whole text, in order.
         after_embedding: of the program for hidden states: the same ops, less those of the embedding.
@@ -44,4 +44,4 @@ class Compiled:
             )
             for first in (0, n_embedding)
         ]  # fmt: skip
-        self.address, self.after_embedding = map(ctypes.addressof, self._programs)
+        self.entry, self.after_embedding = map(ctypes.byref, self._programs)

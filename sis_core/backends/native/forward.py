@@ -86,7 +86,8 @@ class NativeForward:
         if batch.adapters:
             raise BackendError("native layers know no adapters", where="step", fix="choose --backend numpy")
         waiting = self._store.waiting
-        if waiting:
+        packs, started = bool(waiting), 0.0
+        if packs:
             self._store.ahead.stop()
             waiting.before_step(batch.n)
             self._store.in_place.changed()
@@ -96,18 +97,19 @@ class NativeForward:
         else:
             self._embedding.check(batch)
             if self._tables:
-                tokens = batch.tokens
+                tokens = batch.ids
             else:
                 hidden = self._embedding(batch)
         program = self._logits if batch.want == "logits" else self._hidden
         best: list[Best] | None = [] if batch.greedy and batch.want == "logits" and self._ends else None
-        started = perf_counter()
+        if packs:
+            started = perf_counter()
         with cache.reserve(batch) as plans:
             values = self._runner.run(
-                program, plans, tokens=tokens, hidden=hidden, outputs=batch.outputs, kv=cache.address,
+                program, plans, tokens=tokens, hidden=hidden, outputs=batch.rows, kv=cache.address,
                 kv_type=cache.kv_type, alone=batch.alone, best=best,
             )  # fmt: skip
-        if waiting:
+        if packs:
             waiting.after_step(batch.n, perf_counter() - started)
             self._store.in_place.changed()
         attention = tuple(shares for plan in plans for shares in plan.watch or ()) if batch.watch else ()

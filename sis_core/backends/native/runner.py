@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from struct import pack_into
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from sis_core.backends.native.memory import aligned
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.watched import Watched
 from sis_core.errors import BackendError
-from sis_core.step import Best, Plan
+from sis_core.step import Best, Group, Ints, Plan
 
 MAX_IDLE = 4
-TABLE_BYTES, GROUP_BYTES, BEST_BYTES = map(ctypes.sizeof, (abi.Table, abi.Group, abi.Best))
-NO_ROWS = np.empty((0, 0), np.float32)
+TABLE_BYTES, GROUP_BYTES = map(ctypes.sizeof, (abi.Table, abi.Group))
+BEST_FIELDS = len(abi.Best._fields_)  # of 4 bytes each
+INT = ctypes.sizeof(ctypes.c_int32)
+NO_ROWS, NO_PAGES = np.empty((0, 0), np.float32), np.empty(0, np.int32)
 
 
 class Runner:
@@ -46,10 +49,10 @@ class Runner:
         program: Compiled,
         plans: Sequence[Plan],
         *,
-        tokens: I32 | None = None,
+        tokens: Ints | None = None,
         hidden: F32 | None = None,
-        outputs: I32 | None = None,
-        kv: int | None = None,
+        outputs: Ints | None = None,
+        kv: int = 0,
         kv_type: str = "f32",
         alone: bool = False,
         best: list[Best] | None = None,
@@ -66,33 +69,34 @@ class Runner:
         seen = program.in_place.before_step()
         scratch = self._take()
         if tokens is not None:
-            entry, n, tokens_at, hidden_at = program.address, len(tokens), address(tokens), 0
+            entry, n, hidden_at = program.entry, len(tokens), 0
         else:
             assert hidden is not None
             hidden = np.ascontiguousarray(hidden, np.float32)
-            entry, n, tokens_at, hidden_at = program.after_embedding, len(hidden), 0, address(hidden)
-        n_out, outputs_at = (0, 0) if outputs is None else (len(outputs), address(outputs))
+            entry, n, hidden_at = program.after_embedding, len(hidden), address(hidden)
+        n_out, out = 0 if outputs is None else len(outputs), NO_ROWS
         if best is None:
-            out, best_at = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32), 0
-            out_at = address(out)
+            out = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32)
+            out_at, best_at = address(out), 0
         else:
-            out, out_at, best_at = NO_ROWS, *scratch.rows(n_out, program.n_out_cols)
+            out_at, best_at = scratch.rows(n_out, program.n_out_cols)
         first = plans[0]
         watched = None if first.watch is None else Watched.of(program.watched, plans)  # the first keeps most
-        rotations = self.rotations.tables(scratch.place(plans))
+        longest = scratch.place(plans, () if tokens is None else tokens, () if outputs is None else outputs)
+        rotations = self.rotations.tables(longest)
         filled = (
             n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
-            abi.INVARIANT if alone or self.invariant else 0, 0, tokens_at, hidden_at, out_at,
-            address(first.positions), outputs_at, scratch.tables_at, kv or 0, rotations.address,
+            abi.INVARIANT if alone or self.invariant else 0, 0, scratch.tokens_at, hidden_at, out_at,
+            scratch.positions_at, scratch.outputs_at, scratch.tables_at, kv, rotations.address,
             watched.address if watched else 0, best_at,
         )  # fmt: skip
         try:
             scratch.fill(filled)
-            code = self.library.run(entry, scratch.address)
+            code = self.library.run(entry, scratch.step)
             if code == abi.NO_ROOM:
-                scratch.grow(self.library.workspace(entry, scratch.address))
+                scratch.grow(self.library.workspace(entry, scratch.step))
                 scratch.fill(filled)
-                code = self.library.run(entry, scratch.address)
+                code = self.library.run(entry, scratch.step)
             if best is not None:
                 scratch.tell(n_out, best)
         finally:
@@ -108,11 +112,11 @@ class Runner:
     def make_room(self, program: Compiled, plans: Sequence[Plan]) -> U8:
         """Where a step of these plans will work if it is the first: memory that is not taken from the system yet."""
         scratch = self._take()
-        scratch.place(plans)
+        scratch.place(plans, (), ())
         flags = abi.INVARIANT if self.invariant else 0
-        n, n_groups, page_size = len(plans[0].positions), len(plans[0].groups), plans[0].page_size
+        n, n_groups, page_size = len(plans[0].places), len(plans[0].groups), plans[0].page_size
         scratch.fill((n, 1, n_groups, page_size, 0, self.n_threads, flags, 0, *(0,) * 5, scratch.tables_at, *(0,) * 4))
-        room = scratch.grow(self.library.workspace(program.address, scratch.address))
+        room = scratch.grow(self.library.workspace(program.entry, scratch.step))
         self._give_back(scratch)
         return room
 
@@ -131,42 +135,60 @@ class Runner:
 
 
 class _Scratch:
-    """The record of a step, and the memory that it works in."""
+    """The record of a step, and the memory that it works in.
+
+    Attributes:
+        step: the record, as native code takes it.
+        tokens_at, outputs_at, positions_at, tables_at: where a step that was placed has these.
+    """
 
     def __init__(self, n_threads: int, cpus: I32 | None) -> None:
         self._cpus = 0 if cpus is None else address(cpus)
         self._step = abi.Step(n_threads=n_threads, cpus=self._cpus)  # refused here where options do not fit
-        self.address = ctypes.addressof(self._step)
+        self.step = ctypes.byref(self._step)
         self._workspace: U8 | None = None
         self._ends: tuple[int, int, int] = (0, 0, self._cpus)  # the last fields: of the workspace, and the processors
-        self._tables = (abi.Table * 0)()
-        self._groups: list[ctypes.Array[abi.Group]] = []
-        self._room = -1
-        self.tables_at = 0
+        self._ints, self._ints_at = (ctypes.c_int32 * 0)(), 0
+        self._tables, self._groups = (abi.Table * 0)(), list[_Groups]()
+        self.tokens_at = self.outputs_at = self.positions_at = self.tables_at = 0
         self._rows, self._best = np.empty(0, np.float32), (abi.Best * 0)()
         self._rows_at = self._best_at = 0
+        self._best_ints, self._best_floats = memoryview(b"").cast("I"), memoryview(b"").cast("f")
 
     def fill(self, values: tuple[int, ...]) -> None:
         """Write the record: its fields up to the workspace's."""
         abi.Step.fill(self._step, 0, *values, *self._ends)
 
-    def place(self, plans: Sequence[Plan]) -> int:
-        """Fill in tables and groups; the length of the longest sequence, 1 where there is none."""
-        n = len(plans[0].groups)
-        if n > self._room or len(plans) > len(self._groups):
-            self._room = max(n, self._room)
-            self._groups = [(abi.Group * self._room)() for _ in plans]
+    def place(self, plans: Sequence[Plan], tokens: Ints, outputs: Ints) -> int:
+        """Lay out what a step reads; the length of the longest sequence, 1 where there is none."""
+        ints = [*tokens, *outputs]
+        n_given = len(ints)
+        ints.extend(plans[0].places)
+        n_before = len(ints)
+        for plan in plans:
+            ints.extend(plan.rows)
+        at = self._put(ints)
+        self.tokens_at, self.outputs_at, self.positions_at = at, at + INT * len(tokens), at + INT * n_given
+        if len(plans) > len(self._groups):
+            self._groups = [_Groups() for _ in plans]
             self._tables = (abi.Table * len(plans))()
             self.tables_at = ctypes.addressof(self._tables)
-        longest = 1
-        for i, (records, plan) in enumerate(zip(self._groups, plans, strict=False)):
-            abi.Table.fill(self._tables, i * TABLE_BYTES, address(plan.slots), ctypes.addressof(records))
-            at = 0
-            for first, n_rows, pages, length in plan.groups:
-                abi.Group.fill(records, at, address(pages), first, n_rows, length, 0)
-                at += GROUP_BYTES
-                longest = max(longest, length)
+        longest, slots_at = 1, at + INT * n_before
+        for table, plan in enumerate(plans):
+            groups = self._groups[table]
+            if (length := groups.place(plan.groups)) > longest:
+                longest = length
+            abi.Table.fill(self._tables, table * TABLE_BYTES, slots_at, groups.address)
+            slots_at += INT * len(plan.rows)
         return longest
+
+    def _put(self, ints: Sequence[int]) -> int:
+        """Write integers down; their address."""
+        if (n := len(ints)) > len(self._ints):
+            self._ints = (ctypes.c_int32 * (2 * n))()
+            self._ints_at = ctypes.addressof(self._ints)
+        pack_into(f"{n}i", self._ints, 0, *ints)
+        return self._ints_at
 
     def rows(self, n: int, n_cols: int) -> tuple[int, int]:
         """Where rows go that nobody sees but for the best of each, and where these go."""
@@ -176,11 +198,14 @@ class _Scratch:
         if n > len(self._best):
             self._best = (abi.Best * n)()
             self._best_at = ctypes.addressof(self._best)
+            fields = memoryview(self._best).cast("B")
+            self._best_ints, self._best_floats = fields.cast("I"), fields.cast("f")
         return self._rows_at, self._best_at
 
     def tell(self, n: int, best: list[Best]) -> None:
         """Add what a step has found of so many rows."""
-        best += [Best._make(abi.Best.read(self._best, at)) for at in range(0, n * BEST_BYTES, BEST_BYTES)]
+        ints, floats = self._best_ints, self._best_floats
+        best += [Best(ints[at], floats[at + 1], floats[at + 2]) for at in range(0, n * BEST_FIELDS, BEST_FIELDS)]
 
     def grow(self, n_bytes: int) -> U8:
         """Take a larger workspace."""
@@ -188,3 +213,28 @@ class _Scratch:
         self._workspace = aligned(n_bytes)
         self._ends = (address(self._workspace), n_bytes, self._cpus)
         return self._workspace
+
+
+class _Groups:
+    """The groups of one table: a record for each, and where its pages lie, which few steps change."""
+
+    def __init__(self) -> None:
+        self._records, self.address = (abi.Group * 0)(), 0
+        self._pages: list[tuple[I32, int]] = []
+
+    def place(self, groups: Sequence[Group]) -> int:
+        """Write the records; the length of the longest sequence, 0 where there is none."""
+        if len(groups) > len(self._pages):
+            self._pages += [(NO_PAGES, 0)] * (len(groups) - len(self._pages))
+            self._records = (abi.Group * len(groups))()
+            self.address = ctypes.addressof(self._records)
+        longest = 0
+        for i, (first, n, pages, length) in enumerate(groups):
+            known, at = self._pages[i]
+            if known is not pages:
+                at = address(pages)
+                self._pages[i] = pages, at
+            abi.Group.fill(self._records, i * GROUP_BYTES, at, first, n, length, 0)
+            if length > longest:
+                longest = length
+        return longest

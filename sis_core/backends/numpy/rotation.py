@@ -8,9 +8,9 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from sis_core.arrays import F32, I32
+from sis_core.arrays import F32
 from sis_core.block import Rope
-from sis_core.step import Plan
+from sis_core.step import Ints, Plan
 
 
 class Rotation:
@@ -27,7 +27,7 @@ class Rotation:
             if rope.style == "neox"
             else (slice(0, rope.n_rot, 2), slice(1, rope.n_rot, 2))
         )
-        self._last: tuple[I32, F32, F32] | None = None  # positions, cosines, sines
+        self._last: tuple[Ints, F32, F32] | None = None  # places, cosines, sines
 
     @classmethod
     def of(cls, rope: Rope) -> Rotation:
@@ -52,9 +52,9 @@ class Rotation:
     def _waves(self, plan: Plan) -> tuple[F32, F32]:
         """Cosine and sine ``(n, 1, n_rot // 2)``; two threads that alternate only compute them more often."""
         last = self._last
-        if last is None or last[0] is not plan.positions:  # the kinds of a step's plans share them
+        if last is None or last[0] is not plan.places:  # the kinds of a step's plans share them
             angle = plan.positions[:, None, None].astype(np.float64) * self.rope.frequencies
             cos = (np.cos(angle) * self.rope.magnitude).astype(np.float32)
             sin = (np.sin(angle) * self.rope.magnitude).astype(np.float32)
-            last = self._last = (plan.positions, cos, sin)
+            last = self._last = (plan.places, cos, sin)
         return last[1], last[2]

@@ -22,7 +22,7 @@ class TimedSession(Session):
 
     def run(
         self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False, greedy: bool = False
-    ) -> list[Rows]:
+    ) -> dict[int, Rows]:
         with self.recorder.span("session"):
             return super().run(parts, want, alone, greedy)
 
