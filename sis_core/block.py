@@ -8,6 +8,7 @@ next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import attrs
@@ -334,15 +335,29 @@ def find_weights(record: object) -> Iterator[Weight]:
 
 def find(record: object, kind: type[T]) -> Iterator[T]:
     """Every record of a kind inside a record or a nested tuple of records; a weight counts as a whole."""
-    if isinstance(record, kind):
-        yield record
-    for part in record if isinstance(record, tuple) else fields_of(record).values():
-        yield from find(part, kind)
+    waiting = [record]
+    while waiting:
+        record = waiting.pop()
+        if isinstance(record, kind):
+            yield record
+        if isinstance(record, tuple):
+            waiting.extend(reversed(record))
+        else:
+            waiting += [getattr(record, name) for name in reversed(_field_names(_class_of(record)))]
 
 
 def fields_of(record: object) -> dict[str, Any]:
     """What a record holds, by field; nothing for a weight, and for what is no record."""
-    kind: Any = type(record)
-    if not attrs.has(kind) or isinstance(record, Weight):
-        return {}
-    return {field.name: getattr(record, field.name) for field in attrs.fields(kind)}
+    return {name: getattr(record, name) for name in _field_names(_class_of(record))}
+
+
+def _class_of(record: object) -> Any:
+    return type(record)
+
+
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    """Of the records of a class: many are looked through while a model is bound."""
+    if not attrs.has(kind) or issubclass(kind, Weight):
+        return ()
+    return tuple(field.name for field in attrs.fields(kind))

@@ -160,7 +160,7 @@ def check_apart(parts: Sequence[tuple[str, Sequence[Bits], int]], type_size: int
                     where="layout",
                     fix=f"see whether {run}, which holds {n // len(runs)} numbers, begins at the right byte and bit",
                 )
-            if len(np.unique(places)) < len(places):
+            if len(set(places.tolist())) < len(places):  # np.unique would import numpy.ma for its first array
                 raise FormatError(f"the numbers at {run} overlap", where="layout", fix="let stride be at least bits")
             owners[places] = i
 

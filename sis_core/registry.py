@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pluggy
@@ -45,10 +46,14 @@ class Kind:
     """One kind of record: its hook, its base class, and the names a record answers to."""
 
     hook: str
-    base: type
+    _base: type | str  # or where it is: few programs ask for commands, and click takes long to import
     noun: str
     names: Callable[[Any], Iterable[str]]
     classes: bool = False  # the hook returns classes, not instances
+
+    @property
+    def base(self) -> type:
+        return resolve_name(self._base) if isinstance(self._base, str) else self._base
 
 
 def _one(record: Any) -> list[str]:
@@ -60,8 +65,6 @@ def _format_names(record: QuantFormat) -> list[str]:
 
 
 def _kinds() -> dict[str, Kind]:
-    import click
-
     return {
         "sources": Kind("sis_register_sources", Source, "source", _one),
         "architectures": Kind("sis_register_architectures", Architecture, "architecture", lambda r: r.names),
@@ -73,7 +76,7 @@ def _kinds() -> dict[str, Kind]:
         "drafters": Kind("sis_register_drafters", Drafter, "drafter", _one, classes=True),
         "clusters": Kind("sis_register_clusters", Cluster, "cluster", _one),
         "evictions": Kind("sis_register_evictions", Eviction, "eviction", _one, classes=True),
-        "commands": Kind("sis_register_commands", click.Command, "command", _one),
+        "commands": Kind("sis_register_commands", "click:Command", "command", _one),
     }
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from sis_tokenizers import bpe, spm, text_bpe
 from sis_tokenizers.bpe import BPETokenizer, build_bpe
 from sis_tokenizers.chunks import BOUNDARY, NOWHERE, chunks
-from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS
+from sis_tokenizers.pre_tokenizers import PRE_TOKENIZERS, TEXT_PRES
 from sis_tokenizers.special import Defaults, Partition, read_specials
 from sis_tokenizers.spm import SPMTokenizer, build_spm
-from sis_tokenizers.text_bpe import TEXT_PRES, TextBPETokenizer, build_text_bpe
+from sis_tokenizers.text_bpe import TextBPETokenizer, build_text_bpe
 from sis_tokenizers.vocabulary import Kind, Vocabulary
 
 from sis_core.errors import SisError, TokenizerError

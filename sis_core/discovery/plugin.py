@@ -40,8 +40,8 @@ class Plugin:
     @classmethod
     def installed(cls, entry_point: metadata.EntryPoint) -> Plugin:
         """What an entry point names; one that cannot be imported has its reason in ``error``."""
-        dist = entry_point.dist
-        plugin = cls(entry_point.name, origin=dist.name if dist else "", version=dist.version if dist else "")
+        about = entry_point.dist.metadata if entry_point.dist else None  # read from its file each time it is asked for
+        plugin = cls(entry_point.name, origin=about["Name"] if about else "", version=about["Version"] if about else "")
         with Guard() as guard:
             plugin.module = entry_point.load()
         if guard.reason:

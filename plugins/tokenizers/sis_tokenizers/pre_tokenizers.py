@@ -100,6 +100,9 @@ _llama3 = PreTokenizer((LLAMA3,), whole_words=True, add_bos=True)
 _qwen2 = PreTokenizer((QWEN2,))
 _digits = PreTokenizer((r"\p{N}", GPT2))
 
+TEXT_PRES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
+"""The names in ``tokenizer.ggml.pre`` of files of the model ``gpt2`` whose BPE is over characters; see `text_bpe`."""
+
 PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
     **dict.fromkeys(

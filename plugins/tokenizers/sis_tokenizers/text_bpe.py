@@ -19,8 +19,6 @@ from sis_tokenizers.spm import SPACE, byte_tokens
 from sis_tokenizers.text_tokenizer import TextTokenizer
 from sis_tokenizers.vocabulary import Vocabulary
 
-TEXT_PRES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
-"""The names that files of the model ``gpt2`` have for it in ``tokenizer.ggml.pre``."""
 LINES = re.compile(r"[^\n]+|\n+")
 LINE_START = re.compile(r"\n(?=[^\n])")
 
