@@ -8,10 +8,8 @@ next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-import attrs
 import numpy as np
 from attrs import frozen
 
@@ -337,27 +335,12 @@ def find(record: object, kind: type[T]) -> Iterator[T]:
     """Every record of a kind inside a record or a nested tuple of records; a weight counts as a whole."""
     waiting = [record]
     while waiting:
-        record = waiting.pop()
-        if isinstance(record, kind):
+        if isinstance(record := waiting.pop(), kind):
             yield record
-        if isinstance(record, tuple):
-            waiting.extend(reversed(record))
-        else:
-            waiting += [getattr(record, name) for name in reversed(_field_names(_class_of(record)))]
+        waiting += reversed(record if isinstance(record, tuple) else fields_of(record).values())
 
 
 def fields_of(record: object) -> dict[str, Any]:
     """What a record holds, by field; nothing for a weight, and for what is no record."""
-    return {name: getattr(record, name) for name in _field_names(_class_of(record))}
-
-
-def _class_of(record: object) -> Any:
-    return type(record)
-
-
-@cache
-def _field_names(kind: Any) -> tuple[str, ...]:
-    """Of the records of a class: many are looked through while a model is bound."""
-    if not attrs.has(kind) or issubclass(kind, Weight):
-        return ()
-    return tuple(field.name for field in attrs.fields(kind))
+    fields = () if isinstance(record, Weight) else getattr(type(record), "__attrs_attrs__", ())  # what `attrs.has` asks
+    return {field.name: getattr(record, field.name) for field in fields}

@@ -68,6 +68,7 @@ class Batch:
     watch: bool = False
     greedy: bool = False
     n: int = field(init=False)  # rows
+    _extremes: tuple[int, int] = field(init=False, repr=False)  # of the ids
 
     def __attrs_post_init__(self) -> None:
         made, ids, rows, runs, hidden = vars(self), self.ids, self.rows, self.runs, self.hidden
@@ -92,7 +93,7 @@ class Batch:
         if self.watch and len(runs) != 1:
             raise BackendError(f"the attention of {len(runs)} runs cannot be watched, only of one", where="batch")
         if ids is not None:
-            least, most = extremes(ids)
+            made["_extremes"] = least, most = extremes(ids)
             if least < -MAX_INT32 - 1 or most > MAX_INT32:
                 as_int32(ids)  # which says so
         if len(rows):
@@ -126,7 +127,7 @@ class Batch:
         """BackendError for an id outside a vocabulary of ``n_vocab``; hidden states have none."""
         if self.ids is None:
             return
-        least, most = extremes(self.ids)
+        least, most = self._extremes
         if least < 0 or most >= n_vocab:
             outside = next(token for token in self.ids if not 0 <= token < n_vocab)
             raise BackendError(f"token {int(outside)} is outside the vocabulary of {n_vocab}", where="step")

@@ -26,6 +26,7 @@ Run = dict[str, Any]
 """One process's outcome: contest, side, round, about, error, and readings by row ({"value", "others"})."""
 
 BENCHMARKS = Path(__file__).parents[1]
+COMPILED = Path(tempfile.gettempdir()) / "sis-benchmark-modules"  # compiled, as pip leaves them and uv does not
 BENCH_TOKENS = 32  # that llama-bench decodes
 
 
@@ -54,7 +55,8 @@ class PythonSide:
         asked = {"path": str(path), "n_threads": self.n_threads, "rows": contest.rows, "flag": self.flag}
         asked["cpu"] = self.cpu
         asked["room"] = max(CHUNK, *map(tokens_needed, contest.rows))
-        environment = dict(os.environ, PYTHONPATH=str(BENCHMARKS))
+        environment = dict(os.environ, PYTHONPATH=str(BENCHMARKS), PYTHONPYCACHEPREFIX=str(COMPILED))
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         if contest.isa and not self.flag:
             environment["SIS_ISA"] = contest.isa
         command = [self.python, "-m", "speed.theirs" if self.flag else "speed.ours", json.dumps(asked)]

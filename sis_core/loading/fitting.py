@@ -24,6 +24,7 @@ from sis_core.machine.memory import MIB, MemoryPlan
 
 log = logging.getLogger(__name__)
 
+LOGITS = 16  # rows of logits that are counted, as of so many texts at once; those of greedy texts stay allocated
 MIN_CTX = 256  # below this a context is not worth having: say what is missing instead
 
 
@@ -135,7 +136,8 @@ def working_nbytes(config: ModelConfig, network: Network) -> int:
     """Bytes that a step of as many rows as `Network.step_rows` works in."""
     experts = max((op.n_used * op.n_working for op in find(network.blocks, Experts)), default=0)
     rows = min(network.step_rows, max(config.n_ctx, STEP_ROWS))
-    return rows * 4 * (4 * config.n_embd + max(2 * max(config.n_ff), experts)) + config.n_vocab * 16 + 8 * MIB
+    logits = LOGITS * config.n_vocab
+    return 4 * (rows * (4 * config.n_embd + max(2 * max(config.n_ff), experts)) + logits) + 8 * MIB
 
 
 def _weights(backend: Backend, network: Network, layers: range, options: BackendOptions) -> tuple[int, int]:

@@ -261,8 +261,7 @@ class Scheduler(Closing):
             self._budget.measure({share.text.number: share.n for share in feed.shares}, seconds)
         self._speculation.measure(feed, seconds)
         for text, start, n, ahead in feed.shares:
-            number, end = text.number, start + n
-            rows = results[number]
+            number, end, rows = text.number, start + n, results[text.number]
             if stats.degraded > degraded:
                 text.degraded = True
             if end == text.n_prompt:
@@ -271,7 +270,8 @@ class Scheduler(Closing):
                 session.mark(number)
             if len(rows):
                 self._take(text, rows, end, ahead)
-            if session.length(number) // MARK_EVERY > start // MARK_EVERY:
+            end = session.length(number) if ahead.tokens else end  # as far as these were chosen
+            if end // MARK_EVERY > start // MARK_EVERY:
                 session.mark(number)
         return True
 

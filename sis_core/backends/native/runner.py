@@ -12,13 +12,14 @@ from sis_core.arrays import F32, I32, U8
 from sis_core.backends.native import abi
 from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.library import Library, address
-from sis_core.backends.native.memory import aligned
+from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.watched import Watched
 from sis_core.errors import BackendError
 from sis_core.step import Best, Group, Ints, Plan
 
 MAX_IDLE = 4
+FEW, PATIENCE = 8, 8  # steps of an eighth of the rows, and how many of them before memory is given back
 TABLE_BYTES, GROUP_BYTES = map(ctypes.sizeof, (abi.Table, abi.Group))
 BEST_FIELDS = len(abi.Best._fields_)  # of 4 bytes each
 INT = ctypes.sizeof(ctypes.c_int32)
@@ -94,9 +95,11 @@ class Runner:
             scratch.fill(filled)
             code = self.library.run(entry, scratch.step)
             if code == abi.NO_ROOM:
-                scratch.grow(self.library.workspace(entry, scratch.step))
+                scratch.resize(self.library.workspace(entry, scratch.step), n)
                 scratch.fill(filled)
                 code = self.library.run(entry, scratch.step)
+            elif scratch.too_large(n):
+                scratch.resize(self.library.workspace(entry, scratch.step), n)
             if best is not None:
                 scratch.tell(n_out, best)
         finally:
@@ -116,7 +119,7 @@ class Runner:
         flags = abi.INVARIANT if self.invariant else 0
         n, n_groups, page_size = len(plans[0].places), len(plans[0].groups), plans[0].page_size
         scratch.fill((n, 1, n_groups, page_size, 0, self.n_threads, flags, 0, *(0,) * 5, scratch.tables_at, *(0,) * 4))
-        room = scratch.grow(self.library.workspace(program.entry, scratch.step))
+        room = scratch.resize(self.library.workspace(program.entry, scratch.step), n)
         self._give_back(scratch)
         return room
 
@@ -147,6 +150,7 @@ class _Scratch:
         self._step = abi.Step(n_threads=n_threads, cpus=self._cpus)  # refused here where options do not fit
         self.step = ctypes.byref(self._step)
         self._workspace: U8 | None = None
+        self._n_most = self._n_small = 0  # rows that the workspace was taken for, and steps of few since
         self._ends: tuple[int, int, int] = (0, 0, self._cpus)  # the last fields: of the workspace, and the processors
         self._ints, self._ints_at = (ctypes.c_int32 * 0)(), 0
         self._tables, self._groups = (abi.Table * 0)(), list[_Groups]()
@@ -207,11 +211,18 @@ class _Scratch:
         ints, floats = self._best_ints, self._best_floats
         best += [Best(ints[at], floats[at + 1], floats[at + 2]) for at in range(0, n * BEST_FIELDS, BEST_FIELDS)]
 
-    def grow(self, n_bytes: int) -> U8:
-        """Take a larger workspace."""
+    def too_large(self, n: int) -> bool:
+        """Whether steps of as few rows as this one, ``n``, have followed one of many for a while: the prompt is over,
+        and what it worked in is as much as many layers of a small model."""
+        self._n_small = self._n_small + 1 if n * FEW <= self._n_most else 0
+        return self._n_small > PATIENCE
+
+    def resize(self, n_bytes: int, n: int) -> U8:
+        """Take another workspace, for steps of ``n`` rows; its memory is taken from the system when it is written."""
         self._workspace = None  # gone before the next takes its memory
-        self._workspace = aligned(n_bytes)
+        self._workspace = Arena(n_bytes).array if n_bytes >= HUGE else aligned(n_bytes)
         self._ends = (address(self._workspace), n_bytes, self._cpus)
+        self._n_most, self._n_small = n, 0
         return self._workspace
 
 
