@@ -11,6 +11,7 @@ import pytest
 import sis_llama
 from tiny_models import N_VOCAB, tensors, write_model
 
+from sis_core.backends.native import runner
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
 from sis_core.registry import Registry
@@ -40,6 +41,20 @@ def not_a_number(head: Any) -> None:
 
 def infinite(head: Any) -> None:
     head[17, 3] = np.inf
+
+
+def test_what_a_prompt_worked_in_is_given_back_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LARGE", 1)
+    path = write_model(tmp_path / "model.gguf")
+    with open_model(Model, path, Registry.of(sis_llama, sis_x86), backend="x86") as model:
+        cache, sizes = model.new_cache(256), []
+        forward: Any = model.forward
+        for n in (96, *[1] * (runner.PATIENCE + 1), 96):
+            model.step(Batch.of([5] * n, position=cache.length(0)), cache)
+            (scratch,) = forward._runner._idle
+            sizes.append(len(scratch._workspace))
+        assert sizes[:-2] == sizes[:1] * (runner.PATIENCE + 1)
+        assert sizes[-2] * 8 < sizes[-1] < sizes[0]  # which was taken for as many rows as a step may have
 
 
 @pytest.mark.parametrize("change", [lambda head: None, alike, two_apart, not_a_number, infinite])

@@ -104,6 +104,7 @@ def share(work: Callable[[], object], inside: list[float]) -> float:
 
 def main() -> None:
     asked = course.request()
+    Registry.load()  # imports the plugins: loading starts after imports, on both sides
     opened: list[Sis] = []
 
     def engine() -> Sis:

@@ -20,6 +20,7 @@ from sis_core.step import Best, Group, Ints, Plan
 
 MAX_IDLE = 4
 FEW, PATIENCE = 8, 8  # steps of an eighth of the rows, and how many of them before memory is given back
+LARGE = 4 << 20  # bytes that are worth it
 TABLE_BYTES, GROUP_BYTES = map(ctypes.sizeof, (abi.Table, abi.Group))
 BEST_FIELDS = len(abi.Best._fields_)  # of 4 bytes each
 INT = ctypes.sizeof(ctypes.c_int32)
@@ -150,7 +151,7 @@ class _Scratch:
         self._step = abi.Step(n_threads=n_threads, cpus=self._cpus)  # refused here where options do not fit
         self.step = ctypes.byref(self._step)
         self._workspace: U8 | None = None
-        self._n_most = self._n_small = 0  # rows that the workspace was taken for, and steps of few since
+        self._n_most = self._n_small = 0  # rows that a large workspace was taken for, and steps of few since
         self._ends: tuple[int, int, int] = (0, 0, self._cpus)  # the last fields: of the workspace, and the processors
         self._ints, self._ints_at = (ctypes.c_int32 * 0)(), 0
         self._tables, self._groups = (abi.Table * 0)(), list[_Groups]()
@@ -222,7 +223,7 @@ class _Scratch:
         self._workspace = None  # gone before the next takes its memory
         self._workspace = Arena(n_bytes).array if n_bytes >= HUGE else aligned(n_bytes)
         self._ends = (address(self._workspace), n_bytes, self._cpus)
-        self._n_most, self._n_small = n, 0
+        self._n_most, self._n_small = n if n_bytes >= LARGE else 0, 0
         return self._workspace
 
 
