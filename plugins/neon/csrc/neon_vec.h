@@ -84,6 +84,20 @@ INLINE void load_numbers(const int M, const float *x, float32x4_t *numbers)
     if (m < M) numbers[m] = vdupq_n_f32(x[m]);
 }
 
+/* One to four vectors that lie together. */
+INLINE void load_vectors(const int n, const uint8_t *from, int32x4_t *v)
+{
+    const int32_t *p = (const int32_t *)(const void *)from;
+    if (n == 4) {
+        const int32x4x4_t all = vld1q_s32_x4(p);
+        UNROLL_FOR (int i = 0; i < 4; i++) v[i] = all.val[i];
+    } else if (n == 3) {
+        const int32x4x3_t all = vld1q_s32_x3(p);
+        UNROLL_FOR (int i = 0; i < 3; i++) v[i] = all.val[i];
+    } else
+        UNROLL_FOR (int i = 0; i < n; i++) v[i] = vld1q_s32(p + 4 * i);
+}
+
 /* Sixteen unsigned bytes, each in the lane of its row. */
 INLINE void bytes_u(uint8x16_t v, int32x4_t *s)
 {
