@@ -22,7 +22,11 @@
  * SIGNED codes of less than 8 bits lie there plus 2^(bits-1), so that they are none below zero.
  *
  * With ROW_TABLE sixteen bytes belong to each row, one after the other, as row_at says: its table, in four vectors with which
- * the tile begins; and in the four vectors of a block its codes, of the first sixteen columns low, of the others high. */
+ * the tile begins; and in the four vectors of a block its codes, of the first sixteen columns low, of the others high.
+ *
+ * With PAIRS a block begins with a vector of the places of its codes: in the word of a row four bits for each quad, a number
+ * of PAIR_PLACES. Two vectors follow: of each row of quads 4 j to 4 j + 3 the two codes of either of the first two low, of
+ * the others high. */
 #ifndef SIS_KINDS_H
 #define SIS_KINDS_H
 
@@ -62,7 +66,8 @@
     KIND(u4_128, SIS_U4_128, 4, SIS_UNSIGNED, 128, SIS_HALF)                                                           \
     KIND(u3_64, SIS_U3_64, 3, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
     KIND(t2_256, SIS_T2_256, 2, SIS_TABLE, 256, SIS_HALF)                                                              \
-    KIND(r4_128, SIS_R4_128, 4, SIS_ROW_TABLE, 128, SIS_HALF)
+    KIND(r4_128, SIS_R4_128, 4, SIS_ROW_TABLE, 128, SIS_HALF)                                                          \
+    KIND(p4, SIS_P4, 3, SIS_PAIRS, 32, SIS_HALF)
 
 /* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
 #define SIS_PACKED(PACKED)                                                                                             \
@@ -90,7 +95,7 @@
 
 static inline int has_supers(struct sis_kind kind) { return kind.scales >= SIS_BYTE; }
 static inline int has_minima(struct sis_kind kind) { return kind.codes == SIS_UNSIGNED; }
-static inline int has_table(struct sis_kind kind) { return kind.codes >= SIS_TABLE; }
+static inline int has_table(struct sis_kind kind) { return kind.codes == SIS_TABLE || kind.codes == SIS_ROW_TABLE; }
 /* Groups in a block, and the columns of a group there; blocks of a group, where those are more than one. */
 static inline int n_groups(struct sis_kind kind) { return kind.group < BLOCK ? BLOCK / (int)kind.group : 1; }
 static inline uint32_t group_columns(struct sis_kind kind) { return kind.group < BLOCK ? kind.group : BLOCK; }
@@ -110,12 +115,30 @@ static inline size_t table_bytes(struct sis_kind kind)
 {
     return kind.codes == SIS_TABLE ? TABLE_BYTES : kind.codes == SIS_ROW_TABLE ? TILE * ROW_ENTRIES : 0;
 }
+
+/* Where two of four columns may lie, by number: for each column, from the lowest byte on, which of the two it is, or neither. */
+static const uint32_t PAIR_PLACES[16] = {0x80800100, 0x80018000, 0x01808000, 0x80010080, 0x01800080, 0x01008080};
+static const uint8_t WORDS_BEGIN[64] = {
+    0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12,
+    0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12,
+};
+
+/* The code of column k of a row, plus its offset, of a block of PAIRS. */
+static inline uint8_t pair_code(const uint8_t *codes, uint32_t row, uint32_t k)
+{
+    const uint32_t quad = k / 4, number = codes[row * 4 + quad / 2] >> quad % 2 * 4 & 7;
+    const uint32_t which = PAIR_PLACES[number] >> k % 4 * 8 & 255;
+    if (which > 1) return 8;
+    return (codes[64 + quad / 4 * 64 + row * 4 + quad % 2 * 2 + which] >> quad % 4 / 2 * 4 & 15) ^ 8;
+}
+
 /* Where sixteen bytes of a row lie in four vectors: rows that are neighbours in the same places of all four, so that words of
  * four bytes become quads of columns within lanes of sixteen. */
 static inline size_t row_at(uint32_t row) { return row % 4 * 64 + row / 4 * 16; }
-/* What is added to a code of less than 8 bits that is SIGNED. */
+/* What is added to a code of less than 8 bits that is SIGNED, or of PAIRS. */
 static inline int32_t code_offset(struct sis_kind kind)
 {
+    if (kind.codes == SIS_PAIRS) return 8;
     return kind.codes == SIS_SIGNED && kind.bits < 8 ? 1 << (kind.bits - 1) : 0;
 }
 static inline size_t unit_blocks(struct sis_kind kind)

@@ -117,6 +117,7 @@ static uint8_t code_at(struct sis_kind kind, const uint8_t *codes, uint32_t k, u
     const uint32_t quad = k / 4, lane = r * 4 + k % 4;
     uint32_t code = 0;
     if (kind.codes == SIS_ROW_TABLE) return codes[row_at(r) + k % 16] >> k / 16 * 4 & 15;
+    if (kind.codes == SIS_PAIRS) return (uint8_t)(pair_code(codes, r, k) - code_offset(kind));
     if (kind.bits == 8) return codes[quad * 64 + lane];
     if (kind.bits >= 4) {
         code = codes[quad / 2 * 64 + lane] >> quad % 2 * 4 & 15;

@@ -188,6 +188,8 @@ class Layout:
             would move too far is not packed, nor are tables of rows of which one would.
         codes: where the codes lie in a block. None for a format with an `unpack` of its own.
         transform: what stands between the stored values and the tensor's own.
+        two_of_four: whether at most two of every four codes stand for something else than 0, the code of which is
+            `zero`: kernels keep no more.
 
     Raises:
         FormatError: parts that cannot be, or contradict each other.
@@ -201,6 +203,7 @@ class Layout:
     table: tuple[float, ...] | Literal["row"] | None = field(default=None, converter=_table)
     codes: Runs | None = None
     transform: Transform | None = None
+    two_of_four: bool = False
 
     def __attrs_post_init__(self) -> None:
         if not 1 <= self.bits <= MAX_BITS or self.group < 1:
@@ -220,6 +223,12 @@ class Layout:
             raise FormatError("there are a table and a zero", where="layout", fix="let the table say what a code is")
         if isinstance(self.zero, Scale) and (self.minimum or self.zero.times):
             raise FormatError("there are a zero for each group and a minimum, or two levels of zeros", where="layout")
+        if self.two_of_four and (self.table is not None or self.minimum or isinstance(self.zero, Scale)):
+            raise FormatError(
+                "two of four codes are kept, but no code stands for 0 in all groups",
+                where="layout",
+                fix="give one zero for all",
+            )
         for run in as_runs(self.codes):
             if run.width != self.bits:
                 raise FormatError(f"codes have {self.bits} bits, but {run} holds {run.width}", where="layout")
@@ -296,6 +305,10 @@ class Layout:
                 f"unpack gives the code {most}, of more than {self.bits} bits",
                 fix="codes count from 0 up; the layout's zero says which of them stands for 0",
             )
+        if self.two_of_four and (
+            n_cols % 4 or int((unpacked.codes.reshape(-1, 4) != self.zero).sum(1).max(initial=0)) > 2
+        ):
+            raise FormatError("unpack gives more than two of four codes that do not stand for 0")
         for name in ("scales", "minima", "super_scales", "super_minima"):
             numbers = getattr(unpacked, name)
             if numbers is not None or name == "scales":

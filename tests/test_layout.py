@@ -142,6 +142,7 @@ def test_how_much_the_rounding_of_a_table_adds() -> None:
         (lambda: Layout(4, 32, Scale("f16"), table="column"), "can only be 'row'"),
         (lambda: Layout(1, 32, Scale("f16"), table=(0, 1), zero=1), "a table and a zero"),
         (lambda: Layout(4, 32, Scale("f16"), Scale("f16"), zero=Scale("f16")), "a zero for each group and a minimum"),
+        (lambda: Layout(4, 32, Scale("f16"), zero=Scale("f16"), two_of_four=True), "no code stands for 0"),
         (lambda: Layout(4, 32, Scale("f16"), codes=Bits(2, 3)), "codes have 4 bits, but .* holds 3"),
         (lambda: Scale(cast("Any", "f8")), "'f8' is no kind"),
         (lambda: Scale("uint", 3), "does not say of how many bits"),
@@ -205,6 +206,15 @@ ONE = np.ones((2, 1), np.float32)
 def test_what_unpack_gives_is_checked(unpacked: Unpacked, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         Layout(4, 4, Scale("f16")).check_unpacked(unpacked, 2, 8)
+
+
+def test_of_four_codes_two_stand_for_something() -> None:
+    layout = Layout(4, 4, Scale("f16"), zero=8, two_of_four=True)
+    codes = np.array([[8, 1, 8, 9, 8, 8, 8, 2]] * 2, np.uint8)
+    layout.check_unpacked(Unpacked(codes, ONE), 2, 8)
+    codes[1, 0] = 0
+    with pytest.raises(FormatError, match="more than two of four codes"):
+        layout.check_unpacked(Unpacked(codes, ONE), 2, 8)
 
 
 def test_a_transform_is_undone_by_the_decoder() -> None:

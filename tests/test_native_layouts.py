@@ -105,6 +105,16 @@ def rows_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> U8:
     return rows
 
 
+class Pairs(Rows):
+    """Two of every four codes stand for something."""
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        unpacked = super().unpack(rows, n_cols)
+        fours = unpacked.codes.reshape(-1, 4)
+        np.put_along_axis(fours, fours.argsort(1)[:, :2], 8, axis=1)
+        return unpacked
+
+
 FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
     "table": (blocks("table", Layout(4, 64, Scale("f16", 0), table=ODD, codes=HALVES), 64, 36), 4.25),
     "e8m0": (blocks("e8m0", Layout(4, 32, Scale("e8m0", 0), table=range(-8, 8), codes=HALVES), 32, 20), 4.5),
@@ -160,6 +170,7 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
     ),
     "digits in base 3": (Renamed("TQ1_0"), 2.0625 + 0.0625),
     "ternary rows": (Rows(Layout(2, 32, Scale("f32", per="row"), zero=1)), 2.0625),
+    "two of four": (Pairs(Layout(4, 32, Scale("f32", per="row"), zero=8, two_of_four=True)), 3.5),
     "a table for each row": (Rows(Layout(4, 32, Scale("f32", per="row"), table="row"), 4 + 64), 4.125 + 16 * 8 / 512),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ class TwoOfFour(BlockFormat):
     """Blocks of 32: a scale in half precision, 16 numbers from -7 to 7 in 4 bits, and their 16 places in 2 bits."""
 
     name, block_size, type_size = "TWO_OF_FOUR", 32, 14
-    layout = Layout(4, 32, Scale("f16"), zero=8)
+    layout = Layout(4, 32, Scale("f16"), zero=8, two_of_four=True)
 
     def quantize_blocks(self, values: F32) -> U8:
         self.check_values(values, finite=True)

@@ -193,6 +193,18 @@ INLINE void put_rows(uint8_t *out, const uint8_t *w, const uint8_t *q, int quart
     put_bytes(out + 128, _mm512_unpackhi_epi32(pairs[0], pairs[1]), scale);
 }
 
+/* A quad of PAIRS, plus their offset. */
+INLINE __m512i pair_quad(const uint8_t *q, int quad)
+{
+    const __m512i places = _mm512_srli_epi32(_mm512_loadu_si512(q), (unsigned)(4 * quad));
+    const __m512i begin = _mm512_add_epi8(_mm512_loadu_si512(WORDS_BEGIN), _mm512_set1_epi8((char)(quad % 2 * 2)));
+    const __m512i which = _mm512_permutexvar_epi32(places, _mm512_loadu_si512(PAIR_PLACES));
+    const __m512i codes = _mm512_srli_epi16(_mm512_loadu_si512(q + 64 + quad / 4 * 64), (unsigned)(quad % 4 / 2 * 4));
+    const __m512i found =
+        _mm512_shuffle_epi8(_mm512_and_si512(codes, _mm512_set1_epi8(15)), _mm512_add_epi8(which, begin));
+    return _mm512_xor_si512(found, _mm512_set1_epi8(8));
+}
+
 /* A quarter of a block: two quads, four rows. */
 INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t block, int quarter, uint8_t *out)
 {
@@ -213,6 +225,10 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
     }
     if (kind.codes == SIS_ROW_TABLE) {
         put_rows(out, w, q, quarter, scale);
+        return;
+    }
+    if (kind.codes == SIS_PAIRS) {
+        UNROLL_FOR (int i = 0; i < 2; i++) put_codes(out + i * 128, pair_quad(q, 2 * quarter + i), scale, offset);
         return;
     }
     __m512i v[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};

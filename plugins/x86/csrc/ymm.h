@@ -30,6 +30,11 @@ static inline __attribute__((always_inline)) vf8 v_load_bfloat(const unsigned sh
 {
     return (vf8)_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
 }
+static inline __attribute__((always_inline)) int __attribute__((vector_size(32)))
+v_words(int __attribute__((vector_size(32))) table, int __attribute__((vector_size(32))) at)
+{
+    return (int __attribute__((vector_size(32))))_mm256_permutevar8x32_epi32((__m256i)table, (__m256i)at);
+}
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF

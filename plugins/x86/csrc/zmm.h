@@ -45,6 +45,12 @@ static inline __attribute__((always_inline)) void v_store_bfloat(unsigned short 
     _mm256_storeu_si256((void *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v));
 }
 #endif
+static inline __attribute__((always_inline)) int
+    __attribute__((vector_size(64))) v_words(int __attribute__((vector_size(64))) table,
+                                             int __attribute__((vector_size(64))) at)
+{
+    return (int __attribute__((vector_size(64))))_mm512_permutexvar_epi32((__m512i)at, (__m512i)table);
+}
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF

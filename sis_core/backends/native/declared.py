@@ -20,6 +20,7 @@ from sis_core.backends.native.kinds import (
     LARGEST,
     NIBBLE,
     ONE,
+    PAIRS,
     ROW_TABLE,
     SIGNED,
     SUPER,
@@ -73,7 +74,7 @@ class Numbers:
         codes, zero = unpacked.codes, self._layout.zero
         if self._kind.codes == SIGNED and table is not None:
             codes = table.numbers.view(np.uint8)[codes]
-        elif self._kind.codes == SIGNED and isinstance(zero, int) and zero:
+        elif self._kind.codes in (SIGNED, PAIRS) and isinstance(zero, int) and zero:
             codes = codes - np.uint8(zero)  # wraps around: int8 in two's complement
         return np.ascontiguousarray(codes)
 

@@ -21,7 +21,9 @@ from sis_core.transform import Hadamard, PerColumn
 
 SUPER = 256  # columns that share a second level
 HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
-SIGNED, UNSIGNED, TABLE, ROW_TABLE = (abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table"))
+SIGNED, UNSIGNED, TABLE, ROW_TABLE, PAIRS = (
+    abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table", "pairs")
+)
 LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
 
 
@@ -134,6 +136,8 @@ def _codes_fit(layout: Layout, kind: Kind) -> bool:
         return False
     if kind.codes == TABLE:
         return layout.bits <= kind.bits
+    if kind.codes == PAIRS:
+        return layout.two_of_four and -zero >= -8 and most - zero < 8
     return -zero >= -1 << (kind.bits - 1) and most - zero < 1 << (kind.bits - 1)
 
 

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 13
+#define SIS_PROGRAM 14
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -20,7 +20,7 @@
 /* Formats that the kernels know. The numbers are ours, not GGUF's. From Q8_0 to TQ1_0 each stands for two things: how GGUF
  * lays out its rows, which matters for raw rows alone, and what its tiles hold, which `sis_kind` says: a format of somebody
  * else's may be packed into the tiles of whichever holds the same. Those after them are tiles alone, of bits of codes in a
- * table (T), in one of each row (R) or with a minimum (U), some with scales for more columns than 32: no type of GGUF's is such, and there are no
+ * table (T), in one of each row (R), with a minimum (U) or two of four columns (P), some with scales for more columns than 32: no type of GGUF's is such, and there are no
  * raw rows of them. */
 enum sis_format {
     SIS_F32 = 0,
@@ -55,14 +55,16 @@ enum sis_format {
     SIS_U3_64 = 29,
     SIS_T2_256 = 30,
     SIS_R4_128 = 31,
-    SIS_DECODED = 32, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 33, /* rung 3 */
-    SIS_N_FORMATS = 34
+    SIS_P4 = 32,
+    SIS_DECODED = 33, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 34, /* rung 3 */
+    SIS_N_FORMATS = 35
 };
 
 /* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
- * each group has a minimum. TABLE: the entry of the weight's table of numbers of 8 bits. ROW_TABLE: that of the row's own. */
-enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2, SIS_ROW_TABLE = 3 };
+ * each group has a minimum. TABLE: the entry of the weight's table of numbers of 8 bits. ROW_TABLE: that of the row's own. PAIRS: itself,
+ * from -8 to 7, and of every four columns at most two are other than 0; the bits are those of a column then. */
+enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2, SIS_ROW_TABLE = 3, SIS_PAIRS = 4 };
 
 /* How scales, and minima where there are any, are kept. HALF, BFLOAT: a number of that type for each group. BYTE: a whole
  * number from -128 to 127 for each group (a minimum: from 0 to 255), times a half for each 256 columns. NIBBLE: the same
@@ -71,7 +73,7 @@ enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SI
 
 /* What tiles of a format hold. With v as the value that a code stands for, a weight is
  *
- *     scale[group] * v                       SIGNED, TABLE, ROW_TABLE
+ *     scale[group] * v                       SIGNED, TABLE, ROW_TABLE, PAIRS
  *     scale[group] * v - minimum[group]      UNSIGNED
  *
  * where BYTE and NIBBLE make of scale and minimum the products super_scale * scale and super_minimum * minimum; SUPER has
@@ -88,7 +90,7 @@ struct sis_kind {
 struct sis_unpacked {
     uint64_t n_rows;
     uint64_t n_cols;
-    const uint8_t *codes;      /* (n_rows, n_cols): SIGNED as int8, else as uint8 */
+    const uint8_t *codes;      /* (n_rows, n_cols): SIGNED and PAIRS as int8, else as uint8 */
     const float *scales;       /* (n_rows, n_cols / group): whole numbers with BYTE and NIBBLE; not read with SUPER */
     const float *minima;       /* the same for UNSIGNED, what is subtracted; else not read */
     const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, NIBBLE and SUPER; else not read */

@@ -46,6 +46,10 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
     if kind.codes == abi.CODES["signed"]:
         values -= np.float32(1 << kind.bits >> 1)
         codes = values.astype(np.int8).view(np.uint8)
+    if kind.codes == abi.CODES["pairs"]:
+        places = random.permuted(np.tile([0, 0, 1, 1], (n_rows, n_cols // 4, 1)), axis=2).reshape(n_rows, n_cols)
+        values = (random.integers(-8, 8, (n_rows, n_cols)) * places).astype(np.float32)
+        codes = values.astype(np.int8).view(np.uint8)
     one, n_super = np.float32(1), n_cols // 256
     scales, minima = whole(-128, 128) / np.float32(1024), whole(-128, 128) / np.float32(1024)  # as halves, as bfloats
     if kind.scales == abi.SCALES["byte"]:
