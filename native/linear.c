@@ -2,7 +2,10 @@
 #include "run.h"
 #include <string.h>
 
-#define DECODED_ROWS 4   /* rows of a decoded weight at a time */
+#define DECODED_ROWS 4 /* rows of a decoded weight at a time */
+/* Tiles whose results are written at once: a line for each row between one tile and the next would throw the processor off
+ * the stream of weights. On a Sapphire Rapids eight rows of Q8_0 come an eighth faster so. */
+#define WRITTEN 16
 #define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
@@ -57,28 +60,28 @@ static uint32_t linear_units(const struct run *run, const struct sis_op *op, uin
     return tile_units(op, log) * ((run->n_rows[gathered] + rows - 1) / rows);
 }
 
-/* Rows of the matrix in a tile: the last may be short. */
-static size_t tile_rows(const struct sis_weight *w, size_t tile)
+/* y[n] takes what n rows of weights give for one row. */
+static void write_values(float *y, const float *a, const float *bias, int add, size_t n)
 {
-    size_t left = w->n_rows - tile * TILE;
-    return left < TILE ? left : TILE;
+    if (bias && add)
+        for (size_t i = 0; i < n; i++) y[i] += a[i] + bias[i];
+    else if (bias)
+        for (size_t i = 0; i < n; i++) y[i] = a[i] + bias[i];
+    else if (add)
+        for (size_t i = 0; i < n; i++) y[i] += a[i];
+    else if (n == TILE) memcpy(y, a, TILE * sizeof *y);
+    else memcpy(y, a, n * sizeof *y);
 }
 
-/* acc[m][TILE] is n rows of weights times the rows of a group. */
-static void write_tile(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
-                       size_t n, const float *acc)
+/* acc[tile][m][TILE] is n rows of weights, from row `first` on, times the rows of a group. */
+static void write_tiles(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
+                        size_t n, const float *acc)
 {
     for (uint32_t m = 0; m < g->m; m++) {
         float *y = at(run, op->dst, g->first + m, op->dst_at) + first;
-        const float *a = acc + m * TILE;
-        if (op->bias && op->flags & SIS_ADD)
-            for (size_t i = 0; i < n; i++) y[i] += a[i] + op->bias[first + i];
-        else if (op->bias)
-            for (size_t i = 0; i < n; i++) y[i] = a[i] + op->bias[first + i];
-        else if (op->flags & SIS_ADD)
-            for (size_t i = 0; i < n; i++) y[i] += a[i];
-        else if (n == TILE) memcpy(y, a, TILE * sizeof *y);
-        else memcpy(y, a, n * sizeof *y);
+        for (size_t i = 0; i < n; i += TILE)
+            write_values(y + i, acc + (i * g->m + m * TILE), op->bias ? op->bias + first + i : NULL,
+                         (op->flags & SIS_ADD) != 0, n - i < TILE ? n - i : TILE);
     }
 }
 
@@ -183,7 +186,7 @@ static void decoded_unit(const struct run *run, const struct sis_op *op, uint32_
             const struct group_of_rows *g = &run->groups[gathered][i];
             const float *x = at(run, op->src, g->first, op->src_at);
             run->kernels->dot(rows, (uint32_t)n, x, stride, g->m, w->n_cols, acc);
-            write_tile(run, op, g, first, n, acc);
+            write_tiles(run, op, g, first, n, acc);
         }
     }
 }
@@ -200,7 +203,7 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
                          int gathered, uint32_t member)
 {
     const struct sis_weight *w = op->weight;
-    float acc[MAX_GROUP * TILE] __attribute__((aligned(64)));
+    float acc[WRITTEN * MAX_GROUP * TILE] __attribute__((aligned(64)));
     const size_t k = w->n_cols, bytes = sis_one_tile_bytes(w->format, k), n_tiles = (w->n_rows + TILE - 1) / TILE;
     const tile_fn tile_of = run->kernels->tile[w->format];
     const size_t t = (size_t)unit << log, end = (size_t)(unit + n) << log, stop = end < n_tiles ? end : n_tiles;
@@ -213,9 +216,11 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
         for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
             const struct group_of_rows *g = &run->groups[gathered][i];
             const void *x = prepared(run, w, g);
-            for (size_t j = 0; j < some; j++) {
-                tile_of(tiles + j * bytes, x, g->m, k, acc);
-                write_tile(run, op, g, (made + j) * TILE, tile_rows(w, made + j), acc);
+            for (size_t j = 0, n; j < some; j += n) {
+                n = some - j < WRITTEN ? some - j : WRITTEN;
+                for (size_t t = 0; t < n; t++) tile_of(tiles + (j + t) * bytes, x, g->m, k, acc + t * g->m * TILE);
+                const size_t first = (made + j) * TILE, left = w->n_rows - first;
+                write_tiles(run, op, g, first, left < n * TILE ? left : n * TILE, acc);
             }
         }
     }
