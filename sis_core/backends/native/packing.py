@@ -128,12 +128,6 @@ class Tiles(Packing):
         self._made.keep = 1
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all tiles."""
-        number = abi.FORMATS[self._format.name]
-        return int(self._library.tile_bytes(number, self.weight.n_rows, self.weight.n_cols))
-
-    @property
     def made_by_steps(self) -> bool:
         return self._made is not None and self._made.n_made * abi.TILE >= self.weight.n_rows
 
