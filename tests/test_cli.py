@@ -274,6 +274,19 @@ def test_doctor(random_model: Path) -> None:
         assert text in done.stdout, done.stderr
 
 
+def test_doctor_finds_the_weight_that_is_no_number(tmp_path: Path) -> None:
+    weights = tensors()
+    weights["output.weight"][3, 5] = np.nan
+    path = write_model(tmp_path / "broken.gguf", weights=weights)
+    runner = CliRunner()
+    for flags, says in (([], "`--check-tensors` looks for a weight"), (["--check-tensors"], "")):
+        done = runner.invoke(group, ["doctor", "-m", str(path), "--backend", "numpy", *flags])
+        assert "one step: the model gave a number that is not finite" in done.output
+        assert says in done.output
+        assert done.exit_code == 1
+    assert "output.weight" in str(done.exception)
+
+
 def test_ctrl_c_ends_cleanly(random_model: Path) -> None:
     args = [*SIS, "generate", "-m", str(random_model), "--context", "shift", "-n", "-1", "--ignore-end", "Once"]
     running = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)

@@ -133,6 +133,7 @@ class Encoded(BlockFormat):
     [
         ({"codes": Bits(2, 4)}, "takes the nibbles of a byte for neighbours, the other for values half a block apart"),
         ({"scale": Scale("f16", 0, factor=2)}, "0.5 times as large: a scale is off"),
+        ({"scale": Scale("f16", 0, factor=7 / 8)}, r"0\.8\d+ times as large, more than rounding explains"),
         ({"scale": Scale("f16", 0, factor=-1)}, "sign reversed"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from importlib import metadata
 from itertools import groupby
 from typing import Any
@@ -19,7 +20,7 @@ from sis_core.backends.numpy import NumpyBackend
 from sis_core.block import find_weights
 from sis_core.cli.common import human_bytes, load_model, model_options, registry_of, table
 from sis_core.cli.sections import SectionedCommand
-from sis_core.errors import ChatError
+from sis_core.errors import ChatError, ModelError
 from sis_core.loading.choice import missing_kernels
 from sis_core.machine.cores import describe_cores
 from sis_core.machine.memory import available_memory
@@ -150,6 +151,17 @@ def _chat(model: LanguageModel) -> str:
         return str(error)
 
 
+def _tell_step(model: LanguageModel, tokens: Sequence[int]) -> bool:
+    """Say what one step gives; whether that is numbers."""
+    try:
+        best = int(model.logits(tokens)[-1].argmax())
+    except ModelError as error:
+        click.echo(f"one step: {error.what}: the file is damaged, or a format decodes it wrongly")
+        return False
+    click.echo(f"one step: finite logits; the likeliest next token is {model.tokenizer.token_text(best)!r}")
+    return True
+
+
 def _model(model: LanguageModel, *, scan: bool) -> None:
     config = model.config
     click.echo()
@@ -176,13 +188,11 @@ def _model(model: LanguageModel, *, scan: bool) -> None:
     back = model.detokenize(tokens)
     click.echo(f"tokenizer: {PROBE!r} is {len(tokens)} tokens and comes back as {back!r}")
     click.echo(f"chat: {_chat(model)}")
-    logits = model.logits(tokens)[-1]
-    if np.isfinite(logits).all():
-        best = int(logits.argmax())
-        click.echo(f"one step: finite logits; the likeliest next token is {model.tokenizer.token_text(best)!r}")
-    else:
-        click.echo("one step: the logits are not finite: the file is damaged, or a format decodes it wrongly")
-        sys.exit(1)
+    is_finite = _tell_step(model, tokens)
     if scan:
         check_tensors(model)
         click.echo("tensors: every weight is finite")
+    elif not is_finite:
+        click.echo("`--check-tensors` looks for a weight that is to blame")
+    if not is_finite:
+        sys.exit(1)

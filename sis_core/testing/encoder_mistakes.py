@@ -22,6 +22,7 @@ from sis_core.transform import Hadamard, PerColumn
 EXPLAINS = 0.5  # of the error, at most: what a named mistake leaves
 CLEARLY = 0.7  # of the error of another explanation
 CUT = 0.5  # of all values: more than these do not lie beyond the range
+SQUARES = 3.0  # of what rounding loses: by so much values may become smaller or larger as well
 UNUSED = 0.25  # of all codes: so many, and two, are not left out on purpose
 
 
@@ -81,6 +82,21 @@ def size_of(values: F32, decoded: F32, size: int, wanted: float) -> str:
     worst = int(np.abs(np.log(np.maximum(factors, 1e-30))).argmax())
     reason = "it uses another block's scale, or the encoder does not divide by the scale that it writes"
     return f"block {worst} comes back {factors[worst]:.3g} times as large: {reason}"
+
+
+def off_scale(values: F32, decoded: F32) -> str:
+    """Whether values came back larger or smaller by more than rounding explains; empty where not.
+
+    The error of rounding to the nearest hardly depends on the value, or takes its own square from it (where levels are
+    means of what is rounded to them): what comes back is 1, give or take a few of these squares, times as large.
+    """
+    kept, own = decoded.astype(np.float64), values.astype(np.float64)
+    size = float((own**2).sum())
+    factor = float((kept * own).sum()) / size
+    rounding = float(((kept - factor * own) ** 2).sum()) / size
+    if abs(factor - 1) <= SQUARES * rounding + 2.0**-8:
+        return ""
+    return f"values come back {factor:.4g} times as large, more than rounding explains: a scale is off"
 
 
 def unused_codes(format: QuantFormat, rows: U8, n_cols: int) -> str:

@@ -7,7 +7,14 @@ from functools import partial
 import numpy as np
 
 from sis_core.arrays import F32, U8
-from sis_core.testing.encoder_mistakes import mistake_of, off_by_one, order_or_sign, size_of, unused_codes
+from sis_core.testing.encoder_mistakes import (
+    mistake_of,
+    off_by_one,
+    off_scale,
+    order_or_sign,
+    size_of,
+    unused_codes,
+)
 from sis_core.testing.format_probe import FormatProbe
 
 
@@ -28,7 +35,7 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
         if error > bound:
             _diagnose(probe, rows, values, decoded, bound, case)
             probe.fail(_too_coarse(probe, error, max_error), case)
-        if fault := unused_codes(probe.format, rows, n_cols):
+        if fault := unused_codes(probe.format, rows, n_cols) or off_scale(values, decoded):
             probe.fail(fault, case)
         again = probe.decode(probe.encode(decoded, "decoded values"), n_cols, "decoded values")
         if _relative(again - decoded, decoded) > max(error, 1e-6):
