@@ -224,6 +224,15 @@ def version_key(format: str) -> str:
     return f"sis.format.{format}.version"
 
 
+def sides_key(format: str) -> str:
+    """The metadata key that names the sides which weights of a format have in a file, so that none is lost unseen.
+
+    A format may do without a side, as one whose columns are folded into what comes before does, and says so by leaving
+    it out. A file without the key has those that are there: it is older, or from elsewhere.
+    """
+    return f"sis.format.{format}.sides"
+
+
 class BlockFormat(QuantFormat):
     """A format in which every block of ``block_size`` values takes ``type_size`` bytes of its own.
 
@@ -320,6 +329,8 @@ class SideName:
         tensor: the name of a tensor, in F32, F16 or BF16.
         axis: what its numbers are of: one for the tensor, or one for each expert, row or column. None for a tensor that
             belongs to the weight and changes nothing here.
+        zeros: whether 0 is one of its numbers, as for an expert whose weights are all 0. Otherwise a file with a 0
+            there is refused, as every file with NaN or infinity is.
 
     Raises:
         FormatError: an axis that is none.
@@ -327,6 +338,7 @@ class SideName:
 
     tensor: str
     axis: Axis | None = field(validator=_is_axis)
+    zeros: bool = False
 
 
 @frozen(eq=False)

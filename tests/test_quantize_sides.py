@@ -91,6 +91,71 @@ def test_sides_are_written_and_what_is_read_is_the_tensor(source: Path, tmp_path
     np.testing.assert_allclose(Sided.seen, SIZES**4)  # an error of what is stored counts as many times more
 
 
+KEY = "sis.format.SIDED.sides"
+
+
+def changed(path: Path, without: str, metadata: Mapping[str, Any]) -> Path:
+    """A copy of a file that has one tensor less, and other metadata."""
+    target = path.with_name("changed.gguf")
+    with GGUFFile.open(path) as file:
+        writer = GGUFWriter(target, dict(file.metadata) | dict(metadata))
+        for info in file.tensors.values():
+            if info.name != without:
+                raw = file.raw(info.name)
+                writer.add_tensor(info.name, info.shape, info.type_name, [raw], n_bytes=len(raw))
+        writer.write()
+    return target
+
+
+@pytest.fixture
+def sided(source: Path, tmp_path: Path) -> Path:
+    with GGUFFile.open(source) as file:
+        plan = make_plan(file, registry(Sided()), "SIDED")
+        quantize_file(file, tmp_path / "sided.gguf", plan, importance=IMPORTANCE, n_threads=1)
+    return tmp_path / "sided.gguf"
+
+
+@pytest.mark.parametrize("lost", ["blk.0.ffn_up.columns", "blk.0.ffn_up.all"])
+def test_a_side_that_was_lost_is_missed(sided: Path, lost: str) -> None:
+    with (
+        GGUFFile.open(changed(sided, lost, {})) as file,
+        pytest.raises(FormatError, match=f"tensor blk.0.ffn_up.weight: needs its side {lost}"),
+    ):
+        file_weights(file, registry(Sided()))
+
+
+def test_a_file_that_says_nothing_of_sides_is_read(sided: Path) -> None:
+    """As older files are: without a side, its numbers are taken to be folded into what comes before."""
+    with GGUFFile.open(sided) as file:
+        writer = GGUFWriter(sided.with_name("old.gguf"), {"general.architecture": "llama"})
+        raw = file.raw("blk.0.ffn_up.weight")
+        writer.add_tensor("blk.0.ffn_up.weight", (16, 32), "SIDED", [raw], n_bytes=len(raw))
+        writer.write()
+    with GGUFFile.open(sided.with_name("old.gguf")) as file:
+        assert file_weights(file, registry(Sided()))["blk.0.ffn_up.weight"].side == {}
+
+
+@pytest.mark.parametrize("said", [1, "blk.0.ffn_up.all", np.array([1, 2], np.int32), [b"\xff"]])
+def test_what_is_no_list_of_sides_is_refused_when_one_is_missing(sided: Path, said: Any) -> None:
+    with (
+        GGUFFile.open(changed(sided, "blk.0.ffn_up.all", {KEY: said})) as file,
+        pytest.raises(FormatError, match=r"sis\.format\.SIDED\.sides is .* no list of tensors"),
+    ):
+        file_weights(file, registry(Sided()))
+
+
+def test_copies_keep_what_is_said_of_sides_and_others_do_not(sided: Path, tmp_path: Path) -> None:
+    known = registry(Sided())
+    for name, format, wanted in (("kept", "SIDED", True), ("other", "F16", False)):
+        with GGUFFile.open(sided) as file:
+            plan = make_plan(file, known, format, pure=True, requantize=True)
+            quantize_file(file, tmp_path / f"{name}.gguf", plan, n_threads=1)
+        with GGUFFile.open(tmp_path / f"{name}.gguf") as file:
+            assert (KEY in file.metadata) is wanted
+            if wanted:
+                assert list(file.metadata[KEY]) == [b"blk.0.ffn_up.all", b"blk.0.ffn_up.columns"]  # type: ignore[arg-type]
+
+
 def test_without_importance_it_makes_none(source: Path, tmp_path: Path) -> None:
     known = registry(Sided())
     with GGUFFile.open(source) as file:

@@ -118,6 +118,35 @@ def test_a_scale_of_another_shape_is_refused(tmp_path: Path) -> None:
         file_weights(file, REGISTRY)
 
 
+def nvfp4_file(path: Path, shape: tuple[int, ...], name: str, scales: F32) -> Path:
+    writer = GGUFWriter(path, tiny_models.metadata())
+    writer.add_tensor(f"{name}.weight", shape, "NVFP4", [blocks(np.random.default_rng(0), shape)[0]])
+    writer.add_tensor(f"{name}.scale", scales.shape, "F32", [scales])
+    writer.write()
+    return path
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 0.0])
+def test_a_scale_that_makes_nothing_of_a_weight_is_refused(tmp_path: Path, number: float) -> None:
+    path = nvfp4_file(tmp_path / "bad.gguf", (4, 64), "blk.0.ffn_up", f32(number))
+    with GGUFFile.open(path) as file, pytest.raises(FormatError) as refused:
+        file_weights(file, REGISTRY)
+    assert f"blk.0.ffn_up.scale is {number} at index 0" in str(refused.value)
+    assert "bad.gguf: tensor blk.0.ffn_up.weight" in str(refused.value)
+
+
+def test_an_expert_may_be_all_zeros_but_not_nan(tmp_path: Path) -> None:
+    path = nvfp4_file(tmp_path / "zero.gguf", (3, 2, 64), "blk.0.ffn_up_exps", f32(1, 0, 2))
+    with GGUFFile.open(path) as file:
+        assert not file_weights(file, REGISTRY)["blk.0.ffn_up_exps.weight"].expert(1).dequantize().any()
+    path = nvfp4_file(tmp_path / "nan.gguf", (3, 2, 64), "blk.0.ffn_up_exps", f32(1, 0, np.nan))
+    with (
+        GGUFFile.open(path) as file,
+        pytest.raises(FormatError, match=r"exps.scale is nan at index 2; .* must be finite\. Convert"),
+    ):
+        file_weights(file, REGISTRY)
+
+
 def test_scales_of_a_format_that_has_none_are_refused(tmp_path: Path) -> None:
     weights = tiny_models.tensors() | {"blk.0.ffn_up.scale": f32(2)}
     with pytest.raises(ModelError, match=r"no use for tensor blk\.0.ffn_up.scale"):

@@ -15,7 +15,7 @@ from sis_core.transform import PerColumn
 class AWQ(BlockFormat):
     """Groups of 128: a scale in half precision, a zero point of 8 bits, then 4 bits a value: ``scale * (code - zero)``.
 
-    What columns were divided by lies in a tensor beside the weight; where there is none, it is in what comes before.
+    What columns were divided by lies in a tensor beside the weight; where a file has none, it is in what comes before.
     """
 
     name, block_size, type_size = "AWQ", 128, 67

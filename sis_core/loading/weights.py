@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
-import numpy as np
-
+from sis_core.arrays import F32
 from sis_core.errors import FormatError, SisError, blaming
 from sis_core.gguf_file import ModelFile, TensorInfo
-from sis_core.quant import PLAIN, QuantFormat, Side, Weight, version_key
+from sis_core.loading.sides import claim_sides
+from sis_core.quant import QuantFormat, Weight, version_key
 from sis_core.registry import Registry
 
 
@@ -30,9 +29,13 @@ def file_weight(file: ModelFile, registry: Registry, info: TensorInfo) -> Weight
     if info.type_id is None:
         format = _of_version(format, file_version(file, format.name), where)
     shape = info.shape or (1,)  # GGUF allows a scalar
+
+    def read(side: TensorInfo) -> F32:
+        return file_weight(file, registry, side).dequantize()
+
     weight = Weight(
         info.name, format, shape, _reader(file, info.name), shape, release=_releaser(file, info.name),
-        copy=_copier(file, info.name), check=file.checker(info.name), side=_sides(file, registry, info, format),
+        copy=_copier(file, info.name), check=file.checker(info.name), side=claim_sides(file, info, format, read),
     )  # fmt: skip
     # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
     wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
@@ -43,30 +46,6 @@ def file_weight(file: ModelFile, registry: Registry, info: TensorInfo) -> Weight
             fix="the file was written by another version of the format: quantise it again",
         )
     return weight
-
-
-def _sides(file: ModelFile, registry: Registry, info: TensorInfo, format: QuantFormat) -> dict[str, Side]:
-    """What a tensor is multiplied by, of what lies beside it; FormatError when that has another shape or type."""
-    where = f"{file.path}: tensor {info.name}"
-    with blaming(FormatError, f"side_names of the format {format.name}", where):
-        names = [(name, place.tensor, place.axis) for name, place in format.side_names(info.name).items()]
-    *rows, n_cols = info.shape or (1,)
-    counts = {"tensor": 1, "expert": prod(rows[:-1]), "row": prod(rows), "column": n_cols}
-    sides = {}
-    for name, tensor, axis in names:
-        found = file.tensors.get(tensor)
-        if found is None or axis is None or tensor == info.name:
-            continue
-        if prod(found.shape) != counts[axis] or found.type_name not in PLAIN:
-            raise FormatError(
-                f"{tensor}, which lies beside it, is {found.type_name} {found.shape}, not {counts[axis]} "
-                f"plain numbers, one for each {axis}",
-                where=where,
-                fix="convert the model again from its original",
-            )
-        values = file_weight(file, registry, found).dequantize().reshape(-1)
-        sides[name] = Side(np.array(values), axis, tensor)  # a copy: values may be a view into the file
-    return sides
 
 
 def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:

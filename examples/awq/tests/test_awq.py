@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from sis_awq import AWQ
 
+from sis_core.gguf_file import GGUFFile
 from sis_core.quant import Side, Weight
 from sis_core.testing import QuantFormatSuite
 
@@ -47,7 +48,10 @@ def test_importance_becomes_sides(sis_run: Callable[..., str], sis_model_file: P
     sis_run(
         "quantize", sis_model_file, tmp_path / "out.gguf", "--to", "awq", "--pure", "--imatrix", tmp_path / "i.gguf"
     )
-    assert "blk.0.ffn_down.awq_scale" in sis_run("inspect", tmp_path / "out.gguf", "--tensors")
+    with GGUFFile.open(tmp_path / "out.gguf") as file:
+        sides = [name.encode() for name in file.tensors if name.endswith(".awq_scale")]
+        assert b"blk.0.ffn_down.awq_scale" in sides
+        assert list(file.metadata["sis.format.AWQ.sides"]) == sorted(sides)
     assert sis_run("generate", "-m", tmp_path / "out.gguf", "-n", 8, "--ignore-end", "Once")
 
 

@@ -84,8 +84,9 @@ class NVFP4(Decoded):
 
     def side_names(self, tensor: str) -> dict[str, SideName]:
         stem = tensor.removesuffix(".weight")
+        experts = stem.endswith("_exps")  # of which one that no text has reached may be all zeros
         return {
-            "scale": SideName(f"{stem}.scale", "expert" if stem.endswith("_exps") else "tensor"),
+            "scale": SideName(f"{stem}.scale", "expert" if experts else "tensor", zeros=experts),
             "input_scale": SideName(f"{stem}.input_scale", None),
         }
 

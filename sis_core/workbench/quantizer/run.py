@@ -21,9 +21,10 @@ from sis_core.arrays import F32
 from sis_core.errors import FormatError, SourceError
 from sis_core.gguf_file import GGUFFile, ModelFile
 from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.sides import file_sides
 from sis_core.loading.weights import file_version
 from sis_core.machine.cores import default_threads
-from sis_core.quant import version_key
+from sis_core.quant import sides_key, version_key
 from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import UNQUANTISED, Plan, TensorPlan
@@ -34,7 +35,7 @@ from sis_core.workbench.quantizer.work import WorkFolder
 log = logging.getLogger(__name__)
 
 COPY = 1 << 22
-VERSION = re.compile(re.escape(version_key("*")).replace(r"\*", ".+"))  # keys of formats of the input
+OF_FORMATS = re.compile("|".join(re.escape(key("*")).replace(r"\*", ".+") for key in (version_key, sides_key)))
 SOURCES = (".py", ".so", ".dylib", ".dll", ".pyd")  # files that may change what an encoder does
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name and the bytes done and in all."""
@@ -248,7 +249,8 @@ def output_metadata(
             "quantize.imatrix.entries_count": len(importance.sums),
             "quantize.imatrix.chunks_count": importance.n_chunks,
         }
-    changed |= dict.fromkeys(key for key in values if VERSION.fullmatch(key)) | versions(file, plan)
+    changed |= dict.fromkeys(key for key in values if OF_FORMATS.fullmatch(key))
+    changed |= versions(file, plan) | sides(file, plan)
     for key, value in changed.items():
         values.pop(key, None)
         types.pop(key, None)
@@ -274,6 +276,22 @@ def versions(file: ModelFile, plan: Plan) -> dict[str, int]:
                 where=f"{file.path}: tensor {tensor.name}",
                 fix="quantise the model again from its original",
             )
+    return found
+
+
+def sides(file: ModelFile, plan: Plan) -> dict[str, list[str]]:
+    """Which sides of each format's weights the output has, by key: those that were made, and those that are copied."""
+    tensors, found = {tensor.name for tensor in plan.tensors}, dict[str, list[str]]()
+    for format in {tensor.type_name for tensor in plan.tensors}:
+        names = file_sides(file, format) | {
+            place.tensor
+            for tensor in plan.tensors
+            if tensor.format is not None and tensor.type_name == format
+            for place in tensor.format.side_names(tensor.name).values()
+            if place.axis is not None
+        }
+        if there := sorted(names & tensors):
+            found[sides_key(format)] = there
     return found
 
 
