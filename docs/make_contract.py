@@ -22,6 +22,7 @@ ORDER = [
     "source",
     "quant",
     "layout",
+    "unpacked",
     "fields",
     "transform",
     "tensors",

@@ -10,6 +10,9 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
+FOREIGN = (Exception, SystemExit)
+"""What a stranger's code may raise, to be named for it: `sys.exit` in a plugin does not end the program unseen."""
+
 
 class SisError(Exception):
     """Base of all errors that sis raises on purpose.
@@ -92,11 +95,11 @@ def blaming(kind: type[SisError], who: str, where: str = "") -> Iterator[None]:
         yield
     except (SisError, MemoryError):
         raise
-    except Exception as error:
+    except FOREIGN as error:
         raise blamed(kind, who, error, where) from error
 
 
-def blamed(kind: type[SisError], who: str, error: Exception, where: str = "") -> SisError:
+def blamed(kind: type[SisError], who: str, error: BaseException, where: str = "") -> SisError:
     """The error of `blaming`, of ``kind``, for what a stranger's code raised."""
     fix = "tell its author, or leave its plugin out with SIS_DISABLED_PLUGINS"
     return kind(f"{who} failed: {type(error).__name__}: {error}", where=where, fix=fix)

@@ -13,9 +13,10 @@ import numpy as np
 from attrs import frozen
 
 from sis_core.arrays import F32, U8
+from sis_core.discovery.given import check_kind, check_whole
 from sis_core.errors import FormatError
 
-MAX_BITS = 8
+MAX_BITS, MAX_FLOAT_BITS = 8, 32
 
 Kind: TypeAlias = Literal["f32", "f16", "bf16", "e8m0", "ue4m3", "uint", "int"]
 """How a number is stored. ``e8m0`` is a power of two, ``2 ** (byte - 127)``; ``ue4m3`` the 8-bit float of four exponent
@@ -51,8 +52,13 @@ class Bits:
     high: Bits | None = None
 
     def __attrs_post_init__(self) -> None:
-        if min(self.at, self.stride, self.shift) < 0 or self.bits < 1 or (self.high and self.width > MAX_BITS):
-            raise FormatError(f"{self} cannot be", where="layout", fix=f"bits are 1 to {MAX_BITS}, places from 0 on")
+        check_whole("Bits", 0, at=self.at, stride=self.stride, shift=self.shift)
+        check_whole("Bits", 1, MAX_FLOAT_BITS, bits=self.bits)
+        check_kind("Bits", (Bits, type(None)), "Bits, or None", high=self.high)
+        if self.high and self.width > MAX_BITS:
+            raise FormatError(
+                f"{self} holds numbers of {self.width} bits", where="layout", fix=f"let them have {MAX_BITS} at most"
+            )
 
     @property
     def step(self) -> int:
@@ -97,6 +103,15 @@ Runs: TypeAlias = Bits | Sequence[Bits]
 """One run, or several that follow each other."""
 
 
+def check_places(owner: str, **fields: Any) -> None:
+    """FormatError for what is neither None nor runs."""
+    for name, value in fields.items():
+        several = isinstance(value, list | tuple) and bool(value)
+        kinds = Bits if several else (Bits, type(None))
+        for run in value if several else [value]:
+            check_kind(owner, kinds, "Bits(at, bits), or a tuple of them", **{name: run})
+
+
 def as_runs(runs: Runs | None) -> tuple[Bits, ...]:
     """One run or several as a tuple."""
     if runs is None:
@@ -131,17 +146,30 @@ def read_numbers(kind: Kind, runs: Sequence[Bits], blocks: U8, n: int) -> np.nda
 def check_runs(runs: Sequence[Bits], kind: Kind, n: int, type_size: int) -> None:
     """FormatError unless blocks of ``type_size`` bytes hold ``n`` numbers in these runs."""
     if not runs or n % len(runs):
-        raise FormatError(f"{n} numbers of a block are not the same number in each of {len(runs)} runs", where="layout")
+        raise FormatError(
+            f"{n} numbers of a block are not the same number in each of {len(runs)} runs",
+            where="layout",
+            fix=f"give as many runs as divide {n}",
+        )
     for run in runs:
         size = FLOAT_BYTES.get(kind, 0)
         if size and (run.bits != 8 * size or run.shift or run.step % 8 or run.high):
-            raise FormatError(f"{kind} takes {size} whole bytes, not {run}", where="layout")
+            raise FormatError(
+                f"{kind} takes {size} whole bytes, not {run}",
+                where="layout",
+                fix=f"give the byte where it lies, or Bits(at, {8 * size})",
+            )
         if not size and (run.width > MAX_BITS or run.width != runs[0].width):
-            raise FormatError(f"{run} is of more than {MAX_BITS} bits, or not of the others' width", where="layout")
+            raise FormatError(
+                f"{run} is of more than {MAX_BITS} bits, or not of the others' width",
+                where="layout",
+                fix=f"let all runs hold numbers of the same bits, {MAX_BITS} at most",
+            )
         if run.end(n // len(runs)) > type_size:
             raise FormatError(
                 f"{n // len(runs)} numbers at {run} end at byte {run.end(n // len(runs))}, but a block has {type_size}",
                 where="layout",
+                fix="see whether the run begins at the right byte, and whether type_size counts all bytes of a block",
             )
 
 

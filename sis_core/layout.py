@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from reprlib import repr as shown
 from typing import Any, Literal
 
 import numpy as np
 from attrs import field, frozen
 
 from sis_core.arrays import F32, I8, U8
+from sis_core.discovery.given import check_kind, check_number, check_whole
 from sis_core.errors import FormatError
 from sis_core.fields import (
     FLOAT_BYTES,
@@ -29,11 +31,13 @@ from sis_core.fields import (
     Runs,
     as_runs,
     check_apart,
+    check_places,
     check_runs,
     read_codes,
     read_numbers,
 )
 from sis_core.transform import Transform
+from sis_core.unpacked import Unpacked, check_unpacked, times
 
 __all__ = ["Bits", "ByteTable", "Layout", "Scale", "Unpacked"]
 
@@ -65,13 +69,26 @@ class Scale:
 
     def __attrs_post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise FormatError(f"{self.kind!r} is no kind of number; there are {', '.join(KINDS)}", where="layout")
-        if isinstance(self.at, int) and self.kind not in FLOAT_BYTES:
-            raise FormatError(f"{self.kind} at byte {self.at} does not say of how many bits: use Bits", where="layout")
-        if isinstance(self.per, int) and self.per < 1:
-            raise FormatError(f"{self.per} values cannot share a scale", where="layout")
+            raise FormatError(
+                f"{self.kind!r} is no kind of number", where="layout", fix=f"there are {', '.join(KINDS)}"
+            )
+        if isinstance(self.at, int):
+            check_whole("Scale", 0, at=self.at)
+            if self.kind not in FLOAT_BYTES:
+                raise FormatError(
+                    f"{self.kind} at byte {self.at} does not say of how many bits",
+                    where="layout",
+                    fix=f"give Bits({self.at}, bits)",
+                )
+        else:
+            check_places("Scale", at=self.at)
+        if self.per is not None and self.per != "row":
+            check_whole("Scale", 1, per=self.per)
+        check_kind("Scale", int, "a whole number", less=self.less)
+        check_number("Scale", factor=self.factor)
+        check_kind("Scale", (Scale, type(None)), "a Scale, or None", times=self.times)
         if self.times and self.times.times:
-            raise FormatError("there are two levels of scales at most", where="layout")
+            raise FormatError("there are three levels of scales", where="layout", fix="multiply two of them together")
 
     @property
     def runs(self) -> tuple[Bits, ...]:
@@ -83,57 +100,22 @@ class Scale:
         return np.asarray((read_numbers(self.kind, self.runs, blocks, n) - self.less) * self.factor, np.float32)
 
     def check(self, block_size: int, type_size: int, group: int) -> None:
-        """FormatError when blocks do not hold these numbers where they are said to lie."""
+        """FormatError when blocks do not hold the numbers of this level where they are said to lie."""
         if self.per == "row":
             raise FormatError(
                 "a number for each row lies in no block", where="layout", fix="give the format an unpack of its own"
             )
-        n, rest = divmod(block_size, self.per or group)
-        if rest:
+        if block_size % (self.per or group):
             raise FormatError(
                 f"a block of {block_size} values is no whole number of groups of {self.per or group}",
                 where="layout",
                 fix="set block_size to a multiple of the values that share a number",
             )
-        check_runs(self.runs, self.kind, n, type_size)
-        if self.times:
-            self.times.check(block_size, type_size, group)
+        check_runs(self.runs, self.kind, self.count(block_size, group), type_size)
 
-    def parts(self, name: str, block_size: int, group: int) -> list[tuple[str, tuple[Bits, ...], int]]:
-        """What lies in a block, both levels: its name, its runs, and how many numbers."""
-        own = [(name, self.runs, block_size // (self.per if isinstance(self.per, int) else group))]
-        return own + (self.times.parts(f"{name} of the upper level", block_size, group) if self.times else [])
-
-
-@frozen(eq=False)
-class Unpacked:
-    """Rows of a weight as numbers: what `Layout.values` reads, and what native backends pack.
-
-    How many values share a scale is seen from its shape: in ``(n_rows, k)`` each is that of ``n_cols / k`` neighbouring
-    columns, so that ``(n_rows, 1)`` is one for a row.
-
-    Attributes:
-        codes: uint8 ``(n_rows, n_cols)``, each below ``2 ** bits``.
-        scales: float32 ``(n_rows, k)``; the lower of two levels where the layout's scale has ``times``.
-        minima: float32 ``(n_rows, k)`` in the same way, or None.
-        super_scales, super_minima: float32 ``(n_rows, k)``: the upper levels, or None.
-        tables: float32 ``(n_rows, 2 ** bits)``, where the layout's table is ``"row"``.
-    """
-
-    codes: U8
-    scales: F32
-    minima: F32 | None = None
-    super_scales: F32 | None = None
-    super_minima: F32 | None = None
-    tables: F32 | None = None
-
-    def combined_scales(self) -> F32:
-        """Both levels multiplied: float32 ``(n_rows, k)``."""
-        return _times(self.scales, self.super_scales)
-
-    def combined_minima(self) -> F32 | None:
-        """Both levels multiplied: float32 ``(n_rows, k)``, or None."""
-        return None if self.minima is None else _times(self.minima, self.super_minima)
+    def count(self, block_size: int, group: int) -> int:
+        """How many of these a block has."""
+        return block_size // (self.per if isinstance(self.per, int) else group)
 
 
 @frozen(eq=False)
@@ -170,7 +152,15 @@ class ByteTable:
 
 
 def _table(table: Any) -> Any:
-    return table if table is None or isinstance(table, str) else tuple(map(float, table))
+    if table is None or isinstance(table, str):
+        return table
+    try:
+        return tuple(map(float, table))
+    except (TypeError, ValueError):
+        raise FormatError(f"the table {shown(table)} is no list of numbers", where="layout", fix=_TABLE) from None
+
+
+_TABLE = "give what each code stands for, as numbers in the order of the codes, or 'row', or None"
 
 
 @frozen(eq=False)
@@ -206,10 +196,7 @@ class Layout:
     two_of_four: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if not 1 <= self.bits <= MAX_BITS or self.group < 1:
-            raise FormatError(f"codes of {self.bits} bits in groups of {self.group} cannot be", where="layout")
-        if isinstance(self.table, str) and self.table != "row":
-            raise FormatError(f"the table is {self.table!r}, which can only be 'row' or numbers", where="layout")
+        self._check_kinds()
         if isinstance(self.table, tuple):
             if len(self.table) != 1 << self.bits:
                 raise FormatError(
@@ -218,11 +205,17 @@ class Layout:
                     fix=f"give {1 << self.bits}, one for each code",
                 )
             if not np.isfinite(self.table).all() or not any(self.table):
-                raise FormatError("the table has NaN or infinity in it, or is all zeros", where="layout")
+                raise FormatError(
+                    "the table has NaN or infinity in it, or is all zeros", where="layout", fix="give finite numbers"
+                )
         if self.table is not None and self.zero != 0:
             raise FormatError("there are a table and a zero", where="layout", fix="let the table say what a code is")
         if isinstance(self.zero, Scale) and (self.minimum or self.zero.times):
-            raise FormatError("there are a zero for each group and a minimum, or two levels of zeros", where="layout")
+            raise FormatError(
+                "there are a zero for each group and a minimum, or two levels of zeros",
+                where="layout",
+                fix="give one of them: a minimum is what is added, a zero the code that stands for 0",
+            )
         if self.two_of_four and (self.table is not None or self.minimum or isinstance(self.zero, Scale)):
             raise FormatError(
                 "two of four codes are kept, but no code stands for 0 in all groups",
@@ -231,7 +224,44 @@ class Layout:
             )
         for run in as_runs(self.codes):
             if run.width != self.bits:
-                raise FormatError(f"codes have {self.bits} bits, but {run} holds {run.width}", where="layout")
+                raise FormatError(
+                    f"codes have {self.bits} bits, but {run} holds {run.width}",
+                    where="layout",
+                    fix="let bits of the layout and of its codes agree",
+                )
+        for name, scale in self.levels():
+            if self.codes is not None and scale.at is None and scale.per != "row":
+                raise FormatError(
+                    f"the {name} has no place in the block",
+                    where="layout",
+                    fix=f"say where it lies: Scale({scale.kind!r}, at=…)",
+                )
+
+    def _check_kinds(self) -> None:
+        """FormatError for what is not even of the right type."""
+        check_whole("Layout", 1, MAX_BITS, bits=self.bits)
+        check_whole("Layout", 1, group=self.group)
+        words = "a Scale, such as Scale('f16', at=0)"
+        check_kind("Layout", Scale, words, scale=self.scale)
+        check_kind("Layout", (Scale, type(None)), f"{words}, or None", minimum=self.minimum)
+        if not isinstance(self.zero, Scale):
+            check_kind("Layout", int, "a whole number, or a Scale for one in each group", zero=self.zero)
+        if isinstance(self.table, str) and self.table != "row":
+            raise FormatError(f"the table is {self.table!r}", where="layout", fix=_TABLE)
+        check_places("Layout", codes=self.codes)
+        words = "a Transform, such as Hadamard(32), or None"
+        check_kind("Layout", (Transform, type(None)), words, transform=self.transform)
+        check_kind("Layout", bool, "True or False", two_of_four=self.two_of_four)
+
+    def levels(self) -> list[tuple[str, Scale]]:
+        """Scale, minimum and zero by name, each level for itself."""
+        found = []
+        for name, scale in (("scale", self.scale), ("minimum", self.minimum), ("zero", self.zero)):
+            if isinstance(scale, Scale):
+                found.append((name, scale))
+                if scale.times:
+                    found.append((f"{name} of the upper level", scale.times))
+        return found
 
     def check(self, block_size: int, type_size: int) -> None:
         """FormatError unless blocks hold what is said to lie in them, each in bits of its own.
@@ -240,16 +270,26 @@ class Layout:
         `codes`.
         """
         if self.transform and block_size % self.transform.size:
-            raise FormatError(f"blocks of {block_size} values are not whole pieces of {self.transform}", where="layout")
+            raise FormatError(
+                f"blocks of {block_size} values are not whole pieces of {self.transform}",
+                where="layout",
+                fix=f"set block_size to a multiple of {self.transform.size}",
+            )
         if self.codes is None:
             return
         check_runs(as_runs(self.codes), "uint", block_size, type_size)
-        parts = [("code", as_runs(self.codes), block_size)]
-        for name, scale in (("scale", self.scale), ("minimum", self.minimum), ("zero", self.zero)):
-            if isinstance(scale, Scale):
-                scale.check(block_size, type_size, self.group)
-                parts += [part for part in scale.parts(name, block_size, self.group) if part[1:] not in _places(parts)]
-        check_apart(parts, type_size)
+        for _, scale in self.levels():
+            scale.check(block_size, type_size, self.group)
+        check_apart(self.parts(block_size), type_size)
+
+    def parts(self, block_size: int) -> list[tuple[str, tuple[Bits, ...], int]]:
+        """What lies in a block, each number once: what it is, its runs, and how many there are."""
+        found = [("code", as_runs(self.codes), block_size)]
+        for name, scale in self.levels():
+            place = scale.runs, scale.count(block_size, self.group)
+            if place not in [part[1:] for part in found[1:]]:
+                found.append((name, *place))
+        return found
 
     @cached_property
     def byte_table(self) -> ByteTable | None:
@@ -267,8 +307,7 @@ class Layout:
         def read(scale: Scale | None) -> F32 | None:
             if scale is None:
                 return None
-            per = scale.per if isinstance(scale.per, int) else self.group
-            return scale.read(blocks, block_size // per).reshape(n_rows, -1)
+            return scale.read(blocks, scale.count(block_size, self.group)).reshape(n_rows, -1)
 
         zero, minimum = self.zero, self.minimum
         with np.errstate(over="ignore", invalid="ignore"):  # damaged blocks may hold infinite scales, as in C
@@ -278,7 +317,7 @@ class Layout:
                 return Unpacked(codes, scales, read(minimum), super_scales, read(minimum.times if minimum else None))
             zeros = read(zero)
             assert zeros is not None
-            return Unpacked(codes, scales, -_times(_times(scales, super_scales), zeros), super_scales)
+            return Unpacked(codes, scales, -times(times(scales, super_scales), zeros), super_scales)
 
     def values(self, unpacked: Unpacked) -> F32:
         """What the numbers stand for, as they are stored: float32 ``(n_rows, n_cols)``. This is the definition."""
@@ -299,51 +338,10 @@ class Layout:
 
     def check_unpacked(self, unpacked: Unpacked, n_rows: int, n_cols: int) -> None:
         """FormatError unless these are numbers of this layout, for ``n_rows`` rows of ``n_cols`` values."""
-        _check_array("codes", unpacked.codes, np.uint8, (n_rows, n_cols))
-        if self.bits < 8 and unpacked.codes.size and (most := int(unpacked.codes.max())) >> self.bits:
-            raise FormatError(
-                f"unpack gives the code {most}, of more than {self.bits} bits",
-                fix="codes count from 0 up; the layout's zero says which of them stands for 0",
-            )
-        if self.two_of_four and (
-            n_cols % 4 or int((unpacked.codes.reshape(-1, 4) != self.zero).sum(1).max(initial=0)) > 2
-        ):
-            raise FormatError("unpack gives more than two of four codes that do not stand for 0")
-        for name in ("scales", "minima", "super_scales", "super_minima"):
-            numbers = getattr(unpacked, name)
-            if numbers is not None or name == "scales":
-                k = numbers.shape[1] if isinstance(numbers, np.ndarray) and numbers.ndim == 2 else 0
-                _check_array(name, numbers, np.float32, (n_rows, k if k and n_cols % k == 0 else n_cols // self.group))
-        for lower, upper in ((unpacked.scales, unpacked.super_scales), (unpacked.minima, unpacked.super_minima)):
-            if upper is not None and (lower is None or lower.shape[1] % upper.shape[1]):
-                raise FormatError("unpack gives an upper level that is no multiple of the lower one, or stands alone")
-        if (unpacked.tables is not None) != (self.table == "row"):
-            raise FormatError("unpack gives tables where the layout's table is not 'row', or the other way round")
-        if unpacked.tables is not None:
-            _check_array("tables", unpacked.tables, np.float32, (n_rows, 1 << self.bits))
-
-
-def _places(parts: Sequence[tuple[str, tuple[Bits, ...], int]]) -> list[tuple[tuple[Bits, ...], int]]:
-    return [(runs, n) for name, runs, n in parts if name != "code"]
-
-
-def _times(numbers: F32, upper: F32 | None) -> F32:
-    """The product of ``(n_rows, k)`` and ``(n_rows, l)``, each for its share of the row: of the larger shape."""
-    if upper is None:
-        return numbers
-    n = max(numbers.shape[1], upper.shape[1])
-    with np.errstate(over="ignore", invalid="ignore"):
-        both = [np.repeat(some, n // some.shape[1], axis=1) for some in (numbers, upper)]
-        return np.asarray(both[0] * both[1], np.float32)
+        check_unpacked(self, unpacked, n_rows, n_cols)
 
 
 def _each_group(combine: np.ufunc, values: F32, numbers: F32) -> None:
     """``values`` ``(n_rows, n_cols)`` combined in place with ``(n_rows, k)``, each for its share of the row."""
     groups = values.reshape(*numbers.shape, values.shape[1] // numbers.shape[1])
     combine(groups, numbers[:, :, None], out=groups)
-
-
-def _check_array(name: str, found: Any, dtype: type, shape: tuple[int, int]) -> None:
-    if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
-        shown = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        raise FormatError(f"unpack gives {name} as {shown}, not {np.dtype(dtype)} {shape}")

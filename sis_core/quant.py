@@ -16,7 +16,7 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from sis_core.arrays import F32, U8
-from sis_core.errors import FormatError, SisError
+from sis_core.errors import FOREIGN, FormatError, SisError
 from sis_core.layout import Layout, Unpacked
 from sis_core.transform import PerColumn, Transform
 
@@ -63,6 +63,7 @@ class QuantFormat(ABC):
         """FormatError, naming the format, when its blocks do not hold what its layout says."""
         super().__init_subclass__(**rest)
         if cls.layout is not None:
+            _check_given(cls)
             try:
                 cls.layout.check(cls.block_size, cls.type_size)
             except FormatError as error:
@@ -106,8 +107,8 @@ class QuantFormat(ABC):
         ``rows`` is read-only and may be a view into the file. The result may be a view too: callers do not write to it.
         By default as the layout says; a format without one has a decoder of its own.
         """
-        layout = self._layout()
-        values = layout.values(self.unpack(rows, n_cols))
+        layout, is_own = self._layout(), type(self).unpack is not QuantFormat.unpack
+        values = layout.values(unpacked(self, rows, n_cols) if is_own else self.unpack(rows, n_cols))
         return layout.transform.own(values) if layout.transform else values
 
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
@@ -117,6 +118,12 @@ class QuantFormat(ABC):
         are read; a format whose numbers lie otherwise brings its own.
         """
         self.check_rows(rows, n_cols)
+        if self._layout().codes is None:
+            raise FormatError(
+                "its layout does not say where the codes lie",
+                where=self.name,
+                fix="give the layout codes, or the format an unpack of its own",
+            )
         return self._layout().unpack_blocks(rows.reshape(-1, self.type_size), self.block_size, len(rows))
 
     def of_version(self, version: int) -> QuantFormat:
@@ -380,13 +387,50 @@ class Side:
 _REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
 
 
+def _check_given(cls: type[QuantFormat]) -> None:
+    """FormatError, naming the format, for a layout that is none, and sizes that are no numbers."""
+    name, layout = getattr(cls, "name", cls.__name__), cls.layout
+    if not isinstance(layout, Layout):
+        raise FormatError(
+            f"its layout is {layout!r}", where=name, fix="give a Layout, such as Layout(4, 32, Scale('f16', at=0), …)"
+        )
+    for size in ("block_size", "type_size"):
+        value: Any = getattr(cls, size)
+        if type(value) is not int or value < 1:
+            raise FormatError(f"its {size} is {value!r}", where=name, fix="give a whole number from 1 on")
+
+
+def unpacked(format: QuantFormat, rows: U8, n_cols: int, where: str = "") -> Unpacked:
+    """`QuantFormat.unpack` by a format that may be a stranger's, held to its layout.
+
+    Args:
+        where: the tensor whose rows they are, for messages.
+
+    Raises:
+        FormatError: naming the format, which of its promises it broke, and where.
+    """
+    place = f"{where} in {format.name}" if where else format.name
+    try:
+        found = format.unpack(rows, n_cols)
+        format._layout().check_unpacked(found, len(rows), n_cols)
+    except FormatError as error:
+        raise FormatError(error.what, where=place, fix=error.fix) from None
+    except (SisError, MemoryError):
+        raise
+    except FOREIGN as error:
+        raise FormatError(f"unpack failed: {type(error).__name__}: {error}", where=place, fix=_REPORT) from error
+    return found
+
+
 def _decoded(format: QuantFormat, rows: U8, n_cols: int, where: str) -> F32:
     """`QuantFormat.dequantize` by a format that may be a stranger's; FormatError naming it when it misbehaves."""
     try:
         values = format.dequantize(rows, n_cols)
-    except SisError:
+    except FormatError as error:
+        raise FormatError(error.what, where=f"{where} in {format.name}", fix=error.fix) from None
+    except (SisError, MemoryError):
         raise
-    except Exception as error:
+    except FOREIGN as error:
         raise FormatError(
             f"format {format.name} failed to decode: {type(error).__name__}: {error}", where=where, fix=_REPORT
         ) from error

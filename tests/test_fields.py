@@ -41,10 +41,21 @@ def test_the_end_of_a_run_is_the_byte_behind_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"at": -1}, {"bits": 0}, {"shift": -1}, {"stride": -8}, {"bits": 5, "high": Bits(0, 4)}]
+    ("bad", "message"),
+    [
+        ({"at": -1}, "at of Bits is -1. Give a whole number from 0 on"),
+        ({"at": "x"}, "at of Bits is 'x'"),
+        ({"bits": 0}, "bits of Bits is 0. Give a whole number from 1 to 32"),
+        ({"bits": 4.0}, "bits of Bits is 4.0"),
+        ({"bits": True}, "bits of Bits is True"),
+        ({"shift": -1}, "shift of Bits is -1"),
+        ({"stride": -8}, "stride of Bits is -8"),
+        ({"high": 1}, "high of Bits is 1. Give Bits, or None"),
+        ({"bits": 5, "high": Bits(0, 4)}, "holds numbers of 9 bits. Let them have 8 at most"),
+    ],
 )
-def test_runs_that_cannot_be_are_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(FormatError, match="cannot be"):
+def test_runs_that_cannot_be_are_refused(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
         Bits(**({"at": 0, "bits": 4} | bad))
 
 

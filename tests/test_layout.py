@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from sis_core import Registry
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.fields import Bits
 from sis_core.layout import ByteTable, Layout, Scale, Unpacked
-from sis_core.quant import BlockFormat, QuantFormat
+from sis_core.quant import BlockFormat, QuantFormat, Weight
+from sis_core.testing import check_quant_format
 from sis_core.transform import Hadamard
 
 REGISTRY = Registry.load()
@@ -134,20 +137,42 @@ def test_how_much_the_rounding_of_a_table_adds() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Layout(9, 32, Scale("f16")), "codes of 9 bits"),
-        (lambda: Layout(4, 0, Scale("f16")), "groups of 0"),
+        (lambda: Layout(9, 32, Scale("f16")), "bits of Layout is 9. Give a whole number from 1 to 8"),
+        (lambda: Layout(4, 0, Scale("f16")), "group of Layout is 0. Give a whole number from 1 on"),
         (lambda: Layout(4, 32, Scale("f16"), table=(1, 2, 3)), "a table of 3 numbers .* Give 16"),
         (lambda: Layout(1, 32, Scale("f16"), table=(0, 0)), "all zeros"),
         (lambda: Layout(1, 32, Scale("f16"), table=(0, float("nan"))), "NaN"),
-        (lambda: Layout(4, 32, Scale("f16"), table="column"), "can only be 'row'"),
+        (lambda: Layout(4, 32, Scale("f16"), table="column"), "the table is 'column'. Give what each code stands for"),
         (lambda: Layout(1, 32, Scale("f16"), table=(0, 1), zero=1), "a table and a zero"),
         (lambda: Layout(4, 32, Scale("f16"), Scale("f16"), zero=Scale("f16")), "a zero for each group and a minimum"),
         (lambda: Layout(4, 32, Scale("f16"), zero=Scale("f16"), two_of_four=True), "no code stands for 0"),
         (lambda: Layout(4, 32, Scale("f16"), codes=Bits(2, 3)), "codes have 4 bits, but .* holds 3"),
-        (lambda: Scale(cast("Any", "f8")), "'f8' is no kind"),
+        (lambda: Layout(4, 32, Scale("f16"), codes=Bits(2, 4)), r"the scale has no place .* Scale\('f16', at=…\)"),
+        (
+            lambda: Layout(4, 32, Scale("f16", 0), Scale("uint", Bits(2, 8), times=Scale("f16")), codes=Bits(3, 4)),
+            "the minimum of the upper level has no place",
+        ),
+        (lambda: Scale(cast("Any", "f8")), "'f8' is no kind of number. There are f32, f16"),
+        (lambda: Scale("f16", per=cast("Any", "tensor")), "per of Scale is 'tensor'"),
+        (lambda: Scale("f16", at=cast("Any", "x")), r"at of Scale is 'x'. Give Bits\(at, bits\), or a tuple"),
+        (lambda: Scale("f16", at=-2), "at of Scale is -2"),
+        (lambda: Scale("f16", at=[]), r"at of Scale is \[\]"),
+        (lambda: Scale("f16", factor=float("nan")), "factor of Scale is nan"),
+        (lambda: Scale("f16", less=cast("Any", 0.5)), "less of Scale is 0.5"),
+        (lambda: Scale("f16", times=cast("Any", "f16")), "times of Scale is 'f16'. Give a Scale, or None"),
+        (lambda: Layout(cast("Any", 4.0), 32, Scale("f16")), "bits of Layout is 4.0"),
+        (lambda: Layout(True, 32, Scale("f16")), "bits of Layout is True"),
+        (lambda: Layout(4, 32, cast("Any", "f16")), r"scale of Layout is 'f16'. Give a Scale, such as Scale\('f16'"),
+        (lambda: Layout(4, 32, Scale("f16"), zero=cast("Any", 7.5)), "zero of Layout is 7.5"),
+        (lambda: Layout(4, 32, Scale("f16"), table=cast("Any", ["a"])), "the table .* is no list of numbers"),
+        (lambda: Layout(4, 32, Scale("f16"), table=cast("Any", 4)), "the table 4 is no list of numbers"),
+        (lambda: Layout(4, 32, Scale("f16", 0), codes=cast("Any", 2)), "codes of Layout is 2. Give Bits"),
+        (lambda: Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4), cast("Any", 3)]), "codes of Layout is 3. Give Bits"),
+        (lambda: Layout(4, 32, Scale("f16"), transform=cast("Any", 32)), "transform of Layout is 32. Give a Transform"),
+        (lambda: Layout(4, 32, Scale("f16"), two_of_four=cast("Any", 1)), "two_of_four of Layout is 1"),
         (lambda: Scale("uint", 3), "does not say of how many bits"),
-        (lambda: Scale("f16", per=0), "0 values cannot share"),
-        (lambda: Scale("f16", times=Scale("f16", times=Scale("f16"))), "two levels"),
+        (lambda: Scale("f16", per=0), "per of Scale is 0"),
+        (lambda: Scale("f16", times=Scale("f16", times=Scale("f16"))), "three levels"),
     ],
 )
 def test_parts_that_contradict_each_other_are_refused(make: Any, message: str) -> None:
@@ -162,7 +187,6 @@ def test_parts_that_contradict_each_other_are_refused(make: Any, message: str) -
         (Layout(4, 32, Scale("f16", 17), codes=Bits(2, 4)), "1 numbers at .* end at byte 19"),
         (Layout(4, 24, Scale("f16", 0), codes=Bits(2, 4)), "no whole number of groups of 24"),
         (Layout(4, 32, Scale("f16", Bits(0, 8)), codes=Bits(2, 4)), "f16 takes 2 whole bytes"),
-        (Layout(4, 32, Scale("f16"), codes=Bits(2, 4)), "in each of 0 runs"),
         (Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4)] * 3), "in each of 3 runs"),
         (Layout(4, 32, Scale("f16", 0, per="row"), codes=Bits(2, 4)), "a number for each row lies in no block"),
         (Layout(4, 32, Scale("f16", 1), codes=Bits(2, 4)), "BAD: byte 2 of a block is part of a code and of a scale"),
@@ -180,6 +204,69 @@ def test_a_class_whose_blocks_do_not_hold_its_layout_is_refused(layout: Layout, 
         type("Bad", (BlockFormat,), {"name": "BAD", "block_size": 32, "type_size": 18, "layout": layout})
 
 
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"layout": "nf4"}, "BAD: its layout is 'nf4'. Give a Layout, such as"),
+        ({"layout": {"bits": 4}}, "BAD: its layout is {'bits': 4}"),
+        ({"layout": Layout}, "BAD: its layout is <class"),
+        ({"block_size": "32"}, "BAD: its block_size is '32'. Give a whole number from 1 on"),
+        ({"type_size": 0}, "BAD: its type_size is 0"),
+    ],
+)
+def test_a_class_with_what_is_no_layout_is_refused(members: dict[str, Any], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        type("Bad", (Nibbles,), {"name": "BAD", **members})
+
+
+class Unpacks(BlockFormat):
+    """An unpack that is right; those below change what it gives."""
+
+    name, block_size, type_size, layout = "UNPACKS", 8, 5, Layout(4, 8, Scale("uint"), table=range(-8, 8))
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        blocks = rows.reshape(-1, 5)
+        codes = np.stack([blocks[:, 1:] & 15, blocks[:, 1:] >> 4], axis=2).reshape(len(rows), n_cols)
+        return self.spoilt(Unpacked(codes, blocks[:, :1].reshape(len(rows), -1).astype(np.float32)))
+
+    def spoilt(self, found: Unpacked) -> Any:
+        return found
+
+
+def _leaves(found: Unpacked) -> Any:
+    raise SystemExit(3)
+
+
+SPOILT: list[tuple[Callable[[Unpacked], Any], str]] = [
+    (lambda u: evolve(u, codes=u.codes + np.uint8(9)), r"unpack gives codes\[\d+, \d+\] = \d+, but with bits = 4"),
+    (lambda u: evolve(u, codes=u.codes.view(np.int8) - np.int8(8)), "unpack gives codes as int8 .* counted from 0"),
+    (lambda u: evolve(u, codes=u.codes.T), r"unpack gives codes as uint8 \(8, 6\), not uint8 \(6, 8\)"),
+    (lambda u: evolve(u, codes=u.codes[:, 1:]), r"unpack gives codes as uint8 \(6, 7\)"),
+    (lambda u: evolve(u, codes=u.codes.tolist()), "unpack gives codes as list"),
+    (lambda u: evolve(u, scales=u.scales.astype(float)), "unpack gives scales as float64 .* as float32"),
+    (lambda u: evolve(u, scales=u.scales.ravel()), r"unpack gives scales as float32 \(6,\), not float32 \(6, 1\)"),
+    (lambda u: evolve(u, minima=u.scales[:2]), r"unpack gives minima as float32 \(2, 1\)"),
+    (lambda u: None, "unpack gives NoneType, not Unpacked. Return Unpacked"),
+    (lambda u: (u.codes, u.scales), "unpack gives tuple, not Unpacked"),
+    (lambda u: 1 / 0, "unpack failed: ZeroDivisionError: division by zero. Report it to the author"),
+    (_leaves, "unpack failed: SystemExit: 3. Report it to the author"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT)
+def test_what_an_unpack_of_its_own_does_wrong_is_told(spoil: Callable[[Unpacked], Any], message: str) -> None:
+    """To whoever decodes, of which format and which tensor; never as numpy's own words."""
+    rows = np.random.default_rng(1).integers(0, 256, (3, 10), np.uint8)
+    assert Unpacks().dequantize(rows, 16).shape == (3, 16)
+    wrong: Any = type("Wrong", (Unpacks,), {"name": "WRONG", "spoilt": lambda self, found: spoil(found)})()
+    with pytest.raises(FormatError, match=f"(?s)^WRONG: {message}"):
+        wrong.dequantize(rows, 16)
+    with pytest.raises(FormatError, match=f"(?s)^blk.0.up in WRONG: {message}"):
+        Weight.of("blk.0.up", wrong, (3, 16), lambda: rows.reshape(-1)).dequantize()
+    with pytest.raises(AssertionError, match=message.partition(" = ")[0].partition(" as ")[0]):
+        check_quant_format(wrong)
+
+
 def test_one_number_may_be_scale_and_minimum() -> None:
     layout = Layout(4, 32, Scale("f16", 0), Scale("f16", 0, factor=-8), codes=Bits(2, 4))
     blocks = np.array([[0, 0x3C, *[0x9] * 16]], np.uint8)
@@ -195,7 +282,7 @@ ONE = np.ones((2, 1), np.float32)
     [
         (Unpacked(np.zeros((2, 7), np.uint8), ONE), r"codes as uint8 \(2, 7\), not uint8 \(2, 8\)"),
         (Unpacked(np.zeros((2, 8), np.int8), ONE), "codes as int8"),
-        (Unpacked(np.full((2, 8), 16, np.uint8), ONE), "the code 16, of more than 4 bits"),
+        (Unpacked(np.full((2, 8), 16, np.uint8), ONE), r"codes\[0, 0\] = 16, but with bits = 4 they are at most 15"),
         (Unpacked(np.zeros((2, 8), np.uint8), ONE.astype(np.float64)), "scales as float64"),
         (Unpacked(np.zeros((2, 8), np.uint8), np.ones((2, 3), np.float32)), r"float32 \(2, 3\), not .* \(2, 2\)"),
         (Unpacked(np.zeros((2, 8), np.uint8), ONE, super_scales=np.ones((2, 2), np.float32)), "no multiple"),

@@ -175,7 +175,7 @@ LOWER = TwoLevels.layout.scale
         (layout_of(Turned, transform=None), r"by Hadamard\(32\), the layout says no transform"),
         (of(Signs, order="big"), "the 8 values of each byte are reversed"),
         (of(Fours, places=(6, 4, 2, 0)), "the 4 values of each byte are reversed"),
-        (SignedBytes(), "unpack gives the code 255, of more than 4 bits. Codes count from 0 up"),
+        (SignedBytes(), r"unpack gives codes\[\d+, \d+\] = 25\d, but with bits = 4 .* counted from 0"),
         (SignedNumbers(), "unpack gives codes as int8"),
     ],
 )

@@ -391,8 +391,18 @@ def smaller(unpacked: Unpacked) -> Unpacked:
     return evolve(unpacked, scales=unpacked.scales * np.float32(1e-9))
 
 
+def no_number(unpacked: Unpacked) -> Unpacked:
+    scales = unpacked.scales.copy()
+    scales[3, 1] = np.nan
+    return evolve(unpacked, scales=scales)
+
+
 def fails(unpacked: Unpacked) -> Unpacked:
     raise ZeroDivisionError
+
+
+def leaves(unpacked: Unpacked) -> Unpacked:
+    raise SystemExit(3)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +411,9 @@ def fails(unpacked: Unpacked) -> Unpacked:
         (shorter, "w in WRONG: unpack gives codes as"),
         (larger, "half precision cannot hold"),
         (smaller, "half precision cannot hold"),
-        (fails, "format WRONG failed to unpack: ZeroDivisionError"),
+        (no_number, r"w in WRONG: unpack gives scales\[3, 1\] = nan. The file is damaged"),
+        (fails, "w in WRONG: unpack failed: ZeroDivisionError"),
+        (leaves, "w in WRONG: unpack failed: SystemExit: 3"),
     ],
 )
 def test_what_unpack_may_not_give_is_refused(fault: Any, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -219,6 +220,11 @@ def test_no_token_left_is_an_error_and_never_a_free_choice() -> None:
 def test_a_strangers_exception_names_the_sampler() -> None:
     with pytest.raises(SamplerError, match=r"^sampler doing: failed: IndexError"):
         chain_of(lambda values: values[99]).choose(normal(50), 0)
+
+
+def test_a_sampler_that_ends_the_program_is_named_instead() -> None:
+    with pytest.raises(SamplerError, match=r"^sampler doing: failed: SystemExit: 3"):
+        chain_of(lambda values: sys.exit(3)).choose(normal(50), 0)
 
 
 class Keeping(Truncation):

@@ -8,7 +8,7 @@ from sis_core.backend import Backend, BackendOptions, Forward, Layer, Linear
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear, SequentialForward
 from sis_core.backends.row_by_row import RowByRow
 from sis_core.block import Block, Network
-from sis_core.errors import BackendError, blaming
+from sis_core.errors import FOREIGN, BackendError, blaming
 from sis_core.quant import Weight
 
 
@@ -82,5 +82,5 @@ def why_idle(backend: Backend) -> str | None:
     """`Backend.idle_reason`, guarded: a backend that cannot even say why it is idle is idle for that."""
     try:
         return backend.idle_reason()
-    except Exception as error:
+    except FOREIGN as error:
         return f"idle_reason failed: {type(error).__name__}: {error}"

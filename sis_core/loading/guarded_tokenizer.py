@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sis_core.errors import SisError, TokenizerError, blamed, blaming
+from sis_core.errors import FOREIGN, SisError, TokenizerError, blamed, blaming
 from sis_core.tokenizer import Tokenizer
 
 MEMBERS = ("n_vocab", "bos", "eos", "end_tokens", "add_bos", "add_eos",
@@ -46,7 +46,7 @@ class GuardedTokenizer:
             return self._token_bytes(token, skip_special=skip_special)
         except (SisError, MemoryError):
             raise
-        except Exception as error:
+        except FOREIGN as error:
             raise blamed(TokenizerError, self._who, error, "token_bytes") from error
 
     def token_text(self, token: int) -> str:
@@ -54,7 +54,7 @@ class GuardedTokenizer:
             return self._token_text(token)
         except (SisError, MemoryError):
             raise
-        except Exception as error:
+        except FOREIGN as error:
             raise blamed(TokenizerError, self._who, error, "token_text") from error
 
     def __getattr__(self, name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sis_core.arrays import F32, Ids
-from sis_core.errors import SamplerError, SisError
+from sis_core.errors import FOREIGN, SamplerError, SisError
 from sis_core.sampler import TRUNCATION, Sampler, SamplerContext, SamplerState, Truncation, draw, highest
 
 
@@ -40,7 +40,7 @@ class Chain(SamplerState):
                 state = sampler.start(context)
             except (SisError, MemoryError):
                 raise
-            except Exception as error:
+            except FOREIGN as error:
                 raise _blamed(sampler.name, error) from error
             if not isinstance(state, SamplerState):
                 raise SamplerError(
@@ -79,7 +79,7 @@ class Chain(SamplerState):
                         )
             except (SisError, MemoryError):
                 raise
-            except Exception as error:
+            except FOREIGN as error:
                 raise _blamed(name, error) from error
             top = highest(values) if len(values) else -np.inf
             if top != top:
@@ -96,7 +96,7 @@ class Chain(SamplerState):
                 state.accept(token)
             except (SisError, MemoryError):
                 raise
-            except Exception as error:
+            except FOREIGN as error:
                 raise _blamed(name, error) from error
 
     def copy(self) -> Chain:
@@ -111,7 +111,7 @@ class Chain(SamplerState):
                 found.append(state.forced())
             except (SisError, MemoryError):
                 raise
-            except Exception as error:
+            except FOREIGN as error:
                 raise _blamed(name, error) from error
         return max(found, key=len, default=())
 
@@ -167,6 +167,6 @@ def _spread(values: F32, ids: Ids, n: int) -> F32:
     return logits
 
 
-def _blamed(name: str, error: Exception) -> SamplerError:
+def _blamed(name: str, error: BaseException) -> SamplerError:
     """Names the sampler whose code raised what is not our own error."""
     return SamplerError(f"failed: {type(error).__name__}: {error}", where=f"sampler {name}")

@@ -207,7 +207,7 @@ class Feeding(Closing):
             except LostError as error:
                 self._begin_again(error)
                 continue
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._recover(error)
                 continue
             stats = self.stats
@@ -319,7 +319,7 @@ class Feeding(Closing):
             raise error
         log.warning("%s; %d tokens are computed again", error, self._n_tokens())
 
-    def _recover(self, error: Exception) -> None:
+    def _recover(self, error: BaseException) -> None:
         """Under ``degrade``: move to the next real backend, or repeat; else raise the error again, as a SisError."""
         self.stats.failures_in_row += 1
         if self.on_error != "degrade" or self.stats.failures_in_row >= MAX_FAILURES:

@@ -11,6 +11,7 @@ from typing import NamedTuple, SupportsIndex
 from attrs import define, field
 
 from sis_core.drafter import DraftContext, Drafter, DraftState
+from sis_core.errors import FOREIGN
 from sis_core.texts.running import Text
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Followed:
                 guesser.guess = self._valid(guesser.state.propose(min(n, MOST_AHEAD)), n)
             except MemoryError:
                 raise
-            except Exception as error:
+            except FOREIGN as error:
                 log.warning("sequence %d: drafter %s failed and is left out: %s", text.number, guesser.name, error)
                 self._guessers.remove(guesser)
                 continue
@@ -104,7 +105,7 @@ class Followed:
             self.start()
         except MemoryError:
             raise
-        except Exception as error:
+        except FOREIGN as error:
             log.warning("sequence %d: nobody guesses: %s", self._text.number, error)
             self._guessers = []
 

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from sis_core.errors import SamplerError, SisError, suggest
+from sis_core.errors import FOREIGN, SamplerError, SisError, suggest
 from sis_core.registry import Registry
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -77,7 +77,7 @@ class Naming:
             raise self.error(error.what, where=where, fix=error.fix) from None
         except SisError:
             raise
-        except Exception as error:  # a stranger's validator
+        except FOREIGN as error:  # a stranger's validator
             raise self.error(f"{type(error).__name__}: {error}", where=where) from error
 
     def _value(self, cls: type[Any], field: attrs.Attribute[Any], text: str, where: str) -> Any:

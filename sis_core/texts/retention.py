@@ -16,7 +16,7 @@ from attrs import field, frozen
 from sis_core.arrays import F32
 from sis_core.backend import Cache
 from sis_core.cache.pages import PAGE_SIZE, pages_for
-from sis_core.errors import ContextError, PluginError, SisError
+from sis_core.errors import FOREIGN, ContextError, PluginError, SisError
 from sis_core.eviction import Eviction
 from sis_core.step import MAX_INT32
 
@@ -158,7 +158,7 @@ def worst_pages(eviction: Eviction, attention: Sequence[F32], length: int) -> li
         scores = np.asarray(eviction.rate(attention))
     except SisError:
         raise
-    except Exception as error:  # a stranger's
+    except FOREIGN as error:  # a stranger's
         raise PluginError(f"failed: {type(error).__name__}: {error}", where=f"eviction {eviction.name}") from error
     if scores.shape != (n_pages,) or scores.dtype.kind != "f" or not np.isfinite(scores).all():
         raise PluginError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from sis_core.arrays import F32, F64
 from sis_core.cache.pages import PAGE_SIZE, pages_for
-from sis_core.errors import SamplerError, SisError
+from sis_core.errors import FOREIGN, SamplerError, SisError
 from sis_core.sampler import log_softmax
 from sis_core.step import Best
 from sis_core.texts.ahead import NOTHING, Ahead
@@ -123,7 +123,7 @@ class Text:
             return self._writer.forced()
         except MemoryError:
             raise
-        except Exception as error:
+        except FOREIGN as error:
             log.debug("sequence %d: what is forced is not known: %s", self.number, error)
             return NOTHING
 

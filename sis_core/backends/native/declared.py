@@ -32,7 +32,7 @@ from sis_core.backends.native.kinds import (
 from sis_core.backends.native.library import address
 from sis_core.backends.native.row_tables import RowTables
 from sis_core.errors import FormatError
-from sis_core.layout import ByteTable, Layout, Unpacked
+from sis_core.layout import ByteTable, Unpacked
 
 
 class TooRoughError(FormatError):
@@ -53,7 +53,7 @@ class Numbers:
         assert layout is not None
         self._weight, self._kind, self._layout = weight, kind, layout
         self.n_rows, self.n_cols = len(rows), weight.n_cols
-        unpacked = _checked(weight, layout, rows)
+        unpacked = _finite(weight, rows)
         factor = _factor(weight, first, len(rows))
         table = layout.byte_table
         step = 1.0 if table is None else table.step
@@ -180,18 +180,19 @@ def spread(numbers: F32, n: int) -> F32:
     return np.ascontiguousarray(np.repeat(numbers, n // numbers.shape[1], axis=1), np.float32)
 
 
-def _checked(weight: quant.Weight, layout: Layout, rows: U8) -> Unpacked:
-    try:
-        unpacked = weight.format.unpack(rows, weight.n_cols)
-        layout.check_unpacked(unpacked, len(rows), weight.n_cols)
-    except FormatError as error:
-        raise FormatError(error.what, where=f"{weight.name} in {weight.format.name}", fix=error.fix) from None
-    except Exception as error:  # a stranger's code: say whose, and where
+def _finite(weight: quant.Weight, rows: U8) -> Unpacked:
+    """Rows unpacked; FormatError for a scale or minimum that is no number."""
+    unpacked = quant.unpacked(weight.format, rows, weight.n_cols, weight.name)
+    for name in ("scales", "minima", "super_scales", "super_minima"):
+        numbers: F32 | None = getattr(unpacked, name)
+        if numbers is None or np.isfinite(numbers).all():
+            continue
+        row, column = np.argwhere(~np.isfinite(numbers))[0]
         raise FormatError(
-            f"format {weight.format.name} failed to unpack: {type(error).__name__}: {error}",
-            where=weight.name,
-            fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format",
-        ) from error
+            f"unpack gives {name}[{row}, {column}] = {numbers[row, column]}",
+            where=f"{weight.name} in {weight.format.name}",
+            fix="the file is damaged, or unpack reads the wrong bytes: see sis_core.testing.check_quant_format",
+        )
     return unpacked
 
 

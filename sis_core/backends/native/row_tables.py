@@ -11,6 +11,7 @@ from attrs import frozen
 
 from sis_core import quant
 from sis_core.arrays import F32, I8
+from sis_core.errors import SisError
 
 MAX_SHARE = 0.25  # of `RowTables.shares`: errors become 3 % larger at most
 LOOKED_AT = 16  # rows
@@ -57,10 +58,11 @@ def share_of_some(weight: quant.Weight) -> float:
     numbers = np.unique(np.linspace(0, weight.n_rows - 1, LOOKED_AT).astype(int)).tolist()
     rows = np.concatenate([weight.raw_rows(i, i + 1) for i in numbers])
     try:
-        tables = weight.format.unpack(rows, weight.n_cols).tables
-        shares = RowTables.of(tables).shares if tables is not None else np.zeros(1)
-    except Exception:
+        tables = quant.unpacked(weight.format, rows, weight.n_cols).tables
+    except SisError:
         return 0.0
+    assert tables is not None
+    shares = RowTables.of(tables).shares
     return float(np.inf if np.isnan(shares).any() else shares.max())
 
 

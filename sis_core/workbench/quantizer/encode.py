@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future
 import numpy as np
 
 from sis_core.arrays import F32, U8
-from sis_core.errors import FormatError, SisError
+from sis_core.errors import FOREIGN, FormatError, SisError
 from sis_core.quant import PANEL_VALUES, QuantFormat, Weight
 
 LARGE = 1000.0  # weights beyond this may overflow a half-precision scale: look at what comes out
@@ -60,7 +60,7 @@ def _panel(weight: Weight, format: QuantFormat, start: int, stop: int, columns: 
         found = format.quantize(values) if columns is None else format.quantize_weighted(values, columns)
     except SisError:
         raise
-    except Exception as error:  # a stranger's encoder: say whose, and where
+    except FOREIGN as error:  # a stranger's encoder: say whose, and where
         raise FormatError(
             f"the format {format.name} failed on rows {start} to {stop}: {type(error).__name__}: {error}",
             where=f"tensor {weight.name}",
