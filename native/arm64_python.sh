@@ -44,6 +44,11 @@ needed=$(sed -n '/^dependencies = \[/,/^\]/s/^ *"\([^"]*\)",.*/\1/p' "$project/p
 uv pip install -q --target "$site" --python-platform aarch64-manylinux_2_28 --python-version "${python#python}" \
   --only-binary :all: $needed pytest
 
+# Compiled here where a Python of that version is: emulated programs would take longer to compile than to run.
+if native=$(uv python find -q --no-project "${python#python}" 2> /dev/null); then
+  "$native" -m compileall -q -x "/(f2py|tests?)/" "$root/usr/lib/$python" "$site" || true # what is for other versions fails
+fi
+
 cat > "$folder/python.new" <<END
 #!/bin/sh
 export PYTHONHOME="$root/usr" PYTHONPATH="$site\${PYTHONPATH:+:\$PYTHONPATH}" OPENBLAS_NUM_THREADS=1
