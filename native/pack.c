@@ -47,7 +47,7 @@ void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, f
     sis_kernels()->pack(weight->format, rows, stride, n, n_cols, out);
 }
 
-enum { NOT_MADE, BROUGHT, BEING_MADE, MADE };
+enum { NOT_MADE, BROUGHT, BEING_MADE, MADE = SIS_MADE };
 
 /* Give back the pages of the stretch that a tile is of, once all its tiles are made: in a stack of experts there may be
  * some that no row chooses, so the whole weight may never be. */

@@ -151,8 +151,8 @@ class BackendOptions:
         n_threads: threads a step may use; None lets the backend decide.
         pack: True to copy weights into the backend's layout, False to read them in place, None to pack when memory
             allows.
-        gradual: True to pack in the first steps and between them, reading in place what has not been packed, False to
-            pack at load, None to pack at load only when ``pack`` was asked for.
+        gradual: True to pack in the first steps, reading in place what has not been packed, False to pack at load, None
+            to pack at load only when ``pack`` was asked for.
         decode: weights in formats that only Python can decode: True to decode them at load, False to decode panels in
             each step, None to decode them at load when memory allows.
         pin: True to keep each thread on a core of its own, where the system can.

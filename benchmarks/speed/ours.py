@@ -62,7 +62,7 @@ class Sis:
         if not isinstance(backend, NativeBackend):
             raise RuntimeError(f"{backend.name} runs no native code")
         self.begin(1, course.SPARE)
-        for _ in range(16):  # weights are packed between the first steps
+        for _ in range(16):  # weights are packed in the first steps
             self.token(1)
         self.begin(1, course.SPARE)
         self.token(1)

@@ -74,7 +74,7 @@ class LoadOptions:
         kind=bool,
     )
     gradual: bool | None = option(
-        None, "Pack in the first steps and between them, or at load (default: at load only where --pack is given).",
+        None, "Pack in the first steps, or at load (default: at load only where --pack is given).",
         kind=bool,
     )  # fmt: skip
     pin: bool = option(False, "Keep each thread on a core of its own (Linux).", flag="--pin/--no-pin", kind=bool)

@@ -54,6 +54,7 @@ MAX_HEAD = 512
 MAX_THREADS = 256
 MAX_PREPARED = 4
 MAX_EXPERTS = 1024
+MADE = 3  # a tile that lies in its place
 
 
 class Rows(Structure, c_name="sis_rows"):

@@ -89,7 +89,7 @@ class NativeForward:
         packs, started = bool(waiting), 0.0
         if packs:
             self._store.ahead.stop()
-            waiting.before_step(batch.n)
+            waiting.before_step()
             self._store.in_place.changed()
         tokens = hidden = None
         if batch.hidden is not None or not self._starts:

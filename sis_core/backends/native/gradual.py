@@ -1,10 +1,11 @@
-"""Packing in the first steps and between them instead of at load, so that the first token does not wait for it.
+"""Packing in the first steps instead of at load, so that the first token does not wait for it.
 
-A step of several rows makes tiles of what it reads in place, and they may stay. Memory that was never used may cost
-many times as much as the packing itself, where it comes from the host of a virtual machine: so the first step keeps
-none, and those after it wait for memory as long as was spent before on tiles that did not stay. That is at most twice
-the time of whoever knew how many steps will come (as with skis, which one rents until the rent has reached their price:
-Karlin et al. 1988, "Competitive Snoopy Caching"). Between steps of few rows some time is spent on packing.
+A step makes tiles of what it reads in place, and they may stay. Memory that was never used may cost many times as much
+as the packing itself, where it comes from the host of a virtual machine: so the first step keeps none, and those after
+it wait for memory as long as was spent before on tiles that did not stay. That is at most twice the time of whoever
+knew how many steps will come (as with skis, which one rents until the rent has reached their price: Karlin et al. 1988,
+"Competitive Snoopy Caching"). A step of few rows is seldom the last of its text: the next may wait for twice as long as
+it took in any case.
 
 Results are the same bits in place and packed, so nobody can tell from a text when a weight was packed.
 """
@@ -12,26 +13,26 @@ Results are the same bits in place and packed, so nobody can tell from a text wh
 from __future__ import annotations
 
 import ctypes
+import math
 import threading
-from time import perf_counter
+from time import perf_counter_ns
 
 from sis_core.backends.native.packing import Packing, Tiles
 
-ROWS = 8  # of a step that packs what it reads
-COPY = 0.06  # share of such a step's time in which what needs no tiles is copied
-SHARE = 4  # how many times as long as a step may be spent before the next,
-LONGEST = 0.5  # and how many seconds at most; but what was begun is finished
+FEW = 8  # rows are no longer few
+SHARE = 2  # of the time of a step of few rows, for memory
 
 
 class Waiting:
     """Weights in the order in which they are packed. Thread-safe: one thread packs, others go on in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_threads: int) -> None:
         self._packings: list[Packing] = []
         self._lock = threading.Lock()
-        self._seconds = 0.0  # of the last step
-        self._a_row = 0.0  # of the last step of many rows
-        self._saved = ctypes.c_int64(0)  # nanoseconds of all threads, as steps count them
+        self._n_threads, self._stepped = n_threads, False
+        self._fastest = math.inf  # seconds of a step of few rows
+        self._n_made, self._idle = 0, False  # tiles that steps have made, and whether the last made none
+        self._saved = ctypes.c_int64(0)  # nanoseconds of all threads, as steps count them too
 
     def __bool__(self) -> bool:
         return bool(self._packings)
@@ -41,57 +42,58 @@ class Waiting:
             packing.by_steps(self._saved)
         self._packings.append(packing)
 
-    def before_step(self, n_rows: int) -> None:
-        """Choose weights that the step packs or, where it has few rows, pack for some time, at least one weight.
+    def before_step(self) -> None:
+        """Let tiles stay that the step makes, and pack what the last step had no use for.
 
-        Nothing for the first step: somebody waits for its token. A weight that no step makes is packed whole, since a
-        step would read again what of it has been packed and given back, and comes last where there are many rows.
+        Nothing before the first step: somebody waits for its token.
         """
-        if not self._seconds or not self._lock.acquire(blocking=False):
+        if not self._stepped or not self._lock.acquire(blocking=False):
             return
         try:
-            self._saved.value = max(self._saved.value, 0)  # a whole page came, and the next tiles lie on it
-            if n_rows < ROWS:
-                self._pack()
-            elif tiles := [one for one in self._packings if isinstance(one, Tiles)]:
-                for one in tiles:
-                    one.keep()
-            else:
-                self._copy(COPY * max(self._seconds, n_rows * self._a_row))
+            if not self._idle:
+                self._saved.value = max(self._saved.value, 0)  # a whole page came, and the next tiles lie on it
+            for packing in list(self._packings):
+                if isinstance(packing, Tiles):
+                    packing.keep()
+                if self._idle and self._saved.value > 0:
+                    self._pack(packing)
+            self._n_made = self._count_made()
         finally:
             self._lock.release()
 
-    def _copy(self, seconds: float) -> None:
-        stop = perf_counter() + seconds
-        for packing in list(self._packings):
-            while packing.find_room():
-                if perf_counter() >= stop:
-                    return
-            self._finish(packing)
+    def _pack(self, packing: Packing) -> None:
+        """Pack a weight whole, since a step would read again what of it has been given back, once there is memory."""
+        started, saved = perf_counter_ns(), self._saved.value
 
-    def _pack(self) -> None:
-        stop = perf_counter() + min(SHARE * self._seconds, LONGEST)
-        for packing in list(self._packings):
-            self._finish(packing)
-            if perf_counter() >= stop:
+        def left() -> int:
+            self._saved.value = saved - (perf_counter_ns() - started) * self._n_threads
+            return self._saved.value
+
+        while packing.find_room():
+            if left() <= 0:
                 return
-
-    def _finish(self, packing: Packing) -> None:
         while not packing.done:
             packing.advance()
         self._packings.remove(packing)
+        left()
 
     def after_step(self, n_rows: int, seconds: float) -> None:
         """Say how long a step took, and let programs read what it made."""
-        self._seconds = seconds
-        if n_rows >= ROWS:
-            self._a_row = seconds / n_rows
         if not self._lock.acquire(blocking=False):
             return
         try:
+            if n_rows < FEW:
+                self._fastest = min(self._fastest, seconds)  # one that did not wait for memory
+                lent, saved = int(SHARE * self._fastest * 1e9) * self._n_threads, self._saved.value
+                self._saved.value = saved + lent if saved < 0 else max(saved, lent)
+            self._idle = self._stepped and n_rows < FEW and self._count_made() == self._n_made
+            self._stepped = True
             for packing in list(self._packings):
                 if isinstance(packing, Tiles) and packing.made_by_steps:
                     packing.arrive()
                     self._packings.remove(packing)
         finally:
             self._lock.release()
+
+    def _count_made(self) -> int:
+        return sum(packing.n_made for packing in self._packings if isinstance(packing, Tiles))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,6 +26,7 @@ from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE
 
 PIECE_BYTES = 16 << 20
+STRETCH = 256  # tiles that are made at once
 NEVER = ctypes.c_uint32(0)  # to stop
 MAX_F16 = 6e4
 MIN_F16 = 1e-3  # a tensor whose largest value is below this would lose its small ones to half precision's denormals
@@ -94,14 +96,29 @@ class Tiles(Packing):
         super().__init__(library, weight, bound, whole_tiles(n_bytes // format.row_bytes(weight.n_cols)))
         self._place, self._format, self._n_threads = place, format, n_threads
         self._made: abi.Place | None = None
+        self._states = np.zeros(0, np.uint8)  # of tiles that steps make
 
     def _move(self, rows: U8, start: int) -> int:
+        for first, stop in self._not_made(start, start + len(rows)):
+            self._pack(rows[first - start : stop - start], first)
+        return int(self._library.tile_bytes(abi.FORMATS[self._format.name], len(rows), self.weight.n_cols))
+
+    def _pack(self, rows: U8, start: int) -> None:
         number, n_cols = abi.FORMATS[self._format.name], self.weight.n_cols
         source = abi.Weight(number, 0, len(rows), n_cols)
         source.raw, source.row_bytes = address(rows), rows.strides[0]
         place = self._place + self._library.tile_bytes(number, start, n_cols)
         self._library.pack(ctypes.addressof(source), place, self._n_threads)
-        return int(self._library.tile_bytes(number, len(rows), n_cols))
+
+    def _not_made(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Ranges of these rows that are not all in tiles which steps have made."""
+        if self._made is None:
+            yield start, stop
+            return
+        for first in range(start, stop, STRETCH * abi.TILE):
+            end = min(first + STRETCH * abi.TILE, stop)
+            if not (self._states[first // abi.TILE : -(-end // abi.TILE)] == abi.MADE).all():
+                yield first, end
 
     def _arrived(self) -> abi.Weight:
         weight = abi.Weight(abi.FORMATS[self._format.name], 0, self.weight.n_rows, self.weight.n_cols)
@@ -116,7 +133,7 @@ class Tiles(Packing):
 
     def by_steps(self, saved: ctypes.c_int64) -> None:
         """Let steps make the tiles of rows that are bound in place, from `keep` on as ``saved`` time allows."""
-        states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
+        self._states = states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
         mapped = in_file(self.weight.raw)
         self._made = abi.Place(self._place, address(states), mapped=mapped, saved=ctypes.addressof(saved))
         self._made.owners = (states, saved)
@@ -128,8 +145,13 @@ class Tiles(Packing):
         self._made.keep = 1
 
     @property
+    def n_made(self) -> int:
+        """How many tiles steps have made."""
+        return self._made.n_made if self._made else 0
+
+    @property
     def made_by_steps(self) -> bool:
-        return self._made is not None and self._made.n_made * abi.TILE >= self.weight.n_rows
+        return self._made is not None and self.n_made * abi.TILE >= self.weight.n_rows
 
     def arrive(self) -> None:
         """Finish what steps have made."""

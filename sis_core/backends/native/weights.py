@@ -60,14 +60,14 @@ class Store:
     """The bound weights of one model: each packed once, however often it is used.
 
     Attributes:
-        waiting: weights that are read in place until they are packed, between steps.
+        waiting: weights that are read in place until they are packed, by steps.
         ahead: what maps their pages, and memory for steps, until the first step.
         in_place: all weights that are read in place.
     """
 
     def __init__(self, library: Library, n_threads: int, pack: bool, *, gradual: bool = False) -> None:
         self.library, self.n_threads, self.pack, self.gradual = library, n_threads, pack, gradual
-        self.waiting, self.in_place = Waiting(), InPlace(library)
+        self.waiting, self.in_place = Waiting(n_threads), InPlace(library)
         self.ahead = Ahead(library)
         self._bound: dict[Key, abi.Weight] = {}
         self._vectors: dict[Key, int] = {}

@@ -98,10 +98,12 @@ struct sis_unpacked {
     const int8_t *table;       /* (64,) for TABLE, (n_rows, 16) for ROW_TABLE; else not read */
 };
 
+#define SIS_MADE 3
+
 /* Where the tiles of raw rows stay once they are made, which steps do where `keep` is set: each by whoever needs it first. */
 struct sis_place {
     uint8_t *tiles;  /* sis_tile_bytes of the weight, aligned to 64 */
-    uint8_t *states; /* of each tile how far it is; all 0 in the beginning */
+    uint8_t *states; /* of each tile how far it is: 0 in the beginning, SIS_MADE in the end */
     uint32_t keep;
     uint32_t n_made; /* tiles */
     uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
