@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing import QuantFormatSuite, check_quant_format
+from sis_core.transform import Hadamard
 
 LEVELS = tuple((np.arange(16) - 7.5) ** 3 / 7.5**3)  # no whole numbers
 HALVES, NEIGHBOURS = (Bits(8, 4, 8), Bits(8, 4, 8, 4)), Bits(8, 4)
@@ -58,7 +59,7 @@ def test_a_right_one_passes() -> None:
         ({"codes": HALVES[::-1]}, "the halves of each block are swapped"),
         ({"minimum": Scale("f16", 4, factor=-1)}, "the layout adds a minimum that the decoder subtracts"),
         ({"scale": Scale("f16", 4), "minimum": Scale("f16", 0)}, "scale and minimum are exchanged"),
-        ({"minimum": None}, "by the layout"),
+        ({"minimum": None}, "the decoder has a number in each group that the layout does not add: a minimum"),
         ({"scale": Scale("f16", (Bits(2, 16), Bits(0, 16)))}, "the scale of the group (before|behind)"),
         ({"scale": Scale("f16", 0, factor=0.5), "minimum": Scale("f16", 4, factor=0.5)}, "2 times as large"),
         ({"zero": 1}, "counts codes from 0, not from 1"),
@@ -70,6 +71,61 @@ def test_a_right_one_passes() -> None:
 def test_what_differs_from_the_decoder_is_named(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check(of(evolve(GOOD, **changes)))
+
+
+class Beside(BlockFormat):
+    """Whole scales and minima of two levels, codes of 5 bits cut in two, and a decoder of its own beside the layout."""
+
+    name, block_size, type_size = "BESIDE", 64, 50
+    layout = Layout(
+        5, 16, Scale("uint", Bits(4, 8), times=Scale("f16", 0, per=64)),
+        Scale("uint", Bits(8, 4), factor=-1, times=Scale("f16", 2, per=64)), codes=Bits(10, 4, high=Bits(42, 1)),
+    )  # fmt: skip
+    bitorder: Literal["little", "big"] = "little"
+    size = 1.0
+
+    def dequantize_blocks(self, blocks: U8) -> F32:
+        d, m = (np.ascontiguousarray(blocks[:, i : i + 2]).view("<f2").astype(np.float32) for i in (0, 2))
+        low, mins = (
+            np.stack([b & 15, b >> 4], axis=2).reshape(len(b), -1) for b in (blocks[:, 10:42], blocks[:, 8:10])
+        )
+        codes = low | np.unpackbits(blocks[:, 42:], axis=1, bitorder=self.bitorder) << 4
+        scales, minima = (np.repeat(numbers, 16, axis=1) for numbers in (d * blocks[:, 4:8], m * mins))
+        return (codes * scales - minima) * np.float32(self.size)
+
+
+D, DMIN = Scale("f16", 0, per=64), Scale("f16", 2, per=64)
+REVERSED = tuple(Bits(at, 8) for at in (7, 6, 5, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"scale": Scale("uint", Bits(4, 8), times=DMIN), "minimum": Scale("uint", Bits(8, 4), factor=-1, times=D)},
+         "the upper scales and minima are exchanged"),
+        ({"scale": Scale("uint", REVERSED, times=D)}, "the scales of each 64 values are in reverse order"),
+        ({"scale": Scale("int", Bits(4, 8), times=D)}, "the scale is uint to the decoder, int to the layout"),
+        ({"codes": Bits(18, 4, high=Bits(10, 1))}, "the codes at byte 10 and the high bits of codes at byte 42"),
+        ({"bits": 4, "codes": Bits(10, 4)}, "codes have 1 more bits to the decoder, in bytes 42 to 49"),
+    ],
+)  # fmt: skip
+def test_what_lies_elsewhere_than_the_layout_says_is_named(changes: dict[str, Any], fault: str) -> None:
+    check(Beside())
+    with pytest.raises(AssertionError, match=fault):
+        check(of(evolve(Beside.layout, **changes), Beside))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"bitorder": "big"}, "of the bits above the lowest 4 .* the 8 values of each byte are reversed"),
+        ({"size": 2.0}, "the decoder's values are 2 times as large"),
+        ({"size": 1.01}, "the decoder's values are 1.01 times as large"),
+    ],
+)
+def test_a_decoder_that_is_wrong_is_named(changes: dict[str, Any], fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check(type("Wrong", (Beside,), changes)())
 
 
 class WholeScales(BlockFormat):
@@ -91,7 +147,7 @@ def whole(less: int) -> QuantFormat:
 
 def test_a_scale_that_is_off_by_one_is_named() -> None:
     check(whole(-1))
-    with pytest.raises(AssertionError, match="scales that are more by one"):
+    with pytest.raises(AssertionError, match="scales are one more to the decoder"):
         check(whole(0))
 
 
@@ -115,6 +171,21 @@ def test_a_table_may_be_rounded_to_bytes_and_no_further() -> None:
         check(of(coarse, Table))
 
 
+@pytest.mark.parametrize(
+    ("layout", "fault"),
+    [
+        (Layout(4, 32, Scale("f16", 16), table=LEVELS, codes=Bits(0, 4)), "the scale at byte 0 and the codes at"),
+        (Layout(4, 32, Scale("f16", 0), zero=8, codes=Bits(2, 4)), "codes stand for other numbers .* a table missing"),
+        (Layout(4, 32, Scale("f16", 0), table=(*LEVELS[:3], 0.0, *LEVELS[4:]), codes=Bits(2, 4)),
+         "to the decoder the code 3 stands for -0.216 times the scale, not 0"),
+        (Layout(4, 32, Scale("f16", 0), table=LEVELS, codes=Bits(2, 4), transform=Hadamard(32)), "the decoder forgets"),
+    ],
+)  # fmt: skip
+def test_a_layout_beside_a_right_decoder(layout: Layout, fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check(of(layout, Table))
+
+
 class Encoded(BlockFormat):
     """No decoder: what the layout says is held to what the encoder writes."""
 
@@ -132,7 +203,7 @@ class Encoded(BlockFormat):
     ("changes", "fault"),
     [
         ({"codes": Bits(2, 4)}, "takes the nibbles of a byte for neighbours, the other for values half a block apart"),
-        ({"scale": Scale("f16", 0, factor=2)}, "0.5 times as large: a scale is off"),
+        ({"scale": Scale("f16", 0, factor=2)}, "the encoder takes the scale as it is stored, the layout times 2"),
         ({"scale": Scale("f16", 0, factor=7 / 8)}, r"0\.8\d+ times as large, more than rounding explains"),
         ({"scale": Scale("f16", 0, factor=-1)}, "sign reversed"),
     ],

@@ -12,7 +12,7 @@ from sis_core.arrays import F32, U8
 from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import BlockFormat, QuantFormat
-from sis_core.testing import QuantFormatSuite
+from sis_core.testing import QuantFormatSuite, check_quant_format
 from sis_core.transform import Hadamard
 
 
@@ -124,6 +124,19 @@ class Fours(BlockFormat):
         return np.hstack([scales.view(np.uint8), (codes << np.array(self.places, np.uint8)).sum(2, dtype=np.uint8)])
 
 
+class PowerSigns(Signs):
+    """Signs times a power of two: no code and no scale is 0."""
+
+    name, type_size = "POWER_SIGNS", 5
+    layout = Layout(1, 32, Scale("e8m0", 0), table=(-1, 1), codes=Bits(1, 1))
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        means = np.abs(values).mean(1, keepdims=True)
+        powers = np.clip(np.rint(np.log2(np.maximum(means, 2.0**-127))), -127, 127) + 127
+        return np.hstack([powers.astype(np.uint8), np.packbits(values > 0, axis=1, bitorder="little")])
+
+
 class SignedBytes(ByRow):
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         found = super().unpack(rows, n_cols)
@@ -158,18 +171,22 @@ def test_right_ones_pass(format: QuantFormat) -> None:
     check(format)
 
 
+def test_a_format_that_has_no_zero_passes() -> None:
+    check_quant_format(PowerSigns())
+
+
 LOWER = TwoLevels.layout.scale
 
 
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        (of(TwoLevels, more=1), "the encoder writes lower scales that are more by one"),
-        (of(TwoLevels, more=-1), "the encoder writes lower scales that are less by one"),
-        (layout_of(TwoLevels, scale=evolve(LOWER, less=1)), "lower scales that are less by one"),
-        (layout_of(TwoLevels, scale=evolve(LOWER, less=-1)), "lower scales that are more by one"),
-        (layout_of(Zeros, zero=Scale("uint", Bits(2, 8), less=-1)), "zeros that are more by one"),
-        (layout_of(Zeros, zero=Scale("uint", Bits(2, 8), less=1)), "zeros that are less by one"),
+        (of(TwoLevels, more=1), "lower scales are one less to the encoder"),
+        (of(TwoLevels, more=-1), "lower scales are one more to the encoder"),
+        (layout_of(TwoLevels, scale=evolve(LOWER, less=1)), "lower scales are one more to the encoder"),
+        (layout_of(TwoLevels, scale=evolve(LOWER, less=-1)), "lower scales are one less to the encoder"),
+        (layout_of(Zeros, zero=Scale("uint", Bits(2, 8), less=-1)), "zeros are one less to the encoder"),
+        (layout_of(Zeros, zero=Scale("uint", Bits(2, 8), less=1)), "zeros are one more to the encoder"),
         (of(Turned, by=None), r"the layout has the transform Hadamard\(size=32\), which the encoder forgets"),
         (of(Turned, by=Hadamard(16)), r"the encoder transforms values by Hadamard\(16\), the layout says .*32"),
         (layout_of(Turned, transform=None), r"by Hadamard\(32\), the layout says no transform"),

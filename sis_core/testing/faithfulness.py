@@ -114,7 +114,7 @@ def name_mistake(probe: FormatProbe, rows: U8, values: F32, case: str, bound: fl
     """
     wanted = _explained(bound if bound is not None else _default_bound(probe))
     if fault := mistake_of(probe.format, rows, values, wanted):
-        probe.fail(f"its layout and its encoder differ: {fault}", case)
+        probe.fail(fault, case)
 
 
 def _explained(bound: float) -> float:

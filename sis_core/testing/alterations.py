@@ -1,0 +1,345 @@
+"""The usual mistakes in a layout: what the bytes may be to a decoder or an encoder that are otherwise to the layout.
+
+Each is a named alteration of how rows are read. The one is named that makes the layout's numbers those of a format's
+own decoder, or of what its encoder was given. In their words ``{other}`` is whichever of the two that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from typing import Any, cast
+
+import numpy as np
+from attrs import evolve, frozen
+
+from sis_core.arrays import F32, U8
+from sis_core.fields import FLOAT_BYTES, MAX_BITS, Bits, Kind, as_runs
+from sis_core.layout import Layout, Scale, Unpacked
+from sis_core.quant import QuantFormat
+from sis_core.testing.block_parts import Part, free_bytes, parts_of
+from sis_core.transform import Hadamard, PerColumn
+
+FACTORS = (2, 0.5, 4, 0.25, 127, 1 / 127, 128, 1 / 128, 7, 1 / 7, 8, 1 / 8, 15, 1 / 15)
+FEW = 5  # parts of a block: of more, not every order is tried
+
+
+@frozen(eq=False)
+class Read:
+    """Rows ``(n_rows, row_bytes)`` as the layout of a format reads them."""
+
+    format: QuantFormat
+    layout: Layout
+    rows: U8
+    unpacked: Unpacked
+
+    @property
+    def by_layout(self) -> bool:
+        """Whether the layout alone says where numbers lie, so that it can be made to read them elsewhere."""
+        return type(self.format).unpack is QuantFormat.unpack and self.layout.codes is not None
+
+    @property
+    def blocks(self) -> U8:
+        return self.rows.reshape(-1, self.format.type_size)
+
+    def again(self, layout: Layout, blocks: U8 | None = None) -> tuple[Layout, Unpacked]:
+        """Read by another layout, or other blocks."""
+        given = self.blocks if blocks is None else blocks
+        return layout, layout.unpack_blocks(given, self.format.block_size, len(self.rows))
+
+    def replaced(self, old: Scale, new: Scale) -> tuple[Layout, Unpacked]:
+        """Read with another scale in the place of one of the layout's."""
+        for name in ("scale", "minimum", "zero"):
+            scale = getattr(self.layout, name)
+            if scale is old:
+                changes: dict[str, Any] = {name: new}
+            elif isinstance(scale, Scale) and scale.times is old:
+                changes = {name: evolve(scale, times=new)}
+            else:
+                continue
+            return self.again(evolve(self.layout, **changes))
+        raise AssertionError("not a scale of the layout")
+
+
+Altered = Iterator[tuple[str, Layout, Unpacked]]
+
+
+def own_values(layout: Layout, unpacked: Unpacked) -> F32:
+    """The tensor's own values, as `QuantFormat.dequantize` gives them by default."""
+    values = layout.values(unpacked)
+    return layout.transform.own(values) if layout.transform else values
+
+
+def altered(read: Read) -> Iterator[tuple[str, F32]]:
+    """Every alteration, in words, and the values that it gives."""
+    for alteration in ALTERATIONS:
+        for words, layout, unpacked in alteration(read):
+            yield words, own_values(layout, unpacked)
+
+
+# -- codes ---------------------------------------------------------------------------------------------------------
+
+
+def orders(size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Mistaken orders of ``size`` values: where value ``i`` of the original is found."""
+    index = np.arange(size)
+    if size % 2:
+        return
+    yield "the halves of each block are swapped", np.roll(index, size // 2)
+    yield "low and high nibbles of each byte are swapped", index ^ 1
+    for n in (4, 8):
+        if size % n == 0:
+            yield f"the {n} values of each byte are reversed: one side begins with the highest bit", index ^ (n - 1)
+    pairs = index.reshape(-1, 2).T.reshape(-1)
+    yield "one side takes the nibbles of a byte for neighbours, the other for values half a block apart", pairs
+    yield (
+        "one side takes the nibbles of a byte for values half a block apart, the other for neighbours",
+        np.argsort(pairs),
+    )
+    for words, order in (("neighbours", pairs), ("values half a block apart", np.argsort(pairs))):
+        other = "values half a block apart" if words == "neighbours" else "neighbours"
+        high_first = np.argsort(order ^ 1) if words == "neighbours" else order[index ^ 1]
+        yield f"one side takes the nibbles of a byte for {words}, the high one first, the other for {other}", high_first
+    yield "each block is reversed", index[::-1]
+
+
+def _ordered(read: Read, codes: U8) -> Iterator[tuple[str, U8]]:
+    """Codes, or bits of them, in every mistaken order."""
+    n_rows, n_cols = codes.shape
+    sizes = {
+        size for size in (read.format.block_size, read.layout.group, 64, 32, 16) if size > 1 and n_cols % size == 0
+    }
+    for size in sorted(sizes, reverse=True):
+        for words, order in orders(size):
+            yield f"in every {size} values {words}", codes.reshape(n_rows, -1, size)[:, :, order].reshape(codes.shape)
+
+
+def _order(read: Read) -> Altered:
+    for words, codes in _ordered(read, read.unpacked.codes):
+        yield words, read.layout, evolve(read.unpacked, codes=codes)
+
+
+def _high_bits(read: Read) -> Altered:
+    """The bits above the others in another order than these."""
+    bits, codes = read.layout.bits, read.unpacked.codes
+    said = {run.bits for run in as_runs(read.layout.codes) if run.high}
+    for low in sorted(said if read.by_layout else {bits - 2, bits - 1} if bits > 4 else ()):
+        rest = codes & np.uint8((1 << low) - 1)
+        for words, high in _ordered(read, codes >> np.uint8(low)):
+            yield (
+                f"of the bits above the lowest {low} of each code, {words}",
+                read.layout,
+                evolve(read.unpacked, codes=rest | high << np.uint8(low)),
+            )
+
+
+def _left_out(read: Read) -> Altered:
+    """Bits above the codes, in bytes of which the layout says nothing."""
+    layout, free = read.layout, free_bytes(read.layout, read.format) if read.by_layout else range(0)
+    more, rest = divmod(8 * len(free), read.format.block_size)
+    runs = as_runs(layout.codes)
+    if rest or not 1 <= more <= MAX_BITS - layout.bits or any(run.high for run in runs) or layout.table is not None:
+        return
+    size = len(free) // len(runs)
+    wide = tuple(evolve(run, high=Bits(free.start + i * size, more)) for i, run in enumerate(runs))
+    zeros = [layout.zero << more, layout.zero] if isinstance(layout.zero, int) else [layout.zero]
+    words = f"codes have {more} more bits to the {{other}}, in bytes {free[0]} to {free[-1]}, unknown to the layout"
+    for zero in zeros:
+        yield words, *read.again(evolve(layout, bits=layout.bits + more, codes=wide, zero=zero))
+
+
+def _counting(read: Read) -> Altered:
+    """Codes that stand for other numbers of the same row of numbers."""
+    layout, unpacked, codes = read.layout, read.unpacked, read.unpacked.codes
+    if layout.table is None and isinstance(layout.zero, int):
+        for zero in range(-1, 1 << layout.bits):
+            if zero != layout.zero:
+                words = f"the {{other}} counts codes from {zero}, not from {layout.zero}"
+                yield words, evolve(layout, zero=zero, two_of_four=False), unpacked
+    if isinstance(layout.table, tuple):
+        yield "the table is in reverse order", evolve(layout, table=layout.table[::-1]), unpacked
+        for by in (1, -1):
+            yield "codes are off by one in the table", evolve(layout, table=np.roll(layout.table, by)), unpacked
+    for by, words in ((1, "less"), (-1, "more")):
+        moved = np.clip(codes.astype(np.int16) - by, 0, (1 << layout.bits) - 1).astype(np.uint8)
+        yield f"codes are one {words} to the {{other}} than to the layout", layout, evolve(unpacked, codes=moved)
+    sign = np.uint8(1 << (layout.bits - 1))
+    yield (
+        "one of them takes codes for numbers in two's complement, the other for numbers from zero",
+        layout,
+        evolve(unpacked, codes=codes ^ sign),
+    )
+
+
+# -- scales and minima ---------------------------------------------------------------------------------------------
+
+
+def _signs(read: Read) -> Altered:
+    layout, unpacked, minima = read.layout, read.unpacked, read.unpacked.minima
+    negative = None if minima is None else -minima
+    yield "values have the other sign", layout, evolve(unpacked, scales=-unpacked.scales, minima=negative)
+    if minima is not None:
+        yield "the layout adds a minimum that the {other} subtracts", layout, evolve(unpacked, minima=negative)
+        yield "only the layout adds a minimum", layout, evolve(unpacked, minima=np.zeros_like(minima))
+        yield "the scale has the other sign", layout, evolve(unpacked, scales=-unpacked.scales)
+
+
+def _exchanged(read: Read) -> Altered:
+    """Scales for minima, of both levels or of one; in what an author unpacked the sign of minima may be in either."""
+    layout, now = read.layout, read.unpacked
+    if now.minima is None:
+        return
+    of_scale, of_minimum = layout.scale, layout.minimum or Scale("f16")
+    turn = np.float32(of_minimum.factor / of_scale.factor)
+    lower: dict[str, Any] = {"scales": now.minima / turn, "minima": now.scales * turn}
+    if now.super_scales is None or now.super_minima is None:
+        if now.super_scales is None and now.super_minima is None:
+            yield "scale and minimum are exchanged", layout, evolve(now, **lower)
+            other: dict[str, Any] = {"scales": -lower["scales"], "minima": -lower["minima"]}
+            yield "scale and minimum are exchanged, signs too", layout, evolve(now, **other)
+        return
+    upper: dict[str, Any] = {"super_scales": now.super_minima, "super_minima": now.super_scales}
+    yield "scale and minimum are exchanged, on both levels", layout, evolve(now, **lower, **upper)
+    yield "the lower scales and minima are exchanged", layout, evolve(now, **lower)
+    yield "the upper scales and minima are exchanged", layout, evolve(now, **upper)
+
+
+def _order_of_groups(read: Read) -> Altered:
+    """Scales and minima, or one of them, of other groups of a block."""
+    layout, unpacked = read.layout, read.unpacked
+    n_cols = unpacked.codes.shape[1]
+    for by, words in ((1, "before"), (-1, "behind")):
+        if unpacked.scales.shape[1] > 1:
+            other = evolve(unpacked, scales=np.roll(unpacked.scales, by, axis=1))
+            yield f"the {{other}} takes the scale of the group {words} each", layout, other
+    levels = {"scales": unpacked.scales, "minima": unpacked.minima}
+    for names in (("scales", "minima"), ("scales",), ("minima",)):
+        some = {name: numbers for name in names if (numbers := levels[name]) is not None}
+        n, rest = divmod(unpacked.scales.shape[1] * read.format.block_size, n_cols)
+        if len(some) < len(names) or rest or n < 2 or len({numbers.shape for numbers in some.values()}) > 1:
+            continue
+        for words, order in _orders_of_groups(n):
+            moved: dict[str, Any] = {name: _ordered_groups(v, n, order) for name, v in some.items()}
+            shown = f"the {' and '.join(names)} of each {read.format.block_size} values are {words}"
+            yield shown, layout, evolve(unpacked, **moved)
+
+
+def _ordered_groups(numbers: F32, n: int, order: np.ndarray) -> F32:
+    return numbers.reshape(len(numbers), -1, n)[:, :, order].reshape(numbers.shape)
+
+
+def _orders_of_groups(n: int) -> Iterator[tuple[str, np.ndarray]]:
+    index = np.arange(n)
+    yield "in reverse order", index[::-1]
+    if n % 2 == 0 and n > 2:
+        yield "exchanged two by two", index ^ 1
+        yield (
+            "neighbours to one side and half a block apart to the other",
+            (pairs := index.reshape(-1, 2).T.reshape(-1)),
+        )
+        yield "half a block apart to one side and neighbours to the other", np.argsort(pairs)
+
+
+def one_off(read: Read) -> Altered:
+    """Whole scales, minima or zeros that are one more or less to whoever wrote or reads them."""
+    layout, unpacked = read.layout, read.unpacked
+    for by, words in ((1, "more"), (-1, "less")):
+        for name, scale in (("scales", layout.scale), ("minima", layout.minimum)):
+            numbers: F32 | None = getattr(unpacked, name)
+            if scale is not None and numbers is not None and scale.kind in ("uint", "int"):
+                shown = f"{'lower ' if scale.times else ''}{name} are one {words} to the {{other}} than to the layout"
+                moved: dict[str, Any] = {name: numbers + np.float32(by * scale.factor)}
+                yield shown, layout, evolve(unpacked, **moved)
+        if unpacked.minima is not None and isinstance(layout.zero, Scale):
+            scales = unpacked.combined_scales()
+            step = np.repeat(scales, unpacked.minima.shape[1] // scales.shape[1], axis=1)
+            shown = f"zeros are one {words} to the {{other}} than to the layout"
+            yield shown, layout, evolve(unpacked, minima=unpacked.minima - np.float32(by) * step)
+
+
+def _size(read: Read) -> Altered:
+    scales, minima = read.unpacked.scales, read.unpacked.minima
+    for factor in map(np.float32, FACTORS):
+        many = evolve(read.unpacked, scales=scales * factor, minima=None if minima is None else minima * factor)
+        yield f"the {{other}}'s values are {factor:.4g} times as large: a scale is off", read.layout, many
+
+
+def _stored(read: Read) -> Altered:
+    """Numbers that are stored otherwise than the layout says."""
+    if not read.by_layout:
+        return
+    for name, scale in read.layout.levels():
+        size = FLOAT_BYTES.get(scale.kind, scale.runs[0].bits // 8 if scale.runs[0].bits % 8 == 0 else 0)
+        kinds = [kind for kind, n in FLOAT_BYTES.items() if n == size] + (["uint", "int"] if size == 1 else [])
+        for kind in kinds:
+            if kind != scale.kind:
+                stored = evolve(scale, kind=cast("Kind", kind), at=scale.runs)
+                yield (
+                    f"the {name} is {kind} to the {{other}}, {scale.kind} to the layout",
+                    *read.replaced(scale, stored),
+                )
+        if scale.less:
+            words = f"the {{other}} takes the {name} as it is stored, the layout less {scale.less}"
+            yield words, *read.replaced(scale, evolve(scale, less=0))
+        if scale.factor != 1:
+            words = f"the {{other}} takes the {name} as it is stored, the layout times {scale.factor:g}"
+            yield words, *read.replaced(scale, evolve(scale, factor=1.0))
+        if scale.kind in FLOAT_BYTES and size > 1:
+            swapped, n = read.blocks.copy(), scale.count(read.format.block_size, read.layout.group)
+            for run in scale.runs:
+                places = run.at + np.arange(n // len(scale.runs)) * run.step // 8
+                for i in range(size):
+                    swapped[:, places + i] = read.blocks[:, places + size - 1 - i]
+            yield f"the {name} has its higher byte first to the {{other}}", *read.again(read.layout, swapped)
+
+
+# -- the whole block -----------------------------------------------------------------------------------------------
+
+
+def _places(read: Read) -> Altered:
+    """The parts of a block one behind the other in another order."""
+    parts = parts_of(read.layout, read.format) if read.by_layout else []
+    for order in _orders_of_parts(parts):
+        starts, at = {}, 0
+        for part in order:
+            starts[part.start] = at
+            at += part.size
+        index = np.concatenate([starts[part.start] + np.arange(part.size) for part in parts])
+        moved = [f"the {p.name} at byte {starts[p.start]}" for p in order if p.name and starts[p.start] != p.start]
+        words = f"to the {{other}} a block has {' and '.join(moved)}"
+        yield words, *read.again(read.layout, read.blocks[:, index])
+
+
+def _orders_of_parts(parts: list[Part]) -> Iterator[tuple[Part, ...]]:
+    if len(parts) <= FEW:
+        yield from list(permutations(parts))[1:]
+        return
+    for i, part in enumerate(parts):
+        rest = (*parts[:i], *parts[i + 1 :])
+        yield (part, *rest)
+        yield (*rest, part)
+        for j in range(i):
+            swapped = list(parts)
+            swapped[i], swapped[j] = swapped[j], swapped[i]
+            yield tuple(swapped)
+
+
+def _transforms(read: Read) -> Altered:
+    """Values that are turned otherwise than the layout says, or not at all."""
+    said, layout, size = read.layout.transform, read.layout, 2
+    if isinstance(said, PerColumn):
+        return
+    if said is not None:
+        words = f"the layout has the transform {said}, which the {{other}} forgets"
+        yield words, evolve(layout, transform=None), read.unpacked
+    while read.format.block_size % size == 0:
+        if said is None or size != said.size:
+            words = f"the {{other}} transforms values by Hadamard({size}), the layout says {said or 'no transform'}"
+            yield words, evolve(layout, transform=Hadamard(size)), read.unpacked
+        size *= 2
+
+
+ALTERATIONS: tuple[Callable[[Read], Altered], ...] = (
+    _order, _high_bits, _signs, _order_of_groups, _exchanged, one_off, _stored, _counting, _size, _places, _left_out,
+    _transforms,
+)  # fmt: skip
