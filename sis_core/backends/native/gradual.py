@@ -50,8 +50,7 @@ class Waiting:
         if not self._stepped or not self._lock.acquire(blocking=False):
             return
         try:
-            if not self._idle:
-                self._saved.value = max(self._saved.value, 0)  # a whole page came, and the next tiles lie on it
+            self._saved.value = max(self._saved.value, 0)  # a whole page came, and the next tiles lie on it
             for packing in list(self._packings):
                 if isinstance(packing, Tiles):
                     packing.keep()
@@ -84,8 +83,7 @@ class Waiting:
         try:
             if n_rows < FEW:
                 self._fastest = min(self._fastest, seconds)  # one that did not wait for memory
-                lent, saved = int(SHARE * self._fastest * 1e9) * self._n_threads, self._saved.value
-                self._saved.value = saved + lent if saved < 0 else max(saved, lent)
+                self._saved.value = max(self._saved.value, int(SHARE * self._fastest * 1e9) * self._n_threads)
             self._idle = self._stepped and n_rows < FEW and self._count_made() == self._n_made
             self._stepped = True
             for packing in list(self._packings):
