@@ -137,11 +137,15 @@ def test_replies(harness: Any, model: LanguageModel) -> None:
 
 
 @pytest.mark.full
-def test_a_folder_of_tasks(harness: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_tasks(harness: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run where there is no repository, of which git would complain."""
+    monkeypatch.chdir(tmp_path)
     model = load()
     path = str(model.path)
     model.close()
-    told = json.loads(sis("eval", path, "--tasks", str(folder), "--json").stdout)
+    done = sis("eval", path, "--tasks", str(folder), "--json")
+    assert "git" not in done.stderr
+    told = json.loads(done.stdout)
     scores = {(score["task"], score["metric"]): score for score in told["tasks"]}
     assert scores["hens", "acc"]["value"] == 1
     assert scores["hens", "acc"]["n"] == 2

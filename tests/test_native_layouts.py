@@ -259,8 +259,13 @@ def test_activations_are_transformed(format: QuantFormat) -> None:
         assert handling is not None
         said.append(handling.way)
         check_product(sided)
-    assert said[0] == "packed into tiles as its layout says"
-    assert said[1].startswith("decoded at load to 16 bits: no PerColumn" if format.name == "TURNED" else said[0])
+    packed = "packed into tiles as its layout says"
+    if format.name == "TURNED":
+        first = "its input is turned by Hadamard(32) first, which takes 5 additions a value"
+        assert said[0] == f"{packed}; {first}"
+        assert said[1].startswith("decoded at load to 16 bits: no PerColumn")
+    else:
+        assert said == [packed, f"{packed}; its input is multiplied by a number for each column first"]
 
 
 def test_matrices_of_one_input_may_have_transforms_of_their_own() -> None:
@@ -334,6 +339,17 @@ def of_tables(tables: F32) -> Weight:
     rows[:, :68] = np.hstack([np.ones((len(tables), 1)), tables]).astype("<f4").view(np.uint8)
     data = rows.reshape(-1)
     return Weight.of("w", format, (len(tables), 256), lambda: data)
+
+
+def test_tables_of_more_than_16_numbers_turn_codes_into_bytes() -> None:
+    format = Rows(Layout(5, 32, Scale("f32", per="row"), table="row"), 4 + 128)
+    rows = np.random.default_rng(2).integers(0, 256, (16, 132 + 256), np.uint8)
+    tables = np.tile(np.arange(-16, 16), (16, 1))
+    rows[:, :132] = np.hstack([np.ones((16, 1)), tables]).astype("<f4").view(np.uint8)
+    data = rows.reshape(-1)
+    weight = Weight.of("w", format, (16, 256), lambda: data)
+    assert "; each code is the byte that it stands for: tables of rows have tiles for at most 4 bits" in way(weight)
+    check_product(weight)
 
 
 def test_whole_tables_of_rows_are_exact() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from attrs import frozen
-from lm_eval import simple_evaluate
+from lm_eval import evaluator, simple_evaluate
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
@@ -145,14 +145,19 @@ def _scores(found: Any, kind: str) -> Iterator[TaskScore]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """lm-eval tells at length what it does: here only what is wrong is told."""
+    """lm-eval tells at length what it does: here only what is wrong is told.
+
+    It also asks git which commit it is run in, and git complains where that is none; nobody wants the answer.
+    """
     told = logging.getLogger("lm_eval")
-    level = told.level
+    level, commit = told.level, evaluator.get_git_commit_hash
     told.setLevel(logging.ERROR)
+    evaluator.get_git_commit_hash = str
     try:
         yield
     finally:
         told.setLevel(level)
+        evaluator.get_git_commit_hash = commit
 
 
 class HarnessModel(TemplateLM):  # type: ignore[misc, unused-ignore]

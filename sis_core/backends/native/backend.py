@@ -8,7 +8,7 @@ from typing import ClassVar
 from sis_core.backend import Backend, BackendOptions, Handling, views_nbytes
 from sis_core.backends.native import abi
 from sis_core.backends.native.forward import NativeForward, NativeLayer, NativeLinear
-from sis_core.backends.native.kinds import rounding
+from sis_core.backends.native.kinds import how_packed
 from sis_core.backends.native.library import Library, huge_pages, open_library, read_bandwidth
 from sis_core.backends.native.program import Program, dense_weights
 from sis_core.backends.native.rotations import Rotations
@@ -125,8 +125,8 @@ class NativeBackend(Backend):
         nbytes = store.nbytes([weight]) or weight.nbytes
         if store.fused(weight):
             return Handling("multiplied by the format's own kernel", nbytes)
-        if store.declared(weight):
-            return Handling(f"packed into tiles as its layout says{rounding(weight)}", nbytes)
+        if kind := store.declared(weight):
+            return Handling(f"packed into tiles as its layout says{how_packed(weight, kind)}", nbytes)
         if store.only_python(weight):
             return Handling(f"decoded at load to 16 bits: {store.why_not_declared(weight)}", nbytes)
         if store.format_of(weight) == abi.DECODED:

@@ -77,7 +77,26 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
     )
 
 
-def rounding(weight: quant.Weight) -> str:
+def how_packed(weight: quant.Weight, kind: Kind) -> str:
+    """What tiles of this kind change of a weight, and what they cost beside it, as the end of a sentence."""
+    layout = weight.format.layout
+    of_rows = layout is not None and layout.table == "row" and kind.codes != ROW_TABLE
+    bytes_each = "; each code is the byte that it stands for: tables of rows have tiles for at most 4 bits"
+    return _rounding(weight) + (bytes_each if of_rows else "") + _transforming(weight)
+
+
+def _transforming(weight: quant.Weight) -> str:
+    """What is done to activations first; empty where that is nothing."""
+    transform = weight.transform
+    if isinstance(transform, Hadamard):
+        n = transform.size.bit_length() - 1
+        return f"; its input is turned by Hadamard({transform.size}) first, which takes {n} additions a value"
+    if isinstance(transform, PerColumn):
+        return "; its input is multiplied by a number for each column first"
+    return ""
+
+
+def _rounding(weight: quant.Weight) -> str:
     """What packing changes of the table of a weight's layout, as the end of a sentence; empty where that is nothing."""
     layout = weight.format.layout
     if layout and layout.table == "row":
