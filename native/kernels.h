@@ -97,7 +97,7 @@ static inline size_t sis_part_floats(const struct kv_layout *l) { return l->v_pa
 
 typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
 
-/* A unit of work on many rows: y = x @ tiles.T + bias for rows [first, first + rows) of x and of y. */
+/* Work on many rows, a unit or some side by side: y = x @ tiles.T + bias for rows [first, first + rows) of x and of y. */
 struct many {
     uint32_t format; /* of tiles, or SIS_DECODED: floats */
     int add;         /* add to y */
@@ -120,11 +120,12 @@ struct many_rows {
     uint32_t from;                 /* the least number of rows that this is used for */
     int same_bits;                 /* a row's result is that of the tile functions */
     uint32_t forms; /* SIS_Q8, SIS_FLOAT: what it is used for; linears that read another form keep to tile functions */
+    uint32_t units; /* how many side by side a job should be of: it has room for so many */
     /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread: more rows take no less. Rows
      * in several places take no more than all in one, and what a row takes for each place. */
     size_t (*x_bytes)(uint32_t rows, size_t k, uint32_t form);
     size_t (*scratch_bytes)(uint32_t rows, size_t k, uint32_t form);
-    /* How many of the rows a unit takes. */
+    /* How many of the rows a unit takes: of four tiles of weights. */
     uint32_t (*unit_rows)(uint32_t rows, size_t k, uint32_t form);
     /* Write m rows, the first of which lies at x, as rows [first, first + m) of `rows` in out, while others write others. */
     void (*prepare)(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,

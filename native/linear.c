@@ -36,14 +36,18 @@ static uint32_t many_at_once(const struct run *run, const struct sis_op *op, int
 }
 
 /* How much of its share of a phase a member takes at once. Few rows: half, since units are so short that claiming takes
- * a tenth of their time. Tiles that are made for many rows at once: more, since the rows come from afar each time. */
+ * a tenth of their time; as much where several units are a job. Tiles that are made for many rows at once: more, since
+ * the rows come from afar each time. */
 static uint32_t quarters_of(const struct run *run, uint32_t first, uint32_t last, uint32_t log, int gathered)
 {
+    uint32_t quarters = log == 0 ? 2 : 0;
     for (uint32_t i = first; i < last; i++) {
         const struct sis_op *op = &run->program->ops[i];
-        if (op->weight->raw && many_of(run, op, gathered)) return 3;
+        const struct many_rows *many = many_of(run, op, gathered);
+        if (many && op->weight->raw) return 3;
+        if (many && many->units > 1) quarters = 2;
     }
-    return log == 0 ? 2 : 0;
+    return quarters;
 }
 
 static uint32_t tile_units(const struct sis_op *op, uint32_t log)
@@ -125,47 +129,60 @@ static void multiply_rows(const struct run *run, const struct sis_op *op, struct
     many_of(run, op, gathered)->multiply(job);
 }
 
-/* Units run over all tiles for the first rows, then for the next: these rows stay in the second-level cache. */
-static void many_unit(const struct run *run, const struct sis_op *op, uint32_t unit, int gathered, uint32_t member)
+/* Up to `n` units, how many: those side by side are one job. Units run over all tiles for the first rows, then for the
+ * next: these rows stay in the second-level cache. */
+static uint32_t many_units(const struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, int gathered,
+                           uint32_t member)
 {
-    const uint32_t rows = many_at_once(run, op, gathered), across = tile_units(op, LOG_TILES);
-    const size_t t = (size_t)(unit % across) << LOG_TILES;
-    struct many job = job_of(run, op, t, 1u << LOG_TILES, member);
+    const uint32_t rows = many_at_once(run, op, gathered), across = tile_units(op, LOG_TILES), first = unit % across;
+    const uint32_t left = across - first < n ? across - first : n, most = many_of(run, op, gathered)->units;
+    const uint32_t some = left < most ? left : most;
+    const size_t t = (size_t)first << LOG_TILES;
+    struct many job = job_of(run, op, t, (size_t)some << LOG_TILES, member);
     job.tiles = op->weight->tiles + t * job.tile_bytes;
     multiply_rows(run, op, &job, unit / across * rows, rows, gathered);
+    return some;
 }
 
-/* The rows of which the tiles from tile t on are made. */
-static struct span raw_rows(const struct sis_weight *w, size_t t)
+/* The rows of which n tiles from tile t on are made, as far as there are any. */
+static struct span raw_rows(const struct sis_weight *w, size_t t, size_t n)
 {
-    const size_t first = t * TILE, most = TILE << LOG_TILES;
+    const size_t first = t * TILE, most = n * TILE;
     const size_t rows = first >= w->n_rows ? 0 : w->n_rows - first < most ? w->n_rows - first : most;
     return (struct span){w->raw + first * w->row_bytes, rows * w->row_bytes};
 }
 
-/* `n` units of a linear of raw rows, in that order too: tiles are made for the first rows, a unit's at a time, and still
- * there for the next rows. The rows of the next tiles come from memory while a unit is multiplied. */
+/* `n` units of a linear of raw rows, in that order too: tiles are made for the first rows, a job's at a time, and still
+ * there for the next rows. The rows of the next tiles come from memory while a job is done. */
 static void many_raw_units(const struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, int gathered,
                            uint32_t member)
 {
     const struct sis_weight *w = op->weight;
     const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered);
+    const uint32_t units = many_of(run, op, gathered)->units, most = raw_units(w);
     const size_t unit_bytes = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES;
     const size_t n_tiles = (w->n_rows + TILE - 1) / TILE;
-    const uint32_t most = raw_units(w);
     uint8_t *scratch = run->scratch + member * run->scratch_bytes + run->raw_at;
     float *decoded = (float *)(void *)(scratch + most * unit_bytes);
     const uint8_t *made[RAW_UNITS];
     for (uint32_t some; n; unit += some, n -= some) {
         some = n < most ? n : most;
+        uint32_t n_made = 0;
         for (uint32_t first = 0; first < all; first += rows)
-            for (uint32_t i = 0; i < some; i++) {
-                const size_t t = (size_t)(unit + i) << LOG_TILES, left = n_tiles - t;
-                const size_t tiles = left < 1u << LOG_TILES ? left : 1u << LOG_TILES;
-                if (!first) made[i] = sis_tiles_of(w, t, tiles, scratch + i * unit_bytes, decoded);
-                struct many job = job_of(run, op, t, tiles, member);
+            for (uint32_t i = 0, together; i < some; i += together) {
+                const size_t t = (size_t)(unit + i) << LOG_TILES;
+                for (together = 0; together < units && i + together < some; together++) {
+                    const uint32_t next = i + together;
+                    const size_t at = (size_t)(unit + next) << LOG_TILES, left = n_tiles - at, its = 1u << LOG_TILES;
+                    if (next == n_made)
+                        made[n_made++] =
+                            sis_tiles_of(w, at, left < its ? left : its, scratch + next * unit_bytes, decoded);
+                    if (made[next] != made[i] + together * unit_bytes) break; /* some stay, some do not */
+                }
+                const size_t tiles = (size_t)together << LOG_TILES, left = n_tiles - t;
+                struct many job = job_of(run, op, t, left < tiles ? left : tiles, member);
                 job.tiles = made[i];
-                if (!first && i + 1 < n) job.ahead = raw_rows(w, t + tiles);
+                if (!first && i + together < n) job.ahead = raw_rows(w, t + tiles, tiles);
                 multiply_rows(run, op, &job, first, rows, gathered);
             }
     }
@@ -264,7 +281,7 @@ static uint32_t do_units(struct run *run, const struct sis_op *op, uint32_t unit
     if (w->format == SIS_FOREIGN) foreign_unit(run, op, unit, gathered);
     else if (many_of(run, op, gathered)) {
         if (w->raw) return many_raw_units(run, op, unit, n, gathered, member), n;
-        many_unit(run, op, unit, gathered, member);
+        return many_units(run, op, unit, n, gathered, member);
     } else if (w->format == SIS_DECODED) decoded_unit(run, op, unit, log, gathered, member);
     else return packed_units(run, op, unit, n, log, gathered, member), n;
     return 1;

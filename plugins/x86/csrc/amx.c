@@ -22,8 +22,9 @@
 #define FROM 17                /* rows: to 16 amx_int8.c is faster */
 #define FROM_FLOATS 16         /* rows: it overtakes avx512_vnni between 12 and 16 */
 #define PANEL_BYTES (16 << 10) /* 256 values of k of 32 rows of weights; half as many where weights are split */
-#define CHUNK_BYTES (1 << 20)  /* of activations that a unit reads again and again: half of the second-level cache */
-#define CHUNK_LEAST 96         /* rows; fewer would expand weights too often */
+#define PIECE_BYTES (1 << 19)  /* of activations that a job reads again and again: a quarter of the second-level cache */
+#define MOST 256               /* rows of a unit: fewer would expand weights too often */
+#define UNITS 4                /* of a job: activations of a long k come from afar for each job */
 #define AHEAD 2048             /* bytes of weights that are fetched ahead */
 #define LINES 2                /* of what comes after the unit, a step */
 
@@ -41,10 +42,11 @@ static size_t x_bytes(uint32_t rows, size_t k, uint32_t form)
     return (rows + SIDE - 1) / SIDE * steps_of(k) * x_step(form);
 }
 
+/* What a piece holds, where k is so short that it need not be cut. */
 static uint32_t most_rows(uint32_t rows, size_t k, uint32_t form)
 {
-    size_t fit = CHUNK_BYTES / (steps_of(k) * x_step(form)) * SIDE, whole = (rows + SIDE - 1) / SIDE * SIDE;
-    if (fit < CHUNK_LEAST) fit = CHUNK_LEAST;
+    size_t fit = PIECE_BYTES / (steps_of(k) * x_step(form)) * SIDE, whole = (rows + SIDE - 1) / SIDE * SIDE;
+    if (fit < MOST) fit = MOST;
     return (uint32_t)(fit < whole ? fit : whole);
 }
 
@@ -55,10 +57,10 @@ static uint32_t unit_rows(uint32_t rows, size_t k, uint32_t form)
     return ((rows + chunks - 1) / chunks + SIDE - 1) / SIDE * SIDE;
 }
 
-/* Two panels, and the sums of a unit's rows with 32 rows of weights. */
+/* Two panels, and the sums of a unit's rows with the weights of a job. */
 static size_t scratch_bytes(uint32_t rows, size_t k, uint32_t form)
 {
-    return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) / SIDE * 4 * ONE;
+    return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) * (UNITS * TILE << LOG_TILES) * sizeof(float);
 }
 
 /* What is left of 2 x 16 floats after `rounded` was taken from them, in bfloat16. */
@@ -383,52 +385,74 @@ static void write_sums(const struct many *job, const uint8_t *sums, uint32_t row
         }
 }
 
-/* A job's panels in the order in which they are used: along k, then across the rows of weights. */
+/* A job's panels in the order in which they are used: along a piece of k, then across the rows of weights, then along
+ * the next piece. Activations of a piece stay in the second-level cache, and so do all sums. */
 struct panels {
     const struct many *job;
-    size_t steps;
-    uint32_t panel_steps, along, n;
+    size_t steps, panel_steps, piece_steps;
 };
 
-static struct expansion panel_at(const struct panels *p, uint32_t i)
+struct panel {
+    size_t piece, step, pair; /* the first step of the piece and of the panel; which two tiles */
+};
+
+static struct panel panel_after(const struct panels *p, struct panel at)
 {
-    if (i == p->n) return (struct expansion){.n = 0};
+    const size_t left = p->steps - at.piece, end = at.piece + (left < p->piece_steps ? left : p->piece_steps);
+    at.step += p->panel_steps;
+    if (at.step < end) return at;
+    at.step = at.piece;
+    if (++at.pair * SIDE < p->job->n) return at;
+    return (struct panel){end, end, 0};
+}
+
+/* Panel number i. */
+static struct expansion expansion_of(const struct panels *p, struct panel at, uint32_t i)
+{
+    if (at.step == p->steps) return (struct expansion){.n = 0};
     const struct many *job = p->job;
-    const size_t first = (size_t)(i % p->along) * p->panel_steps, tile = i / p->along * 2;
-    const size_t steps = p->steps - first < p->panel_steps ? p->steps - first : p->panel_steps;
+    const size_t left = p->steps - at.step, steps = left < p->panel_steps ? left : p->panel_steps, tile = at.pair * 2;
     const size_t other = (tile + 1) * TILE < job->n ? tile + 1 : tile; /* what a lone last tile gives is not stored */
     return (struct expansion){
         .w = {job->tiles + tile * job->tile_bytes, job->tiles + other * job->tile_bytes},
         .k = job->k,
-        .first = first,
+        .first = at.step,
         .out = job->scratch + i % 2 * PANEL_BYTES,
         .n = (uint32_t)steps * PIECES,
     };
 }
 
+/* Whole panels, one at least. */
+static size_t piece_steps(uint32_t spans, size_t step_bytes, size_t panel_steps)
+{
+    const size_t fit = PIECE_BYTES / (spans * step_bytes) / panel_steps;
+    return (fit ? fit : 1) * panel_steps;
+}
+
 INLINE void multiply_job(const uint32_t format, const struct many *job)
 {
-    struct panels p = {.job = job, .steps = steps_of(job->k), .panel_steps = (uint32_t)(PANEL_BYTES / w_step(format))};
-    p.along = (uint32_t)((p.steps + p.panel_steps - 1) / p.panel_steps);
-    p.n = (uint32_t)((job->n + SIDE - 1) / SIDE) * p.along;
     const size_t step_bytes = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
-    const uint8_t *x = (const uint8_t *)job->x + job->first / SIDE * p.steps * step_bytes;
     const uint32_t spans = (job->rows + SIDE - 1) / SIDE;
+    struct panels p = {.job = job, .steps = steps_of(job->k), .panel_steps = PANEL_BYTES / w_step(format)};
+    p.piece_steps = piece_steps(spans, step_bytes, p.panel_steps);
+    const uint8_t *x = (const uint8_t *)job->x + job->first / SIDE * p.steps * step_bytes;
     struct span ahead = job->ahead;
-    struct expansion next = panel_at(&p, 0);
+    struct panel at = {0, 0, 0}, after;
+    struct expansion next = expansion_of(&p, at, 0);
     while (next.done < next.n) expand(format, &next);
-    for (uint32_t i = 0; i < p.n; i++) {
+    for (uint32_t i = 1; at.step < p.steps; i++, at = after) {
         const struct expansion now = next;
-        const uint32_t steps = now.n / PIECES, along = i % p.along;
-        next = panel_at(&p, i + 1);
+        const uint32_t steps = now.n / PIECES;
+        after = panel_after(&p, at);
+        next = expansion_of(&p, after, i);
         const uint32_t rate = (next.n + spans * steps - 1) / (spans * steps);
         for (uint32_t s = 0; s < spans; s++) {
-            const uint8_t *at = x + (s * p.steps + now.first) * step_bytes;
+            const uint8_t *from = x + (s * p.steps + at.step) * step_bytes;
             const uint32_t left = job->rows - s * SIDE, rows = left < SIDE ? left : SIDE;
-            uint8_t *sums = job->scratch + 2 * PANEL_BYTES + (size_t)s * 4 * ONE;
-            if (rows > TILE) multiply_panel(format, 1, at, now.out, steps, sums, along == 0, &next, rate, &ahead);
-            else multiply_panel(format, 0, at, now.out, steps, sums, along == 0, &next, rate, &ahead);
-            if (along == p.along - 1) write_sums(job, sums, job->first + s * SIDE, rows, (size_t)(i / p.along) * SIDE);
+            uint8_t *sums = job->scratch + 2 * PANEL_BYTES + (at.pair * spans + s) * 4 * ONE;
+            if (rows > TILE) multiply_panel(format, 1, from, now.out, steps, sums, !at.step, &next, rate, &ahead);
+            else multiply_panel(format, 0, from, now.out, steps, sums, !at.step, &next, rate, &ahead);
+            if (at.step + steps == p.steps) write_sums(job, sums, job->first + s * SIDE, rows, at.pair * SIDE);
         }
         while (next.done < next.n) expand(format, &next);
     }
@@ -465,8 +489,8 @@ static void multiply(const struct many *job)
 }
 
 #define MANY(...)                                                                                                      \
-    {__VA_ARGS__,        .x_bytes = x_bytes,  .scratch_bytes = scratch_bytes, .unit_rows = unit_rows,                  \
-     .prepare = prepare, .multiply = multiply}
+    {__VA_ARGS__,            .units = UNITS,     .x_bytes = x_bytes,  .scratch_bytes = scratch_bytes,                   \
+     .unit_rows = unit_rows, .prepare = prepare, .multiply = multiply}
 
 extern const struct many_rows sis_many_amx, sis_few_amx;
 static const struct many_rows floats = MANY(.from = FROM_FLOATS, .forms = SIS_FLOAT, .fewer = &sis_few_amx);

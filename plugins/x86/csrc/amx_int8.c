@@ -262,6 +262,7 @@ const struct many_rows sis_few_amx = {
     .from = FROM,
     .same_bits = 1,
     .forms = SIS_Q8,
+    .units = 1,
     .x_bytes = x_bytes,
     .scratch_bytes = scratch_bytes,
     .unit_rows = unit_rows,

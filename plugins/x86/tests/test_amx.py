@@ -235,16 +235,17 @@ def test_odd_widths(backend: X86Backend, name: str, n_cols: int) -> None:
     check(bound(backend, weight)(x), x, weight)
 
 
+@pytest.mark.parametrize("pack", [True, False], ids=["packed", "in place"])
 @pytest.mark.parametrize("name", ["F16", "Q4_0"])
-def test_rows_cut_in_chunks(backend: X86Backend, name: str) -> None:
-    """Activations larger than what a unit keeps in the cache are taken in parts; that changes no bit."""
+def test_rows_and_columns_cut(backend: X86Backend, name: str, pack: bool) -> None:
+    """Activations larger than what a job keeps in the cache are taken in parts, of rows and of k: no bit changes."""
     random = np.random.default_rng(4)
-    weight = random_weight(name, 70, 6144, random)
-    x = random.standard_normal((201, 6144)).astype(np.float32)
-    linear = bound(backend, weight)
+    weight = random_weight(name, 330, 3008, random)
+    x = random.standard_normal((290, 3008)).astype(np.float32)
+    linear = bound(backend, weight, pack=pack, n_threads=1)
     whole = linear(x)
     check(whole, x, weight)
-    for first, last in ((0, 40), (90, 130), (170, 201)):
+    for first, last in ((0, 40), (90, 130), (250, 290)):
         assert np.array_equal(linear(x[first:last]), whole[first:last])
 
 
