@@ -43,11 +43,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the full run takes is slow too, so that `-m "not slow"` leaves out both."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What the full run takes is slow too, so that `-m "not slow"` leaves out both.
+
+    Workers begin with the slow files, so that none of them is alone in the end.
+    """
     for item in items:
         if item.path.stem in SLOW or item.get_closest_marker("full"):
             item.add_marker(pytest.mark.slow)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (item.path.stem != "test_neon", item.path.stem not in SLOW))
 
 
 def pytest_configure() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,20 @@ def build(root: Path, target: str, library: Path, *flags: str) -> None:
 
 
 def compile_units(root: Path, triple: str, scratch: Path, *flags: str) -> list[str]:
-    """Compile every unit that the plugin in ``root`` lists; the object files."""
+    """Compile every unit that the plugin in ``root`` lists, on all processors; the object files."""
     shared = root if (root / "native").is_dir() else root.parents[1]  # an sdist, else the checkout
     include = next(p for p in (root / "include", shared / "sis_core" / "include") if p.is_dir())
     includes = [f"-I{include}", f"-I{shared / 'native'}"]
-    objects = []
-    for n, (source, cpu) in enumerate(hook_config(root)["units"]):
+    units = hook_config(root)["units"]
+    objects = [str(scratch / f"{n}.o") for n in range(len(units))]
+
+    def compile_unit(unit: tuple[str, str], compiled: str) -> None:
+        source, cpu = unit
         path = (shared if source.startswith("native/") else root) / source
-        objects.append(str(scratch / f"{n}.o"))
-        arguments = [*COMPILE, *flags, f"-mcpu={cpu}", *includes, "-c", str(path), "-o", objects[-1]]
-        zig(triple, *arguments, scratch=str(scratch))
+        zig(triple, *COMPILE, *flags, f"-mcpu={cpu}", *includes, "-c", str(path), "-o", compiled, scratch=str(scratch))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_unit, units, objects))
     return objects
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,8 @@ backend = on_each_rung(KIND, ISAS[KIND.name])
 TYPES = tuple(abi.KV_TYPES)
 PAGE = 32
 BLOCKS = {name: Registry.load().get("quant_formats", name.upper(), where="a test") for name in ("q8_0", "q4_0")}
+EMULATED = "SIS_TEST_BEST" in os.environ  # by test_neon.py, and slow
+ATTENTIONS = [v for v in VARIANTS if v.name in ("llama", "gemma", "sinks", "alibi")]  # the others differ in other ops
 SPAN = 512  # keys whose sums are taken on their own; see native/kernels.h
 
 SHAPES = [(8, 2, 64, 64), (3, 1, 20, 24), (4, 4, 33, 7), (12, 1, 128, 80), (2, 1, 512, 512)]  # heads, key heads, dims
@@ -375,7 +378,7 @@ def test_every_network(backend: NativeBackend, kv_type: str) -> None:
     ("kv_type", "tolerance"), [("f32", 1e-4), ("f16", 2e-3), ("bf16", 4e-2), ("q8_0", 6e-2), ("q4_0", 0.75)]
 )
 def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_type: str, tolerance: float) -> None:
-    for variant in VARIANTS:  # windows and soft-caps among them
+    for variant in ATTENTIONS if EMULATED else VARIANTS:  # windows and soft-caps among them
         if variant.chooses:  # another cache may send a row to other experts
             continue
         network = random_network(variant)
@@ -383,7 +386,8 @@ def test_logits_are_near_those_of_a_float32_cache(backend: NativeBackend, kv_typ
         batch = Batch.of(ids, outputs=range(200))
         reference = bind(network, [], BackendOptions(kv_type="f32"))
         wanted = reference.step(batch, reference.new_cache("f32", 224)).values
-        for forward in (bind(network, [backend], BackendOptions(kv_type=kv_type)), reference):
+        native = bind(network, [backend], BackendOptions(kv_type=kv_type))
+        for forward in [native] if EMULATED else [native, reference]:
             found = forward.step(batch, forward.new_cache(kv_type, 224)).values
             room = 1.25 if variant.name == "sinks" else 1.0  # measured: up to 1.15 times the rest, on avx512_bf16
             assert np.abs(found - wanted).max() <= room * tolerance * np.abs(wanted).max(), variant.name

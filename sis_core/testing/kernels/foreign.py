@@ -78,7 +78,7 @@ class Foreign(Shared):
 
         format = Encoded()
         format.other = other
-        for variant in VARIANTS:
+        for variant in self.variants:
             format.rows.clear()
             network = random_network(with_format(variant, format))
             wanted, tested = bind(network, [], BackendOptions()), bind(network, [backend], BackendOptions(n_threads=2))
