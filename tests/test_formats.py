@@ -38,7 +38,12 @@ def test_golden_blocks(name: str) -> None:
     np.testing.assert_array_equal(decoded.reshape(-1), values)
 
 
-ENCODED = [(name, case) for name, path in sorted(GOLDENS.items()) for case in json.loads(path.read_text())["encoded"]]
+ENCODED = [
+    (name, case)
+    for name, path in sorted(GOLDENS.items())
+    if name != "Q2_0"  # whose scales are fitted here
+    for case in json.loads(path.read_text())["encoded"]
+]
 
 
 @pytest.mark.parametrize(("name", "case"), ENCODED)
