@@ -45,7 +45,7 @@ uv pip install -q --target "$site" --python-platform aarch64-manylinux_2_28 --py
   --only-binary :all: $needed pytest
 
 # Compiled here where a Python of that version is: emulated programs would take longer to compile than to run.
-if native=$(uv python find -q --no-project "${python#python}" 2> /dev/null); then
+if native=$(uv python find --no-project "${python#python}" 2> /dev/null); then
   "$native" -m compileall -q -x "/(f2py|tests?)/" "$root/usr/lib/$python" "$site" || true # what is for other versions fails
 fi
 

@@ -14,7 +14,6 @@ class TestLlama(FamilySuite):
     goldens = (
         "arcee",
         "baichuan",
-        "baichuan-alibi",
         "internlm2",
         "llama",
         "llama-experts",
