@@ -102,3 +102,14 @@ def test_mistakes_beside_a_table_are_named(changes: dict[str, Any], fault: str) 
 def test_mistakes_beside_a_minimum_are_named(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check(of(Affine, layout=evolve(Affine.layout, **changes)))
+
+
+class Divides(Levels):
+    def quantize_blocks(self, values: F32) -> U8:
+        scales = np.abs(values).max(axis=1, keepdims=True).astype(self.dtype)
+        return np.hstack([scales.view(np.uint8), self.pack(self.codes(values / scales))])
+
+
+def test_a_division_by_the_scale_of_a_block_of_zeros_is_told_with_its_remedy() -> None:
+    with pytest.raises(AssertionError, match=r"divide by np.where\(scale > 0, scale, 1\)"):
+        check(Divides())

@@ -44,7 +44,9 @@ class FormatProbe:
                     self.fail(str(FormatError(error.what, fix=error.fix)), case)
                 raise
             except Warning as warning:
-                self.fail(f"{verb} warns: {warning}; if that is meant, put np.errstate around it", case)
+                by_zero = "divide" in str(warning)
+                fix = "a block of zeros has the scale 0: divide by np.where(scale > 0, scale, 1)" if by_zero else ""
+                self.fail(f"{verb} warns: {warning}; {fix or 'if that is meant, put np.errstate around it'}", case)
             except Exception as error:
                 if "read-only" in str(error):
                     self.fail(f"{verb} writes to its input", case)
