@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from tiny_models import metadata, tensors, write_model
+from workbench import inside
 
 from sis_core.cli.main import COMMANDS, group, hoist
 from sis_core.errors import PluginError, TokenizerError, package_for
@@ -41,8 +42,8 @@ def test_help_imports_neither_numpy_nor_a_plugin() -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_help(name: str) -> None:
-    done = CliRunner().invoke(group, [name, "--help"], prog_name="sis")
-    assert done.exit_code == 0, done.output
+    done = inside(name, "--help")
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"Usage: sis {name}")
     assert "--plugin FILE" in done.stdout
     assert "--prefer NAME=PLUGIN" in done.stdout
@@ -149,7 +150,7 @@ def test_the_prompt_may_come_from_standard_input_or_a_file(random_model: Path, t
     ],
 )
 def test_bad_options_are_one_clear_line(random_model: Path, args: list[str], code: int, message: str) -> None:
-    done = sis("generate", "-m", random_model, "-n", 2, "Once upon a time", *args)
+    done = inside("generate", "-m", random_model, "-n", 2, "Once upon a time", *args)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -160,7 +161,7 @@ def test_bad_options_are_one_clear_line(random_model: Path, args: list[str], cod
 def test_a_bad_file_is_one_line_and_exit_code_1(tmp_path: Path, command: list[str]) -> None:
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF\x03\0\0\0")
-    done = sis(*command, bad, *(["hello"] if command[0] in ("generate", "tokenize") else []))
+    done = inside(*command, bad, *(["hello"] if command[0] in ("generate", "tokenize") else []))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "bad.gguf" in done.stderr
@@ -174,7 +175,7 @@ def test_inspect_shows_what_it_does_not_know(tmp_path: Path) -> None:
     writer = GGUFWriter(path, values)
     writer.add_tensor("hull", (4, 32), "HALF8", [bytes(64)], n_bytes=64, package="sis-half8")
     writer.write()
-    done = sis("inspect", path)
+    done = inside("inspect", path)
     assert done.returncode == 0, done.stderr
     for text in (
         "warp.flux",
@@ -187,7 +188,7 @@ def test_inspect_shows_what_it_does_not_know(tmp_path: Path) -> None:
     ):
         assert text in done.stdout
     assert "\x1b" not in done.stdout
-    summary = json.loads(sis("inspect", "--json", path).stdout)
+    summary = json.loads(inside("inspect", "--json", path).stdout)
     assert summary["tensors"] == [{"name": "hull", "shape": [4, 32], "type": "HALF8", "bytes": 64}]
 
 
@@ -209,40 +210,40 @@ def test_inspect_names_a_pre_tokenizer_that_a_load_refuses(random_model: Path, t
                 build_tokenizer(file, registry)
     GGUFWriter(path, values | {"tokenizer.ggml.pre": "qwen0"}).write()
     says = "the plugin tokenizers does not know the tokenizer.ggml.pre 'qwen0', which says how text is cut into words"
-    assert f"its text will be refused: {says}\n" in sis("inspect", path).stdout
-    assert json.loads(sis("inspect", "--json", path).stdout)["text_refused"] == says
+    assert f"its text will be refused: {says}\n" in inside("inspect", path).stdout
+    assert json.loads(inside("inspect", "--json", path).stdout)["text_refused"] == says
 
 
 def test_inspect_says_why_a_model_will_be_refused(tmp_path: Path) -> None:
     good = write_model(tmp_path / "good.gguf")
-    assert json.loads(sis("inspect", "--json", good).stdout)["refused"] is None
+    assert json.loads(inside("inspect", "--json", good).stdout)["refused"] is None
     unknown = write_model(tmp_path / "unknown.gguf", metadata() | {"general.architecture": "llama9"})
-    assert "it will be refused: " in sis("inspect", unknown).stdout
-    assert "llama9" in json.loads(sis("inspect", "--json", unknown).stdout)["refused"]
+    assert "it will be refused: " in inside("inspect", unknown).stdout
+    assert "llama9" in json.loads(inside("inspect", "--json", unknown).stdout)["refused"]
     weights = tensors()
     del weights["blk.0.ffn_up.weight"]
     weights["v.patch_embd.weight"] = np.ones((4, 4), np.float32)
-    found = sis("inspect", write_model(tmp_path / "tower.gguf", metadata(), weights)).stdout
+    found = inside("inspect", write_model(tmp_path / "tower.gguf", metadata(), weights)).stdout
     assert "ignored: 1 tensors that see or hear\n" in found
     assert "it will be refused: tensor blk.0.ffn_up.weight (64, 32) is missing\n" in found
 
 
 def test_tokenize(random_model: Path) -> None:
-    assert sis("tokenize", "-m", random_model, "--ids", "the").stdout == "256 116 258\n"
-    assert sis("tokenize", "-m", random_model, "--ids", "--no-special", "the").stdout == "116 258\n"
-    assert sis("tokenize", "-m", random_model, "--count", "the").stdout == "3\n"
-    assert sis("tokenize", "-m", random_model, "-d", "116 258").stdout == "the\n"
-    assert json.loads(sis("tokenize", "-m", random_model, "--json", "the").stdout)["tokens"] == [256, 116, 258]
-    done = sis("tokenize", "-m", random_model, "-d", "one")
+    assert inside("tokenize", "-m", random_model, "--ids", "the").stdout == "256 116 258\n"
+    assert inside("tokenize", "-m", random_model, "--ids", "--no-special", "the").stdout == "116 258\n"
+    assert inside("tokenize", "-m", random_model, "--count", "the").stdout == "3\n"
+    assert inside("tokenize", "-m", random_model, "-d", "116 258").stdout == "the\n"
+    assert json.loads(inside("tokenize", "-m", random_model, "--json", "the").stdout)["tokens"] == [256, 116, 258]
+    done = inside("tokenize", "-m", random_model, "-d", "one")
     assert (done.returncode, done.stderr) == (1, "sis: --detokenize: 'one' is not a token id. Give whole numbers\n")
 
 
 def test_plugins_and_samplers_lists() -> None:
-    plugins = [json.loads(line) for line in sis("plugins", "--json").stdout.splitlines()]
+    plugins = [json.loads(line) for line in inside("plugins", "--json").stdout.splitlines()]
     assert "llama" in next(p for p in plugins if p["name"] == "llama")["offers"]["architectures"]
-    samplers = [json.loads(line)["name"] for line in sis("samplers", "--json").stdout.splitlines()]
+    samplers = [json.loads(line)["name"] for line in inside("samplers", "--json").stdout.splitlines()]
     assert {"greedy", "top-k", "top-p", "min-p", "temperature", "penalties"} <= set(samplers)
-    assert sis("samplers").stdout.startswith("sampler\tplugin\toptions")
+    assert inside("samplers").stdout.startswith("sampler\tplugin\toptions")
 
 
 def test_a_single_file_plugin_on_the_command_line(tmp_path: Path, random_model: Path) -> None:

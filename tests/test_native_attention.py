@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from sis_core.arrays import F32, F64, U8
 from sis_core.backend import BackendOptions
@@ -23,6 +22,7 @@ from sis_core.backends.native.memory import aligned
 from sis_core.backends.numpy.ops.attention import KVState
 from sis_core.block import KV
 from sis_core.cache.kv_types import KV_TYPES, KVType
+from sis_core.cli.main import group
 from sis_core.errors import BackendError
 from sis_core.quant import BF16Format, F32Format
 from sis_core.registry import Registry
@@ -469,8 +469,7 @@ def test_types_on_the_command_line() -> None:
     sizes = {}
     for name in TYPES:
         path = Path(tiny.__file__).with_name("tiny.gguf")
-        command = [sys.executable, "-m", "sis_core", "doctor", "-m", str(path), "--kv-type", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = CliRunner().invoke(group, ["doctor", "-m", str(path), "--kv-type", name], catch_exceptions=False)
         found = re.search(r"^memory: .* cache (\d+) \+", done.stdout, re.MULTILINE)
         assert found, done.stdout
         sizes[name] = int(found[1])

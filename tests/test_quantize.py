@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
-from workbench import SIS, format_file, refused, sis
+from workbench import SIS, format_file, inside, refused, sis
 
 from sis_core.errors import ContextError, FormatError, SisError, SourceError
 from sis_core.gguf_file import GGUFFile
@@ -89,7 +89,9 @@ def test_the_head_gets_more_bits_unless_pure(random_model: Path, tmp_path: Path,
 def test_rules_by_pattern_first_match_wins(random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     rules = ("blk.0.ffn_down.weight=keep", "blk.*.ffn_down.weight=f16", "blk.*=q8_0")
-    done = sis("quantize", random_model, out, "--to", "q4_0", *(part for rule in rules for part in ("--tensor", rule)))
+    done = inside(
+        "quantize", random_model, out, "--to", "q4_0", *(part for rule in rules for part in ("--tensor", rule))
+    )
     assert done.returncode == 0, done.stderr
     found = types(out)
     assert found["blk.0.ffn_down.weight"] == "F32"
@@ -101,11 +103,11 @@ def test_rules_by_pattern_first_match_wins(random_model: Path, tmp_path: Path) -
 
 def test_dry_run_and_json(random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
-    done = sis("quantize", random_model, out, "--to", "q8_0", "--dry-run")
+    done = inside("quantize", random_model, out, "--to", "q8_0", "--dry-run")
     assert done.returncode == 0
     assert "blk.0.attn_q.weight\t32 × 32\tF32\tQ8_0" in done.stdout
     assert not out.exists()
-    made = json.loads(sis("quantize", random_model, out, "--to", "q8_0", "--json").stdout)
+    made = json.loads(inside("quantize", random_model, out, "--to", "q8_0", "--json").stdout)
     assert made["bytes"] == out.stat().st_size
     assert 8.5 < made["bits_per_weight"] < 8.8
     assert {row["to"] for row in made["tensors"]} == {"Q8_0", "F32"}
@@ -125,9 +127,9 @@ def test_the_quantised_model_runs(random_model: Path, tmp_path: Path, registry: 
 def test_an_existing_output_needs_force(random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("precious")
-    refused(sis("quantize", random_model, out, "--to", "q8_0"), "out.gguf: exists already", "--force")
+    refused(inside("quantize", random_model, out, "--to", "q8_0"), "out.gguf: exists already", "--force")
     assert out.read_text() == "precious"
-    assert sis("quantize", random_model, out, "--to", "q8_0", "--force").returncode == 0
+    assert inside("quantize", random_model, out, "--to", "q8_0", "--force").returncode == 0
     assert types(out)["output.weight"] == "Q8_0"
 
 
@@ -136,20 +138,20 @@ def test_the_input_is_never_overwritten(random_model: Path, tmp_path: Path) -> N
     shutil.copy(random_model, copy)
     os.symlink(copy, tmp_path / "link.gguf")
     for target in (copy, tmp_path / "link.gguf", tmp_path / "." / "in.gguf"):
-        refused(sis("quantize", copy, target, "--to", "q8_0", "--force"), "the output would overwrite the input")
+        refused(inside("quantize", copy, target, "--to", "q8_0", "--force"), "the output would overwrite the input")
     assert copy.read_bytes() == random_model.read_bytes()
 
 
 def test_a_folder_that_is_not_there(random_model: Path, tmp_path: Path) -> None:
-    refused(sis("quantize", random_model, tmp_path / "no" / "out.gguf", "--to", "q8_0"), "does not exist")
-    refused(sis("quantize", random_model, tmp_path, "--to", "q8_0"), "is a folder")
+    refused(inside("quantize", random_model, tmp_path / "no" / "out.gguf", "--to", "q8_0"), "does not exist")
+    refused(inside("quantize", random_model, tmp_path, "--to", "q8_0"), "is a folder")
 
 
 def test_a_quantised_input_needs_requantize(random_model: Path, tmp_path: Path, registry: Registry) -> None:
     first, second = make(random_model, tmp_path / "a.gguf", "q8_0", registry), tmp_path / "b.gguf"
-    refused(sis("quantize", first, second, "--to", "q4_0"), "tensors are quantised already", "--requantize")
-    assert sis("quantize", first, second, "--to", "q4_0", "--requantize").returncode == 0
-    assert sis("quantize", first, tmp_path / "c.gguf", "--to", "q8_0").returncode == 0, "nothing has to be decoded"
+    refused(inside("quantize", first, second, "--to", "q4_0"), "tensors are quantised already", "--requantize")
+    assert inside("quantize", first, second, "--to", "q4_0", "--requantize").returncode == 0
+    assert inside("quantize", first, tmp_path / "c.gguf", "--to", "q8_0").returncode == 0, "nothing has to be decoded"
 
 
 @pytest.fixture
@@ -166,8 +168,8 @@ def odd_model(tmp_path: Path) -> Path:
 def test_rows_that_do_not_divide(odd_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     args = ("quantize", odd_model, out, "--to", "q8_0")
-    refused(sis(*args), "tensor odd.weight: rows of 20 values are not whole blocks of 32 of Q8_0", "--fallback")
-    refused(sis(*args, "--fallback", "q4_0"), "nor of Q4_0")
+    refused(inside(*args), "tensor odd.weight: rows of 20 values are not whole blocks of 32 of Q8_0", "--fallback")
+    refused(inside(*args, "--fallback", "q4_0"), "nor of Q4_0")
     done = sis(*args, "--fallback", "q4_0", "--fallback", "f16")
     assert done.returncode == 0
     assert "odd.weight: rows of 20 values are not whole blocks of 32 of Q8_0: F16 instead" in done.stderr
@@ -186,7 +188,7 @@ def test_rows_that_do_not_divide(odd_model: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_options(random_model: Path, tmp_path: Path, args: list[str], parts: list[str]) -> None:
-    done = sis("quantize", random_model, tmp_path / "out.gguf", *args)
+    done = inside("quantize", random_model, tmp_path / "out.gguf", *args)
     refused(done, parts[0])
     assert all(part.casefold() in done.stderr.casefold() for part in parts)
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +199,7 @@ def test_weights_that_are_not_finite(tmp_path: Path, value: float) -> None:
     weights = tiny_models.tensors()
     weights["blk.1.ffn_up.weight"][37, 5] = value
     model = tiny_models.write_model(tmp_path / "bad.gguf", weights=weights)
-    done = sis("quantize", model, tmp_path / "out.gguf", "--to", "q8_0")
+    done = inside("quantize", model, tmp_path / "out.gguf", "--to", "q8_0")
     refused(done, f"tensor blk.1.ffn_up.weight: row 37, column 5 is {value}")
     assert os.listdir(tmp_path) == ["bad.gguf"]
 
@@ -206,8 +208,8 @@ def test_weights_too_large_for_the_format(tmp_path: Path) -> None:
     weights = tiny_models.tensors()
     weights["blk.0.ffn_up.weight"][3, 5] = 1e6
     model = tiny_models.write_model(tmp_path / "large.gguf", weights=weights)
-    refused(sis("quantize", model, tmp_path / "a.gguf", "--to", "f16"), "row 3 has values too large for F16")
-    assert sis("quantize", model, tmp_path / "b.gguf", "--to", "bf16").returncode == 0
+    refused(inside("quantize", model, tmp_path / "a.gguf", "--to", "f16"), "row 3 has values too large for F16")
+    assert inside("quantize", model, tmp_path / "b.gguf", "--to", "bf16").returncode == 0
 
 
 def test_a_full_disk_leaves_nothing(
@@ -495,7 +497,7 @@ def test_importance_is_the_mean_square_of_inputs(random_model: Path, registry: R
 
 def test_imatrix_file_has_the_layout_of_llama_cpp(random_model: Path, text: Path, tmp_path: Path) -> None:
     out = tmp_path / "imatrix.gguf"
-    done = sis("imatrix", random_model, "--text", text, "-o", out, "--ctx", 64, "--json")
+    done = inside("imatrix", random_model, "--text", text, "-o", out, "--ctx", 64, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tensors"] == 15
     with GGUFFile.open(out) as file:
@@ -504,8 +506,8 @@ def test_imatrix_file_has_the_layout_of_llama_cpp(random_model: Path, text: Path
         assert file.metadata["imatrix.chunk_size"] == 64
         assert file.tensors["blk.0.ffn_down.weight.in_sum2"].shape == (1, 64)
         assert file.tensors["blk.0.ffn_down.weight.counts"].shape == (1, 1)
-    refused(sis("imatrix", random_model, "--text", text, "-o", out, "--ctx", 64), "exists already")
-    short = sis("imatrix", random_model, "--text", text, "-o", tmp_path / "b.gguf", "--ctx", 100_000)
+    refused(inside("imatrix", random_model, "--text", text, "-o", out, "--ctx", 64), "exists already")
+    short = inside("imatrix", random_model, "--text", text, "-o", tmp_path / "b.gguf", "--ctx", 100_000)
     refused(short, "fewer than one chunk of 100000")
 
 
@@ -590,7 +592,7 @@ def test_importance_as_ggml_writes_it(tmp_path: Path) -> None:
 def test_importance_that_is_none(random_model: Path, text: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="holds no importance"):
         Importance.read(random_model)
-    done = sis("imatrix", random_model, "--text", text, "-o", tmp_path / "i.gguf", "--ctx", 64)
+    done = inside("imatrix", random_model, "--text", text, "-o", tmp_path / "i.gguf", "--ctx", 64)
     assert done.returncode == 0
     done = sis("quantize", random_model, tmp_path / "o.gguf", "--to", "q8_0", "--imatrix", tmp_path / "i.gguf")
     assert "--imatrix changes nothing for Q8_0" in done.stderr

@@ -7,7 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+
+from click.testing import CliRunner
+
+from sis_core.cli.main import main
 
 SIS = [sys.executable, "-m", "sis_core"]
 
@@ -35,6 +40,18 @@ def sis_register_quant_formats():
 def sis(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the program."""
     return subprocess.run([*SIS, *map(str, args)], capture_output=True, text=True, check=False, timeout=180, **options)
+
+
+def inside(*args: object) -> subprocess.CompletedProcess[str]:
+    """All of the program but its start, in this process, for what needs no signal, pipe or environment of its own.
+
+    Warnings go to pytest, not to stderr.
+    """
+    command = [*map(str, args)]
+    done = CliRunner().invoke(cast(Any, SimpleNamespace(main=main)), command, prog_name="sis")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
 
 
 def format_file(
