@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from sis_core.arrays import F32
@@ -33,19 +34,19 @@ def file_weight(file: ModelFile, registry: Registry, info: TensorInfo) -> Weight
     def read(side: TensorInfo) -> F32:
         return file_weight(file, registry, side).dequantize()
 
-    weight = Weight(
-        info.name, format, shape, _reader(file, info.name), shape, release=_releaser(file, info.name),
-        copy=_copier(file, info.name), check=file.checker(info.name), side=claim_sides(file, info, format, read),
-    )  # fmt: skip
+    n_bytes = prod(shape[:-1]) * format.row_bytes(shape[-1])
     # The reader knows the sizes of GGUF's own types only; a type it does not know may end in padding.
-    wrong = weight.nbytes > info.n_bytes if info.type_id is not None else weight.nbytes != info.n_bytes
+    wrong = n_bytes > info.n_bytes if info.type_id is not None else n_bytes != info.n_bytes
     if wrong:
         raise FormatError(
-            f"has {info.n_bytes} bytes, but {info.shape} in {format.name} takes {weight.nbytes}",
+            f"has {info.n_bytes} bytes, but {info.shape} in {format.name} takes {n_bytes}",
             where=where,
             fix="the file was written by another version of the format: quantise it again",
         )
-    return weight
+    return Weight(
+        info.name, format, shape, _reader(file, info.name, n_bytes), shape, release=_releaser(file, info.name),
+        copy=_copier(file, info.name), check=file.checker(info.name), side=claim_sides(file, info, format, read),
+    )  # fmt: skip
 
 
 def _format(info: TensorInfo, registry: Registry, where: str) -> QuantFormat:
@@ -103,8 +104,8 @@ def _of_version(format: QuantFormat, version: int, where: str) -> QuantFormat:
         raise FormatError(error.what, where=where, fix=error.fix) from None
 
 
-def _reader(file: ModelFile, name: str) -> Any:
-    return lambda: file.raw(name)
+def _reader(file: ModelFile, name: str, n_bytes: int) -> Any:
+    return lambda: file.raw(name)[:n_bytes]
 
 
 def _copier(file: ModelFile, name: str) -> Any:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import numpy as np
 from sis_ggml_quants.low_bits import Q1_0, Q2_0
 
+from sis_core import Registry
+from sis_core.gguf_file import GGUFFile
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.loading.weights import file_weights
 from sis_core.testing import check_quant_format
 
 
@@ -36,3 +41,15 @@ def test_values_are_those_of_the_blocks() -> None:
         packed = int.from_bytes(block[2:], "little")
         wanted = [0.75 * numbers[packed >> (bits * i) & ((1 << bits) - 1)] for i in range(128 // bits)]
         assert format.dequantize_blocks(np.frombuffer(block, np.uint8)[None]).tolist() == [wanted]
+
+
+def test_a_tensor_of_a_type_that_the_reader_does_not_know_ends_before_its_padding(tmp_path: Path) -> None:
+    rows = Q2_0().quantize(np.random.default_rng(5).standard_normal((3, 64)).astype(np.float32))
+    writer = GGUFWriter(tmp_path / "w.gguf", {"general.architecture": "llama"})
+    for name in ("a", "b"):  # 54 bytes each, 64 with what lies between them
+        writer.add_tensor(name, (3, 64), 42, [rows], n_bytes=rows.nbytes)
+    writer.write()
+    with GGUFFile.open(tmp_path / "w.gguf") as file:
+        for weight in file_weights(file, Registry.load()).values():
+            assert np.array_equal(weight.raw, rows)
+            assert np.array_equal(weight.dequantize(), Q2_0().dequantize(rows, 64))
