@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from workbench import interrupted, refused, sis
+from workbench import inside, interrupted, refused, sis
 
 from sis_core.errors import BackendError, ContextError
 from sis_core.registry import Registry
@@ -85,7 +85,7 @@ def test_the_program_prints_every_form(random_model: Path) -> None:
 def test_bad_options(random_model: Path, args: list[str], code: int, message: str) -> None:
     if "cannot be imported" in message and importlib.util.find_spec("llama_cpp"):
         pytest.skip("llama-cpp-python is installed here")
-    refused(sis("bench", random_model, *FAST, *args), message, code=code)
+    refused(inside("bench", random_model, *FAST, *args), message, code=code)
 
 
 def test_a_peer_that_is_not_installed(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

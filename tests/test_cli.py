@@ -437,7 +437,7 @@ def test_names_from_a_file_cannot_paint_the_terminal(tmp_path: Path) -> None:
 
 
 def test_a_prompt_and_a_file_contradict_each_other(random_model: Path) -> None:
-    assert "give a prompt or --file, not both" in sis("generate", "-m", random_model, "-f", "x.txt", "Once").stderr
+    assert "give a prompt or --file, not both" in inside("generate", "-m", random_model, "-f", "x.txt", "Once").stderr
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300])
@@ -458,7 +458,7 @@ def model_bytes(path: Path) -> Path:
 @pytest.mark.parametrize("command", ["generate", "tokenize"])
 def test_a_model_where_a_text_is_expected(command: str, tmp_path: Path) -> None:
     for name in ("model.gguf", str(model_bytes(tmp_path / "weights.bin"))):
-        done = sis(command, name)
+        done = inside(command, name)
         assert done.returncode == 2
         assert f"{name} is a model, not a text: sis {command} -m {name}" in done.stderr
 
@@ -469,13 +469,13 @@ NEEDS_A_MODEL = ["generate", "tokenize", "inspect", "doctor", "bench", "profile"
 @pytest.mark.parametrize("command", NEEDS_A_MODEL)
 def test_an_empty_model_name_is_an_error(command: str, tmp_path: Path) -> None:
     more = {"generate": ["x"], "tokenize": ["x"], "imatrix": ["--text", "x", "-o", str(tmp_path / "o")]}
-    done = sis(command, "-m", "", *more.get(command, []))
+    done = inside(command, "-m", "", *more.get(command, []))
     assert (done.returncode, done.stderr) == (1, "sis: -m: the model's name is empty. Name a file, or leave -m out\n")
 
 
 def test_the_model_with_and_without_m(random_model: Path) -> None:
-    assert sis("inspect", random_model).stdout == sis("inspect", "-m", random_model).stdout != ""
-    both = sis("doctor", random_model, "-m", random_model)
+    assert inside("inspect", random_model).stdout == inside("inspect", "-m", random_model).stdout != ""
+    both = inside("doctor", random_model, "-m", random_model)
     assert (both.returncode, "two models are named" in both.stderr) == (2, True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
-from workbench import format_file, interrupted, refused, sis
+from workbench import format_file, inside, interrupted, refused, sis
 
 from sis_core.cli.report import comma_separated, markdown
 from sis_core.errors import ContextError, ModelError, SourceError
@@ -152,7 +152,7 @@ def test_the_program(random_model: Path, quantised: Path, text: Path) -> None:
     ],
 )
 def test_bad_options(random_model: Path, text: Path, args: list[str], message: str) -> None:
-    refused(sis("eval", random_model, *(str(text) if arg == "TEXT" else arg for arg in args)), message)
+    refused(inside("eval", random_model, *(str(text) if arg == "TEXT" else arg for arg in args)), message)
 
 
 def test_compare_formats(random_model: Path, text: Path, tmp_path: Path) -> None:
@@ -184,8 +184,11 @@ def test_compare_formats(random_model: Path, text: Path, tmp_path: Path) -> None
         (["--formats", "q8_0", "--ctx", "5000"], "fewer than one chunk of 5000"),
     ],
 )
-def test_bad_comparisons(random_model: Path, text: Path, tmp_path: Path, args: list[str], message: str) -> None:
-    refused(sis("compare-formats", random_model, "--text", text, *args, cwd=tmp_path), message)
+def test_bad_comparisons(
+    random_model: Path, text: Path, tmp_path: Path, args: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(inside("compare-formats", random_model, "--text", text, *args), message)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
-from workbench import interrupted, refused, sis
+from workbench import inside, interrupted, refused, sis
 
 from sis_core import hookimpl
 from sis_core.backend import Backend, BackendOptions, Forward, Layer
@@ -227,8 +227,11 @@ def test_the_program(random_model: Path, tmp_path: Path) -> None:
         (["--samplers", "top-q"], "no installed plugin brings the sampler 'top-q'"),
     ],
 )
-def test_bad_options(random_model: Path, tmp_path: Path, args: list[str], message: str) -> None:
-    refused(sis("profile", random_model, "-n", 4, *args, cwd=tmp_path), message)
+def test_bad_options(
+    random_model: Path, tmp_path: Path, args: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(inside("profile", random_model, "-n", 4, *args), message)
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
