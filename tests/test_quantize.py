@@ -410,6 +410,7 @@ def test_ctrl_c_keeps_the_work(random_model: Path, tmp_path: Path, slow: Path) -
 def test_two_runs_do_not_meet(random_model: Path, tmp_path: Path, slow: Path) -> None:
     out = tmp_path / "out.gguf"
     running = start(random_model, out, slow)
+    running.send_signal(signal.SIGSTOP)  # so that it is not done before the other one begins
     try:
         done = sis("--plugin", slow, "quantize", random_model, out, "--to", "slow8", "--pure", "-t", 1)
         refused(done, f"out.gguf: is being written by process {running.pid}")
