@@ -2,6 +2,7 @@
  *
  * Results of rows lie in the order of experts, a place for each choice. A row's arithmetic depends on its choices alone,
  * but for sets that multiply many rows at once with other sums: they serve experts that many rows chose. */
+#include "results.h"
 #include "run.h"
 #include <string.h>
 
@@ -103,7 +104,11 @@ void experts_room(const struct sis_op *op, uint32_t n, int invariant, struct exp
         raise_to(&room->raw_scratch, tiles + up(w->format == SIS_DECODED ? TILE * w->n_cols * sizeof(float) : 0));
     }
     raise_to(&room->gathered, up(sis_kernels()->max_rows * width_of(e, IN) * sizeof(float)));
-    if (e->gate) raise_to(&room->gates, up(((size_t)n * TILE << LOG_TILES) * sizeof(float)));
+    if (e->gate) {
+        const uint32_t few = n < sis_kernels()->max_rows ? n : sis_kernels()->max_rows;
+        raise_to(&room->gates, up(((size_t)n * TILE << LOG_TILES) * sizeof(float)));
+        raise_to(&room->gates, up((size_t)few * TILE * WRITTEN * sizeof(float)));
+    }
     raise_to(&room->out, up(places * experts_columns(e, n) * sizeof(float)));
     raise_to(&room->choices, places);
     raise_to(&room->n_expert, e->n_expert);
@@ -311,14 +316,15 @@ struct product {
     uint32_t first, n;    /* rows among the expert's */
     float *y;             /* where the first tile's values of the expert's first row go */
     size_t stride;
+    struct span ahead; /* what is read after it, where that is known */
 };
 
-static void write_tile(const struct product *p, uint32_t first, uint32_t m, size_t column, size_t n, const float *acc)
+/* acc[tile][m][TILE] is what n columns, from `column` on, have of m of the expert's rows. */
+static void write_columns(const struct product *p, uint32_t first, uint32_t m, size_t column, size_t n,
+                          const float *acc)
 {
-    for (uint32_t i = 0; i < m; i++, acc += TILE) {
-        float *y = p->y + (first + i) * p->stride + column;
-        for (size_t j = 0; j < n; j++) y[j] = p->bias ? acc[j] + p->bias[column + j] : acc[j];
-    }
+    sis_write_results(p->y + first * p->stride + column, p->stride, m, n, acc, (size_t)m * TILE,
+                      p->bias ? p->bias + column : NULL, 0);
 }
 
 static void product_of_many(const struct run *run, const struct product *p, uint32_t member)
@@ -338,6 +344,7 @@ static void product_of_many(const struct run *run, const struct product *p, uint
         .stride = p->stride,
         .bias = p->bias,
         .scratch = run->scratch + member * run->scratch_bytes,
+        .ahead = p->ahead,
     };
     uint8_t *made = job.scratch + run->raw_at;
     job.tiles = sis_tiles_of(w, p->tile, p->n_tiles, made, (float *)(void *)(made + (bytes << LOG_TILES)));
@@ -366,7 +373,7 @@ static void product_decoded(const struct run *run, const struct product *p, uint
         const struct expert_group *g = run->order->groups + p->rows->first_group;
         for (uint32_t done = 0; done < p->rows->n; done += g++->m) {
             run->kernels->dot(rows, DECODED_ROWS, rows_of(run, p, g), w->n_cols, g->m, w->n_cols, acc);
-            write_tile(p, done, g->m, row - first, DECODED_ROWS, acc);
+            write_columns(p, done, g->m, row - first, DECODED_ROWS, acc);
         }
     }
 }
@@ -374,7 +381,7 @@ static void product_decoded(const struct run *run, const struct product *p, uint
 static void product_packed(const struct run *run, const struct product *p, uint32_t member)
 {
     const struct sis_weight *w = p->w;
-    float acc[MAX_GROUP * TILE] __attribute__((aligned(64)));
+    float acc[WRITTEN * MAX_GROUP * TILE] __attribute__((aligned(64)));
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
     const tile_fn tile_of = run->kernels->tile[w->format];
@@ -382,11 +389,12 @@ static void product_packed(const struct run *run, const struct product *p, uint3
     for (size_t t = 0; t < p->n_tiles; t += at_a_time) {
         const uint8_t *tiles = sis_tiles_of(w, p->tile + t, at_a_time, scratch, NULL);
         const struct expert_group *g = run->order->groups + p->rows->first_group;
-        for (uint32_t done = 0; done < p->rows->n; done += g++->m)
-            for (size_t i = t; i < t + at_a_time; i++) {
-                tile_of(tiles + (i - t) * bytes, rows_of(run, p, g), g->m, w->n_cols, acc);
-                write_tile(p, done, g->m, i * TILE, TILE, acc);
-            }
+        for (uint32_t done = 0; done < p->rows->n; done += g++->m) {
+            const void *x = rows_of(run, p, g);
+            for (size_t i = 0; i < at_a_time; i++)
+                tile_of(tiles + i * bytes, x, g->m, w->n_cols, acc + i * g->m * TILE);
+            write_columns(p, done, g->m, t * TILE, at_a_time * TILE, acc);
+        }
     }
 }
 
@@ -397,9 +405,22 @@ static void multiply(const struct run *run, const struct product *p, uint32_t me
     else product_packed(run, p, member);
 }
 
-/* A unit of a stage: of the first with the activation, of the second for results from a column on. */
-static void do_unit(const struct run *run, const struct sis_op *op, enum stage stage, size_t from, uint32_t unit,
-                    uint32_t member)
+/* How many of n units, which lie side by side in their expert, are one product. */
+static uint32_t units_at_once(const struct run *run, uint32_t n, int many)
+{
+    return many || log_tiles(run) ? 1 : n < WRITTEN ? n : WRITTEN;
+}
+
+/* The raw rows of as many of a weight's tiles as the product has, from one on. */
+static struct span ahead_of(const struct product *p, const struct sis_weight *w, size_t tile)
+{
+    return p->many && w->raw ? raw_rows(w, tile, p->n_tiles) : (struct span){NULL, 0};
+}
+
+/* The first of n units of a stage, or more of them; how many. A unit is of the first stage with the activation, of the
+ * second for results from a column on. */
+static uint32_t do_units(const struct run *run, const struct sis_op *op, enum stage stage, size_t from, uint32_t unit,
+                         uint32_t n, uint32_t member)
 {
     const struct sis_experts *e = op->experts;
     const struct expert_order *order = run->order;
@@ -411,17 +432,19 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     }
     const struct expert_rows *rows = &order->experts[low];
     const size_t n_out = stage == IN ? e->n_ff : e->n_out, all_tiles = n_out / TILE,
-                 tiles = (size_t)1 << log_tiles(run),
                  columns = stage == IN ? n_out : experts_columns(e, run->n_rows[0]);
     const uint32_t across = tile_units(run, columns), at_once = unit_rows(run, e, stage, rows);
     unit -= rows->units_before[stage];
-    const size_t t = from / TILE + unit % across * tiles, column = t * TILE;
-    if (t >= all_tiles) return; /* the last columns are fewer */
+    const int many = is_many(run, e, stage, rows);
+    const uint32_t place = unit % across, some = units_at_once(run, n < across - place ? n : across - place, many);
+    const size_t t = from / TILE + ((size_t)place << log_tiles(run)), tiles = (size_t)some << log_tiles(run),
+                 column = t * TILE;
+    if (t >= all_tiles) return some; /* the last columns are fewer */
     const size_t before_up = stage == IN && e->flags & SIS_HALVES ? all_tiles : 0;
     struct product p = {
         .rows = rows,
         .stage = stage,
-        .many = is_many(run, e, stage, rows),
+        .many = many,
         .tile = rows->expert * (before_up + all_tiles) + before_up + t,
         .n_tiles = all_tiles - t < tiles ? all_tiles - t : tiles,
         .first = unit / across * at_once,
@@ -431,22 +454,26 @@ static void do_unit(const struct run *run, const struct sis_op *op, enum stage s
     const size_t value = rows->first * columns + column - from, bias_at = rows->expert * n_out + column;
     if (stage == HIDDEN) {
         p.w = e->down, p.y = run->expert_out + value, p.bias = e->down_bias ? e->down_bias + bias_at : NULL;
+        if (some < n) p.ahead = ahead_of(&p, p.w, p.tile + p.n_tiles);
         multiply(run, &p, member);
-        return;
+        return some;
     }
     p.w = e->up, p.y = run->registers[e->up_values] + value, p.bias = e->up_bias ? e->up_bias + bias_at : NULL;
+    const struct span next_up = some < n ? ahead_of(&p, p.w, p.tile + p.n_tiles) : (struct span){NULL, 0};
+    p.ahead = e->gate ? ahead_of(&p, e->gate, p.tile - before_up) : next_up;
     multiply(run, &p, member);
     float *ups = p.y, *gates = NULL;
     if (e->gate) {
         gates = (float *)(void *)(run->scratch + member * run->scratch_bytes + run->gates_at);
         p.w = e->gate, p.tile -= before_up, p.y = gates, p.bias = e->gate_bias ? e->gate_bias + bias_at : NULL;
-        p.stride = p.n_tiles * TILE;
+        p.stride = p.n_tiles * TILE, p.ahead = next_up;
         multiply(run, &p, member);
     }
     for (uint32_t i = p.first; i < p.first + p.n; i++) {
         float *y = ups + i * n_out, *x = gates ? gates + i * p.stride : y;
         run->kernels->activate(x, gates ? y : NULL, y, p.n_tiles * TILE, e->activation);
     }
+    return some;
 }
 
 /* Units [first, stop) of a stage. */
@@ -455,7 +482,7 @@ static void do_stage(const struct run *run, struct team *team, const struct sis_
 {
     const uint32_t n = stop - first;
     for (uint32_t unit, end; (unit = team_claim_some(team, member, n, log_tiles(run) == 0 ? 2 : 0, &end)) < n;)
-        for (; unit < end; unit++) do_unit(run, op, stage, from, first + unit, member);
+        while (unit < end) unit += do_units(run, op, stage, from, first + unit, end - unit, member);
 }
 
 /* Groups [first, stop). */

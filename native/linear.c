@@ -1,11 +1,8 @@
 /* Linears: units of a few tiles, each for all rows of the phase or, where many rows are multiplied at once, for some. */
+#include "results.h"
 #include "run.h"
-#include <string.h>
 
-#define DECODED_ROWS 4 /* rows of a decoded weight at a time */
-/* Tiles whose results are written at once: a line for each row between one tile and the next would throw the processor off
- * the stream of weights. On a Sapphire Rapids eight rows of Q8_0 come an eighth faster so. */
-#define WRITTEN 16
+#define DECODED_ROWS 4   /* rows of a decoded weight at a time */
 #define AHEAD (96 << 10) /* bytes: what memory brings while one member does a long row operation */
 
 /* Tiles in a unit, as a power of two. While they serve many groups of rows, a group's activations should serve several
@@ -64,29 +61,12 @@ static uint32_t linear_units(const struct run *run, const struct sis_op *op, uin
     return tile_units(op, log) * ((run->n_rows[gathered] + rows - 1) / rows);
 }
 
-/* y[n] takes what n rows of weights give for one row. */
-static void write_values(float *y, const float *a, const float *bias, int add, size_t n)
-{
-    if (bias && add)
-        for (size_t i = 0; i < n; i++) y[i] += a[i] + bias[i];
-    else if (bias)
-        for (size_t i = 0; i < n; i++) y[i] = a[i] + bias[i];
-    else if (add)
-        for (size_t i = 0; i < n; i++) y[i] += a[i];
-    else if (n == TILE) memcpy(y, a, TILE * sizeof *y);
-    else memcpy(y, a, n * sizeof *y);
-}
-
 /* acc[tile][m][TILE] is n rows of weights, from row `first` on, times the rows of a group. */
 static void write_tiles(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, size_t first,
                         size_t n, const float *acc)
 {
-    for (uint32_t m = 0; m < g->m; m++) {
-        float *y = at(run, op->dst, g->first + m, op->dst_at) + first;
-        for (size_t i = 0; i < n; i += TILE)
-            write_values(y + i, acc + (i * g->m + m * TILE), op->bias ? op->bias + first + i : NULL,
-                         (op->flags & SIS_ADD) != 0, n - i < TILE ? n - i : TILE);
-    }
+    sis_write_results(at(run, op->dst, g->first, op->dst_at) + first, stride_of(run, op->dst), g->m, n, acc,
+                      (size_t)g->m * TILE, op->bias ? op->bias + first : NULL, (op->flags & SIS_ADD) != 0);
 }
 
 static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit, int gathered)
@@ -142,14 +122,6 @@ static uint32_t many_units(const struct run *run, const struct sis_op *op, uint3
     job.tiles = op->weight->tiles + t * job.tile_bytes;
     multiply_rows(run, op, &job, unit / across * rows, rows, gathered);
     return some;
-}
-
-/* The rows of which n tiles from tile t on are made, as far as there are any. */
-static struct span raw_rows(const struct sis_weight *w, size_t t, size_t n)
-{
-    const size_t first = t * TILE, most = n * TILE;
-    const size_t rows = first >= w->n_rows ? 0 : w->n_rows - first < most ? w->n_rows - first : most;
-    return (struct span){w->raw + first * w->row_bytes, rows * w->row_bytes};
 }
 
 /* `n` units of a linear of raw rows, in that order too: tiles are made for the first rows, a job's at a time, and still

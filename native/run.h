@@ -72,6 +72,10 @@ struct run {
     atomic_int error;
 };
 
+/* Tiles whose results are written at once: a line for each row between one tile and the next would throw the processor off
+ * the stream of weights. On a Sapphire Rapids eight rows of Q8_0 come an eighth faster so. */
+#define WRITTEN 16
+
 #define RAW_BYTES (4 << 20) /* of tiles: see raw_units; an eighth of it costs a prompt 8 % */
 #define RAW_UNITS 64
 
@@ -83,6 +87,14 @@ static inline uint32_t raw_units(const struct sis_weight *w)
     const size_t all = ((w->n_rows + TILE - 1) / TILE + (1u << LOG_TILES) - 1) >> LOG_TILES;
     const size_t most = all < RAW_UNITS ? all : RAW_UNITS;
     return (uint32_t)(fit < 1 ? 1 : fit < most ? fit : most);
+}
+
+/* The rows of which n tiles from tile t on are made, as far as there are any. */
+static inline struct span raw_rows(const struct sis_weight *w, size_t t, size_t n)
+{
+    const size_t first = t * TILE, most = n * TILE;
+    const size_t rows = first >= w->n_rows ? 0 : w->n_rows - first < most ? w->n_rows - first : most;
+    return (struct span){w->raw + first * w->row_bytes, rows * w->row_bytes};
 }
 
 static inline const struct many_rows *many_in(const struct run *run, int gathered, uint32_t form)

@@ -241,19 +241,12 @@ INLINE void multiply_job(const struct sis_kind kind, const struct many *job)
     tile_release();
 }
 
-#define KIND_JOB(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                             \
-    static __attribute__((noinline)) void multiply_##NAME(const struct many *job)                                      \
-    {                                                                                                                  \
-        multiply_job((struct sis_kind){BITS, CODES, GROUP, SCALES}, job);                                              \
-    }
-SIS_KINDS(KIND_JOB)
+#define MULTIPLY_KIND(FORMAT, KIND, job) multiply_job(KIND, job)
+#include "kind_jobs.inc"
 
 static void multiply(const struct many *job)
 {
-    static void (*const JOBS[SIS_DECODED])(const struct many *) = {
-#define JOB_OF(NAME, FORMAT, BITS, CODES, GROUP, SCALES) [FORMAT] = multiply_##NAME,
-        SIS_KINDS(JOB_OF)[SIS_TQ1_0] = multiply_tq2_0,
-    };
+    static void (*const JOBS[SIS_DECODED])(const struct many *) = {KIND_JOBS};
     JOBS[job->format](job);
 }
 
