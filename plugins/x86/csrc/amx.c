@@ -22,11 +22,11 @@
 #define FROM 17                /* rows: to 16 amx_int8.c is faster */
 #define FROM_FLOATS 16         /* rows: it overtakes avx512_vnni between 12 and 16 */
 #define PANEL_BYTES (16 << 10) /* 256 values of k of 32 rows of weights; half as many where weights are split */
-#define PIECE_BYTES (1 << 19)  /* of activations that a job reads again and again: a quarter of the second-level cache */
-#define MOST 256               /* rows of a unit: fewer would expand weights too often */
-#define UNITS 4                /* of a job: activations of a long k come from afar for each job */
-#define AHEAD 2048             /* bytes of weights that are fetched ahead */
-#define LINES 2                /* of what comes after the unit, a step */
+#define PIECE_BYTES (1 << 19) /* of activations that a job reads again and again: a quarter of the second-level cache */
+#define MOST 256              /* rows of a unit: fewer would expand weights too often */
+#define UNITS 4               /* of a job: activations of a long k come from afar for each job */
+#define AHEAD 2048            /* bytes of weights that are fetched ahead */
+#define LINES 2               /* of what comes after the unit, a step */
 
 /* Bytes of a step: two tiles, then the two of what rounding the first has left. */
 INLINE size_t x_step(uint32_t form) { return form == SIS_FLOAT ? 4 * ONE : 2 * ONE; }
@@ -464,8 +464,8 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
 JOB(multiply_f32, SIS_F32)
 JOB(multiply_f16, SIS_F16)
 JOB(multiply_bf16, SIS_BF16)
-#define KIND_JOB(NAME, FORMAT, BITS, CODES, GROUP, SCALES) JOB(multiply_##NAME, FORMAT)
-SIS_KINDS(KIND_JOB)
+#define MULTIPLY_KIND(FORMAT, KIND, job) multiply_job(FORMAT, job)
+#include "kind_jobs.inc"
 
 /* Tiles belong to a thread. They are given back after each unit, so that the system need not save them. */
 static void multiply(const struct many *job)
@@ -475,8 +475,7 @@ static void multiply(const struct many *job)
         [SIS_F16] = multiply_f16,
         [SIS_BF16] = multiply_bf16,
         [SIS_DECODED] = multiply_f32,
-#define JOB_OF(NAME, FORMAT, BITS, CODES, GROUP, SCALES) [FORMAT] = multiply_##NAME,
-        SIS_KINDS(JOB_OF)[SIS_TQ1_0] = multiply_tq2_0,
+        KIND_JOBS,
     };
     struct tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {
@@ -489,8 +488,13 @@ static void multiply(const struct many *job)
 }
 
 #define MANY(...)                                                                                                      \
-    {__VA_ARGS__,            .units = UNITS,     .x_bytes = x_bytes,  .scratch_bytes = scratch_bytes,                   \
-     .unit_rows = unit_rows, .prepare = prepare, .multiply = multiply}
+    {__VA_ARGS__,                                                                                                      \
+     .units = UNITS,                                                                                                   \
+     .x_bytes = x_bytes,                                                                                               \
+     .scratch_bytes = scratch_bytes,                                                                                   \
+     .unit_rows = unit_rows,                                                                                           \
+     .prepare = prepare,                                                                                               \
+     .multiply = multiply}
 
 extern const struct many_rows sis_many_amx, sis_few_amx;
 static const struct many_rows floats = MANY(.from = FROM_FLOATS, .forms = SIS_FLOAT, .fewer = &sis_few_amx);
