@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -43,6 +44,7 @@ class StagedForward:
         self._network, self._stages, self._ranges = network, stages, ranges
         self.layers = range(network.n_layer)
         self._layout = Layout(network.blocks, self.layers)
+        self._left: deque[str] = deque()  # keys of caches that are gone, which stages may still hold
         abouts = self._abouts()
         self.identity = abouts[0].identity
         self.batch_invariant = all(about.batch_invariant for about in abouts)
@@ -68,6 +70,7 @@ class StagedForward:
 
     def new_cache(self, kv_type: str, max_tokens: int) -> StagedCache:
         """MemoryLimitError that names the stage which has no room for it."""
+        self._drop_left()
         answers = [(stage, stage.call("check_room", max_tokens)) for stage in self._stages]
         for stage, answer in answers:
             try:
@@ -77,12 +80,13 @@ class StagedForward:
             except MemoryLimitError as error:
                 raise MemoryLimitError(error.what, where=f"{stage.where}: {error.where}", fix=error.fix) from None
         cache = StagedCache(self._layout, kv_type, max_tokens, self)
-        weakref.finalize(cache, _drop, self._stages, cache.keys)
+        weakref.finalize(cache, self._left.extend, cache.keys)  # no call: the collector may come in one
         return cache
 
     def step(self, batch: Batch, cache: Cache) -> Output:
         if not isinstance(cache, StagedCache):
             raise BackendError("this cache was made by another backend", where="step")
+        self._drop_left()
         answers: list[Pending] = []
         if batch.greedy:
             batch = evolve(batch, greedy=False)  # what comes back is arrays
@@ -129,18 +133,19 @@ class StagedForward:
         return error if isinstance(error, LostError) else LostError(f"a stage lost its texts: {error}", where="stages")
 
     def _forget(self, cache: StagedCache) -> None:
-        keys = list(cache.keys)
+        self._left.extend(cache.keys)
         cache.keys.clear()
         cache.forget()
-        _drop(self._stages, keys)
+        self._drop_left()
 
-
-def _drop(stages: Sequence[Remote], keys: Sequence[str]) -> None:
-    """Let stages forget caches; those that are gone have."""
-    for stage in stages:
-        for key in keys:
-            with suppress(Exception):
-                stage.call("drop", key)
+    def _drop_left(self) -> None:
+        """Let stages forget caches that are gone; those that are gone themselves have."""
+        while self._left:
+            with suppress(IndexError):  # another thread may have taken the last
+                key = self._left.popleft()
+                for stage in self._stages:
+                    with suppress(Exception):
+                        stage.call("drop", key)
 
 
 def _parts(batch: Batch, network: Network, n_free: int) -> Iterator[Batch]:
