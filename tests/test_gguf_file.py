@@ -361,16 +361,18 @@ def test_closed(save: Save) -> None:
 
 def test_descriptors_are_given_back(save: Save) -> None:
     path, bad = save(one([32])), save(CASES["X_ZERO_DIM"].data, "bad.gguf")
-    before = os.dup(0)
+
+    def next_free() -> int:
+        os.close(number := os.dup(0))
+        return number
+
+    before = next_free()
     for _ in range(3):
         GGUFFile.open(path)
         GGUFFile.open(path).close()
         with pytest.raises(GGUFError):
             GGUFFile.open(bad)
-    after = os.dup(0)
-    os.close(before)
-    os.close(after)
-    assert after == before + 1
+    assert next_free() == before
 
 
 @pytest.mark.parametrize("size", [100, 0, 500])

@@ -44,7 +44,7 @@ class FormatProbe:
                     self.fail(str(FormatError(error.what, fix=error.fix)), case)
                 raise
             except Warning as warning:
-                by_zero = "divide" in str(warning)
+                by_zero = str(warning).endswith("divide")  # numpy says where: "encountered in divide"
                 fix = "a block of zeros has the scale 0: divide by np.where(scale > 0, scale, 1)" if by_zero else ""
                 self.fail(f"{verb} warns: {warning}; {fix or 'if that is meant, put np.errstate around it'}", case)
             except Exception as error:
