@@ -5,6 +5,7 @@ Nothing is published. The exit code is 1 when a wheel lacks something, or what t
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -66,12 +67,15 @@ def inert(package: Path) -> list[str]:
 
 
 def main() -> int:
-    out = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "dist").resolve()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist", help="an empty one (default: dist)")
+    out: Path = parser.parse_args().folder.resolve()
     if out.exists() and any(out.iterdir()):
         print(f"{out} is not empty: name another folder, so that old wheels are not taken for new ones")
         return 2
     packages = version.packages(ROOT)
-    for package in packages:
+    for number, package in enumerate(packages, 1):
+        print(f"{number} of {len(packages)}: {package.name}", flush=True)
         build(package, out)
     faults = contents.faults(out, {name: target for package in packages for name, target in wheels_of(package).items()})
     faults += [fault for package in packages if native_targets(package) for fault in inert(package)]

@@ -82,6 +82,12 @@ class Scale:
                 )
         else:
             check_places("Scale", at=self.at)
+        if isinstance(self.per, str) and self.per != "row":
+            raise FormatError(
+                f"a scale for each {self.per!r} is unknown",
+                where="layout",
+                fix="give 'row', or of how many values; what a whole tensor shares an unpack gives each row",
+            )
         if self.per is not None and self.per != "row":
             check_whole("Scale", 1, per=self.per)
         check_kind("Scale", int, "a whole number", less=self.less)
@@ -246,6 +252,12 @@ class Layout:
         check_kind("Layout", (Scale, type(None)), f"{words}, or None", minimum=self.minimum)
         if not isinstance(self.zero, Scale):
             check_kind("Layout", int, "a whole number, or a Scale for one in each group", zero=self.zero)
+            if abs(self.zero) > 1 << self.bits:
+                raise FormatError(
+                    f"the zero is {self.zero}, but codes of {self.bits} bits go from 0 to {(1 << self.bits) - 1}",
+                    where="layout",
+                    fix="give the code that stands for 0",
+                )
         if isinstance(self.table, str) and self.table != "row":
             raise FormatError(f"the table is {self.table!r}", where="layout", fix=_TABLE)
         check_places("Layout", codes=self.codes)

@@ -384,7 +384,7 @@ class Side:
         return every[numbers, None]
 
 
-_REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
+REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
 
 
 def _check_given(cls: type[QuantFormat]) -> None:
@@ -418,7 +418,7 @@ def unpacked(format: QuantFormat, rows: U8, n_cols: int, where: str = "") -> Unp
     except (SisError, MemoryError):
         raise
     except FOREIGN as error:
-        raise FormatError(f"unpack failed: {type(error).__name__}: {error}", where=place, fix=_REPORT) from error
+        raise FormatError(f"unpack failed: {type(error).__name__}: {error}", where=place, fix=REPORT) from error
     return found
 
 
@@ -432,13 +432,13 @@ def _decoded(format: QuantFormat, rows: U8, n_cols: int, where: str) -> F32:
         raise
     except FOREIGN as error:
         raise FormatError(
-            f"format {format.name} failed to decode: {type(error).__name__}: {error}", where=where, fix=_REPORT
+            f"format {format.name} failed to decode: {type(error).__name__}: {error}", where=where, fix=REPORT
         ) from error
     if values.dtype != np.float32 or values.shape != (len(rows), n_cols):
         raise FormatError(
             f"format {format.name} returned {values.dtype} {values.shape}, not float32 {(len(rows), n_cols)}",
             where=where,
-            fix=_REPORT,
+            fix=REPORT,
         )
     return values
 

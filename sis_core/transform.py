@@ -14,6 +14,7 @@ import numpy as np
 from attrs import field, frozen
 
 from sis_core.arrays import F32
+from sis_core.discovery.given import check_kind
 from sis_core.errors import FormatError
 
 
@@ -46,8 +47,8 @@ class Hadamard(Transform):
 
     @size.validator
     def _power(self, _: object, size: int) -> None:
-        if size < 2 or size & (size - 1):
-            raise FormatError(f"Hadamard({size}): the size must be a power of two, and at least 2", where="layout")
+        if type(size) is not int or size < 2 or size & (size - 1):
+            raise FormatError(f"Hadamard({size!r}): the size must be a power of two, and at least 2", where="layout")
 
     def apply(self, rows: F32, columns: Mapping[str, F32]) -> F32:
         if rows.shape[-1] % self.size:
@@ -67,8 +68,12 @@ class PerColumn(Transform):
     The bytes of rows do not tell it, so that a decoder leaves it out: `Weight` multiplies by its sides.
     """
 
-    side: str
+    side: str = field()
     size = 1
+
+    @side.validator
+    def _name(self, _: object, side: str) -> None:
+        check_kind("PerColumn", str, "the name of a side, as the format's side_names has it", side=side)
 
     def own(self, values: F32) -> F32:
         return values

@@ -124,6 +124,21 @@ class Fours(BlockFormat):
         return np.hstack([scales.view(np.uint8), (codes << np.array(self.places, np.uint8)).sum(2, dtype=np.uint8)])
 
 
+class Threes(BlockFormat):
+    """Three bits a value: two of them, the first of four lowest, and behind these the third of each."""
+
+    name, block_size, type_size = "THREES", 32, 14
+    layout = Layout(3, 32, Scale("f16", 0), zero=4, codes=Bits(2, 2, high=Bits(10, 1)))
+    places = (0, 2, 4, 6)
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        scales = halves(np.abs(values).max(1, keepdims=True) / 4)
+        codes = np.clip(np.rint(values / divisors(scales)) + 4, 0, 7).astype(np.uint8)
+        low = ((codes & 3).reshape(-1, 8, 4) << np.array(self.places, np.uint8)).sum(2, dtype=np.uint8)
+        return np.hstack([scales.view(np.uint8), low, np.packbits(codes >> 2, axis=1, bitorder="little")])
+
+
 class PowerSigns(Signs):
     """Signs times a power of two: no code and no scale is 0."""
 
@@ -166,13 +181,29 @@ def check(format: QuantFormat) -> None:
     suite.test_layout()
 
 
-@pytest.mark.parametrize("format", [TwoLevels(), Zeros(), Turned(), ByRow(), Signs(), Fours()], ids=repr)
+@pytest.mark.parametrize("format", [TwoLevels(), Zeros(), Turned(), ByRow(), Signs(), Fours(), Threes()], ids=repr)
 def test_right_ones_pass(format: QuantFormat) -> None:
     check(format)
 
 
 def test_a_format_that_has_no_zero_passes() -> None:
     check_quant_format(PowerSigns())
+
+
+def test_errors_that_a_transform_adds_up_pass() -> None:
+    """All of 64 codes may be off by half a step in the same direction of one value."""
+
+    class Tight(Turned):
+        block_size, type_size = 64, 34
+        layout = Layout(4, 64, Scale("f16", 0), zero=8, codes=Bits(2, 4), transform=Hadamard(64))
+
+        def quantize_blocks(self, values: F32) -> U8:
+            self.check_values(values, finite=True)
+            turned = Hadamard(64).apply(values, {})
+            scales = halves(np.abs(turned).max(1, keepdims=True) / 7.5)
+            return np.hstack([scales.view(np.uint8), nibbles(np.rint(turned / divisors(scales)) + 8)])
+
+    check_quant_format(Tight())
 
 
 LOWER = TwoLevels.layout.scale
@@ -192,6 +223,10 @@ LOWER = TwoLevels.layout.scale
         (layout_of(Turned, transform=None), r"by Hadamard\(32\), the layout says no transform"),
         (of(Signs, order="big"), "the 8 values of each byte are reversed"),
         (of(Fours, places=(6, 4, 2, 0)), "the 4 values of each byte are reversed"),
+        (
+            of(Threes, places=(6, 4, 2, 0)),
+            "of the lowest 2 bits of each code, in every 32 values the 4",
+        ),
         (SignedBytes(), r"unpack gives codes\[\d+, \d+\] = 25\d, but with bits = 4 .* counted from 0"),
         (SignedNumbers(), "unpack gives codes as int8"),
     ],

@@ -427,7 +427,7 @@ def leaves(unpacked: Unpacked) -> Unpacked:
         (shorter, "w in WRONG: unpack gives codes as"),
         (larger, "half precision cannot hold"),
         (smaller, "half precision cannot hold"),
-        (no_number, r"w in WRONG: unpack gives scales\[3, 1\] = nan. The file is damaged"),
+        (no_number, r"w in WRONG: scales\[3, 1\] is nan. The file is damaged"),
         (fails, "w in WRONG: unpack failed: ZeroDivisionError"),
         (leaves, "w in WRONG: unpack failed: SystemExit: 3"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 
@@ -26,8 +28,8 @@ def test_hadamard_is_the_matrix_of_sylvester(size: int) -> None:
     np.testing.assert_allclose(transform.apply(transform.own(x), {}), x, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [0, 1, 3, 48, -4])
-def test_sizes_that_are_no_power_of_two_are_refused(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 1, 3, 48, -4, 64.0, "64", True])
+def test_sizes_that_are_no_power_of_two_are_refused(size: Any) -> None:
     with pytest.raises(FormatError, match="power of two"):
         Hadamard(size)
 
@@ -35,6 +37,11 @@ def test_sizes_that_are_no_power_of_two_are_refused(size: int) -> None:
 def test_rows_that_are_not_whole_pieces_are_refused() -> None:
     with pytest.raises(FormatError, match="rows of 96 values"):
         Hadamard(64).apply(np.zeros((1, 96), np.float32), {})
+
+
+def test_a_side_has_a_name() -> None:
+    with pytest.raises(FormatError, match="side of PerColumn is 3"):
+        PerColumn(cast(Any, 3))
 
 
 def test_columns_are_multiplied_by_the_side() -> None:

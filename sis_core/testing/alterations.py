@@ -109,7 +109,7 @@ def _ordered(read: Read, codes: U8) -> Iterator[tuple[str, U8]]:
     sizes = {
         size for size in (read.format.block_size, read.layout.group, 64, 32, 16) if size > 1 and n_cols % size == 0
     }
-    for size in sorted(sizes, reverse=True):
+    for size in sorted(sizes, key=lambda size: (size != read.format.block_size, -size)):
         for words, order in orders(size):
             yield f"in every {size} values {words}", codes.reshape(n_rows, -1, size)[:, :, order].reshape(codes.shape)
 
@@ -120,16 +120,22 @@ def _order(read: Read) -> Altered:
 
 
 def _high_bits(read: Read) -> Altered:
-    """The bits above the others in another order than these."""
+    """The bits above the others in another order than these, or these in another than they."""
     bits, codes = read.layout.bits, read.unpacked.codes
     said = {run.bits for run in as_runs(read.layout.codes) if run.high}
     for low in sorted(said if read.by_layout else {bits - 2, bits - 1} if bits > 4 else ()):
-        rest = codes & np.uint8((1 << low) - 1)
-        for words, high in _ordered(read, codes >> np.uint8(low)):
+        rest, above = codes & np.uint8((1 << low) - 1), codes >> np.uint8(low)
+        for words, high in _ordered(read, above):
             yield (
                 f"of the bits above the lowest {low} of each code, {words}",
                 read.layout,
                 evolve(read.unpacked, codes=rest | high << np.uint8(low)),
+            )
+        for words, lowest in _ordered(read, rest):
+            yield (
+                f"of the lowest {low} bits of each code, {words}",
+                read.layout,
+                evolve(read.unpacked, codes=lowest | above << np.uint8(low)),
             )
 
 

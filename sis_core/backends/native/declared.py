@@ -189,9 +189,9 @@ def _finite(weight: quant.Weight, rows: U8) -> Unpacked:
             continue
         row, column = np.argwhere(~np.isfinite(numbers))[0]
         raise FormatError(
-            f"unpack gives {name}[{row}, {column}] = {numbers[row, column]}",
+            f"{name}[{row}, {column}] is {numbers[row, column]}",
             where=f"{weight.name} in {weight.format.name}",
-            fix="the file is damaged, or unpack reads the wrong bytes: see sis_core.testing.check_quant_format",
+            fix="the file is damaged, or the format reads the wrong bytes: see sis_core.testing.check_quant_format",
         )
     return unpacked
 

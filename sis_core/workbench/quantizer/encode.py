@@ -10,7 +10,7 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FOREIGN, FormatError, SisError
-from sis_core.quant import PANEL_VALUES, QuantFormat, Weight
+from sis_core.quant import PANEL_VALUES, REPORT, QuantFormat, Weight
 
 LARGE = 1000.0  # weights beyond this may overflow a half-precision scale: look at what comes out
 
@@ -64,13 +64,14 @@ def _panel(weight: Weight, format: QuantFormat, start: int, stop: int, columns: 
         raise FormatError(
             f"the format {format.name} failed on rows {start} to {stop}: {type(error).__name__}: {error}",
             where=f"tensor {weight.name}",
+            fix=REPORT,
         ) from error
     wanted = (stop - start, format.row_bytes(weight.n_cols))
     if found.dtype != np.uint8 or found.shape != wanted:
         raise FormatError(
             f"the format {format.name} returned {found.dtype} {found.shape}, not uint8 {wanted}",
             where=f"tensor {weight.name}",
-            fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format",
+            fix=REPORT,
         )
     if highest > LARGE:
         _check_result(weight, format, found, start)
