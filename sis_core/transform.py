@@ -68,12 +68,11 @@ class PerColumn(Transform):
     The bytes of rows do not tell it, so that a decoder leaves it out: `Weight` multiplies by its sides.
     """
 
-    side: str = field()
+    side: str
     size = 1
 
-    @side.validator
-    def _name(self, _: object, side: str) -> None:
-        check_kind("PerColumn", str, "the name of a side, as the format's side_names has it", side=side)
+    def __attrs_post_init__(self) -> None:
+        check_kind("PerColumn", str, "the name of a side, as the format's side_names has it", side=self.side)
 
     def own(self, values: F32) -> F32:
         return values

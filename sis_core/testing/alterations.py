@@ -125,18 +125,11 @@ def _high_bits(read: Read) -> Altered:
     said = {run.bits for run in as_runs(read.layout.codes) if run.high}
     for low in sorted(said if read.by_layout else {bits - 2, bits - 1} if bits > 4 else ()):
         rest, above = codes & np.uint8((1 << low) - 1), codes >> np.uint8(low)
+        higher, lower = f"of the bits above the lowest {low} of each code", f"of the lowest {low} bits of each code"
         for words, high in _ordered(read, above):
-            yield (
-                f"of the bits above the lowest {low} of each code, {words}",
-                read.layout,
-                evolve(read.unpacked, codes=rest | high << np.uint8(low)),
-            )
-        for words, lowest in _ordered(read, rest):
-            yield (
-                f"of the lowest {low} bits of each code, {words}",
-                read.layout,
-                evolve(read.unpacked, codes=lowest | above << np.uint8(low)),
-            )
+            yield f"{higher}, {words}", read.layout, evolve(read.unpacked, codes=rest | high << np.uint8(low))
+        for words, least in _ordered(read, rest):
+            yield f"{lower}, {words}", read.layout, evolve(read.unpacked, codes=least | above << np.uint8(low))
 
 
 def _left_out(read: Read) -> Altered:
