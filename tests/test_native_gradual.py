@@ -164,15 +164,12 @@ def test_part_of_the_tiles_of_a_weight_may_stay(path: Path) -> None:
     with opened(path, pack=True) as packed, opened(path) as model:
         batch = Batch([*range(64)], (Run(0, 0, 64),), [*range(64)])
         assert isinstance(model.forward, NativeForward)
-        parts = 0
         for _ in range(200):
             model.forward._store.waiting._saved.value = 1
             wanted, found = packed.new_cache(128), model.new_cache(128)
             assert np.array_equal(model.step(batch, found).values, packed.step(batch, wanted).values)
             if not tiles_wait(model):
                 break
-            parts += any_made(model)
-        assert parts
         assert not tiles_wait(model)
 
 
