@@ -213,18 +213,17 @@ def test_experts_are_packed_as_they_are_used(tmp_path: Path) -> None:
 def test_experts_that_are_packed_are_given_back(tmp_path: Path) -> None:
     """Though no row chooses the others: all rows are of one token, so they choose the same two."""
     path, n_ff = with_experts(tmp_path / "m.gguf", 4096), 4096
-    sizes = []
+    chosen = 2 * 2 * 2 * n_ff * 32 * 4  # two layers' gates and ups of two experts; downs have few tiles
     for saved in (-(2**62), 2**62):
         with opened(path) as model:
             save_up(model, saved)
-            for _ in range(2):  # the first step keeps nothing
+            sizes = []
+            for _ in range(2):  # the first step keeps nothing; how much was mapped by then is a matter of luck
                 model.step(Batch.of([5] * 16), model.new_cache(32))
+                sizes.append(resident(path))
             assert tiles_wait(model)
-            sizes.append(resident(path))
-    in_place, packed = sizes
-    chosen = 2 * 2 * 2 * n_ff * 32 * 4  # two layers' gates and ups of two experts; downs have few tiles
-    assert in_place > chosen
-    assert in_place - packed > chosen * 3 // 4
+        assert sizes[0] > chosen
+        assert (sizes[0] - sizes[1] > chosen * 3 // 4) is (saved > 0)
 
 
 def test_no_weight_is_in_memory_twice_during_a_step(path: Path, patient: None) -> None:
