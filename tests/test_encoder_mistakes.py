@@ -45,15 +45,36 @@ class Affine(BlockFormat):
 
     name, block_size, type_size = "AFFINE", 32, 20
     layout = Layout(4, 32, Scale("f16", 0), Scale("f16", 2, factor=-1), codes=(Bits(4, 4, 8), Bits(4, 4, 8, 4)))
+    subtracts: ClassVar[bool] = True
+    writes: ClassVar[bool] = True
 
     def quantize_blocks(self, values: F32) -> U8:
         self.check_values(values, finite=True)
         low = np.clip(-values.min(axis=1, keepdims=True), 0, 65504).astype("<f2")
         high = np.maximum(values.max(axis=1, keepdims=True), 0)
         scales = np.clip((high + low.astype(np.float32)) / 15, 0, 65504).astype("<f2")
-        steps = (values + low.astype(np.float32)) / np.where(scales > 0, scales, 1).astype(np.float32)
+        least = low.astype(np.float32) if self.subtracts else np.float32(0)
+        steps = (values + least) / np.where(scales > 0, scales, 1).astype(np.float32)
         codes = np.clip(np.rint(steps), 0, 15).astype(np.uint8)
-        return np.hstack([scales.view(np.uint8), low.view(np.uint8), codes[:, :16] | codes[:, 16:] << 4])
+        written = low if self.writes else np.zeros_like(low)
+        return np.hstack([scales.view(np.uint8), written.view(np.uint8), codes[:, :16] | codes[:, 16:] << 4])
+
+
+class Zeros(BlockFormat):
+    """Scale and zero, a code."""
+
+    name, block_size, type_size = "ZEROS", 32, 19
+    layout = Layout(4, 32, Scale("f16", 0), zero=Scale("uint", Bits(2, 8)), codes=(Bits(3, 4, 8), Bits(3, 4, 8, 4)))
+    adds: ClassVar[bool] = True
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        low, high = np.minimum(values.min(1, keepdims=True), 0), np.maximum(values.max(1, keepdims=True), 0)
+        scales = np.clip(high / 15 - low / 15, 2.0**-24, 65504).astype("<f2")
+        zeros = np.clip(np.rint(-low / scales.astype(np.float32)), 0, 15)
+        steps = np.rint(values / scales.astype(np.float32)) + (zeros if self.adds else 0)
+        codes = np.clip(steps, 0, 15).astype(np.uint8)
+        return np.hstack([scales.view(np.uint8), zeros.astype(np.uint8), codes[:, :16] | codes[:, 16:] << 4])
 
 
 def check(format: QuantFormat) -> None:
@@ -66,7 +87,7 @@ def of(base: type[QuantFormat], **changes: Any) -> QuantFormat:
     return type("Wrong", (base,), changes)()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("base", [Levels, Affine])
+@pytest.mark.parametrize("base", [Levels, Affine, Zeros])
 def test_right_ones_pass(base: type[QuantFormat]) -> None:
     check(base())
 
@@ -102,6 +123,20 @@ def test_mistakes_beside_a_table_are_named(changes: dict[str, Any], fault: str) 
 def test_mistakes_beside_a_minimum_are_named(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check(of(Affine, layout=evolve(Affine.layout, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        (of(Affine, subtracts=False), "the encoder does not take the minimum away before it rounds"),
+        (of(Affine, subtracts=False, writes=False), "the encoder does not take the minimum away before it rounds"),
+        (of(Affine, writes=False), "the encoder has another minimum in each group than the block"),
+        (of(Zeros, adds=False), "the encoder does not add the zero before it rounds"),
+    ],
+)
+def test_a_minimum_or_zero_that_the_encoder_forgets_is_named(wrong: QuantFormat, fault: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        check(wrong)
 
 
 class Divides(Levels):

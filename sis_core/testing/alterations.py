@@ -11,63 +11,20 @@ from itertools import permutations
 from typing import Any, cast
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 
 from sis_core.arrays import F32, U8
 from sis_core.fields import FLOAT_BYTES, MAX_BITS, Bits, Kind, as_runs
-from sis_core.layout import Layout, Scale, Unpacked
-from sis_core.quant import QuantFormat
-from sis_core.testing.block_parts import Part, free_bytes, parts_of
+from sis_core.layout import Scale
+from sis_core.quant import BlockFormat
+from sis_core.testing.base_three import digits
+from sis_core.testing.block_parts import Part, free_bytes
+from sis_core.testing.reading import Altered, Read, own_values
+from sis_core.testing.unpacked_numbers import stored_otherwise
 from sis_core.transform import Hadamard, PerColumn
 
 FACTORS = (2, 0.5, 4, 0.25, 127, 1 / 127, 128, 1 / 128, 7, 1 / 7, 8, 1 / 8, 15, 1 / 15)
 FEW = 5  # parts of a block: of more, not every order is tried
-
-
-@frozen(eq=False)
-class Read:
-    """Rows ``(n_rows, row_bytes)`` as the layout of a format reads them."""
-
-    format: QuantFormat
-    layout: Layout
-    rows: U8
-    unpacked: Unpacked
-
-    @property
-    def by_layout(self) -> bool:
-        """Whether the layout alone says where numbers lie, so that it can be made to read them elsewhere."""
-        return type(self.format).unpack is QuantFormat.unpack and self.layout.codes is not None
-
-    @property
-    def blocks(self) -> U8:
-        return self.rows.reshape(-1, self.format.type_size)
-
-    def again(self, layout: Layout, blocks: U8 | None = None) -> tuple[Layout, Unpacked]:
-        """Read by another layout, or other blocks."""
-        given = self.blocks if blocks is None else blocks
-        return layout, layout.unpack_blocks(given, self.format.block_size, len(self.rows))
-
-    def replaced(self, old: Scale, new: Scale) -> tuple[Layout, Unpacked]:
-        """Read with another scale in the place of one of the layout's."""
-        for name in ("scale", "minimum", "zero"):
-            scale = getattr(self.layout, name)
-            if scale is old:
-                changes: dict[str, Any] = {name: new}
-            elif isinstance(scale, Scale) and scale.times is old:
-                changes = {name: evolve(scale, times=new)}
-            else:
-                continue
-            return self.again(evolve(self.layout, **changes))
-        raise AssertionError("not a scale of the layout")
-
-
-Altered = Iterator[tuple[str, Layout, Unpacked]]
-
-
-def own_values(layout: Layout, unpacked: Unpacked) -> F32:
-    """The tensor's own values, as `QuantFormat.dequantize` gives them by default."""
-    values = layout.values(unpacked)
-    return layout.transform.own(values) if layout.transform else values
 
 
 def altered(read: Read) -> Iterator[tuple[str, F32]]:
@@ -106,8 +63,11 @@ def orders(size: int) -> Iterator[tuple[str, np.ndarray]]:
 def _ordered(read: Read, codes: U8) -> Iterator[tuple[str, U8]]:
     """Codes, or bits of them, in every mistaken order."""
     n_rows, n_cols = codes.shape
+    whole = () if isinstance(read.format, BlockFormat) else (n_cols,)
     sizes = {
-        size for size in (read.format.block_size, read.layout.group, 64, 32, 16) if size > 1 and n_cols % size == 0
+        size
+        for size in (read.format.block_size, read.layout.group, 64, 32, 16, *whole)
+        if size > 1 and n_cols % size == 0
     }
     for size in sorted(sizes, key=lambda size: (size != read.format.block_size, -size)):
         for words, order in orders(size):
@@ -144,7 +104,7 @@ def _left_out(read: Read) -> Altered:
     zeros = [layout.zero << more, layout.zero] if isinstance(layout.zero, int) else [layout.zero]
     words = f"codes have {more} more bits to the {{other}}, in bytes {free[0]} to {free[-1]}, unknown to the layout"
     for zero in zeros:
-        yield words, *read.again(evolve(layout, bits=layout.bits + more, codes=wide, zero=zero))
+        yield from read.again(words, evolve(layout, bits=layout.bits + more, codes=wide, zero=zero))
 
 
 def _counting(read: Read) -> Altered:
@@ -273,40 +233,39 @@ def _stored(read: Read) -> Altered:
         for kind in kinds:
             if kind != scale.kind:
                 stored = evolve(scale, kind=cast("Kind", kind), at=scale.runs)
-                yield (
-                    f"the {name} is {kind} to the {{other}}, {scale.kind} to the layout",
-                    *read.replaced(scale, stored),
+                yield from read.replaced(
+                    f"the {name} is {kind} to the {{other}}, {scale.kind} to the layout", scale, stored
                 )
         if scale.less:
             words = f"the {{other}} takes the {name} as it is stored, the layout less {scale.less}"
-            yield words, *read.replaced(scale, evolve(scale, less=0))
+            yield from read.replaced(words, scale, evolve(scale, less=0))
         if scale.factor != 1:
             words = f"the {{other}} takes the {name} as it is stored, the layout times {scale.factor:g}"
-            yield words, *read.replaced(scale, evolve(scale, factor=1.0))
+            yield from read.replaced(words, scale, evolve(scale, factor=1.0))
         if scale.kind in FLOAT_BYTES and size > 1:
-            swapped, n = read.blocks.copy(), scale.count(read.format.block_size, read.layout.group)
+            swapped, n = read.units.copy(), scale.count(read.format.block_size, read.layout.group)
             for run in scale.runs:
                 places = run.at + np.arange(n // len(scale.runs)) * run.step // 8
                 for i in range(size):
-                    swapped[:, places + i] = read.blocks[:, places + size - 1 - i]
-            yield f"the {name} has its higher byte first to the {{other}}", *read.again(read.layout, swapped)
+                    swapped[:, places + i] = read.units[:, places + size - 1 - i]
+            words = f"the {name} has its higher byte first to the {{other}}"
+            yield from read.again(words, read.layout, swapped)
 
 
 # -- the whole block -----------------------------------------------------------------------------------------------
 
 
 def _places(read: Read) -> Altered:
-    """The parts of a block one behind the other in another order."""
-    parts = parts_of(read.layout, read.format) if read.by_layout else []
-    for order in _orders_of_parts(parts):
+    """The parts of a block, or of a row, one behind the other in another order."""
+    unit = "block" if read.units.shape[1] == read.format.type_size else "row"
+    for order in _orders_of_parts(read.parts):
         starts, at = {}, 0
         for part in order:
             starts[part.start] = at
             at += part.size
-        index = np.concatenate([starts[part.start] + np.arange(part.size) for part in parts])
+        index = np.concatenate([starts[part.start] + np.arange(part.size) for part in read.parts])
         moved = [f"the {p.name} at byte {starts[p.start]}" for p in order if p.name and starts[p.start] != p.start]
-        words = f"to the {{other}} a block has {' and '.join(moved)}"
-        yield words, *read.again(read.layout, read.blocks[:, index])
+        yield from read.again(f"to the {{other}} a {unit} has {' and '.join(moved)}", read.layout, read.units[:, index])
 
 
 def _orders_of_parts(parts: list[Part]) -> Iterator[tuple[Part, ...]]:
@@ -339,6 +298,6 @@ def _transforms(read: Read) -> Altered:
 
 
 ALTERATIONS: tuple[Callable[[Read], Altered], ...] = (
-    _order, _high_bits, _signs, _order_of_groups, _exchanged, one_off, _stored, _counting, _size, _places, _left_out,
-    _transforms,
+    _order, _high_bits, digits, _signs, _order_of_groups, _exchanged, one_off, _stored, stored_otherwise, _counting,
+    _size, _places, _left_out, _transforms,
 )  # fmt: skip

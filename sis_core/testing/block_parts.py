@@ -1,10 +1,12 @@
-"""Which bytes of a block a layout gives to what."""
+"""Which bytes of a block or a row a format reads as what."""
 
 from __future__ import annotations
 
 import numpy as np
 from attrs import evolve, frozen
 
+from sis_core.arrays import U8
+from sis_core.errors import FOREIGN
 from sis_core.fields import Bits
 from sis_core.layout import Layout
 from sis_core.quant import QuantFormat
@@ -27,6 +29,38 @@ def parts_of(layout: Layout, format: QuantFormat) -> list[Part]:
             for shown, places in _of_run(f"{name}s" if name == "code" else name, run, n // len(runs)):
                 for byte in np.unique(places // 8).tolist():
                     owners[byte].add(shown)
+    return _joined(owners)
+
+
+def tried_parts(format: QuantFormat, unit: U8, n_values: int) -> list[Part]:
+    """The same of a row, or a block, whose numbers an `unpack` of the format's own finds: by changing each byte.
+
+    Empty too where unpack fails at that, or a byte changes nothing.
+    """
+    changed = np.repeat(unit[None], len(unit) + 1, axis=0)
+    np.fill_diagonal(changed, unit ^ 0x11)  # the last row is as it was
+    try:
+        found = format.unpack(changed, n_values)
+    except FOREIGN:
+        return []
+    owners: list[set[str]] = [set() for _ in unit]
+    for name in ("codes", "tables", "super_scales", "super_minima", "scales", "minima"):
+        numbers = getattr(found, name)
+        if numbers is None:
+            continue
+        for byte in np.flatnonzero((numbers[:-1] != numbers[-1]).any(axis=1)).tolist():
+            owners[byte] = owners[byte] or {_NAMES[name]}  # zeros for each group change with their scales
+    return _joined(owners) if all(owners) else []
+
+
+_NAMES = {
+    "codes": "codes", "tables": "table", "scales": "scale", "minima": "minimum",
+    "super_scales": "scale of the upper level", "super_minima": "minimum of the upper level",
+}  # fmt: skip
+
+
+def _joined(owners: list[set[str]]) -> list[Part]:
+    """Neighbouring bytes of the same owners as one part."""
     parts: list[Part] = []
     for byte, names in enumerate(owners):
         name = " and ".join(sorted(names))

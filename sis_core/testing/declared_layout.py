@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,8 +13,9 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.layout import Layout, Unpacked
 from sis_core.quant import BlockFormat, QuantFormat
-from sis_core.testing.alterations import Read, altered, own_values
+from sis_core.testing.alterations import altered
 from sis_core.testing.fits import fitted
+from sis_core.testing.reading import Read, own_values
 
 N_ROWS = 7
 EXACT = 1e-5  # of the largest value of a row: products of three may be rounded in another order
@@ -95,12 +97,13 @@ def decoder_mistake(read: Read, n_cols: int) -> str:
     sound = np.isfinite(wanted).all(axis=1)
     some = evolve(read, rows=read.rows[sound], unpacked=read.format.unpack(read.rows[sound], n_cols))
     with np.errstate(all="ignore"):
-        named = [words for words, values in altered(read) if near(values, wanted, tolerance)]
-        named += [
-            words for words, values in fitted(some, wanted[sound]) if near(values, wanted[sound], tolerance[sound])
+        named = [
+            (words for words, values in altered(read) if near(values, wanted, tolerance)),
+            (words for words, values in fitted(some, wanted[sound]) if near(values, wanted[sound], tolerance[sound])),
         ]
-    if named:
-        return f"its layout and its decoder differ: {named[0].replace('{other}', 'decoder')}"
+        words = next(chain.from_iterable(named), "")
+    if words:
+        return f"its layout and its decoder differ: {words.replace('{other}', 'decoder')}"
     row, column = np.unravel_index(int(np.nan_to_num(np.abs(found - wanted)).argmax()), found.shape)
     return (
         f"its layout and its decoder differ: row {row}, column {column} is {found[row, column]:g} by the layout, "

@@ -5,15 +5,18 @@ Each mistake is undone in what was written. The one that brings the values back 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import F32, U8
-from sis_core.layout import Layout, Unpacked
+from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat, unpacked
-from sis_core.testing.alterations import Read, altered, one_off, orders, own_values
+from sis_core.testing.alterations import altered, one_off, orders
 from sis_core.testing.declared_layout import decoder_mistake
 from sis_core.testing.fits import fitted
+from sis_core.testing.reading import Read, own_values
 
 EXPLAINS = 0.5  # of the error, at most: what a named mistake leaves
 CLEARLY = 0.7  # of the error of another explanation
@@ -44,7 +47,7 @@ def mistake_of(format: QuantFormat, rows: U8, values: F32, wanted: float) -> str
             if (its_error := _error(found, values)) < error:
                 error, words = its_error, its_words
         fits = [(_error(found, values), its_words) for its_words, found in fitted(read, values)]
-        for its_error, its_words in [*fits, _undivided(read, values)]:
+        for its_error, its_words in [*fits, *_left_undone(read, values)]:
             if its_error < CLEARLY * error:
                 error, words = its_error, its_words
         if not error <= min(wanted, EXPLAINS * now if np.isfinite(now) else np.inf):
@@ -133,22 +136,32 @@ def _error_of_groups(found: F32, values: F32, group: int) -> float:
     return float(np.sqrt(squares[kept].mean())) if kept.any() else np.inf
 
 
-def _undivided(read: Read, values: F32) -> tuple[float, str]:
-    """Codes of the values themselves, which are cut where the range of codes ends: the error, and in words."""
-    layout, ones = read.layout, np.ones_like(read.unpacked.scales)
+def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
+    """Codes of values from which a step was left out, and which are cut where codes end: the error, and in words."""
+    layout, now = read.layout, read.unpacked
     if layout.transform is not None:
-        return np.inf, ""
-    found = own_values(layout, evolve(read.unpacked, scales=ones, super_scales=None))
-    table = layout.table if isinstance(layout.table, tuple) else (found.min(), found.max())
-    error = 2 * _error(found, np.clip(values, min(table), max(table)))  # cut values explain less
-    return error, "the encoder does not divide by the scale that it writes"
+        return
+    ones = np.ones_like(now.scales)
+    left = [("divide by the scale that it writes", evolve(now, scales=ones, super_scales=None))]
+    if now.minima is not None:
+        step = "add the zero" if isinstance(layout.zero, Scale) else "take the minimum away"
+        left.append((f"{step} before it rounds", evolve(now, minima=None, super_minima=None)))
+    for words, numbers in left:
+        one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
+        held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
+        yield 2 * _error(own_values(layout, numbers), held), f"the encoder does not {words}"  # cut values explain less
+
+
+def _ends(layout: Layout) -> tuple[int, int]:
+    """The codes of the smallest value and of the largest."""
+    if isinstance(layout.table, tuple):
+        return int(np.argmin(layout.table)), int(np.argmax(layout.table))
+    return 0, (1 << layout.bits) - 1
 
 
 def _cut(layout: Layout, numbers: Unpacked) -> str:
     """Whether most values were beyond what codes can stand for."""
-    ends = (0, (1 << layout.bits) - 1)
-    if isinstance(layout.table, tuple):
-        ends = int(np.argmin(layout.table)), int(np.argmax(layout.table))
+    ends = _ends(layout)
     if layout.bits < 2 or np.isin(numbers.codes, ends).mean() <= CUT:
         return ""
     return f"most values have the code {ends[0]} or {ends[1]}, the ends of the range: the encoder's scale is too small"

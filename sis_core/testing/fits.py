@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from attrs import evolve
 
 from sis_core.arrays import F32
-from sis_core.testing.alterations import Read, own_values
+from sis_core.layout import Scale
+from sis_core.testing.reading import Read, own_values
 
 FEW = 4  # codes that stand for something else: each is named
 OTHER = 0.02  # of the largest level: by so much a level differs
@@ -59,11 +61,13 @@ def _zero(read: Read) -> int:
 
 def _offsets(read: Read, wanted: F32) -> Iterator[tuple[str, F32]]:
     """A number that is added to each group."""
-    if read.unpacked.minima is not None:
-        return
-    found, group = own_values(read.layout, read.unpacked), read.layout.group
+    without = evolve(read.unpacked, minima=None, super_minima=None)
+    found, group = own_values(read.layout, without), read.layout.group
     means = (wanted - found).reshape(len(wanted), -1, group).mean(axis=2)
     words = "the {other} has a number in each group that the layout does not add: a minimum?"
+    if read.unpacked.minima is not None:
+        what = "zero" if isinstance(read.layout.zero, Scale) else "minimum"
+        words = f"the {{other}} has another {what} in each group than the block"
     yield words, found + np.repeat(means, group, axis=1)
 
 
