@@ -19,6 +19,7 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FOREIGN, FormatError, SisError
 from sis_core.layout import Layout, Unpacked
 from sis_core.transform import PerColumn, Transform
+from sis_core.unpacked import not_finite
 
 ALL = slice(None)
 PLAIN = ("F32", "F16", "BF16")
@@ -108,7 +109,7 @@ class QuantFormat(ABC):
         By default as the layout says; a format without one has a decoder of its own.
         """
         layout, is_own = self._layout(), type(self).unpack is not QuantFormat.unpack
-        values = layout.values(unpacked(self, rows, n_cols) if is_own else self.unpack(rows, n_cols))
+        values = layout.values(unpacked(self, rows, n_cols) if is_own else self._unpack(layout, rows, n_cols))
         return layout.transform.own(values) if layout.transform else values
 
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
@@ -117,14 +118,14 @@ class QuantFormat(ABC):
         Called for some rows at a time, once for each weight, when native code packs them. By default the layout's runs
         are read; a format whose numbers lie otherwise brings its own.
         """
+        return self._unpack(self._layout(), rows, n_cols)
+
+    def _unpack(self, layout: Layout, rows: U8, n_cols: int) -> Unpacked:
         self.check_rows(rows, n_cols)
-        if self._layout().codes is None:
-            raise FormatError(
-                "its layout does not say where the codes lie",
-                where=self.name,
-                fix="give the layout codes, or the format an unpack of its own",
-            )
-        return self._layout().unpack_blocks(rows.reshape(-1, self.type_size), self.block_size, len(rows))
+        try:
+            return layout.unpack_blocks(rows.reshape(-1, self.type_size), self.block_size, len(rows))
+        except FormatError as error:
+            raise FormatError(error.what, where=self.name, fix=error.fix) from None
 
     def of_version(self, version: int) -> QuantFormat:
         """What reads files of that ``version`` of the format: itself for its own, by default nothing for another.
@@ -384,6 +385,7 @@ class Side:
         return every[numbers, None]
 
 
+DAMAGED = "the file is damaged, or the format reads the wrong bytes: see sis_core.testing.check_quant_format"
 REPORT = "report it to the author of the format, or check it with sis_core.testing.check_quant_format"
 
 
@@ -589,6 +591,32 @@ class Weight:
         for side in self.side.values():
             values = values * side.of_rows(numbers, self.n_rows)
         return values
+
+    def unpack(self, rows: U8, first_row: int = 0) -> Unpacked:
+        """What the layout of the format finds in raw rows of this weight, from ``first_row`` on; without its sides.
+
+        Raises:
+            FormatError: naming the weight: the format breaks a promise, or a scale or minimum is no number.
+        """
+        found = unpacked(self.format, rows, self.n_cols, self.name)
+        if fault := not_finite(found, first_row):
+            raise FormatError(fault, where=f"{self.name} in {self.format.name}", fix=DAMAGED)
+        return found
+
+    def check_numbers(self, indices: np.ndarray | None = None) -> None:
+        """FormatError naming the first scale or minimum that is no number, of rows ``indices`` ``(k,)`` or of all.
+
+        For whoever computed something that is no number; nothing where the format has no layout.
+        """
+        if self.format.layout is None:
+            return
+        if indices is not None:
+            for i in indices.tolist():
+                self.unpack(self.raw_rows(i, i + 1), i)
+            return
+        step = max(1, PANEL_VALUES // self.n_cols)
+        for start in range(0, self.n_rows, step):
+            self.unpack(self.raw_rows(start, start + step), start)
 
     def __repr__(self) -> str:
         return f"<weight {self.name} {self.format.name} {self.shape}>"

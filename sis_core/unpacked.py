@@ -93,6 +93,20 @@ def check_unpacked(layout: Layout, unpacked: Unpacked, n_rows: int, n_cols: int)
         _check_array("tables", unpacked.tables, np.float32, (n_rows, 1 << layout.bits))
 
 
+def not_finite(unpacked: Unpacked, first_row: int = 0) -> str:
+    """The first scale or minimum that is no number, such as ``scales[0, 3] is nan``; empty where all are.
+
+    Args:
+        first_row: of the weight, where these are not all of its rows.
+    """
+    for name in ("scales", "minima", "super_scales", "super_minima"):
+        numbers: F32 | None = getattr(unpacked, name)
+        if numbers is not None and not np.isfinite(numbers).all():
+            row, column = np.argwhere(~np.isfinite(numbers))[0]
+            return f"{name}[{first_row + row}, {column}] is {numbers[row, column]}"
+    return ""
+
+
 def _check_array(name: str, found: Any, dtype: type, shape: tuple[int, int]) -> None:
     if not isinstance(found, np.ndarray) or found.dtype != dtype or found.shape != shape:
         given = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__

@@ -239,7 +239,9 @@ def test_tokenize(random_model: Path) -> None:
 
 
 def test_plugins_and_samplers_lists() -> None:
-    plugins = [json.loads(line) for line in inside("plugins", "--json").stdout.splitlines()]
+    done = inside("plugins", "--json")
+    assert done.returncode == 0
+    plugins = [json.loads(line) for line in done.stdout.splitlines()]
     assert "llama" in next(p for p in plugins if p["name"] == "llama")["offers"]["architectures"]
     samplers = [json.loads(line)["name"] for line in inside("samplers", "--json").stdout.splitlines()]
     assert {"greedy", "top-k", "top-p", "min-p", "temperature", "penalties"} <= set(samplers)
@@ -383,6 +385,7 @@ def test_a_file_that_does_not_register_says_why_on_the_first_error(fault: str, t
     listed = CliRunner().invoke(group, ["plugins", "--plugin", str(path), "--json"])
     row = next(row for row in map(json.loads, listed.stdout.splitlines()) if row["name"] == "mine")
     assert reason in row["problem"]
+    assert str(listed.exception).startswith("plugins: mine cannot be used. The list says why")  # as `pip check`
 
 
 def test_a_single_file_brings_commands(tmp_path: Path) -> None:

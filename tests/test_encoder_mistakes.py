@@ -148,3 +148,15 @@ class Divides(Levels):
 def test_a_division_by_the_scale_of_a_block_of_zeros_is_told_with_its_remedy() -> None:
     with pytest.raises(AssertionError, match=r"divide by np.where\(scale > 0, scale, 1\)"):
         check(Divides())
+
+
+class NoScale(Levels):
+    def quantize_blocks(self, values: F32) -> U8:
+        rows = super().quantize_blocks(values)
+        rows[:, :2] = np.float16(np.nan).tobytes()[0], np.float16(np.nan).tobytes()[1]
+        return rows
+
+
+def test_a_scale_that_is_no_number_is_named_as_the_program_names_it() -> None:
+    with pytest.raises(AssertionError, match=r"turns finite values into nan: scales\[0, 0\] is nan"):
+        check(NoScale())

@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sis_core.arrays import F32
 from sis_core.backends.numpy import ReferenceLayer, ReferenceLinear
 from sis_core.backends.numpy.activations import ACTIVATIONS, erf, softcap
+from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.backends.numpy.linear import BoundDense
 from sis_core.backends.numpy.ops import attention as attention_module
 from sis_core.backends.numpy.ops.attention import BoundAttention, KVState
@@ -27,16 +29,19 @@ from sis_core.block import (
     Attention,
     Block,
     Dense,
+    Embedding,
     FeedForward,
     Norm,
     Residual,
     Rope,
 )
 from sis_core.cache.pages import PageTable
-from sis_core.errors import BackendError
-from sis_core.quant import F16Format, Weight
+from sis_core.errors import BackendError, FormatError
+from sis_core.layout import Bits, Layout, Scale
+from sis_core.quant import BlockFormat, F16Format, Weight
 from sis_core.rope import rope_frequencies
 from sis_core.step import Batch, Group, Plan, Run
+from sis_core.testing.networks import SMALL, random_network
 
 Random = np.random.Generator
 
@@ -360,3 +365,25 @@ def test_what_the_reference_does_not_know_is_refused() -> None:
     dense = Dense(Weight.from_array("w", np.eye(4, dtype=np.float32)))
     with pytest.raises(BackendError, match="no backend knows the activation 'swish'"):
         layer(FeedForward(dense, dense, "swish"))  # type: ignore[arg-type]
+
+
+class Nibbles(BlockFormat):
+    name, block_size, type_size = "NIBBLES", 32, 18
+    layout = Layout(4, 32, Scale("f16", 0), zero=8, codes=Bits(2, 4))
+
+
+def test_a_scale_that_is_no_number_is_refused_by_name(random: Random) -> None:
+    """As native backends refuse it, which look at all numbers of a weight as they pack it."""
+    rows = random.integers(0, 256, (9000, 36), np.uint8)
+    rows[:, [1, 19]] = 0x20  # the upper bytes of scales: these are small
+    weight = Weight.of("w", Nibbles(), (9000, 64), lambda: rows.reshape(-1))
+    x = random.standard_normal((2, 64)).astype(np.float32)
+    network = evolve(random_network(SMALL[0]), embedding=Embedding(weight), n_vocab=9000)
+    embed, batch = BoundEmbedding(network), Batch([0, 8765], (Run(0, 0, 2),), [1])
+    assert np.isfinite(ReferenceLinear(weight)(x)).all()
+    assert np.isnan(ReferenceLinear(weight)(np.full_like(x, np.nan))).all()  # the weight is not to blame
+    assert np.isfinite(embed(batch)).all()
+    rows[8765, 18:20] = 0xFF, 0x7F  # the scale of the row's second block
+    for run in (lambda: ReferenceLinear(weight)(x), lambda: embed(batch)):
+        with pytest.raises(FormatError, match=r"w in NIBBLES: scales\[8765, 1\] is nan. The file is damaged"):
+            run()

@@ -7,13 +7,17 @@ from typing import Any
 import click
 
 from sis_core.cli.common import json_line, registry_of, table
+from sis_core.errors import PluginError
 
 
 @click.command("plugins")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """List plugins, what they offer, and what is wrong with the broken ones."""
+    """List plugins, what they offer, and what is wrong with the broken ones.
+
+    Exits with an error where some are broken, as `pip check` does.
+    """
     registry = registry_of(ctx, keep_broken=True)
     registry.load_all()
     clashes = {kind: registry.clashes(kind) for kind in registry.kinds}
@@ -38,7 +42,17 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         for row in rows:
             json_line(row)
-        return
+    else:
+        _print(rows)
+    if broken := [plugin.name for plugin in registry.plugins if plugin.error]:
+        raise PluginError(
+            f"{', '.join(broken)} cannot be used",
+            where="plugins",
+            fix="the list says why: mend or uninstall what is broken, or leave it out with SIS_DISABLED_PLUGINS",
+        )
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
     table(
         ["plugin", "version", "package", "offers", "problem"],
         [

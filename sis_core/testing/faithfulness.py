@@ -32,8 +32,9 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
         decoded = probe.decode(rows, n_cols, case)
         error = _relative(decoded - values, values)
         _check_positions(probe, values, decoded, case)
-        if error > bound:
+        if not error <= bound:
             _diagnose(probe, rows, values, decoded, bound, case)
+            probe.remain_finite(rows, decoded, case)
             probe.fail(_too_coarse(probe, error, max_error), case)
         if fault := unused_codes(probe.format, rows, n_cols) or off_scale(values, decoded):
             probe.fail(fault, case)
@@ -141,8 +142,7 @@ def check_importance(probe: FormatProbe) -> None:
         rows = probe.encode(values, case, weights)
         probe.independent("quantize_weighted", partial(probe.encode, case=case, importance=weights), values)
         decoded = probe.decode(rows, n_cols, case)
-        if not np.isfinite(decoded).all():
-            probe.fail(f"turns finite values into {decoded[~np.isfinite(decoded)][0]}", case)
+        probe.remain_finite(rows, decoded, case)
     plain = probe.decode(probe.encode(values, "normal values"), n_cols, "normal values").copy()
     weighted = probe.decode(probe.encode(values, "uneven importance", importance), n_cols, "uneven importance")
     errors = [float((importance * (found - values) ** 2).sum()) for found in (plain, weighted)]

@@ -13,7 +13,8 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
-from sis_core.quant import QuantFormat
+from sis_core.quant import QuantFormat, unpacked
+from sis_core.unpacked import not_finite
 
 N_ROWS = 7  # odd: a native decoder that works in pairs of rows has one left over
 ORDINARY = 6e4  # magnitudes up to here must stay finite: they fit even into binary16
@@ -79,6 +80,15 @@ class FormatProbe:
         if not np.array_equal(before.view(np.uint32), values.view(np.uint32)):
             self.fail(f"{verb} writes to its input", case)
         return rows  # type: ignore[no-any-return]
+
+    def remain_finite(self, rows: U8, decoded: F32, case: str) -> None:
+        """What finite values were encoded to, and decoded from it: the layout's number that is none is named."""
+        if np.isfinite(decoded).all():
+            return
+        fault = ""
+        if self.format.layout is not None:
+            fault = not_finite(unpacked(self.format, rows, decoded.shape[1]))
+        self.fail(f"turns finite values into {decoded[~np.isfinite(decoded)][0]}{fault and f': {fault}'}", case)
 
     def result(self, verb: str, found: Any, dtype: type, shape: tuple[int, int], case: str) -> None:
         if not isinstance(found, np.ndarray):

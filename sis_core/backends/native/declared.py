@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from attrs import evolve
 
-from sis_core import quant
 from sis_core.arrays import F32, U8
 from sis_core.backends.native import abi
 from sis_core.backends.native.kinds import (
@@ -33,6 +32,7 @@ from sis_core.backends.native.library import address
 from sis_core.backends.native.row_tables import RowTables
 from sis_core.errors import FormatError
 from sis_core.layout import ByteTable, Unpacked
+from sis_core.quant import Weight
 
 
 class TooRoughError(FormatError):
@@ -47,13 +47,13 @@ MAX_HALF, MIN_HALF = 65504.0, 1e-6  # below, what half precision keeps of a numb
 class Numbers:
     """Rows as a kind of tile has them: what ``struct sis_unpacked`` points to."""
 
-    def __init__(self, weight: quant.Weight, kind: Kind, rows: U8, first: int) -> None:
+    def __init__(self, weight: Weight, kind: Kind, rows: U8, first: int) -> None:
         """Unpack ``rows``, from row ``first`` of the weight on; FormatError for numbers that tiles cannot hold."""
         layout = weight.format.layout
         assert layout is not None
         self._weight, self._kind, self._layout = weight, kind, layout
         self.n_rows, self.n_cols = len(rows), weight.n_cols
-        unpacked = _finite(weight, rows)
+        unpacked = weight.unpack(rows, first)
         factor = _factor(weight, first, len(rows))
         table = layout.byte_table
         step = 1.0 if table is None else table.step
@@ -180,23 +180,7 @@ def spread(numbers: F32, n: int) -> F32:
     return np.ascontiguousarray(np.repeat(numbers, n // numbers.shape[1], axis=1), np.float32)
 
 
-def _finite(weight: quant.Weight, rows: U8) -> Unpacked:
-    """Rows unpacked; FormatError for a scale or minimum that is no number."""
-    unpacked = quant.unpacked(weight.format, rows, weight.n_cols, weight.name)
-    for name in ("scales", "minima", "super_scales", "super_minima"):
-        numbers: F32 | None = getattr(unpacked, name)
-        if numbers is None or np.isfinite(numbers).all():
-            continue
-        row, column = np.argwhere(~np.isfinite(numbers))[0]
-        raise FormatError(
-            f"{name}[{row}, {column}] is {numbers[row, column]}",
-            where=f"{weight.name} in {weight.format.name}",
-            fix="the file is damaged, or the format reads the wrong bytes: see sis_core.testing.check_quant_format",
-        )
-    return unpacked
-
-
-def _factor(weight: quant.Weight, first: int, n_rows: int) -> F32:
+def _factor(weight: Weight, first: int, n_rows: int) -> F32:
     """What rows are multiplied by, of the weight's sides but those of columns: ``(n_rows, 1)`` or ``(1, 1)``."""
     factor = np.ones((1, 1), np.float32)
     for side in weight.side.values():

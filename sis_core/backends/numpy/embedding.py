@@ -37,6 +37,8 @@ class BoundEmbedding:
         """``(n, n_embd)`` of the tokens of a batch that `check` passed."""
         assert batch.tokens is not None
         x = self.record.weight.take(batch.tokens)
+        if not np.isfinite(x).all():
+            self.record.weight.check_numbers(batch.tokens)
         if self.record.scale != 1.0:
             x = x * np.float32(self.record.scale)
         if self.record.positions is not None:

@@ -18,10 +18,12 @@ class ReferenceLinear:
     weight: Weight
 
     def __call__(self, x: F32) -> F32:
-        """``(n, n_in)`` to ``(n, n_out)``."""
+        """``(n, n_in)`` to ``(n, n_out)``; FormatError where a scale that is no number makes results that are none."""
         y = np.empty((len(x), self.weight.n_rows), np.float32)
         for start, panel in self.weight.panels():
             y[:, start : start + len(panel)] = (panel @ x.T).T  # for few rows BLAS is faster this way round
+        if not np.isfinite(y).all():
+            self.weight.check_numbers()
         return y
 
 
