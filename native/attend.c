@@ -2,39 +2,68 @@
  * each span of keys is a unit of its own, and what the spans leave is joined in a second phase. */
 #include "run.h"
 
-#define FEW 64 /* units of a group, before it is split along its keys */
+#define FEW 64   /* units of a group, before it is split along its keys */
+#define FEWEST 4 /* for each thread, where rows are many */
 
-/* How a group is cut: `pieces` of its pairs for each key head, and spans [first, first + n) if they are units too. */
+/* How a group is cut: `pieces` of at most `most` pairs for each key head, and spans [first, first + n) if they are units
+ * too. */
 struct cut {
-    uint32_t pieces;
+    const struct many_pairs *many; /* or NULL: few rows */
+    uint32_t most, pieces;
     uint64_t first, n;
 };
 
-static struct cut cut_of(const struct sis_group *group, const struct sis_op *op, uint32_t most)
+/* Whole scores are looked at by whoever watches, and those of many rows at once are in another order. */
+static const struct many_pairs *many_of(const struct sis_step *step, const struct sis_group *group)
 {
+    const struct many_rows *many = sis_kernels()->many;
+    if (!many || !many->attention || is_invariant(step) || step->watch) return NULL;
+    return group->n_rows < many->attention->from ? NULL : many->attention;
+}
+
+static struct cut cut_of(const struct sis_step *step, const struct sis_op *op, uint32_t g)
+{
+    const struct sis_group *group = &step->tables[op->table].groups[g];
     const uint64_t start = group->length - group->n_rows; /* the first row's position */
     const uint64_t lowest = op->window && start + 1 > op->window ? start + 1 - op->window : 0;
-    struct cut c = {.pieces = (group->n_rows * (op->n_head / op->n_head_kv) + most - 1) / most, .first = lowest / SPAN};
+    struct cut c = {many_of(step, group), .most = sis_kernels()->max_rows, .first = lowest / SPAN};
+    const uint32_t pairs = group->n_rows * (op->n_head / op->n_head_kv), few = c.many ? FEWEST * step->n_threads : FEW;
+    if (c.many) {
+        const uint32_t fair = (uint32_t)((uint64_t)pairs * op->n_head_kv / few + 31) / 32 * 32;
+        c.most = fair > c.many->most ? c.many->most : fair < 128 ? 128 : fair;
+    }
+    c.pieces = (pairs + c.most - 1) / c.most;
     c.n = (group->length - 1) / SPAN - c.first + 1;
-    if (c.pieces * op->n_head_kv >= FEW) c.n = 1;
+    if (c.pieces * op->n_head_kv >= few) c.n = 1;
     return c;
 }
 
-size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op, uint32_t most)
+size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op)
 {
     const struct kv_layout layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim);
-    const struct sis_group *groups = step->tables[op->table].groups;
     size_t parts = 0;
     for (uint32_t g = 0; g < step->n_groups; g++) {
-        struct cut c = cut_of(&groups[g], op, most);
-        if (c.n > 1) parts += c.n * groups[g].n_rows * op->n_head;
+        struct cut c = cut_of(step, op, g);
+        if (c.n > 1) parts += c.n * step->tables[op->table].groups[g].n_rows * op->n_head;
     }
     return up(parts * sis_part_floats(&layout) * sizeof(float));
+}
+
+size_t sis_attend_scratch(const struct sis_step *step, const struct sis_op *op)
+{
+    const struct kv_layout layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim);
+    size_t bytes = 0;
+    for (uint32_t g = 0; g < step->n_groups; g++) {
+        struct cut c = cut_of(step, op, g);
+        if (c.many) raise_to(&bytes, up(c.many->scratch_bytes(&layout, c.most)));
+    }
+    return bytes;
 }
 
 /* A unit of the phase: pairs [first, last) of one key head, and a span or, where n is 1, everything. */
 struct unit {
     const struct sis_group *group;
+    const struct many_pairs *many;
     uint32_t head, first, last;
     uint64_t first_span, span, n; /* span counts from the first */
     float *parts;                 /* of the group, if it is split: [n][n_head_kv][pairs of a head] */
@@ -45,7 +74,7 @@ static uint32_t count(const struct run *run, const struct sis_op *op, int joined
 {
     uint64_t n = 0;
     for (uint32_t g = 0; g < run->step->n_groups; g++) {
-        const struct cut c = cut_of(&run->step->tables[op->table].groups[g], op, run->kernels->max_rows);
+        const struct cut c = cut_of(run->step, op, g);
         n += c.pieces * op->n_head_kv * (joined ? c.n > 1 : c.n);
     }
     return (uint32_t)n;
@@ -56,19 +85,20 @@ static uint32_t count(const struct run *run, const struct sis_op *op, int joined
 static struct unit find(const struct run *run, const struct attention *job, const struct sis_op *op, uint64_t index,
                         int joined)
 {
-    const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;
+    const uint32_t shared = op->n_head / op->n_head_kv;
     float *parts = run->parts;
     for (uint32_t g = 0;; g++) {
         const struct sis_group *group = &run->step->tables[op->table].groups[g];
-        const struct cut c = cut_of(group, op, most);
+        const struct cut c = cut_of(run->step, op, g);
         const uint64_t spans = joined ? c.n > 1 : c.n, units = c.pieces * op->n_head_kv * spans;
         if (index < units) {
             uint32_t piece = c.pieces - 1 - (uint32_t)(index / spans % c.pieces), pairs = group->n_rows * shared;
             return (struct unit){
                 .group = group,
+                .many = c.many,
                 .head = (uint32_t)(index / spans / c.pieces),
-                .first = piece * most,
-                .last = piece * most + most < pairs ? piece * most + most : pairs,
+                .first = piece * c.most,
+                .last = piece * c.most + c.most < pairs ? piece * c.most + c.most : pairs,
                 .first_span = c.first,
                 .span = index % spans,
                 .n = c.n,
@@ -106,8 +136,10 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
         .watch = watch_of(step, op),
         .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
-    const uint32_t most = run->kernels->max_rows, shared = op->n_head / op->n_head_kv;
+    const uint32_t shared = op->n_head / op->n_head_kv;
+    const struct kernels *kernels = run->kernels;
     const size_t part = sis_part_floats(&job.layout);
+    uint8_t *scratch = run->scratch + member * run->scratch_bytes;
     for (int joined = 0; joined < 2; joined++) {
         const uint32_t n = count(run, op, joined);
         if (joined && n) team_barrier(team);
@@ -117,11 +149,14 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
             float *parts = u.parts + (u.head * u.group->n_rows * shared + u.first) * part;
             job.group = u.group;
             for (uint32_t m; u.first < u.last; u.first += m, parts += m * part) {
-                m = sis_group_rows(u.last - u.first, most);
-                if (joined) run->kernels->join(&job, u.head, u.first, m, parts, stride, u.n);
-                else if (u.n == 1) run->kernels->attend(&job, u.head, u.first, m);
-                else
-                    run->kernels->attend_span(&job, u.head, u.first, m, u.first_span + u.span, parts + u.span * stride);
+                const uint64_t span = u.first_span + u.span;
+                float *of_span = parts + u.span * stride;
+                m = u.many ? u.last - u.first : sis_group_rows(u.last - u.first, kernels->max_rows);
+                if (joined) kernels->join(&job, u.head, u.first, m, parts, stride, u.n);
+                else if (u.many && u.n == 1) u.many->attend(&job, u.head, u.first, m, scratch);
+                else if (u.many) u.many->attend_span(&job, u.head, u.first, m, span, of_span, scratch);
+                else if (u.n == 1) kernels->attend(&job, u.head, u.first, m);
+                else kernels->attend_span(&job, u.head, u.first, m, span, of_span);
             }
         }
     }

@@ -114,13 +114,25 @@ struct many {
     struct span ahead; /* what this thread reads after the unit: to be asked for meanwhile */
 };
 
+/* Attention of the rows of a group, where they are many: as `attend` and `attend_span` of struct kernels, with other sums.
+ * What they leave is joined by the same `join`. A pair's result must not depend on the other pairs. */
+struct many_pairs {
+    uint32_t from; /* the least number of a group's rows that this is used for */
+    uint32_t most; /* (row, head) pairs of a unit */
+    size_t (*scratch_bytes)(const struct kv_layout *layout, uint32_t m);
+    void (*attend)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m, uint8_t *scratch);
+    void (*attend_span)(const struct attention *job, uint32_t head, uint32_t first, uint32_t m, uint64_t span,
+                        float *parts, uint8_t *scratch);
+};
+
 /* How many rows are multiplied at once. A row's result must not depend on the other rows, nor on how rows are cut. */
 struct many_rows {
     const struct many_rows *fewer; /* where this is not used, unless NULL; for as many rows it takes no more room */
     uint32_t from;                 /* the least number of rows that this is used for */
     int same_bits;                 /* a row's result is that of the tile functions */
     uint32_t forms; /* SIS_Q8, SIS_FLOAT: what it is used for; linears that read another form keep to tile functions */
-    uint32_t units; /* how many side by side a job should be of: it has room for so many */
+    const struct many_pairs *attention; /* or NULL */
+    uint32_t units;                     /* how many side by side a job should be of: it has room for so many */
     /* Bytes of so many rows of k values in one of the forms, and of scratch for a thread: more rows take no less. Rows
      * in several places take no more than all in one, and what a row takes for each place. */
     size_t (*x_bytes)(uint32_t rows, size_t k, uint32_t form);

@@ -6,7 +6,7 @@
 /* The largest of each kind of workspace that any op wants, in bytes unless it says rows, few or width. */
 struct sizes {
     size_t rows, few_q8, few_floats, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch,
-        parts;
+        parts, attention;
     size_t prepared[SIS_PREPARED], gates_at;
     struct experts_room experts;
 };
@@ -48,12 +48,16 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
             raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
         }
         if (op->kind == SIS_OP_EXPERTS) experts_room(op, step->n, is_invariant(step), &s.experts);
-        if (op->kind == SIS_OP_ATTEND) raise_to(&s.parts, sis_attend_bytes(step, op, sis_kernels()->max_rows));
+        if (op->kind == SIS_OP_ATTEND) {
+            raise_to(&s.parts, sis_attend_bytes(step, op));
+            raise_to(&s.attention, sis_attend_scratch(step, op));
+        }
     }
     raise_to(&s.many_scratch, s.experts.many_scratch);
     raise_to(&s.raw_scratch, s.experts.raw_scratch);
     s.scratch = s.many_scratch + s.raw_scratch;
     raise_to(&s.scratch, s.experts.gathered);
+    raise_to(&s.scratch, s.attention);
     s.gates_at = s.scratch;
     s.scratch += s.experts.gates;
     return s;

@@ -60,7 +60,7 @@ struct run {
     struct group_of_rows *groups[2];
     uint32_t n_groups[2];
     /* For each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows; from gates_at on
-     * the gates of a unit of experts. */
+     * the gates of a unit of experts. Or what attention of many rows wants. */
     uint8_t *scratch;
     size_t scratch_bytes, raw_at, gates_at;
     uint8_t *prepared[SIS_PREPARED]; /* what foreign linears prepare */
@@ -148,8 +148,9 @@ struct expert_order experts_order(const struct experts_room *room, uint8_t *plac
 /* What comes between routing and the phase, done by one thread; where rows are a single group, before the phase. */
 void experts_begin(const struct run *run, const struct sis_op *op);
 void experts_phase(const struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
-/* Bytes of the parts of an op of attention. */
-size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op, uint32_t max_rows);
+/* Bytes of the parts of an op of attention, and of scratch for a thread. */
+size_t sis_attend_bytes(const struct sis_step *step, const struct sis_op *op);
+size_t sis_attend_scratch(const struct sis_step *step, const struct sis_op *op);
 void attend_phase(struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
 
 #endif

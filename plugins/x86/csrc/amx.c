@@ -12,11 +12,10 @@
 #include "vec.h"
 #include "kinds.h"
 #include "tiles.h"
-#include <immintrin.h>
+#include "bfloats.h"
 
 #define SIDE 32  /* rows of activations, and rows of weights, of four tiles of sums */
 #define STEP 32  /* values of k of a tile */
-#define ONE 1024 /* bytes of a tile */
 #define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
 
 #define FROM 17                /* rows: to 16 amx_int8.c is faster */
@@ -63,14 +62,6 @@ static size_t scratch_bytes(uint32_t rows, size_t k, uint32_t form)
     return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) * (UNITS * TILE << LOG_TILES) * sizeof(float);
 }
 
-/* What is left of 2 x 16 floats after `rounded` was taken from them, in bfloat16. */
-INLINE __m512i remainder_of(__m512 low, __m512 high, __m512 rounded_low, __m512 rounded_high)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(high, rounded_high), _mm512_sub_ps(low, rounded_low));
-}
-
-INLINE __m512 widened(__m256i half) { return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16); }
-
 static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,
                     void *out)
 {
@@ -82,37 +73,9 @@ static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, u
             const uint32_t mask = k - s * STEP < STEP ? (1u << (k - s * STEP)) - 1 : ~0u;
             const __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, v);
             const __m512 b = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), v + 16);
-            const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(b, a);
             uint8_t *o = (uint8_t *)out + (r / SIDE * steps + s) * x_step(form) + r % SIDE * 64;
-            _mm512_store_si512(o, both);
-            if (form == SIS_FLOAT)
-                _mm512_store_si512(o + 2 * ONE, remainder_of(a, b, widened(_mm512_castsi512_si256(both)),
-                                                             widened(_mm512_extracti64x4_epi64(both, 1))));
+            put_row(form == SIS_FLOAT, o, a, b, 2 * ONE);
         }
-}
-
-/* A tile of weights holds in row j, for each of sixteen rows of weights, the values of k = 2 j and 2 j + 1. */
-INLINE __m512i side_by_side(__m512i even_then_odd)
-{
-    static const uint16_t ORDER[32] __attribute__((aligned(64))) = {
-        0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31,
-    };
-    return _mm512_permutexvar_epi16(_mm512_load_si512(ORDER), even_then_odd);
-}
-
-INLINE void put(uint8_t *out, __m512 even, __m512 odd)
-{
-    _mm512_store_si512(out, side_by_side((__m512i)_mm512_cvtne2ps_pbh(odd, even)));
-}
-
-INLINE void put_split(uint8_t *out, __m512 even, __m512 odd)
-{
-    const __m512i pairs = side_by_side((__m512i)_mm512_cvtne2ps_pbh(odd, even));
-    const __m512 rounded_even = (__m512)_mm512_slli_epi32(pairs, 16);
-    const __m512 rounded_odd = (__m512)_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000));
-    _mm512_store_si512(out, pairs);
-    _mm512_store_si512(out + 2 * ONE, side_by_side(remainder_of(even, odd, rounded_even, rounded_odd)));
 }
 
 /* Two rows of a tile, from a quad of codes in bytes: code * scale + offset. */
@@ -498,4 +461,6 @@ static void multiply(const struct many *job)
 
 extern const struct many_rows sis_many_amx, sis_few_amx;
 static const struct many_rows floats = MANY(.from = FROM_FLOATS, .forms = SIS_FLOAT, .fewer = &sis_few_amx);
-const struct many_rows sis_many_amx = MANY(.from = FROM, .forms = SIS_Q8, .fewer = &floats);
+extern const struct many_pairs sis_pairs_amx;
+const struct many_rows sis_many_amx =
+    MANY(.from = FROM, .forms = SIS_Q8, .fewer = &floats, .attention = &sis_pairs_amx);
