@@ -461,6 +461,6 @@ def test_only_amx_uses_tiles(tmp_path: Path) -> None:
         code = subprocess.run(["objdump", "-d", compiled], check=True, capture_output=True, text=True).stdout
         uses[path.stem] = set(re.findall(r"\s(tdp\w+|tile\w+|ldtilecfg)\s", code))
     wanted = {"ldtilecfg", "tileloadd", "tilezero", "tilestored", "tilerelease"}
-    assert uses.pop("amx") == wanted | {"tdpbf16ps"}
+    assert uses.pop("amx") == uses.pop("amx_attention") == wanted | {"tdpbf16ps"}
     assert uses.pop("amx_int8") == wanted | {"tdpbssd"}
     assert not any(uses.values()), uses
