@@ -21,6 +21,7 @@ ORDER = [
     "registry",
     "source",
     "quant",
+    "sides",
     "layout",
     "unpacked",
     "fields",

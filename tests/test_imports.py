@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [  # a module may import only from the rows above its own, or from its own package
     ["errors"],
     ["arrays", "closing", "machine", "discovery"],
-    ["fields", "transform", "unpacked"],
+    ["fields", "transform", "unpacked", "sides"],
     ["layout"],
     ["gguf_file", "quant", "tokenizer"],
     ["step", "metadata", "sampler", "source", "chat", "drafter", "eviction", "cluster"],

@@ -19,7 +19,8 @@ from sis_core.block import Dense
 from sis_core.errors import FormatError
 from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale, Unpacked
-from sis_core.quant import BlockFormat, QuantFormat, Side, Weight
+from sis_core.quant import BlockFormat, QuantFormat, Weight
+from sis_core.sides import Side
 from sis_core.testing.kernels.weights import taken
 from sis_core.transform import Hadamard, PerColumn
 

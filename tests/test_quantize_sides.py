@@ -19,7 +19,8 @@ from sis_core.gguf_file import GGUFFile
 from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.hookspecs import hookimpl
 from sis_core.loading.weights import file_weights
-from sis_core.quant import BlockFormat, F16Format, SideName, Weight
+from sis_core.quant import BlockFormat, F16Format, Weight
+from sis_core.sides import SideName
 from sis_core.workbench.quantizer import Importance, make_plan, quantize_file
 
 SIZES: F32 = np.tile(np.array([1, 4], np.float32), 16)
@@ -184,7 +185,8 @@ def test_sides_that_cannot_be_are_refused(source: Path, tmp_path: Path, made: An
 PLUGIN = """
 import numpy as np
 from sis_core import hookimpl
-from sis_core.quant import F16Format, SideName
+from sis_core.quant import F16Format
+from sis_core.sides import SideName
 
 class Halved(F16Format):
     name, type_id = "HALVED", None

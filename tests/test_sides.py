@@ -16,7 +16,8 @@ from sis_core.errors import FormatError, ModelError
 from sis_core.gguf_file import GGUFFile
 from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.loading.weights import file_weights
-from sis_core.quant import F32Format, Side, Weight
+from sis_core.quant import F32Format, Weight
+from sis_core.sides import Side
 from sis_core.tensors import reordered
 from sis_core.workbench.quantizer import make_plan
 

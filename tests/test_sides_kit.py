@@ -9,7 +9,8 @@ import pytest
 
 from sis_core.errors import FormatError
 from sis_core.layout import Bits, Layout, Scale
-from sis_core.quant import BlockFormat, SideName
+from sis_core.quant import BlockFormat
+from sis_core.sides import SideName
 from sis_core.testing import QuantFormatSuite
 from sis_core.transform import PerColumn
 

@@ -17,7 +17,8 @@ from sis_core.backends.native import NativeBackend
 from sis_core.errors import FormatError
 from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale
-from sis_core.quant import BlockFormat, QuantFormat, Side, Weight
+from sis_core.quant import BlockFormat, QuantFormat, Weight
+from sis_core.sides import Side
 from sis_core.testing.kernels.weights import taken
 
 REGISTRY = Registry.load()

@@ -8,7 +8,8 @@ import numpy as np
 from sis_core import hookimpl
 from sis_core.arrays import F32, U8
 from sis_core.layout import Bits, Layout, Scale
-from sis_core.quant import BlockFormat, QuantFormat, SideName, Weight
+from sis_core.quant import BlockFormat, QuantFormat, Weight
+from sis_core.sides import SideName
 from sis_core.transform import PerColumn
 
 

@@ -11,7 +11,8 @@ from attrs import evolve
 from sis_core.arrays import F32
 from sis_core.errors import FormatError, GGUFError, blaming
 from sis_core.gguf_file import Array, ModelFile, TensorInfo
-from sis_core.quant import PLAIN, QuantFormat, Side, SideName, sides_key
+from sis_core.quant import PLAIN, QuantFormat
+from sis_core.sides import Side, SideName, sides_key
 
 FIX = "convert the model again from its original"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from sis_core.quant import QuantFormat, SideName
+from sis_core.quant import QuantFormat
+from sis_core.sides import SideName
 from sis_core.transform import PerColumn
 
 TENSORS = ("blk.0.ffn_down.weight", "blk.1.ffn_down.weight", "blk.0.ffn_up.weight", "output.weight")

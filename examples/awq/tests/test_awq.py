@@ -7,7 +7,8 @@ import numpy as np
 from sis_awq import AWQ
 
 from sis_core.gguf_file import GGUFFile
-from sis_core.quant import Side, Weight
+from sis_core.quant import Weight
+from sis_core.sides import Side
 from sis_core.testing import QuantFormatSuite
 
 

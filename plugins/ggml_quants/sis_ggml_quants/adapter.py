@@ -9,7 +9,8 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.layout import Unpacked
-from sis_core.quant import QuantFormat, SideName
+from sis_core.quant import QuantFormat
+from sis_core.sides import SideName
 from sis_ggml_quants.layouts import LAYOUTS
 
 TINY = 2.0**-120  # below this the encoders of `gguf` divide by numbers whose inverse overflows

@@ -24,7 +24,8 @@ from sis_core.gguf_file.writer import GGUFWriter
 from sis_core.loading.sides import file_sides
 from sis_core.loading.weights import file_version
 from sis_core.machine.cores import default_threads
-from sis_core.quant import sides_key, version_key
+from sis_core.quant import version_key
+from sis_core.sides import sides_key
 from sis_core.workbench.quantizer.encode import encode
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import UNQUANTISED, Plan, TensorPlan

@@ -12,7 +12,8 @@ from attrs import evolve
 from sis_core.arrays import F32
 from sis_core.errors import FormatError, blaming
 from sis_core.gguf_file import TensorInfo
-from sis_core.quant import F32Format, QuantFormat, Side, Weight
+from sis_core.quant import F32Format, QuantFormat, Weight
+from sis_core.sides import Side
 from sis_core.workbench.quantizer.importance import Importance
 from sis_core.workbench.quantizer.plan import Plan, TensorPlan
 
