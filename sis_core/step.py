@@ -38,6 +38,18 @@ class Run(NamedTuple):
     n: int
 
 
+class MultiStep(NamedTuple):
+    """Greedy tokens beside a step's own; see `Batch.multi_step`.
+
+    Attributes:
+        n: how many at most.
+        ends: ids after which the text ends: none comes after them.
+    """
+
+    n: int
+    ends: frozenset[int] = frozenset()
+
+
 @frozen(eq=False, slots=False)  # so its making fills a dict: a slot of a frozen class takes several times as long
 class Batch:
     """One ragged step of ``n`` rows, in any mix of sequences: a prefill chunk, one token each of many, or both.
@@ -55,6 +67,8 @@ class Batch:
         alone: compute each row as if it were by itself, so that its result has the same bits in whatever company.
         watch: tell where the rows' attention goes, see `Output.attention`; of one run.
         greedy: of each row's logits nothing is looked at but what `Best` says: a backend may tell that alone.
+        multi_step: of a greedy step of one row: a backend may go on by itself with the likeliest token, as if each were
+            asked for by a step of its own; None for not at all. `Output.best` says how far it came.
         ids, rows: ``tokens`` and ``outputs`` as they were given: a list, or an array.
     """
 
@@ -67,6 +81,7 @@ class Batch:
     alone: bool = False
     watch: bool = False
     greedy: bool = False
+    multi_step: MultiStep | None = None
     n: int = field(init=False)  # rows
     _extremes: tuple[int, int] = field(init=False, repr=False)  # of the ids
 
@@ -92,6 +107,8 @@ class Batch:
             raise BackendError("a sequence has more than one run", where="batch")
         if self.watch and len(runs) != 1:
             raise BackendError(f"the attention of {len(runs)} runs cannot be watched, only of one", where="batch")
+        if self.multi_step and (not self.greedy or n != 1 or len(rows) != 1):
+            raise BackendError("several steps at once begin with a greedy one of one row, and no other", where="batch")
         if ids is not None:
             made["_extremes"] = least, most = extremes(ids)
             if least < -MAX_INT32 - 1 or most > MAX_INT32:
@@ -167,7 +184,8 @@ class Output(NamedTuple):
             ``(n_head, n, n_pages)``: the share of each row's attention that the keys of each page have. Empty from a
             backend that cannot tell.
         best: where no more was asked for (`Batch.greedy`), for each of ``outputs``, and no ``values``; empty from a
-            backend that gives these all the same.
+            backend that gives these all the same. Where it went on by itself (`Batch.multi_step`), of the rows
+            after that too: the cache then holds the likeliest tokens of all these rows but the last.
     """
 
     values: F32

@@ -53,7 +53,11 @@ def test_structures_are_those_of_the_header() -> None:
 
 def test_prototypes_are_those_of_the_header() -> None:
     found = {}
-    records = {f"const struct {mirror.c_name} *": ctypes.POINTER(mirror) for mirror in abi.STRUCTURES}
+    records = {
+        f"{const}struct {mirror.c_name} *": ctypes.POINTER(mirror)
+        for mirror in abi.STRUCTURES
+        for const in ("const ", "")
+    }
     for result, name, arguments in re.findall(
         r"^SIS_EXPORT ([\w ]+?\**\s?\*?)(\w+)\((.*?)\);", TEXT, flags=re.S | re.M
     ):

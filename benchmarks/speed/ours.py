@@ -76,21 +76,24 @@ class Sis:
 
 @contextmanager
 def stopwatch(library: Any) -> Iterator[list[float]]:
-    """Collects the seconds of every call of sis_run."""
+    """Collects the seconds of every call of sis_run and sis_multi_step."""
     seconds: list[float] = []
-    run = library.run
 
-    def watched(*arguments: Any) -> int:
-        started = course.clock()
-        code: int = run(*arguments)
-        seconds.append(course.clock() - started)
-        return code
+    def watched(function: Callable[..., int]) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            started = course.clock()
+            code = function(*arguments)
+            seconds.append(course.clock() - started)
+            return code
 
-    library.run = watched
+        return call
+
+    run, multi_step = library.run, library.multi_step
+    library.run, library.multi_step = watched(run), watched(multi_step)
     try:
         yield seconds
     finally:
-        library.run = run
+        library.run, library.multi_step = run, multi_step
 
 
 def share(work: Callable[[], object], inside: list[float]) -> float:

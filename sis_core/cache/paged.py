@@ -97,9 +97,10 @@ class PagedCache(Tabled):
         if self.owner is not owner:
             raise BackendError("this cache was made by another model or backend", where="step")
 
-    def reserve(self, batch: Batch) -> Reservations:
-        """Room for a batch while it runs, shared pages copied before they are written: a plan for each table."""
-        return self.tables.reserve(batch, self._copies)
+    def reserve(self, batch: Batch, n_more: int = 0) -> Reservations:
+        """Room for a batch while it runs, and for ``n_more`` rows after a single one: a plan for each table. Pages that
+        are shared are copied before they are written."""
+        return self.tables.reserve(batch, self._copies, n_more)
 
     def _shape(self) -> list[int]:
         return [state.page_nbytes if state else 0 for state in self.states]

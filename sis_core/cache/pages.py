@@ -81,8 +81,9 @@ class PageTable(Table):
         size, row = self.page_size, 0
         slots: list[int] = []
         groups: list[Group] = []
-        for sequence, start, n in step.batch.runs:
+        for sequence, start, n_rows in step.batch.runs:
             before = self._before(step, sequence, start)
+            n = n_rows + step.n_more
             stop = start + n
             now = self._sequences[sequence] = self._longer(before, stop, step)
             pages = now.pages

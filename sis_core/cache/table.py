@@ -62,10 +62,14 @@ class Reservation:
         before: what the sequences of the step held.
         taken: pages that they hold beside that.
         replaced: pages that they hold no more: they live until the step is done.
+        n_more: rows that each sequence gets room for beside those of the batch, for tokens that nobody knows yet.
     """
 
-    def __init__(self, table: Table, batch: Batch, copy_page: Callable[[int, int], None], places: Ints) -> None:
+    def __init__(
+        self, table: Table, batch: Batch, copy_page: Callable[[int, int], None], places: Ints, n_more: int = 0
+    ) -> None:
         self.table, self.batch, self.copy_page, self.places = table, batch, copy_page, places
+        self.n_more = n_more
         self.before: dict[int, Held] = {}
         self.taken: list[int] = []
         self.replaced: list[int] = []

@@ -68,11 +68,11 @@ class Tables:
             length = min(length, table.length(sequence))
         return length
 
-    def reserve(self, batch: Batch, copy_page: Sequence[CopyPage]) -> Reservations:
-        """`Table.reserve` in each, with each table's ``copy_page``."""
+    def reserve(self, batch: Batch, copy_page: Sequence[CopyPage], n_more: int = 0) -> Reservations:
+        """`Table.reserve` in each, with each table's ``copy_page``, and room for ``n_more`` rows after a single one."""
         if len(self.all) > 1:
             self._mend(batch)
-        return Reservations(self.all, batch, copy_page)
+        return Reservations(self.all, batch, copy_page, n_more)
 
     def _mend(self, batch: Batch) -> None:
         """Cut sequences of a step that are longer in some tables to what all of them hold."""
@@ -147,16 +147,18 @@ class Tables:
 class Reservations:
     """Room for a batch in several tables; entering gives a plan for each."""
 
-    def __init__(self, tables: Sequence[Table], batch: Batch, copy_page: Sequence[CopyPage]) -> None:
-        self.tables, self.batch, self.copy_page = tables, batch, copy_page
+    def __init__(self, tables: Sequence[Table], batch: Batch, copy_page: Sequence[CopyPage], n_more: int) -> None:
+        self.tables, self.batch, self.copy_page, self.n_more = tables, batch, copy_page, n_more
         self.parts: list[Reservation] = []
 
     def __enter__(self) -> tuple[Plan, ...]:
         places = self.batch.places
+        if self.n_more:
+            places = [*range(places[0], places[0] + 1 + self.n_more)]
         plans: list[Plan] = []
         try:
             for table in self.tables:
-                part = Reservation(table, self.batch, self.copy_page[len(plans)], places)
+                part = Reservation(table, self.batch, self.copy_page[len(plans)], places, self.n_more)
                 self.parts.append(part)
                 plans.append(table.extend(part))
         except BaseException:

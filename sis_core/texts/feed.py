@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from sis_core.step import Best, MultiStep
 from sis_core.texts.ahead import NOTHING, Ahead
+from sis_core.texts.part import Asked, Part, Rows, Want
 from sis_core.texts.running import Text
 
 
@@ -23,6 +25,11 @@ class Share(NamedTuple):
     n: int
     ahead: Ahead = NOTHING
 
+    def gone_on(self, rows: Rows) -> Share:
+        """The same once a backend has gone on by itself: what it fed was chosen as it was found."""
+        best = [row for row in rows[:-1] if isinstance(row, Best)]
+        return self._replace(ahead=Ahead([row.token for row in best])) if best else self
+
 
 class Feed(NamedTuple):
     """A step.
@@ -32,6 +39,7 @@ class Feed(NamedTuple):
         alone: whether each row must have the bits of a step of its own; None for where one is fed again.
         n_rows: how many rows.
         greedy: whether no text looks at more than which token is best.
+        multi_step: how far the backend may go on by itself with the one text.
     """
 
     shares: Sequence[Share]
@@ -39,3 +47,19 @@ class Feed(NamedTuple):
     alone: bool | None
     n_rows: int
     greedy: bool
+    multi_step: MultiStep | None = None
+
+    @property
+    def parts(self) -> list[Part]:
+        """What is appended to each text."""
+        return [text.part(start, n, ahead) for text, start, n, ahead in self.shares]
+
+    def asked(self, want: Want) -> Asked:
+        """What is wanted of their rows."""
+        return Asked(want, self.alone, self.greedy, self.multi_step)
+
+    def gone_on(self, results: Mapping[int, Rows]) -> Feed:
+        """The same once a backend has gone on by itself, as far as the rows that came back tell."""
+        if not self.multi_step:
+            return self
+        return self._replace(shares=[share.gone_on(results[share.text.number]) for share in self.shares])

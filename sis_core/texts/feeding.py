@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from attrs import define, evolve, field
 
@@ -22,6 +22,7 @@ from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
 from sis_core.step import Batch, Best, Run
 from sis_core.texts.common import n_common
+from sis_core.texts.part import Asked, Part, Rows
 from sis_core.texts.retention import EvictionError, Retention
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,7 @@ MAX_FAILURES = 3
 Lacking: TypeAlias = Mapping[int, Sequence[int]]  # ids of sequences
 NONE_LACKING: Lacking = {}
 NO_ADAPTERS: Mapping[int, str] = {}
-Want = Literal["logits", "hidden"]
-Rows: TypeAlias = F32 | Sequence[Best]  # results: float32 (k, n), or k times what is best
+ASKED = Asked()
 
 
 @define
@@ -44,7 +44,7 @@ class Guessed:
 
 @define
 class SessionStats:
-    """What a session did. ``steps`` are calls of the backend, ``rows`` the tokens they held, ``rows_again`` those of
+    """What a session did. ``steps`` are those of the model, ``rows`` the tokens they held, ``rows_again`` those of
     them that the cache had held before, ``rows_ahead`` those that were fed before they were chosen, ``rows_wasted``
     those of these that were not chosen, ``guessed`` the same by drafters (what a sampler forces is no guess)."""
 
@@ -56,19 +56,6 @@ class SessionStats:
     guessed: dict[str, Guessed] = field(factory=dict)
     degraded: int = 0
     failures_in_row: int = field(default=0)
-
-
-class Part(NamedTuple):
-    """What a step appends to one sequence.
-
-    Attributes:
-        tokens: at least one id.
-        outputs: of how many of the last ones the results are wanted.
-    """
-
-    sequence: int
-    tokens: list[int]
-    outputs: int
 
 
 class Feeding(Closing):
@@ -89,24 +76,20 @@ class Feeding(Closing):
         """Rows of a step at most: 512 unless the family asks for more."""
         return self.model.network.step_rows
 
-    def run(
-        self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False, greedy: bool = False
-    ) -> dict[int, Rows]:
+    def run(self, parts: Sequence[Part], asked: Asked = ASKED) -> dict[int, Rows]:
         """One backend step that appends parts to sequences, one for each: the results of each, by its sequence.
 
         For those who keep count: nothing is checked but what arithmetic relies on; `Session.advance` checks the rest.
-        What the cache lacks of these sequences is fed with them, or in steps before where it is much. After an
+        What the cache lacks of these sequences is fed with them, or in steps before where it is much. Where the
+        backend went on by itself, there is a result more for each token that was appended beside the part's. After an
         exception every sequence is as it was.
-
-        Args:
-            want: logits, or hidden states after the output norm.
-            alone: compute each row as if it were by itself, see `Batch.alone`; None for where something is fed again.
-            greedy: no more is looked at than `Best` says, and no more may come.
         """
         if self._closed:
             self._check_open()
-        values = self._step(parts, want, alone, greedy)
-        for sequence, ids, _ in parts:
+        values = self._step(parts, asked)
+        for sequence, ids, n in parts:
+            if asked.multi_step and len(values) > n:
+                ids = ids + [best.token for best in values[:-1] if isinstance(best, Best)]
             if (known := self._tokens.get(sequence)) is None:
                 self._tokens[sequence] = list(ids)
             else:
@@ -189,18 +172,18 @@ class Feeding(Closing):
                 ids[i] = min(max(token, 0), n_vocab - 1)
         return ids
 
-    def _step(self, parts: Sequence[Part], want: Want, alone: bool | None, greedy: bool) -> Rows:
+    def _step(self, parts: Sequence[Part], asked: Asked) -> Rows:
         """The results of all parts, one after another; the tokens are not noted yet."""
         while True:
             try:
                 lacking = self._lacking(parts)
-                alone = bool(lacking) if alone is None else alone
+                alone = bool(lacking) if asked.alone is None else asked.alone
                 if lacking:
                     lacking = self._feed_much(lacking)
                 for sequence, _, _ in parts:
                     if sequence in self._retentions:
                         self._evict(self.model, self._cache, sequence, len(self._tokens.get(sequence, ())))
-                batch = self._batch(parts, want, alone, greedy, lacking)
+                batch = self._batch(parts, asked, alone, lacking)
                 output = self.model.step(batch, self._cache)
             except (KeyboardInterrupt, MemoryError, MemoryLimitError, ContextError, ClosedError, EvictionError):
                 raise
@@ -212,13 +195,14 @@ class Feeding(Closing):
                 continue
             stats = self.stats
             stats.failures_in_row = 0
-            stats.steps += 1
-            stats.rows += batch.n
+            n_more = len(output.best) - 1 if batch.multi_step and output.best else 0
+            stats.steps += 1 + n_more
+            stats.rows += batch.n + n_more
             if lacking:
                 stats.rows_again += sum(map(len, lacking.values()))
             return output.best or output.values
 
-    def _batch(self, parts: Sequence[Part], want: Want, alone: bool, greedy: bool, lacking: Lacking) -> Batch:
+    def _batch(self, parts: Sequence[Part], asked: Asked, alone: bool, lacking: Lacking) -> Batch:
         ids: list[int] = []
         runs: list[Run] = []
         rows: list[int] = []
@@ -233,7 +217,10 @@ class Feeding(Closing):
         adapters = NO_ADAPTERS
         if self._adapters:
             adapters = {sequence: self._adapters[sequence] for sequence, _, _ in parts if sequence in self._adapters}
-        return Batch(ids, tuple(runs), rows, want, adapters=adapters, alone=alone, greedy=greedy)
+        want, _, greedy, multi_step = asked
+        if len(ids) > 1:
+            multi_step = None  # what is fed again comes first
+        return Batch(ids, tuple(runs), rows, want, adapters=adapters, alone=alone, greedy=greedy, multi_step=multi_step)
 
     def _lacking(self, parts: Sequence[Part]) -> Lacking:
         """What the cache lacks of what the sequences of a step are known to hold.

@@ -14,8 +14,8 @@ from sis_core.sampler import log_softmax
 from sis_core.step import Best
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.common import n_common
-from sis_core.texts.feeding import Part, Rows, Want
 from sis_core.texts.finite import finite
+from sis_core.texts.part import Part, Rows, Want
 from sis_core.texts.prefixes import Scope
 from sis_core.texts.request import FinishReason, Piece, PromptLogprob, Request, TokenLogprob
 from sis_core.texts.retention import Retention
@@ -114,6 +114,11 @@ class Text:
             return 0
         room = self._n_ctx - len(self.ids)
         return room if self.request.max_tokens is None else min(room, self.request.max_tokens - self.n_written - 1)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that would be its last."""
+        return self._writer.ends if self._writer else frozenset()
 
     def forced(self) -> Ahead:
         """What must come next, whatever the model thinks. A sampler that fails here does so when it is to choose."""

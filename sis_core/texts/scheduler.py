@@ -22,7 +22,7 @@ from sis_core.texts.ahead import Ahead
 from sis_core.texts.budget import Budget
 from sis_core.texts.context import retention_of
 from sis_core.texts.drafting import NOBODY, Drafting
-from sis_core.texts.feeding import Rows, Want
+from sis_core.texts.part import Rows, Want
 from sis_core.texts.prefixes import Prefixes, Scope
 from sis_core.texts.request import Piece, Request
 from sis_core.texts.retention import EvictionError
@@ -244,8 +244,7 @@ class Scheduler(Closing):
         session, stats = self.session, self.session.stats
         degraded, began = stats.degraded, self._clock()
         try:
-            parts = [text.part(start, n, ahead) for text, start, n, ahead in feed.shares]
-            results = session.run(parts, self._want, feed.alone, feed.greedy)
+            results = session.run(feed.parts, feed.asked(self._want))
         except MemoryLimitError as error:
             if any(share.ahead.tokens for share in feed.shares):
                 self._speculation.cramp()
@@ -256,7 +255,7 @@ class Scheduler(Closing):
             (text,) = (text for text in self._running if text.number == error.sequence)
             self._fail(text, error, keep=False)
             return False
-        seconds = self._clock() - began
+        seconds, feed = self._clock() - began, feed.gone_on(results)
         if not feed.decodes:
             self._budget.measure({share.text.number: share.n for share in feed.shares}, seconds)
         self._speculation.measure(feed, seconds)

@@ -18,7 +18,8 @@ from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
 from sis_core.step import MAX_INT32
 from sis_core.texts.common import n_common
-from sis_core.texts.feeding import Feeding, Part, Want, go_back
+from sis_core.texts.feeding import Feeding, go_back
+from sis_core.texts.part import Asked, Part, Want
 from sis_core.texts.retention import Retention
 
 CHUNK = STEP_ROWS  # rows of a prefill step: what one Ctrl-C waits for
@@ -143,7 +144,7 @@ class Session(Feeding):
                     where=f"sequence {sequence}",
                 )
             parts.append(Part(sequence, ids, wanted))
-        results = cast(dict[int, F32], self.run(parts, want, alone))
+        results = cast(dict[int, F32], self.run(parts, Asked(want, alone)))
         return {part.sequence: results[part.sequence] for part in parts if part.outputs}
 
     def hidden(self, tokens: Iterable[int], sequence: int = 0) -> F32:

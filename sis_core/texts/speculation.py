@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from sis_core.drafter import DraftContext
+from sis_core.step import MultiStep
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.allowance import Allowance
 from sis_core.texts.budget import Budget
@@ -19,6 +20,7 @@ from sis_core.texts.drafting import Drafting
 from sis_core.texts.feed import Feed, Share
 from sis_core.texts.feeding import Guessed
 from sis_core.texts.followed import Followed, Guess
+from sis_core.texts.multi_step import MultiSteps
 from sis_core.texts.running import Text
 from sis_core.texts.session import Session
 from sis_core.texts.step_cost import StepCost
@@ -47,7 +49,7 @@ class Speculation:
 
     def __init__(self, session: Session, drafting: Drafting, clock: Callable[[], float]) -> None:
         self._session, self._drafting, self._clock = session, drafting, clock
-        self._cost, self._allowance = StepCost(), Allowance()
+        self._cost, self._allowance, self._steps = StepCost(), Allowance(), MultiSteps()
         self._followed: dict[int, Followed] = {}
         self._fed: dict[int, str] = {}  # texts of the step whose guesses are fed, and whose these are
         self._price = Price(0.0, 0.0, 0.0)
@@ -93,15 +95,28 @@ class Speculation:
             shares = [waiting[number]._replace(n=n) for number, n in rows.items()]
             return Feed(shares, decodes=False, alone=False, n_rows=sum(rows.values()), greedy=greedy)
         if not (ahead := self._ahead(texts)):
-            return Feed(shares, decodes=True, alone=None, n_rows=len(shares), greedy=greedy)
+            more = self._multi_step(texts[0]) if greedy and len(texts) == 1 else None
+            return Feed(shares, decodes=True, alone=None, n_rows=len(shares), greedy=greedy, multi_step=more)
+        self._steps.guessed()
         shares = [share._replace(ahead=ahead.get(share.text.number, NOTHING)) for share in shares]
         n_ahead = sum(len(each.tokens) for each in ahead.values())
         return Feed(shares, decodes=True, alone=True, n_rows=len(shares) + n_ahead, greedy=greedy)
 
+    def _multi_step(self, text: Text) -> MultiStep | None:
+        """How far a backend may go on by itself with the only text; drafters that always guess see every token."""
+        if text.forces or (self.guesses and not self._drafting.measured):
+            return None
+        n = min(self._steps.n(), text.n_ahead, self._session.until(text.number) - 1)
+        return MultiStep(n, text.ends) if n > 0 else None
+
     def measure(self, feed: Feed, seconds: float) -> None:
-        """A step took so long."""
+        """A step took so long, or several at once."""
+        n_steps = 1
+        if feed.decodes and len(feed.shares) == 1 and not self._fed:
+            n_steps += len(feed.shares[0].ahead.tokens)
+            self._steps.measure(n_steps, seconds)
         if self._drafting.measured and feed.decodes:
-            self._cost.measure(feed.n_rows, seconds)
+            self._cost.measure(feed.n_rows, seconds / n_steps)
             self._allowance.step(seconds, len(feed.shares))
 
     def settle(self, number: int, ahead: Ahead, n_chosen: int) -> None:

@@ -35,6 +35,7 @@ class Writer:
     Attributes:
         forces: whether a sampler may know what must come next.
         greedy: whether no more need be known of logits than which is best.
+        ends: tokens of which the text knows that it ends with them.
     """
 
     def __init__(self, request: Request, prompt: list[int], n_vocab: int, tokenizer: Tokenizer) -> None:
@@ -48,6 +49,7 @@ class Writer:
         self._stops = StopFilter(request.stop)
         self._stop_tokens = control_tokens(request.stop, tokenizer)
         self._end_tokens = frozenset() if request.ignore_end else tokenizer.end_tokens
+        self.ends = frozenset(self._stop_tokens) | self._end_tokens
         self._n_written = 0
 
     def forced(self) -> Ahead:

@@ -15,8 +15,8 @@ from tiny_models import metadata, write_model
 
 from sis_core import load
 from sis_core.cache.pages import PAGE_SIZE
-from sis_core.texts.feeding import Part
 from sis_core.texts.language_model import LanguageModel
+from sis_core.texts.part import Part
 from sis_core.texts.request import Piece
 from sis_core.texts.scheduler import Scheduler
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 14  # what this release and its libraries of kernels agree on
+PROGRAM = 15  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -216,8 +216,17 @@ class Step(Structure, c_name="sis_step"):
     ]  # fmt: skip
 
 
+class MultiStep(Structure, c_name="sis_multi_step"):
+    """How far a step of one row goes on, and how far it came."""
+
+    _fields_: ClassVar[Any] = [
+        ("n", c_uint32), ("n_tables", c_uint32), ("n_ends", c_uint32), ("n_run", c_uint32), ("ends", c_void_p),
+    ]  # fmt: skip
+
+
 STRUCTURES: tuple[type[Structure], ...] = (
     Rows, LinearObject, Kind, Unpacked, Place, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Best, Step,
+    MultiStep,
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
@@ -237,6 +246,10 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sis_replace": (None, {"weight": c_void_p, "by": c_void_p}),
     "sis_workspace": (c_uint64, {"program": POINTER(Program), "step": POINTER(Step)}),
     "sis_run": (ctypes.c_int32, {"program": POINTER(Program), "step": POINTER(Step)}),
+    "sis_multi_step": (
+        ctypes.c_int32,
+        {"program": POINTER(Program), "step": POINTER(Step), "more": POINTER(MultiStep)},
+    ),
     "sis_read": (c_uint64, {"data": c_void_p, "bytes": c_uint64, "n_threads": c_uint32}),
     "sis_map_file": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),
     "sis_map_memory": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),

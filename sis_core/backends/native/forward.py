@@ -23,7 +23,7 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.tables import state_nbytes
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
-from sis_core.step import Batch, Best, Group, Output, Plan
+from sis_core.step import Batch, Best, Group, MultiStep, Output, Plan
 
 NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), PAGE_SIZE)
 ROWS = np.zeros(512, np.int32)  # of a long prompt's first step
@@ -102,13 +102,19 @@ class NativeForward:
                 hidden = self._embedding(batch)
         program = self._logits if batch.want == "logits" else self._hidden
         best: list[Best] | None = [] if batch.greedy and batch.want == "logits" and self._ends else None
+        multi_step = None
+        if batch.multi_step and tokens is not None and best is not None and not packs:
+            multi_step = _within_page(batch.multi_step, batch.runs[0].start)
         if packs:
             started = perf_counter()
-        with cache.reserve(batch) as plans:
+        with cache.reserve(batch, multi_step.n if multi_step else 0) as plans:
             values = self._runner.run(
                 program, plans, tokens=tokens, hidden=hidden, outputs=batch.rows, kv=cache.address,
-                kv_type=cache.kv_type, alone=batch.alone, best=best,
+                kv_type=cache.kv_type, alone=batch.alone, best=best, multi_step=multi_step,
             )  # fmt: skip
+        if multi_step is not None and best is not None and len(best) <= multi_step.n:
+            sequence, start, _ = batch.runs[0]
+            cache.truncate(sequence, start + len(best))
         if packs:
             waiting.after_step(batch.n, perf_counter() - started)
             self._store.in_place.changed()
@@ -120,6 +126,12 @@ class NativeForward:
         if hidden.shape != (batch.n, self.network.n_embd):
             raise BackendError(f"hidden has shape {hidden.shape}, not {(batch.n, self.network.n_embd)}", where="step")
         return hidden
+
+
+def _within_page(multi_step: MultiStep, start: int) -> MultiStep | None:
+    """No further than the page reaches that a step at place ``start`` writes to: no more room is needed than for it."""
+    n = min(multi_step.n, PAGE_SIZE - 1 - start % PAGE_SIZE)
+    return multi_step._replace(n=n) if n else None
 
 
 class NativeLayer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from struct import pack_into
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.watched import Watched
 from sis_core.errors import BackendError
-from sis_core.step import Best, Group, Ints, Plan
+from sis_core.step import Best, Group, Ints, MultiStep, Plan
 
 MAX_IDLE = 4
 FEW, PATIENCE = 8, 8  # steps of an eighth of the rows, and how many of them before memory is given back
@@ -58,6 +59,7 @@ class Runner:
         kv_type: str = "f32",
         alone: bool = False,
         best: list[Best] | None = None,
+        multi_step: MultiStep | None = None,
     ) -> F32:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
@@ -67,6 +69,7 @@ class Runner:
             kv: the address of a `abi.KV` for each layer.
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
             best: where to leave the best of each of ``outputs``; then no rows are given out.
+            multi_step: go on from one row with its best; ``plans`` have room for ``multi_step.n`` rows after it.
         """
         seen = program.in_place.before_step()
         scratch = self._take()
@@ -76,15 +79,15 @@ class Runner:
             assert hidden is not None
             hidden = np.ascontiguousarray(hidden, np.float32)
             entry, n, hidden_at = program.after_embedding, len(hidden), address(hidden)
-        n_out, out = 0 if outputs is None else len(outputs), NO_ROWS
+        n_out, n_more, out = 0 if outputs is None else len(outputs), multi_step.n if multi_step else 0, NO_ROWS
         if best is None:
             out = np.empty((n if outputs is None else n_out, program.n_out_cols), np.float32)
             out_at, best_at = address(out), 0
         else:
-            out_at, best_at = scratch.rows(n_out, program.n_out_cols)
+            out_at, best_at = scratch.rows(n_out, program.n_out_cols, n_more)
         first = plans[0]
         watched = None if first.watch is None else Watched.of(program.watched, plans)  # the first keeps most
-        longest = scratch.place(plans, () if tokens is None else tokens, () if outputs is None else outputs)
+        longest = scratch.place(plans, () if tokens is None else tokens, () if outputs is None else outputs, n_more)
         rotations = self.rotations.tables(longest)
         filled = (
             n, n_out, len(first.groups), first.page_size, abi.KV_TYPES[kv_type], self.n_threads,
@@ -94,15 +97,15 @@ class Runner:
         )  # fmt: skip
         try:
             scratch.fill(filled)
-            code = self.library.run(entry, scratch.step)
+            code = scratch.run(self.library, entry, multi_step, len(plans))
             if code == abi.NO_ROOM:
                 scratch.resize(self.library.workspace(entry, scratch.step), n)
                 scratch.fill(filled)
-                code = self.library.run(entry, scratch.step)
+                code = scratch.run(self.library, entry, multi_step, len(plans))
             elif scratch.too_large(n):
                 scratch.resize(self.library.workspace(entry, scratch.step), n)
             if best is not None:
-                scratch.tell(n_out, best)
+                scratch.tell(scratch.n_run if multi_step else n_out, best)
         finally:
             self._give_back(scratch)
         if seen is not None:
@@ -116,7 +119,7 @@ class Runner:
     def make_room(self, program: Compiled, plans: Sequence[Plan]) -> U8:
         """Where a step of these plans will work if it is the first: memory that is not taken from the system yet."""
         scratch = self._take()
-        scratch.place(plans, (), ())
+        scratch.place(plans, (), (), 0)
         flags = abi.INVARIANT if self.invariant else 0
         n, n_groups, page_size = len(plans[0].places), len(plans[0].groups), plans[0].page_size
         scratch.fill((n, 1, n_groups, page_size, 0, self.n_threads, flags, 0, *(0,) * 5, scratch.tables_at, *(0,) * 4))
@@ -144,6 +147,7 @@ class _Scratch:
     Attributes:
         step: the record, as native code takes it.
         tokens_at, outputs_at, positions_at, tables_at: where a step that was placed has these.
+        n_run: rows of the last of several steps at once.
     """
 
     def __init__(self, n_threads: int, cpus: I32 | None) -> None:
@@ -159,13 +163,15 @@ class _Scratch:
         self._rows, self._best = np.empty(0, np.float32), (abi.Best * 0)()
         self._rows_at = self._best_at = 0
         self._best_ints, self._best_floats = memoryview(b"").cast("I"), memoryview(b"").cast("f")
+        self._text_ends, self._ends_ints, self.n_run = frozenset[int](), (ctypes.c_int32 * 0)(), 0
 
     def fill(self, values: tuple[int, ...]) -> None:
         """Write the record: its fields up to the workspace's."""
         abi.Step.fill(self._step, 0, *values, *self._ends)
 
-    def place(self, plans: Sequence[Plan], tokens: Ints, outputs: Ints) -> int:
-        """Lay out what a step reads; the length of the longest sequence, 1 where there is none."""
+    def place(self, plans: Sequence[Plan], tokens: Ints, outputs: Ints, n_more: int) -> int:
+        """Lay out what a step reads, and ``n_more`` rows that may follow; the length of the longest sequence then, 1
+        where there is none."""
         ints = [*tokens, *outputs]
         n_given = len(ints)
         ints.extend(plans[0].places)
@@ -181,7 +187,7 @@ class _Scratch:
         longest, slots_at = 1, at + INT * n_before
         for table, plan in enumerate(plans):
             groups = self._groups[table]
-            if (length := groups.place(plan.groups)) > longest:
+            if (length := groups.place(plan.groups, n_more)) > longest:
                 longest = length
             abi.Table.fill(self._tables, table * TABLE_BYTES, slots_at, groups.address)
             slots_at += INT * len(plan.rows)
@@ -195,12 +201,25 @@ class _Scratch:
         pack_into(f"{n}i", self._ints, 0, *ints)
         return self._ints_at
 
-    def rows(self, n: int, n_cols: int) -> tuple[int, int]:
-        """Where rows go that nobody sees but for the best of each, and where these go."""
+    def run(self, library: Library, entry: Any, multi_step: MultiStep | None, n_tables: int) -> int:
+        """Run the step, and others after it; see `abi.PROTOTYPES`."""
+        if multi_step is None:
+            code: int = library.run(entry, self.step)
+            return code
+        if multi_step.ends is not self._text_ends:
+            self._text_ends = multi_step.ends
+            self._ends_ints = (ctypes.c_int32 * len(multi_step.ends))(*multi_step.ends)
+        record = abi.MultiStep(1 + multi_step.n, n_tables, len(multi_step.ends), 0, ctypes.addressof(self._ends_ints))
+        code = library.multi_step(entry, self.step, ctypes.byref(record))
+        self.n_run = record.n_run
+        return code
+
+    def rows(self, n: int, n_cols: int, n_more: int) -> tuple[int, int]:
+        """Where rows go that nobody sees but for the best of each, and where these and so many more go."""
         if n * n_cols > len(self._rows):
             self._rows = np.empty(n * n_cols, np.float32)
             self._rows_at = address(self._rows)
-        if n > len(self._best):
+        if (n := n + n_more) > len(self._best):
             self._best = (abi.Best * n)()
             self._best_at = ctypes.addressof(self._best)
             fields = memoryview(self._best).cast("B")
@@ -234,8 +253,9 @@ class _Groups:
         self._records, self.address = (abi.Group * 0)(), 0
         self._pages: list[tuple[I32, int]] = []
 
-    def place(self, groups: Sequence[Group]) -> int:
-        """Write the records; the length of the longest sequence, 0 where there is none."""
+    def place(self, groups: Sequence[Group], n_more: int) -> int:
+        """Write the records, of which ``n_more`` rows come later; the length of the longest sequence with them, 0 where
+        there is none."""
         if len(groups) > len(self._pages):
             self._pages += [(NO_PAGES, 0)] * (len(groups) - len(self._pages))
             self._records = (abi.Group * len(groups))()
@@ -246,7 +266,7 @@ class _Groups:
             if known is not pages:
                 at = address(pages)
                 self._pages[i] = pages, at
-            abi.Group.fill(self._records, i * GROUP_BYTES, at, first, n, length, 0)
+            abi.Group.fill(self._records, i * GROUP_BYTES, at, first, n - n_more, length - n_more, 0)
             if length > longest:
                 longest = length
         return longest

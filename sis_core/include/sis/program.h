@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 14
+#define SIS_PROGRAM 15
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -352,6 +352,20 @@ SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, const struc
 #define SIS_NO_ROOM 1000
 /* Run a step. Returns 0, SIS_NO_ROOM, or what a foreign linear returned. */
 SIS_EXPORT int32_t sis_run(const struct sis_program *program, const struct sis_step *step);
+/* How a step of one row goes on with the likeliest token: n rows in all at most, of n_tables tables, and none after a token
+ * of `ends` or after logits that are not finite. */
+struct sis_multi_step {
+    uint32_t n;
+    uint32_t n_tables;
+    uint32_t n_ends;
+    uint32_t n_run; /* what sis_multi_step leaves here: how many rows there were */
+    const int32_t *ends;
+};
+/* Run a step of one row with `best`, and then others as if each was asked for by itself. The step's positions and the
+ * tables' slots have n entries, and `best` has room for n; of the other fields each row after the first has what sis_run
+ * would be given. Returns what sis_run does; where there is no room for a row after the first, there are fewer. */
+SIS_EXPORT int32_t sis_multi_step(const struct sis_program *program, const struct sis_step *step,
+                                  struct sis_multi_step *more);
 /* Read `bytes` bytes on n_threads threads and return the time in nanoseconds. */
 SIS_EXPORT uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads);
 

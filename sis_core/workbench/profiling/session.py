@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sis_core.texts.chain_text import make_chain
-from sis_core.texts.feeding import Part, Rows, Want
+from sis_core.texts.feeding import ASKED
 from sis_core.texts.language_model import LanguageModel
+from sis_core.texts.part import Asked, Part, Rows
 from sis_core.texts.request import Piece
 from sis_core.texts.scheduler import Scheduler
 from sis_core.texts.session import Session
@@ -20,11 +21,9 @@ class TimedSession(Session):
 
     recorder: Recorder
 
-    def run(
-        self, parts: Sequence[Part], want: Want = "logits", alone: bool | None = False, greedy: bool = False
-    ) -> dict[int, Rows]:
+    def run(self, parts: Sequence[Part], asked: Asked = ASKED) -> dict[int, Rows]:
         with self.recorder.span("session"):
-            return super().run(parts, want, alone, greedy)
+            return super().run(parts, asked)
 
 
 def profile_text(
