@@ -134,6 +134,7 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
         .slopes = op->slopes,
         .sinks = op->sinks,
         .watch = watch_of(step, op),
+        .rounded = (op->flags & SIS_Q8) != 0,
         .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
     const uint32_t shared = op->n_head / op->n_head_kv;

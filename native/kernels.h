@@ -84,6 +84,7 @@ struct attention {
     float scale, cap;
     const float *slopes, *sinks;
     float *watch; /* see sis_step: of this op; or NULL */
+    int rounded;  /* see SIS_Q8 */
     struct kv_layout layout;
 };
 

@@ -75,17 +75,26 @@ class Layer:
         n_threads: int = 1,
         gone: Sequence[int] = (),
         invariant: bool = False,
+        rounded: bool = False,
     ) -> F32:
         """Store keys and values ``(n, n_head_kv, dim)`` from ``position`` on; attend with ``(n, n_head, k_dim)``.
 
-        ``gone`` are pages that were given back.
+        ``gone`` are pages that were given back; ``rounded``: the output is for integer weights.
         """
         n, n_out = len(q), self.n_head * self.v_dim
         hidden = np.concatenate([q.reshape(n, -1), k.reshape(n, -1), v.reshape(n, -1)], 1)
         heads = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "k_dim": self.k_dim, "v_dim": self.v_dim}
         ops = (abi.Op * 2)(
             abi.Op(kind=abi.STORE, src_at=self.at[0], src2_at=self.at[1], **heads),
-            abi.Op(kind=abi.ATTEND, dst=abi.OUT, window=window, scale=self.k_dim**-0.5, cap=cap, **heads),
+            abi.Op(
+                kind=abi.ATTEND,
+                flags=abi.FOR_Q8 if rounded else 0,
+                dst=abi.OUT,
+                window=window,
+                scale=self.k_dim**-0.5,
+                cap=cap,
+                **heads,
+            ),
         )
         cols = np.array([hidden.shape[1]], np.uint32)
         program = abi.Program(abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), address(cols))
@@ -177,6 +186,19 @@ def test_against_float64(backend: NativeBackend, shape: tuple[int, int, int, int
         wanted = oracle(q, k, v, checked, kv_type, window, cap)
         error = np.abs(np.concatenate(found)[checked] - wanted).max() / np.abs(wanted).max()
         assert error < (1.2e-2 if is_rounded(backend, kv_type) else exact), (window, cap)
+
+
+def test_rounded_where_integer_weights_read_the_output(backend: NativeBackend) -> None:
+    """AMX then rounds what a cache in F16 holds, and its queries and weights; never of one in F32."""
+    shape, n = (4, 2, 64, 64), 200
+    q, k, v = vectors(shape, n)
+    for kv_type in ("f16", "f32"):
+        found, exact = (Layer(backend, shape, kv_type, n).step(q, k, v, 0, rounded=r) for r in (True, False))
+        same = np.array_equal(found, exact)
+        assert same == (kv_type == "f32" or backend.library().isa_name != "amx")
+        wanted = oracle(q, k, v, range(n), kv_type, 0, 0.0)
+        error = np.abs(found - wanted).max() / np.abs(wanted).max()
+        assert error < (4e-5 if same else 1.2e-2)
 
 
 @pytest.mark.parametrize("kv_type", TYPES)

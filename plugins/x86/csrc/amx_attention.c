@@ -2,9 +2,9 @@
  * dimensions at a time. A span of keys is packed into tiles once for all pairs of a unit; then each 32 of them have all
  * their scores of it, their weights, which take the scores' place, and their output.
  *
- * Floats of a cache in F32 or F16, their queries and weights are split into two bfloat16 each, as those of float weights
- * are in amx.c: what is left out is 2^-16. A cache in BF16, Q8_0 or Q4_0 holds less than that: there all are rounded to
- * one. */
+ * As in amx.c floats are split into two bfloat16 each, those of a cache in F32 or F16, its queries and weights: what is left
+ * out is 2^-16. All are rounded to one where a cache in BF16, Q8_0 or Q4_0 holds less than that, and over a cache in F16 where
+ * the output is rounded too, for integer weights: a relative 2^-8 at most. */
 #define V_HAS_DOT
 #include "zmm.h"
 #include "cached.inc"
@@ -17,7 +17,12 @@
 #define MOST 512 /* pairs of a unit */
 #define SPAN_TILES (SPAN / TILE)
 
-#define IS_SPLIT(TYPE) ((TYPE) == SIS_KV_F32 || (TYPE) == SIS_KV_F16)
+#define HIDDEN (-1e30f) /* a score without weight: of an infinite one 2^x would be no number */
+
+static int is_split(const struct attention *a)
+{
+    return a->layout.type == SIS_KV_F32 || (a->layout.type == SIS_KV_F16 && !a->rounded);
+}
 
 /* What a unit keeps in its thread's scratch. A step is two tiles, then the two of what rounding has left. */
 struct room {
@@ -38,11 +43,11 @@ static void *place(struct room *room, uint8_t *base, size_t bytes)
     return found;
 }
 
-static struct room lay_out(const struct kv_layout *l, uint32_t m, uint8_t *base)
+static struct room lay_out(const struct kv_layout *l, int split, uint32_t m, uint8_t *base)
 {
     const size_t pairs = (m + SIDE - 1) / SIDE * SIDE;
     struct room room = {
-        .step = IS_SPLIT(l->type) ? 4 * ONE : 2 * ONE,
+        .step = split ? 4 * ONE : 2 * ONE,
         .k_steps = (l->k_dim + SIDE - 1) / SIDE,
         .v_steps = (l->v_dim + SIDE - 1) / SIDE,
         .part = sis_part_floats(l),
@@ -56,11 +61,11 @@ static struct room lay_out(const struct kv_layout *l, uint32_t m, uint8_t *base)
     return room;
 }
 
-static size_t scratch_bytes(const struct kv_layout *l, uint32_t m) { return lay_out(l, m, NULL).bytes; }
+static size_t scratch_bytes(const struct kv_layout *l, uint32_t m) { return lay_out(l, 1, m, NULL).bytes; }
 
 static void pack_queries(const struct attention *a, uint32_t head, uint32_t first, uint32_t m, const struct room *room)
 {
-    const int split = IS_SPLIT(a->layout.type);
+    const int split = is_split(a);
     float x[MAX_HEAD + SIDE] __attribute__((aligned(64))) = {0};
     for (uint32_t i = 0; i < (m + SIDE - 1) / SIDE * SIDE; i++) {
         if (i < m) scaled_query(a, head, first + i, x);
@@ -79,8 +84,8 @@ INLINE void put_pair(const int split, uint8_t *out, vf even, vf odd)
 }
 
 /* Sixteen keys of a page, from `slot` on. */
-INLINE void pack_keys(const int type, const struct kv_layout *l, const uint8_t *block, uint32_t slot, size_t step,
-                      uint8_t *out)
+INLINE void pack_keys(const int type, const int split, const struct kv_layout *l, const uint8_t *block, uint32_t slot,
+                      size_t step, uint8_t *out)
 {
     const size_t row = (size_t)l->page_size * BYTES_OF(type);
     const uint8_t *w = block + slot * BYTES_OF(type), *scales = block + l->k_scales + slot * 2;
@@ -100,14 +105,14 @@ INLINE void pack_keys(const int type, const struct kv_layout *l, const uint8_t *
                 even *= scale;
                 odd *= scale;
             }
-            put_pair(IS_SPLIT(type), out + j * 64, even, odd);
+            put_pair(split, out + j * 64, even, odd);
         }
     }
 }
 
 /* Half a tile for every sixteen dimensions: n of sixteen values of a page, from `slot` on, and zeros for the others. */
-INLINE void pack_values(const int type, const struct kv_layout *l, const uint8_t *block, uint32_t slot, uint32_t n,
-                        size_t step, uint8_t *out)
+INLINE void pack_values(const int type, const int split, const struct kv_layout *l, const uint8_t *block, uint32_t slot,
+                        uint32_t n, size_t step, uint8_t *out)
 {
     const int nibbles = type == SIS_KV_Q4_0, paired = type == SIS_KV_BF16;
     const size_t row = nibbles ? l->v_blocks * TILE : (size_t)l->v_pad * BYTES_OF(type);
@@ -127,39 +132,49 @@ INLINE void pack_values(const int type, const struct kv_layout *l, const uint8_t
                 }
                 if (!both) odd = (vf){0};
             }
-            put_pair(IS_SPLIT(type), to + t / 2 * 64, even, odd);
+            put_pair(split, to + t / 2 * 64, even, odd);
         }
     }
 }
 
-#define PACK(NAME, TYPE)                                                                                               \
+struct packer {
+    void (*keys)(const struct kv_layout *l, const uint8_t *block, uint32_t slot, size_t step, uint8_t *out);
+    void (*values)(const struct kv_layout *l, const uint8_t *block, uint32_t slot, uint32_t n, size_t step,
+                   uint8_t *out);
+};
+
+#define PACK(NAME, TYPE, SPLIT)                                                                                        \
     static __attribute__((noinline)) void keys_##NAME(const struct kv_layout *l, const uint8_t *block, uint32_t slot,  \
                                                       size_t step, uint8_t *out)                                       \
     {                                                                                                                  \
-        pack_keys(TYPE, l, block, slot, step, out);                                                                    \
+        pack_keys(TYPE, SPLIT, l, block, slot, step, out);                                                             \
     }                                                                                                                  \
     static __attribute__((noinline)) void values_##NAME(const struct kv_layout *l, const uint8_t *block,               \
                                                         uint32_t slot, uint32_t n, size_t step, uint8_t *out)          \
     {                                                                                                                  \
-        pack_values(TYPE, l, block, slot, n, step, out);                                                               \
-    }
+        pack_values(TYPE, SPLIT, l, block, slot, n, step, out);                                                        \
+    }                                                                                                                  \
+    static const struct packer NAME = {keys_##NAME, values_##NAME};
 
-PACK(f32, SIS_KV_F32)
-PACK(f16, SIS_KV_F16)
-PACK(bf16, SIS_KV_BF16)
-PACK(q8_0, SIS_KV_Q8_0)
-PACK(q4_0, SIS_KV_Q4_0)
+PACK(f32, SIS_KV_F32, 1)
+PACK(f16, SIS_KV_F16, 1)
+PACK(rounded_f16, SIS_KV_F16, 0)
+PACK(bf16, SIS_KV_BF16, 0)
+PACK(q8_0, SIS_KV_Q8_0, 0)
+PACK(q4_0, SIS_KV_Q4_0, 0)
 
-static void (*const KEYS[])(const struct kv_layout *, const uint8_t *, uint32_t, size_t,
-                            uint8_t *) = {keys_f32, keys_f16, keys_bf16, keys_q8_0, keys_q4_0};
-static void (*const VALUES[])(const struct kv_layout *, const uint8_t *, uint32_t, uint32_t, size_t,
-                              uint8_t *) = {values_f32, values_f16, values_bf16, values_q8_0, values_q4_0};
+static const struct packer *packer_for(const struct attention *a)
+{
+    static const struct packer *const PACKERS[] = {&f32, &rounded_f16, &bf16, &q8_0, &q4_0};
+    return a->layout.type == SIS_KV_F16 && is_split(a) ? &f16 : PACKERS[a->layout.type];
+}
 
 /* Keys and values of tiles [from, to) of the span that begins at `start`. Returns the tiles whose page was given back. */
 static uint32_t pack_span(const struct attention *a, uint32_t head, int64_t start, uint32_t from, uint32_t to,
                           const struct room *room)
 {
     const struct kv_layout *l = &a->layout;
+    const struct packer *packer = packer_for(a);
     uint32_t gaps = 0;
     for (uint32_t j = from; j < to; j++) {
         const int64_t at = start + j * TILE, left = (int64_t)a->group->length - at;
@@ -167,8 +182,8 @@ static uint32_t pack_span(const struct attention *a, uint32_t head, int64_t star
         const uint8_t *block = n ? block_of(a, head, at) : NULL;
         uint8_t *values = room->values + j / 2 * room->step + j % 2 * (ONE / 2);
         if (!block) gaps |= 1u << j;
-        else KEYS[l->type](l, block, slot, room->step, room->keys + j / 2 * room->k_steps * room->step + j % 2 * ONE);
-        VALUES[l->type](l, block, slot, block ? n : 0, room->step, values);
+        else packer->keys(l, block, slot, room->step, room->keys + j / 2 * room->k_steps * room->step + j % 2 * ONE);
+        packer->values(l, block, slot, block ? n : 0, room->step, values);
     }
     return gaps;
 }
@@ -288,14 +303,14 @@ static void fall(const struct attention *a, uint32_t head, const struct sixteen 
     }
 }
 
-/* Scores of keys that a pair does not see become infinitely low. */
+/* Scores of keys that a pair does not see become HIDDEN. */
 static void hide(const struct sixteen *p, int64_t key, uint8_t *tile)
 {
     for (uint32_t i = 0; i < TILE; i++) {
         const int64_t after = p->last[i] + 1 - key, before = p->lowest[i] - key;
         uint32_t seen = after <= 0 ? 0 : after < TILE ? (1u << after) - 1 : 0xffff;
         if (before > 0) seen &= before < TILE ? 0xffffu << before : 0;
-        const __m512 low = _mm512_set1_ps(-__builtin_inff());
+        const __m512 low = _mm512_set1_ps(HIDDEN);
         _mm512_store_ps(tile + i * 64, _mm512_mask_load_ps(low, (__mmask16)seen, tile + i * 64));
     }
 }
@@ -308,7 +323,7 @@ static void alter(const struct attention *a, uint32_t head, const struct sixteen
         const int64_t key = start + j * TILE;
         uint8_t *tile = scores + j * ONE;
         if (gaps >> j & 1) {
-            for (uint32_t i = 0; i < TILE; i++) v_store(tile + i * 64, v_set(-__builtin_inff()));
+            for (uint32_t i = 0; i < TILE; i++) v_store(tile + i * 64, v_set(HIDDEN));
             continue;
         }
         if (a->cap != 0) soften(a, tile);
@@ -317,10 +332,26 @@ static void alter(const struct attention *a, uint32_t head, const struct sixteen
     }
 }
 
-#define AT_ONCE 4 /* rows whose maxima and sums are in registers */
+/* 2^x for x <= 0, and 0 for HIDDEN: the remainder's power by a minimax polynomial, of degree 3 where 8 bits are left of it. */
+INLINE vf power(const int split, vf x)
+{
+    const vf magic = v_set(12582912.0f), t = x + magic, n = t - magic, r = x - n; /* see v_exp2 */
+    vf p = v_set(split ? 0.00132647273f : 0.0551716672f);
+    if (split) {
+        p = v_fma(p, r, v_set(0.00967151299f));
+        p = v_fma(p, r, v_set(0.0555073358f));
+    }
+    p = v_fma(p, r, v_set(split ? 0.240222424f : 0.242611122f));
+    p = v_fma(p, r, v_set(split ? 0.693147004f : 0.693260986f));
+    p = v_fma(p, r, v_set(split ? 1.0f : 0.999928074f));
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+}
 
-/* Weights of tiles [from, to), which are whole blocks, in their places: 32 keys in the first tile of a block and, with `split`, what
- * rounding has left of them in the second. Each row's largest score and the sum of its weights go into its part. */
+#define AT_ONCE 8 /* rows whose maxima and sums are in registers */
+
+/* Weights of tiles [from, to), which are whole blocks, in their places: 32 keys in the first tile of a block and, with
+ * `split`, what rounding has left of them in the second. Each row's largest score and the sum of its weights go into its
+ * part. */
 INLINE void weigh(const int split, uint8_t *scores, uint32_t from, uint32_t to, const struct room *room, float *parts)
 {
     for (uint32_t first = 0; first < TILE; first += AT_ONCE) {
@@ -328,7 +359,7 @@ INLINE void weigh(const int split, uint8_t *scores, uint32_t from, uint32_t to, 
         vf top[AT_ONCE], sum[AT_ONCE];
         float most[AT_ONCE];
         UNROLL_FOR (int i = 0; i < AT_ONCE; i++) {
-            top[i] = v_set(-__builtin_inff());
+            top[i] = v_set(HIDDEN);
             sum[i] = (vf){0};
         }
         for (uint32_t j = from; j < to; j++)
@@ -336,12 +367,12 @@ INLINE void weigh(const int split, uint8_t *scores, uint32_t from, uint32_t to, 
         UNROLL_FOR (int i = 0; i < AT_ONCE; i++) {
             const float highest = v_top(top[i]);
             parts[(first + (uint32_t)i) * room->part + room->part - TILE] = highest;
-            most[i] = highest == -__builtin_inff() ? 0 : highest; /* it sees nothing: all weights are zero */
+            most[i] = highest == HIDDEN ? 0 : highest; /* it sees nothing: all weights are zero */
         }
         for (uint32_t j = from; j < to; j += 2)
             UNROLL_FOR (int i = 0; i < AT_ONCE; i++) {
                 uint8_t *at = rows + j * ONE + i * 64;
-                const vf a = v_exp2(v_load(at) - most[i]), b = v_exp2(v_load(at + ONE) - most[i]);
+                const vf a = power(split, v_load(at) - most[i]), b = power(split, v_load(at + ONE) - most[i]);
                 sum[i] += a + b;
                 put_row(split, at, (__m512)a, (__m512)b, ONE);
             }
@@ -412,12 +443,14 @@ static void attend_spans(const struct attention *a, uint32_t head, uint32_t firs
             if (tall) p[1] = sixteen_of(a, first + i + TILE, left - TILE);
             const int64_t low = p[0].lowest[0], high = p[tall].last[TILE - 1] + 1;
             if (high <= start || low >= start + SPAN) continue;
+            const int begun = low < start && span > begin; /* whoever has seen nothing yet has no sum */
+            float *parts = room->sums + i * room->part;
             const uint32_t from = low <= start ? 0 : (uint32_t)(low - start) / SIDE;
             const uint32_t to = high >= start + SPAN ? SPAN / SIDE : (uint32_t)(high - start + SIDE - 1) / SIDE;
-            SPANS[IS_SPLIT(l->type)][tall](a, head, p, start, from, to, gaps, room,
-                                           room->queries + i / SIDE * room->k_steps * room->step, room->one);
-            for (uint32_t j = 0; j < SIDE && j < left; j++)
-                join_part(room->sums + (i + j) * room->part, room->one + j * room->part, l->v_pad);
+            SPANS[is_split(a)][tall](a, head, p, start, from, to, gaps, room,
+                                     room->queries + i / SIDE * room->k_steps * room->step, begun ? room->one : parts);
+            for (uint32_t j = 0; begun && j < SIDE && j < left; j++)
+                join_part(parts + j * room->part, room->one + j * room->part, l->v_pad);
         }
     }
     tile_release();
@@ -425,7 +458,7 @@ static void attend_spans(const struct attention *a, uint32_t head, uint32_t firs
 
 static void attend(const struct attention *a, uint32_t head, uint32_t first, uint32_t m, uint8_t *scratch)
 {
-    const struct room room = lay_out(&a->layout, m, scratch);
+    const struct room room = lay_out(&a->layout, is_split(a), m, scratch);
     const int64_t stop = last_key(a, first + m - 1) + 1;
     attend_spans(a, head, first, m, 0, (stop + SPAN - 1) / SPAN, &room);
     for (uint32_t i = 0; i < m; i++) finish_part(a, head, first + i, room.sums + i * room.part);
@@ -434,7 +467,7 @@ static void attend(const struct attention *a, uint32_t head, uint32_t first, uin
 static void attend_span(const struct attention *a, uint32_t head, uint32_t first, uint32_t m, uint64_t span,
                         float *parts, uint8_t *scratch)
 {
-    struct room room = lay_out(&a->layout, m, scratch);
+    struct room room = lay_out(&a->layout, is_split(a), m, scratch);
     attend_spans(a, head, first, m, (int64_t)span, (int64_t)span + 1, &room);
     memcpy(parts, room.sums, m * room.part * sizeof(float));
 }

@@ -260,6 +260,13 @@ class Program:
         else:
             raise Unsupported(f"{weight!r} under {transform!r}")
 
+    def form(self, weight: Weight) -> int:
+        """The flag of the form in which a linear reads its rows; 0 where that is a stranger's business."""
+        format = self._store[weight].format
+        if format == abi.FOREIGN:
+            return 0
+        return abi.FOR_FLOAT if format in abi.FLOAT_FORMATS else abi.FOR_Q8
+
     def _phase(self, src: int, src_at: int, group: Sequence[tuple[Dense, int, int, bool]]) -> None:
         """Linears that read the same rows in the same form."""
         width = group[0][0].weight.n_cols
@@ -267,9 +274,7 @@ class Program:
         for dense, *_ in group:
             if dense.weight.n_cols != width or len(dense.weight.shape) != 2:
                 raise Unsupported(f"{dense.weight!r} where {width} values come in")
-            format = self._store[dense.weight].format
-            if format != abi.FOREIGN:
-                flags |= abi.FOR_FLOAT if format in abi.FLOAT_FORMATS else abi.FOR_Q8
+            flags |= self.form(dense.weight)
         # Also where nothing is to be prepared: it ends the phase that may still write these rows.
         self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
         prepared = self._prepare_foreign(src, src_at, [dense.weight for dense, *_ in group])
