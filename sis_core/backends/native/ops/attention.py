@@ -63,7 +63,8 @@ def lower(program: Program, op: Attention, source: Source, target: Target) -> No
         program.emit(abi.STORE, src=qkv, src2=qkv, src_at=n_q, src2_at=n_q + n_k, **heads)
     mixed = program.register("inner 1", op.n_head * v_dim)
     program.emit(
-        abi.ATTEND, src=qkv, dst=mixed, flags=program.form(op.out.weight), window=op.window or 0, scale=op.scale, cap=op.softcap or 0.0,
+        abi.ATTEND, src=qkv, dst=mixed, flags=program.form(op.out.weight), window=op.window or 0,
+        scale=op.scale, cap=op.softcap or 0.0,
         watched=program.watched(op.n_head) if op.window is None else 0,
         slopes=None if op.alibi is None else program.floats(op.alibi), sinks=program.vector(op.sinks), **heads,
     )  # fmt: skip
