@@ -28,7 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
 FILES = (
-    "threads", "native", "pace", "native_best", "native_experts", "merged_experts", "native_attention",
+    "threads", "native", "pace", "multi_step", "native_best", "native_experts", "merged_experts", "native_attention",
     "native_layouts", "native_gradual", "decoders", "fused_linear", "native_load",
 )  # fmt: skip
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "plugins/x86/tests/test_x86.py"]
