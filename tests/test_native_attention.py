@@ -84,17 +84,10 @@ class Layer:
         n, n_out = len(q), self.n_head * self.v_dim
         hidden = np.concatenate([q.reshape(n, -1), k.reshape(n, -1), v.reshape(n, -1)], 1)
         heads = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "k_dim": self.k_dim, "v_dim": self.v_dim}
+        scaled = heads | {"scale": self.k_dim**-0.5}
         ops = (abi.Op * 2)(
             abi.Op(kind=abi.STORE, src_at=self.at[0], src2_at=self.at[1], **heads),
-            abi.Op(
-                kind=abi.ATTEND,
-                flags=abi.FOR_Q8 if rounded else 0,
-                dst=abi.OUT,
-                window=window,
-                scale=self.k_dim**-0.5,
-                cap=cap,
-                **heads,
-            ),
+            abi.Op(kind=abi.ATTEND, flags=abi.FOR_Q8 if rounded else 0, dst=abi.OUT, window=window, cap=cap, **scaled),
         )
         cols = np.array([hidden.shape[1]], np.uint32)
         program = abi.Program(abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), address(cols))

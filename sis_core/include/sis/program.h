@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 15
+#define SIS_PROGRAM 16
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -142,10 +142,9 @@ enum sis_op_kind {
     SIS_OP_GATHER = 8,  /* row: dst = the output rows of src; all that follows works on those */
     SIS_OP_LINEAR = 9,  /* dst = prepared rows @ weight.T + bias; SIS_ADD adds it to dst. SIS_FOREIGN: dst = src @
                            weight.T and no more, with the prepared rows of place `count` where its linear prepares */
-    SIS_OP_ATTEND =
-        10, /* dst = attention of queries (src) over the cache; with SIS_Q8 dst is read in that form alone, so that
-                           rounding what it is made of to eight bits as well loses little */
-    SIS_OP_TAKE = 11, /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
+    SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache; SIS_Q8: dst is read in that form alone
+                           and may be rounded as that is on the way */
+    SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
                            all formats but FOREIGN; DECODED from raw bytes */
     SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
     SIS_OP_ROUTE = 13,           /* row: the experts of each row, by their logits (src) */
