@@ -98,6 +98,9 @@ static inline size_t sis_part_floats(const struct kv_layout *l) { return l->v_pa
 
 typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
 
+/* Two tiles times one row, read side by side: from memory two streams come faster than one. The same bits as one by one. */
+typedef void (*pair_fn)(const uint8_t *const tiles[2], const void *x, size_t k, float *const y[2] /* TILE each */);
+
 /* Work on many rows, a unit or some side by side: y = x @ tiles.T + bias for rows [first, first + rows) of x and of y. */
 struct many {
     uint32_t format; /* of tiles, or SIS_DECODED: floats */
@@ -159,6 +162,7 @@ struct kernels {
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
     tile_fn tile[SIS_DECODED];
+    pair_fn pair[SIS_DECODED]; /* or NULL */
     /* y[m][TILE]: n decoded rows [n][k], at most a tile, times m rows of x. */
     void (*dot)(const float *w, uint32_t n, const float *x, size_t stride, uint32_t m, size_t k, float *y);
     const struct many_rows *many; /* or NULL */

@@ -6,8 +6,10 @@
 /* The tile functions are compiled once, for both sets. */
 #define KIND_FUNCTION(NAME) void sis_avx512_##NAME
 #define TILE_NAME(NAME) sis_avx512_##NAME
+#define PAIR_NAME(NAME) sis_avx512_##NAME##_pair
 #define DECLARE(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                              \
-    KIND_FUNCTION(NAME)(const uint8_t *w, const void *x, uint32_t m, size_t k, float *y);
+    KIND_FUNCTION(NAME)(const uint8_t *w, const void *x, uint32_t m, size_t k, float *y);                              \
+    KIND_FUNCTION(NAME##_pair)(const uint8_t *const tiles[2], const void *x, size_t k, float *const y[2]);
 #include "kinds.h"
 SIS_KINDS(DECLARE)
 
@@ -24,6 +26,7 @@ INLINE void add_codes(const struct sis_kind kind, int last, int i, vi *sum, vi *
 }
 
 SIS_KINDS(KIND_TILE)
+SIS_KINDS(KIND_PAIR)
 
 #define MANY sis_many_avx512
 #include "kind_many.inc"
