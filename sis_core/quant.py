@@ -251,7 +251,8 @@ class BlockFormat(QuantFormat):
 
     @property
     def can_quantize(self) -> bool:
-        return type(self).quantize_blocks is not BlockFormat.quantize_blocks
+        kind = type(self)
+        return kind.quantize_blocks is not BlockFormat.quantize_blocks or kind.quantize is not BlockFormat.quantize
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
         self.check_rows(rows, n_cols)

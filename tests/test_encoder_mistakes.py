@@ -26,6 +26,9 @@ class Levels(BlockFormat):
     scaled: ClassVar[float] = 1.0
     dtype: ClassVar[str] = "<f2"
     divides: ClassVar[bool] = True
+    moved: ClassVar[float] = 0.0
+    kept: ClassVar[float] = 1.0
+    turn: ClassVar[Any] = staticmethod(lambda codes: codes)
 
     def codes(self, steps: F32) -> U8:
         return np.searchsorted(BORDERS, steps).astype(np.uint8)
@@ -37,7 +40,8 @@ class Levels(BlockFormat):
         self.check_values(values, finite=True)
         scales = np.clip(np.abs(values).max(axis=1, keepdims=True) * self.scaled, 0, 65504).astype(self.dtype)
         steps = values / np.where(scales > 0, scales, 1).astype(np.float32) if self.divides else values
-        return np.hstack([scales.view(np.uint8), self.pack(self.codes(steps))])
+        codes = self.codes(np.clip(steps + np.float32(self.moved), -self.kept, self.kept) if self.divides else steps)
+        return np.hstack([scales.view(np.uint8), self.pack(type(self).turn(codes))])
 
 
 class Affine(BlockFormat):
@@ -46,6 +50,7 @@ class Affine(BlockFormat):
     name, block_size, type_size = "AFFINE", 32, 20
     layout = Layout(4, 32, Scale("f16", 0), Scale("f16", 2, factor=-1), codes=(Bits(4, 4, 8), Bits(4, 4, 8, 4)))
     subtracts: ClassVar[bool] = True
+    sign: ClassVar[int] = 1
     writes: ClassVar[bool] = True
 
     def quantize_blocks(self, values: F32) -> U8:
@@ -53,7 +58,7 @@ class Affine(BlockFormat):
         low = np.clip(-values.min(axis=1, keepdims=True), 0, 65504).astype("<f2")
         high = np.maximum(values.max(axis=1, keepdims=True), 0)
         scales = np.clip((high + low.astype(np.float32)) / 15, 0, 65504).astype("<f2")
-        least = low.astype(np.float32) if self.subtracts else np.float32(0)
+        least = self.sign * low.astype(np.float32) if self.subtracts else np.float32(0)
         steps = (values + least) / np.where(scales > 0, scales, 1).astype(np.float32)
         codes = np.clip(np.rint(steps), 0, 15).astype(np.uint8)
         written = low if self.writes else np.zeros_like(low)
@@ -97,8 +102,17 @@ def test_right_ones_pass(base: type[QuantFormat]) -> None:
     [
         ({"pack": lambda self, c: c[:, ::2] << 4 | c[:, 1::2]}, "neighbours, the high one first"),
         ({"codes": lambda self, x: np.minimum(Levels.codes(self, x), 14) + np.uint8(1)}, "codes are off by one"),
-        ({"scaled": 1 / 7}, "most values have the code 0 or 15, .* the encoder's scale is too small"),
+        ({"scaled": 1 / 7}, "of values have the code 0 or 15, .* the encoder's scale is too small"),
         ({"scaled": 2}, "the codes 0 to 1, 1[34] to 15 are never written"),
+        ({"moved": 0.2}, "all codes stand for 0.19\\d times the scale less to the encoder .* a bias"),
+        ({"kept": 0.5}, "the codes 0 to 1, 13 to 15 are never written"),
+        ({"scaled": 0.3}, "of values have the code 0 or 15, .* the encoder's scale is too small"),
+        ({"turn": lambda codes: codes.reshape(-1, 8, 8).swapaxes(1, 2).reshape(-1, 64)}, "transposed, as 8 rows of 8"),
+        (
+            {"layout": evolve(GOOD, table=[*LEVELS[:3], LEVELS[4], LEVELS[3], *LEVELS[5:]])},
+            "the code 3 stands for -0.4 times the scale, not -0.28 and the code 4 stands",
+        ),
+        ({"layout": evolve(GOOD, table=[*LEVELS[1::2], *LEVELS[::2]])}, "is it another table"),
         ({"divides": False}, "the encoder does not divide by the scale that it writes"),
         ({"dtype": ">f2"}, "the scale has its higher byte first to the encoder"),
         ({"layout": evolve(GOOD, scale=Scale("bf16", 0))}, "the scale is f16 to the encoder, bf16 to the layout"),
@@ -128,15 +142,38 @@ def test_mistakes_beside_a_minimum_are_named(changes: dict[str, Any], fault: str
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        (of(Affine, subtracts=False), "the encoder does not take the minimum away before it rounds"),
-        (of(Affine, subtracts=False, writes=False), "the encoder does not take the minimum away before it rounds"),
+        (of(Affine, subtracts=False), "the encoder rounds before it takes the minimum away, or never does"),
+        (of(Affine, sign=-1), "the encoder adds the minimum where it must do the opposite"),
+        (
+            of(Affine, subtracts=False, writes=False),
+            "the encoder rounds before it takes the minimum away, or never does",
+        ),
         (of(Affine, writes=False), "the encoder has another minimum in each group than the block"),
-        (of(Zeros, adds=False), "the encoder does not add the zero before it rounds"),
+        (of(Zeros, adds=False), "the encoder rounds before it adds the zero, or never does"),
     ],
 )
 def test_a_minimum_or_zero_that_the_encoder_forgets_is_named(wrong: QuantFormat, fault: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         check(wrong)
+
+
+class TwoScales(Levels):
+    """Scales for 32 values of a block of 64."""
+
+    type_size, layout = 36, Layout(4, 32, Scale("f16", 0), table=LEVELS, codes=(Bits(4, 4, 8), Bits(4, 4, 8, 4)))
+
+    def quantize_blocks(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
+        groups = values.reshape(len(values), 2, 32)
+        scales = np.clip(np.abs(groups).max(axis=2), 0, 65504).astype("<f2")
+        steps = groups / np.where(scales > 0, scales, 1).astype(np.float32)[:, :, None]
+        return np.hstack([scales.view(np.uint8), self.pack(self.codes(steps.reshape(len(values), 64)))])
+
+
+def test_a_group_of_another_size_is_named() -> None:
+    check(TwoScales())
+    with pytest.raises(AssertionError, match="32 values share a scale to the encoder, 64 to the layout"):
+        check(of(TwoScales, layout=evolve(TwoScales.layout, group=64)))
 
 
 class Divides(Levels):

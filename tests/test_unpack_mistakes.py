@@ -83,6 +83,11 @@ class Halves(RowScale):
         return evolve(super().unpack(rows, n_cols), codes=codes)
 
 
+class Early(RowScale):
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        return evolve(super().unpack(rows, n_cols), scales=rows[:, 1:3].copy().view("<f2").astype(np.float32))
+
+
 class ReadBehind(RowScale):
     """Its decoder is right, its unpack takes the scale for what ends a row."""
 
@@ -125,13 +130,14 @@ def test_right_ones_pass() -> None:
         (ReadBehind(), "to the decoder a row has the scale at byte 0 and the codes at byte 2"),
         (
             of(RowScale, scales=lambda self, raw: raw.view(">f2").astype(np.float32)),
-            "the scale is f16 to the encoder and f16 with the higher byte first to unpack",
+            "the scale is f16 at byte 0 to the encoder and f16 at byte 0 with the higher byte first to unpack",
         ),
         (
             of(RowScale, scales=lambda self, raw: (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)),
-            "the scale is f16 to the encoder and bf16 to unpack",
+            "the scale is f16 at byte 0 to the encoder and bf16 at byte 0 to unpack",
         ),
         (Halves(), "neighbours"),
+        (Early(), "the scale is f16 at byte 0 to the encoder and f16 at byte 1 to unpack"),
     ],
 )
 def test_mistakes_are_named(wrong: QuantFormat, fault: str) -> None:

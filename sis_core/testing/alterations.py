@@ -14,6 +14,7 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import F32, U8
+from sis_core.errors import FormatError
 from sis_core.fields import FLOAT_BYTES, MAX_BITS, Bits, Kind, as_runs
 from sis_core.layout import Scale
 from sis_core.quant import BlockFormat
@@ -58,6 +59,9 @@ def orders(size: int) -> Iterator[tuple[str, np.ndarray]]:
         high_first = np.argsort(order ^ 1) if words == "neighbours" else order[index ^ 1]
         yield f"one side takes the nibbles of a byte for {words}, the high one first, the other for {other}", high_first
     yield "each block is reversed", index[::-1]
+    for n in (4, 8, 16):
+        if size % n == 0 and 2 * n < size:
+            yield f"each block is transposed, as {n} rows of {size // n}", index.reshape(n, -1).T.reshape(-1)
 
 
 def _ordered(read: Read, codes: U8) -> Iterator[tuple[str, U8]]:
@@ -223,6 +227,22 @@ def _size(read: Read) -> Altered:
         yield f"the {{other}}'s values are {factor:.4g} times as large: a scale is off", read.layout, many
 
 
+def _groups(read: Read) -> Altered:
+    """Numbers that more or fewer values share."""
+    layout, format, group = read.layout, read.format, 4
+    while read.by_layout and group <= format.block_size:
+        if group != layout.group:
+            words = f"{group} values share a scale to the {{other}}, {layout.group} to the layout"
+            other = evolve(layout, group=group)
+            try:
+                other.check(format.block_size, format.type_size)
+            except FormatError:  # no room for so many
+                pass
+            else:
+                yield from read.again(words, other)
+        group *= 2
+
+
 def _stored(read: Read) -> Altered:
     """Numbers that are stored otherwise than the layout says."""
     if not read.by_layout:
@@ -298,6 +318,6 @@ def _transforms(read: Read) -> Altered:
 
 
 ALTERATIONS: tuple[Callable[[Read], Altered], ...] = (
-    _order, _high_bits, digits, _signs, _order_of_groups, _exchanged, one_off, _stored, stored_otherwise, _counting,
-    _size, _places, _left_out, _transforms,
+    _order, _high_bits, digits, _signs, _order_of_groups, _groups, _exchanged, one_off, _stored, stored_otherwise,
+    _counting, _size, _places, _left_out, _transforms,
 )  # fmt: skip

@@ -15,12 +15,12 @@ from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat, unpacked
 from sis_core.testing.alterations import altered, one_off, orders
 from sis_core.testing.declared_layout import decoder_mistake
-from sis_core.testing.fits import fitted
+from sis_core.testing.fits import fitted, nearer_to_others
 from sis_core.testing.reading import Read, own_values
 
 EXPLAINS = 0.5  # of the error, at most: what a named mistake leaves
 CLEARLY = 0.7  # of the error of another explanation
-CUT = 0.5  # of all values: more than these do not lie beyond the range
+CUT, CUT_OF_FEW = 0.25, 0.5  # of all values: more than these do not lie beyond the range, of up to 8 codes
 SQUARES = 3.0  # of what rounding loses: by so much values may become smaller or larger as well
 UNUSED = 0.25  # of all codes: so many, and two, are not left out on purpose
 
@@ -110,6 +110,14 @@ def unused_codes(format: QuantFormat, rows: U8, n_cols: int) -> str:
     return f"the codes {_ranges(np.sort(outer))} are never written: a scale is too large, or an end of the range is cut"
 
 
+def exchanged_codes(format: QuantFormat, rows: U8, values: F32) -> str:
+    """Codes that were written for values which others stand for; else empty. Arguments as in `mistake_of`."""
+    if format.layout is None:
+        return ""
+    words = nearer_to_others(Read(format, format.layout, rows, unpacked(format, rows, values.shape[1])), values)
+    return words and f"its layout and its encoder differ: {words.replace('{other}', 'encoder')}"
+
+
 def off_by_one(format: QuantFormat, rows: U8, values: F32) -> str:
     """Whether whole scales of two levels are off by one, which is felt where they are small; else empty.
 
@@ -142,14 +150,17 @@ def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
     if layout.transform is not None:
         return
     ones = np.ones_like(now.scales)
-    left = [("divide by the scale that it writes", evolve(now, scales=ones, super_scales=None))]
+    left = [("does not divide by the scale that it writes", evolve(now, scales=ones, super_scales=None))]
     if now.minima is not None:
-        step = "add the zero" if isinstance(layout.zero, Scale) else "take the minimum away"
-        left.append((f"{step} before it rounds", evolve(now, minima=None, super_minima=None)))
+        right, wrong = "takes the minimum away", "adds the minimum"
+        if isinstance(layout.zero, Scale):
+            right, wrong = "adds the zero", "takes the zero away"
+        left.append((f"rounds before it {right}, or never does", evolve(now, minima=None, super_minima=None)))
+        left.append((f"{wrong} where it must do the opposite", evolve(now, minima=-now.minima)))
     for words, numbers in left:
         one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
         held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
-        yield 2 * _error(own_values(layout, numbers), held), f"the encoder does not {words}"  # cut values explain less
+        yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
 
 
 def _ends(layout: Layout) -> tuple[int, int]:
@@ -160,11 +171,13 @@ def _ends(layout: Layout) -> tuple[int, int]:
 
 
 def _cut(layout: Layout, numbers: Unpacked) -> str:
-    """Whether most values were beyond what codes can stand for."""
+    """Whether many values were beyond what codes can stand for."""
     ends = _ends(layout)
-    if layout.bits < 2 or np.isin(numbers.codes, ends).mean() <= CUT:
+    share = float(np.isin(numbers.codes, ends).mean())
+    if layout.bits < 2 or share <= (CUT if layout.bits > 3 else CUT_OF_FEW):
         return ""
-    return f"most values have the code {ends[0]} or {ends[1]}, the ends of the range: the encoder's scale is too small"
+    shown = f"{share:.0%} of values have the code {ends[0]} or {ends[1]}, the ends of the range"
+    return f"{shown}: the encoder's scale is too small"
 
 
 def _error(found: F32, values: F32) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.testing.encoder_mistakes import (
+    exchanged_codes,
     mistake_of,
     off_by_one,
     off_scale,
@@ -36,8 +37,13 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
             _diagnose(probe, rows, values, decoded, bound, case)
             probe.remain_finite(rows, decoded, case)
             probe.fail(_too_coarse(probe, error, max_error), case)
-        if fault := unused_codes(probe.format, rows, n_cols) or off_scale(values, decoded):
-            probe.fail(fault, case)
+        for fault in (
+            unused_codes(probe.format, rows, n_cols),
+            off_scale(values, decoded),
+            exchanged_codes(probe.format, rows, values),
+        ):
+            if fault:
+                probe.fail(fault, case)
         again = probe.decode(probe.encode(decoded, "decoded values"), n_cols, "decoded values")
         if _relative(again - decoded, decoded) > max(error, 1e-6):
             probe.fail(
@@ -129,7 +135,7 @@ def _diagnose(probe: FormatProbe, rows: U8, values: F32, decoded: F32, bound: fl
     if fault := order_or_sign(values, decoded, size, wanted):
         probe.fail(fault, case)
     name_mistake(probe, rows, values, case, bound)
-    if fault := size_of(values, decoded, size, wanted):
+    if fault := unused_codes(probe.format, rows, values.shape[1]) or size_of(values, decoded, size, wanted):
         probe.fail(fault, case)
 
 

@@ -6,15 +6,19 @@ As in `alterations`, ``{other}`` in the words is the decoder or the encoder.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, F64
 from sis_core.layout import Scale
 from sis_core.testing.reading import Read, own_values
 
 FEW = 4  # codes that stand for something else: each is named
+SEEN = 30  # times a code must be written before its values say something
+NEARER = 0.75  # of the way to another code: half is what rounding towards zero does
+MOST = 0.6  # of all codes, those at the ends of the range being cut
 OTHER = 0.02  # of the largest level: by so much a level differs
 
 
@@ -26,33 +30,71 @@ def fitted(read: Read, wanted: F32) -> Iterator[tuple[str, F32]]:
         yield from fit(read, wanted)
 
 
-def _levels(read: Read, wanted: F32) -> Iterator[tuple[str, F32]]:
-    """What each code stands for, times the scale."""
+@frozen(eq=False)
+class _Levels:
+    """What each code stands for, in units of the scale, which is ``every`` value's own: ``(n_rows, n_cols)``."""
+
+    every: F64
+    counts: np.ndarray[Any, Any]
+    found: F64
+    own: F64
+
+    @property
+    def used(self) -> np.ndarray[Any, Any]:
+        return np.flatnonzero(self.counts)
+
+    def named(self, codes: list[int]) -> str:
+        shown = [f"the code {c} stands for {self.found[c]:.3g} times the scale, not {self.own[c]:.3g}" for c in codes]
+        return f"to the {{other}} {' and '.join(shown)}"
+
+
+def _levels_of(read: Read, wanted: F32) -> _Levels | None:
     layout, codes, scales = read.layout, read.unpacked.codes, read.unpacked.combined_scales()
     every = np.repeat(scales, wanted.shape[1] // scales.shape[1], axis=1).astype(np.float64)
     if layout.table == "row" or read.unpacked.minima is not None or not np.isfinite(every).all():
-        return
+        return None
     n = 1 << layout.bits
     weights, sums = (np.bincount(codes.reshape(-1), what.reshape(-1), n) for what in (every**2, every * wanted))
-    levels = sums / np.where(weights > 0, weights, 1)
-    used = np.flatnonzero(weights > 0)
-    if not used.size:
-        return
+    counts = np.bincount(codes.reshape(-1), minlength=n) * (weights > 0)
     own = np.asarray(layout.table if isinstance(layout.table, tuple) else np.arange(n) - np.float64(_zero(read)))
-    others = [code for code in used.tolist() if abs(levels[code] - own[code]) > OTHER * np.abs(own).max()]
+    return _Levels(every, counts, sums / np.where(weights > 0, weights, 1), own)
+
+
+def _levels(read: Read, wanted: F32) -> Iterator[tuple[str, F32]]:
+    """What each code stands for, times the scale."""
+    levels = _levels_of(read, wanted)
+    if levels is None or not levels.used.size:
+        return
+    apart, found, used = levels.found - levels.own, levels.found, levels.used
+    slack = OTHER * np.abs(levels.own).max()
+    others = used[np.abs(apart[used]) > slack].tolist()
     if not others:
         return
+    usual = float(np.median(apart[used]))
     if len(others) <= min(FEW, len(used) // 3):
-        shown = [f"the code {c} stands for {levels[c]:.3g} times the scale, not {own[c]:.3g}" for c in others]
-        words = f"to the {{other}} {' and '.join(shown)}"
+        words = levels.named(others)
+    elif abs(usual) > slack and (np.abs(apart[used] - usual) <= slack).mean() > MOST:
+        more = f"{abs(usual):.3g} times the scale {'more' if usual > 0 else 'less'}"
+        words = f"all codes stand for {more} to the {{other}} than to the layout: a bias?"
     else:
-        shown = [f"{code} for {levels[code]:.3g}" for code in used[[0, len(used) // 2, -1]].tolist()]
-        question = "is a table missing?" if layout.table is None else "is it another table?"
+        shown = [f"{code} for {found[code]:.3g}" for code in used[[0, len(used) // 2, -1]].tolist()]
+        question = "is a table missing?" if read.layout.table is None else "is it another table?"
         words = (
             "codes stand for other numbers to the {other} than to the layout: "
             f"{', '.join(shown)} times the scale; {question}"
         )
-    yield words, (every * levels[codes]).astype(np.float32)
+    yield words, (levels.every * found[read.unpacked.codes]).astype(np.float32)
+
+
+def nearer_to_others(read: Read, wanted: F32) -> str:
+    """Codes of values that are nearer to what others stand for, by more than any rounding; empty where none are."""
+    levels = _levels_of(read, wanted) if read.layout.transform is None else None
+    if levels is None:
+        return ""
+    near = levels.own[np.abs(levels.found[:, None] - levels.own).argmin(axis=1)]
+    gaps = np.abs(near - levels.own)
+    wrong = (levels.counts >= SEEN) & (np.abs(levels.found - levels.own) > NEARER * gaps) & (gaps > 0)
+    return levels.named(np.flatnonzero(wrong)[:FEW].tolist()) if wrong.any() else ""
 
 
 def _zero(read: Read) -> int:

@@ -159,9 +159,9 @@ class FormatProbe:
         order = self.random.permutation(len(given))
         for i in range(len(given)):
             if not same(run(given[i : i + 1])[0], whole[i]):
-                self.fail(f"{verb}: row {i} alone gives another result than among {len(given)} rows")
+                self.fail(f"{verb}: row {i} alone gives another result than among {len(given)} rows{self.unsorted()}")
         if not same(run(given[order]), whole[order]):
-            self.fail(f"{verb}: rows in another order give other results")
+            self.fail(f"{verb}: rows in another order give other results{self.unsorted()}")
 
     def strided(self, verb: str, run: Callable[[Any], Any], given: Any) -> None:
         whole = run(given).copy()

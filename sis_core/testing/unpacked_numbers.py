@@ -8,7 +8,6 @@ from typing import Any, cast
 import numpy as np
 from attrs import evolve
 
-from sis_core.arrays import U8
 from sis_core.fields import FLOAT_BYTES, Bits, Kind, read_numbers
 from sis_core.testing.reading import Altered, Read
 
@@ -18,34 +17,39 @@ def stored_otherwise(read: Read) -> Altered:
     if read.by_layout:
         return
     for name, field, scale in (("scale", "scales", read.layout.scale), ("minimum", "minima", read.layout.minimum)):
-        part = next((part for part in read.parts if part.name == name), None)
         numbers = getattr(read.unpacked, field)
-        if scale is None or part is None or numbers is None:
+        if scale is None or numbers is None:
             continue
-        n = numbers.size // len(read.units)  # of each unit
-        size, rest = divmod(part.size, max(n, 1))
-        if rest:
-            continue
-        raw = read.units[:, part.start : part.start + part.size].reshape(len(read.units), n, size)
         every = {
             words: ((found - scale.less) * scale.factor).reshape(numbers.shape).astype(np.float32)
-            for words, found in _readings(raw)
+            for words, found in _readings(read, name, numbers.size // len(read.units))
         }
-        own = next((words for words, found in every.items() if np.allclose(found, numbers, equal_nan=True)), "another")
+        own = next((w for w, found in every.items() if np.allclose(found, numbers, equal_nan=True)), "something else")
         for words, found in every.items():
             changes: dict[str, Any] = {field: found}
             shown = f"the {name} is {words} to the {{other}} and {own} to unpack"
             yield shown, read.layout, evolve(read.unpacked, **changes)
 
 
-def _readings(raw: U8) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
-    """Bytes ``(n_units, n, size)`` as each kind of float of that size, in words: ``(n_units, n)``."""
-    n_units, n, size = raw.shape
-    for kind, n_bytes in FLOAT_BYTES.items():
-        if n_bytes != size:
-            continue
-        run = (Bits(0, 8 * size),)
-        yield kind, read_numbers(cast("Kind", kind), run, raw.reshape(n_units, -1), n)
-        if size > 1:
-            turned = np.ascontiguousarray(raw[:, :, ::-1]).reshape(n_units, -1)
-            yield f"{kind} with the higher byte first", read_numbers(cast("Kind", kind), run, turned, n)
+def _readings(read: Read, name: str, n: int) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """The bytes that are read as these ``n`` numbers of each unit as every kind of float, in words: ``(n_units, n)``.
+
+    Where a unit has one such number, so are the first bytes and the last ones.
+    """
+    units = read.units
+    part = next((part for part in read.parts if part.name == name), None)
+    for kind, size in FLOAT_BYTES.items():
+        starts = {part.start: ""} if part is not None and part.size == n * size else {}
+        if n == 1:
+            last = units.shape[1] - size
+            starts |= {at: f" at byte {at}" for at in {*range(NEAR), *range(last - NEAR, last + 1)} if 0 <= at <= last}
+        for at, place in starts.items():
+            raw = units[:, at : at + n * size]
+            yield f"{kind}{place}", read_numbers(cast("Kind", kind), (Bits(0, 8 * size),), raw, n)
+            if size > 1:
+                turned = np.ascontiguousarray(raw.reshape(-1, n, size)[:, :, ::-1]).reshape(raw.shape)
+                words = f"{kind}{place} with the higher byte first"
+                yield words, read_numbers(cast("Kind", kind), (Bits(0, 8 * size),), turned, n)
+
+
+NEAR = 4  # bytes from either end of a row
