@@ -285,10 +285,12 @@ static void prepare_group(const struct run *run, const struct sis_op *op, enum s
     const float *x = stage == IN ? gathered(run, op, g, member, &stride) : run->registers[e->up_values] + g->first * k;
     if (is_many(run, e, stage, rows)) {
         for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
-            if (many_forms_of(e, stage) & form)
+            if (many_forms_of(e, stage) & form) {
+                const struct unprepared some = {x, stride, g->first - rows->first, g->m, rows->n, form, 0, k, k};
                 many_of(run, rows, form)
-                    ->prepare(x, stride, g->first - rows->first, g->m, rows->n, k, form,
+                    ->prepare(&some,
                               run->expert_many[stage][form == SIS_FLOAT] + rows->many_at[stage][form == SIS_FLOAT]);
+            }
         return;
     }
     const uint32_t forms = forms_of(e, stage);
@@ -464,7 +466,7 @@ static uint32_t do_units(const struct run *run, const struct sis_op *op, enum st
     multiply(run, &p, member);
     float *ups = p.y, *gates = NULL;
     if (e->gate) {
-        gates = (float *)(void *)(run->scratch + member * run->scratch_bytes + run->gates_at);
+        gates = (float *)(void *)(run->scratch + member * run->scratch_bytes + run->values_at);
         p.w = e->gate, p.tile -= before_up, p.y = gates, p.bias = e->gate_bias ? e->gate_bias + bias_at : NULL;
         p.stride = p.n_tiles * TILE, p.ahead = next_up;
         multiply(run, &p, member);

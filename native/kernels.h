@@ -129,6 +129,15 @@ struct many_pairs {
                         float *parts, uint8_t *scratch);
 };
 
+/* Rows on their way into a set's own form: m rows, of which the first lies at x, are rows [first, first + m) of `rows`, and
+ * their values columns [column, column + n) of k: of whole blocks, but for the last. */
+struct unprepared {
+    const float *x;
+    size_t stride;
+    uint32_t first, m, rows, form;
+    size_t column, n, k;
+};
+
 /* How many rows are multiplied at once. A row's result must not depend on the other rows, nor on how rows are cut. */
 struct many_rows {
     const struct many_rows *fewer; /* where this is not used, unless NULL; for as many rows it takes no more room */
@@ -143,9 +152,8 @@ struct many_rows {
     size_t (*scratch_bytes)(uint32_t rows, size_t k, uint32_t form);
     /* How many of the rows a unit takes: of four tiles of weights. */
     uint32_t (*unit_rows)(uint32_t rows, size_t k, uint32_t form);
-    /* Write m rows, the first of which lies at x, as rows [first, first + m) of `rows` in out, while others write others. */
-    void (*prepare)(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,
-                    void *out);
+    /* Write some rows to their place among all in out, while others write others. */
+    void (*prepare)(const struct unprepared *some, void *out);
     void (*multiply)(const struct many *job);
 };
 

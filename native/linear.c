@@ -13,12 +13,6 @@ static uint32_t log_tiles(const struct run *run, int gathered)
     return many || run->n_groups[gathered] > 1 ? LOG_TILES : 0;
 }
 
-/* The form of activations that a weight is multiplied with. */
-static uint32_t form_of(const struct sis_weight *w)
-{
-    return w->format <= SIS_BF16 || w->format == SIS_DECODED ? SIS_FLOAT : SIS_Q8;
-}
-
 /* What multiplies many rows by this weight at once, or NULL. */
 static const struct many_rows *many_of(const struct run *run, const struct sis_op *op, int gathered)
 {
@@ -80,8 +74,7 @@ static void foreign_unit(struct run *run, const struct sis_op *op, uint32_t unit
     if (error) atomic_store(&run->error, error);
 }
 
-/* All rows times n tiles, from tile t on; which tiles and which rows of these is for the caller to say. */
-static struct many job_of(const struct run *run, const struct sis_op *op, size_t t, size_t n, uint32_t member)
+struct many job_of(const struct run *run, const struct sis_op *op, size_t t, size_t n, uint32_t member)
 {
     const struct sis_weight *w = op->weight;
     const size_t left = w->n_rows - t * TILE;
@@ -89,7 +82,7 @@ static struct many job_of(const struct run *run, const struct sis_op *op, size_t
         .format = w->format,
         .add = (op->flags & SIS_ADD) != 0,
         .k = w->n_cols,
-        .x = form_of(w) == SIS_FLOAT ? run->many_floats : run->many_q8,
+        .x = run->many_x[op->count][form_of(w) == SIS_FLOAT],
         .tile_bytes = sis_one_tile_bytes(w->format, w->n_cols),
         .n = left < n * TILE ? left : n * TILE,
         .y = at(run, op->dst, 0, op->dst_at) + t * TILE,

@@ -16,18 +16,19 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
                             slot % step->page_size);
 }
 
-static void prepare(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)
+/* Rows [first, first + m), which lie at x: a group, where any form is that of tile functions. */
+static void prepare(const struct run *run, const struct sis_op *op, const float *x, size_t stride, uint32_t first,
+                    uint32_t m, int gathered)
 {
-    const float *x = at(run, op->src, g->first, op->src_at);
-    const size_t stride = stride_of(run, op->src), k = op->width;
-    const uint32_t rows = run->n_rows[gathered];
-    const struct many_rows *many_q8 = many_in(run, gathered, SIS_Q8), *many_floats = many_in(run, gathered, SIS_FLOAT);
-    if (op->flags & SIS_Q8 && many_q8) many_q8->prepare(x, stride, g->first, g->m, rows, k, SIS_Q8, run->many_q8);
-    else if (op->flags & SIS_Q8) run->kernels->prepare_q8(x, stride, g->m, k, run->q8 + g->first * (k / BLOCK));
-    if (!(op->flags & SIS_FLOAT)) return;
-    float *out = run->floats + g->first * sis_float_row(run->kernels, k);
-    if (many_floats) many_floats->prepare(x, stride, g->first, g->m, rows, k, SIS_FLOAT, run->many_floats);
-    else run->kernels->prepare_float(x, stride, g->m, k, out);
+    const size_t k = op->width;
+    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+        if (!(op->flags & form)) continue;
+        const struct many_rows *many = many_in(run, gathered, form);
+        const struct unprepared some = {x, stride, first, m, run->n_rows[gathered], form, 0, k, k};
+        if (many) many->prepare(&some, run->many_x[op->count][form == SIS_FLOAT]);
+        else if (form == SIS_Q8) run->kernels->prepare_q8(x, stride, m, k, run->q8 + first * (k / BLOCK));
+        else run->kernels->prepare_float(x, stride, m, k, run->floats + first * sis_float_row(run->kernels, k));
+    }
 }
 
 static void prepare_foreign(const struct run *run, const struct sis_op *op, const struct group_of_rows *g, int gathered)
@@ -37,9 +38,8 @@ static void prepare_foreign(const struct run *run, const struct sis_op *op, cons
     linear->prepare(linear->self, &x, g->first, g->m, run->prepared[op->count]);
 }
 
-static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
+static void row_op(const struct run *run, const struct sis_op *op, uint32_t row, float *dst)
 {
-    float *dst = at(run, op->dst, row, op->dst_at);
     const float *src = at(run, op->src, row, op->src_at);
     switch (op->kind) {
     case SIS_OP_NORM:
@@ -98,15 +98,34 @@ static void row_op(const struct run *run, const struct sis_op *op, uint32_t row)
     }
 }
 
+/* An op that passes to the PREPARE after it, in scratch: of rows in forms of many at once one by one, so that each stays in
+ * the first-level cache. */
+static void pass_rows(const struct row_ops *ops, const struct sis_op *op, const struct group_of_rows *g)
+{
+    const struct run *run = ops->run;
+    float *values = (float *)(void *)(run->scratch + ops->member * run->scratch_bytes);
+    uint32_t at_a_time = 1;
+    for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+        if (op[1].flags & form && !many_in(run, ops->gathered, form)) at_a_time = g->m;
+    for (uint32_t r = 0; r < g->m; r += at_a_time) {
+        for (uint32_t i = 0; i < at_a_time; i++) row_op(run, op, g->first + r + i, values + i * op->width);
+        prepare(run, op + 1, values, op->width, g->first + r, at_a_time, ops->gathered);
+    }
+}
+
 void do_rows(const struct row_ops *ops, uint32_t unit)
 {
     const struct run *run = ops->run;
     const struct group_of_rows *g = &run->groups[ops->gathered][unit];
     for (uint32_t i = ops->first; i < ops->last; i++) {
         const struct sis_op *op = &run->program->ops[i];
-        if (op->kind == SIS_OP_PREPARE) prepare(run, op, g, ops->gathered);
+        if (op->flags & SIS_PASSES) pass_rows(ops, &run->program->ops[i++], g);
+        else if (op->kind == SIS_OP_PREPARE)
+            prepare(run, op, at(run, op->src, g->first, op->src_at), stride_of(run, op->src), g->first, g->m,
+                    ops->gathered);
         else if (op->kind == SIS_OP_PREPARE_FOREIGN) prepare_foreign(run, op, g, ops->gathered);
         else
-            for (uint32_t r = 0; r < g->m; r++) row_op(run, op, g->first + r);
+            for (uint32_t row = g->first; row < g->first + g->m; row++)
+                row_op(run, op, row, at(run, op->dst, row, op->dst_at));
     }
 }

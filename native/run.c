@@ -5,9 +5,9 @@
 
 /* The largest of each kind of workspace that any op wants, in bytes unless it says rows, few or width. */
 struct sizes {
-    size_t rows, few_q8, few_floats, widest_q8, float_row, many_q8, many_floats, many_scratch, raw_scratch, scratch,
-        parts, attention;
-    size_t prepared[SIS_PREPARED], gates_at;
+    size_t rows, few_q8, few_floats, widest_q8, float_row, many_x[2][2], many_scratch, raw_scratch, row_scratch,
+        scratch, values, parts, attention;
+    size_t prepared[SIS_PREPARED], values_at;
     struct experts_room experts;
 };
 
@@ -32,8 +32,7 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
                 for (int set = 0; set < 2; set++) {
                     const struct many_rows *many = many_for(step, counts[set], form);
                     if (!many || !(op->flags & form)) continue;
-                    size_t bytes = up(many->x_bytes(counts[set], op->width, form));
-                    raise_to(form == SIS_Q8 ? &s.many_q8 : &s.many_floats, bytes);
+                    raise_to(&s.many_x[op->count][form == SIS_FLOAT], up(many->x_bytes(counts[set], op->width, form)));
                     raise_to(&s.many_scratch, up(many->scratch_bytes(counts[set], op->width, form)));
                 }
         }
@@ -43,6 +42,13 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
             const size_t units = sis_any_many(sis_kernels(), s.rows) ? raw_units(op->weight) : 1;
             raise_to(&s.raw_scratch, units * unit + up(decoded));
         }
+        if (op->flags & SIS_PASSES && op->kind == SIS_OP_LINEAR)
+            for (int set = 0; set < 2; set++) {
+                const struct many_rows *many = many_for(step, counts[set], form_of(op->weight));
+                if (many) raise_to(&s.values, passing_bytes(many, counts[set]));
+            }
+        else if (op->flags & SIS_PASSES)
+            raise_to(&s.row_scratch, up((size_t)sis_kernels()->max_rows * op->width * sizeof(float)));
         if (op->kind == SIS_OP_PREPARE_FOREIGN) {
             const struct sis_linear *linear = op->weight->linear;
             raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
@@ -58,8 +64,10 @@ static struct sizes measure(const struct sis_program *p, const struct sis_step *
     s.scratch = s.many_scratch + s.raw_scratch;
     raise_to(&s.scratch, s.experts.gathered);
     raise_to(&s.scratch, s.attention);
-    s.gates_at = s.scratch;
-    s.scratch += s.experts.gates;
+    raise_to(&s.scratch, s.row_scratch);
+    raise_to(&s.values, s.experts.gates);
+    s.values_at = s.scratch;
+    s.scratch += s.values;
     return s;
 }
 
@@ -92,8 +100,7 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
     struct room of_linears = *room, of_experts = *room, of_attention = *room;
     run->q8 = place(&of_linears, up(s->few_q8 * s->widest_q8 * 2));
     run->floats = place(&of_linears, up(s->few_floats * s->float_row * 4));
-    run->many_q8 = place(&of_linears, s->many_q8);
-    run->many_floats = place(&of_linears, s->many_floats);
+    for (int i = 0; i < 4; i++) run->many_x[i / 2][i % 2] = place(&of_linears, s->many_x[i / 2][i % 2]);
     for (int i = 0; i < SIS_PREPARED; i++) run->prepared[i] = place(&of_linears, s->prepared[i]);
     uint8_t *of_order = place(&of_experts, s->experts.order);
     if (of_order) *order = experts_order(&s->experts, of_order);
@@ -116,7 +123,7 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
     run->scratch = place(room, s->scratch * (run->step->n_threads < MAX_THREADS ? run->step->n_threads : MAX_THREADS));
     run->scratch_bytes = s->scratch;
     run->raw_at = s->many_scratch;
-    run->gates_at = s->gates_at;
+    run->values_at = s->values_at;
     place(room, 64); /* the last values may be read as a whole vector */
     return room->used;
 }
@@ -166,14 +173,17 @@ static void run_member(void *context, struct team *team, uint32_t member)
         gathered |= op->kind == SIS_OP_GATHER;
         if (gathered && !run->step->n_out) return;
         if (is_row_op(op)) {
-            struct row_ops rows = {run, i, end, gathered};
+            struct row_ops rows = {run, i, end, gathered, member};
             const uint32_t n = run->n_groups[gathered];
             for (uint32_t unit; (unit = team_claim(team, member, n)) < n;) do_rows(&rows, unit);
+        } else if (op->kind == SIS_OP_LINEAR && can_pass(run, i, end, gathered)) {
+            passing_phase(run, team, i, end, gathered, member);
+            end += 2;
         } else if (op->kind == SIS_OP_LINEAR) linear_phase(run, team, i, end, gathered, member);
         else if (op->kind == SIS_OP_EXPERTS) experts_phase(run, team, op, member);
         else attend_phase(run, team, op, member);
         /* Row operations on a single group that come next are done by whoever reaches the barrier last. */
-        struct row_ops next = {run, end, end, gathered};
+        struct row_ops next = {run, end, end, gathered, member};
         if (end < program->n_ops && is_row_op(&program->ops[end])) {
             int then = gathered | (program->ops[end].kind == SIS_OP_GATHER);
             if (run->n_groups[then] == 1) {

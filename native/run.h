@@ -54,15 +54,15 @@ struct run {
     size_t strides[SIS_OUT];
     struct q8_block *q8;
     float *floats;
-    uint8_t *many_q8, *many_floats;
+    uint8_t *many_x[2][2];              /* of two places, in SIS_Q8 and SIS_FLOAT */
     uint32_t n_rows[2];                 /* of the step, of its output; so the next three */
     const struct many_rows *many[2][2]; /* in SIS_Q8, in SIS_FLOAT; NULL: too few rows */
     struct group_of_rows *groups[2];
     uint32_t n_groups[2];
-    /* For each thread: what `many` wants; from raw_at on raw weights as tiles, and a tile's decoded rows; from gates_at on
-     * the gates of a unit of experts. Or what attention of many rows wants. */
+    /* For each thread: what `many` wants, or rows that pass; from raw_at on raw weights as tiles, and a tile's decoded rows;
+     * from values_at on what a unit passes to an activation. Or what attention of many rows wants. */
     uint8_t *scratch;
-    size_t scratch_bytes, raw_at, gates_at;
+    size_t scratch_bytes, raw_at, values_at;
     uint8_t *prepared[SIS_PREPARED]; /* what foreign linears prepare */
     struct expert_order *order;
     /* Rows as each product of experts reads them, and what the second makes of them, in the order of choices. */
@@ -122,11 +122,18 @@ static inline size_t stride_of(const struct run *run, uint32_t reg)
     return reg == SIS_OUT ? run->program->n_out_cols : run->strides[reg];
 }
 
+/* The form of activations that a weight is multiplied with. */
+static inline uint32_t form_of(const struct sis_weight *w)
+{
+    return w->format <= SIS_BF16 || w->format == SIS_DECODED ? SIS_FLOAT : SIS_Q8;
+}
+
 /* Row operations [first, last) of the program, on the step's rows or, when gathered, on its output rows. */
 struct row_ops {
     const struct run *run;
     uint32_t first, last;
     int gathered;
+    uint32_t member;
 };
 
 void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
@@ -135,6 +142,14 @@ struct sis_best sis_best(const float *row, uint32_t n); /* best.c; at least one 
 struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
                          uint32_t member);
 void linear_phase(struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered, uint32_t member);
+/* All rows times n tiles, from tile t on; which tiles and which rows of these is for the caller to say. */
+struct many job_of(const struct run *run, const struct sis_op *op, size_t t, size_t n, uint32_t member);
+/* passing.c: whether linears [first, last) and what they pass to can be a phase, with two ops more. */
+int can_pass(const struct run *run, uint32_t first, uint32_t last, int gathered);
+void passing_phase(const struct run *run, struct team *team, uint32_t first, uint32_t last, int gathered,
+                   uint32_t member);
+/* Bytes of what a unit passes on, where many of so many rows are multiplied at once. */
+size_t passing_bytes(const struct many_rows *many, uint32_t rows);
 /* route.c */
 void route_row(const struct run *run, const struct sis_op *op, uint32_t row);
 void combine_row(const struct run *run, const struct sis_op *op, uint32_t row); /* what experts_phase has left */

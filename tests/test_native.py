@@ -94,7 +94,8 @@ def test_numbers_are_those_of_the_header() -> None:
            "HADAMARD")  # fmt: skip
     ours |= {f"SIS_OP_{name}": getattr(abi, name) for name in ops} | {"SIS_OP_ADD": abi.ADD_TO}
     ours |= {
-        f"SIS_{name}": getattr(abi, name) for name in ("ADD", "GATED", "LAYER_NORM", "NEOX", "BY_POSITION", "NO_ROOM")
+        f"SIS_{name}": getattr(abi, name)
+        for name in ("ADD", "GATED", "LAYER_NORM", "NEOX", "BY_POSITION", "PASSES", "NO_ROOM")
     }
     ours |= {"SIS_Q8": abi.FOR_Q8, "SIS_FLOAT": abi.FOR_FLOAT, "SIS_INVARIANT": abi.INVARIANT}
     assert {name: number for name, number in values.items() if not name.startswith("SIS_N_")} == ours

@@ -62,19 +62,19 @@ static size_t scratch_bytes(uint32_t rows, size_t k, uint32_t form)
     return 2 * PANEL_BYTES + (size_t)most_rows(rows, k, form) * (UNITS * TILE << LOG_TILES) * sizeof(float);
 }
 
-static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,
-                    void *out)
+static void prepare(const struct unprepared *u, void *out)
 {
-    (void)rows;
-    const size_t steps = steps_of(k);
-    for (size_t s = 0; s < steps; s++)
-        for (uint32_t r = first; r < first + m; r++) {
-            const float *v = x + (r - first) * stride + s * STEP;
-            const uint32_t mask = k - s * STEP < STEP ? (1u << (k - s * STEP)) - 1 : ~0u;
+    const size_t steps = steps_of(u->k);
+    for (size_t at = 0; at < u->n; at += STEP)
+        for (uint32_t i = 0; i < u->m; i++) {
+            const uint32_t r = u->first + i;
+            const float *v = u->x + i * u->stride + at;
+            const uint32_t mask = u->n - at < STEP ? (1u << (u->n - at)) - 1 : ~0u;
             const __m512 a = _mm512_maskz_loadu_ps((__mmask16)mask, v);
             const __m512 b = _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), v + 16);
-            uint8_t *o = (uint8_t *)out + (r / SIDE * steps + s) * x_step(form) + r % SIDE * 64;
-            put_row(form == SIS_FLOAT, o, a, b, 2 * ONE);
+            const size_t step = r / SIDE * steps + (u->column + at) / STEP;
+            uint8_t *o = (uint8_t *)out + step * x_step(u->form) + r % SIDE * 64;
+            put_row(u->form == SIS_FLOAT, o, a, b, 2 * ONE);
         }
 }
 

@@ -48,15 +48,13 @@ static uint32_t unit_rows(uint32_t rows, size_t k, uint32_t form)
     return ((rows + chunks - 1) / chunks + SIDE - 1) / SIDE * SIDE;
 }
 
-static void prepare(const float *x, size_t stride, uint32_t first, uint32_t m, uint32_t rows, size_t k, uint32_t form,
-                    void *out)
+static void prepare(const struct unprepared *u, void *out)
 {
-    (void)form;
-    const size_t n = k / BLOCK;
-    for (uint32_t row = first; row < first + m; row++, x += stride) {
-        const uint32_t r = row % SIDE, unused = row + 1 == rows ? SIDE - 1 - r : 0;
-        struct x_block *o = (struct x_block *)out + row / SIDE * n;
-        for (size_t b = 0; b < n; b++, o++) {
+    const float *x = u->x;
+    for (uint32_t row = u->first; row < u->first + u->m; row++, x += u->stride) {
+        const uint32_t r = row % SIDE, unused = row + 1 == u->rows ? SIDE - 1 - r : 0;
+        struct x_block *o = (struct x_block *)out + row / SIDE * (u->k / BLOCK) + u->column / BLOCK;
+        for (size_t b = 0; b < u->n / BLOCK; b++, o++) {
             struct q8_block block;
             prepare_block(x + b * BLOCK, &block);
             memcpy(o->q[r], block.q, BLOCK);

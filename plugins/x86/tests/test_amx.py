@@ -29,6 +29,7 @@ from sis_core.registry import Registry
 from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
+from sis_core.testing.kernels.networks import check_passing
 from sis_core.testing.kernels.unpacked import linear_of, packed, random_unpacked
 from sis_core.testing.kernels.weights import EACH_QUANTIZED, QUANTIZED, extreme_rows, random_rows
 from sis_core.testing.networks import VARIANTS, random_network, with_format
@@ -352,6 +353,10 @@ def test_every_network(backend: X86Backend) -> None:
 def test_every_network_in_q8_0(backend: X86Backend) -> None:
     # Steps of few rows are the lower rung's, with activations in 8 bits: the tolerance is that rung's.
     check_backend(backend, formats=[format_of("Q8_0")], tolerance=0.12)
+
+
+def test_what_passes_from_op_to_op_changes_no_bits(backend: X86Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_passing(backend, VARIANTS, monkeypatch)
 
 
 def test_results_do_not_depend_on_threads(backend: X86Backend) -> None:

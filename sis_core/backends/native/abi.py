@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 16  # what this release and its libraries of kernels agree on
+PROGRAM = 17  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -39,7 +39,7 @@ SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4}
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
 ROUTE, EXPERTS, COMBINE, GATE, CLAMP, MULTIPLY, HADAMARD = range(13, 20)
-ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION = (1 << i for i in range(7))
+ADD, GATED, FOR_Q8, FOR_FLOAT, LAYER_NORM, NEOX, BY_POSITION, PASSES = (1 << i for i in range(8))
 INVARIANT = 1
 NO_ROOM = 1000
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3, "relu2": 4, "swiglu_oai": 5}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sis_core.arrays import F32
-from sis_core.backends.native import abi, ops
+from sis_core.backends.native import abi, ops, passing
 from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.rotations import Rotations
@@ -47,6 +47,7 @@ class Program:
         self._registers: dict[str, int] = {"x": 0}
         self._cols = [n_embd]
         self.x, self._spare = 0, -1
+        self._place = 0  # of prepared rows
         self._watched: list[int] = []  # query heads of each attention over the whole text
         self.layer = self.table = 0  # where the state of the block at hand lies
         self._state: State | None = None  # that state, until an op takes it
@@ -170,6 +171,7 @@ class Program:
 
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code."""
+        passing.mark(self._ops)
         return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._watched, self._kept)
 
     def register(self, name: str, cols: int) -> int:
@@ -275,14 +277,16 @@ class Program:
             if dense.weight.n_cols != width or len(dense.weight.shape) != 2:
                 raise Unsupported(f"{dense.weight!r} where {width} values come in")
             flags |= self.form(dense.weight)
-        # Also where nothing is to be prepared: it ends the phase that may still write these rows.
-        self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags)
+        # Another place than the linears before read, since they may still be at work. Also where nothing is to be
+        # prepared: it ends the phase that may still write these rows.
+        self._place = 1 - self._place
+        self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags, count=self._place)
         prepared = self._prepare_foreign(src, src_at, [dense.weight for dense, *_ in group])
         for i, (dense, dst, dst_at, add) in enumerate(group):
             if dense.bias is not None and dense.bias.n_cols != dense.weight.n_rows:
                 raise Unsupported(f"{dense.weight!r} with the bias {dense.bias!r}")
             bound = self._store[dense.weight]
-            values: dict[str, Any] = {"src": src, "src_at": src_at}
+            values: dict[str, Any] = {"src": src, "src_at": src_at, "count": self._place}
             bias = self._store.vector(dense.bias) if dense.bias else None
             if bound.format == abi.FOREIGN:  # it only knows how to write, and only whole rows: the rest comes after
                 dst = self.register(f"foreign {i}", dense.weight.n_rows)

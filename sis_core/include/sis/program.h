@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 16
+#define SIS_PROGRAM 17
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -134,14 +134,15 @@ enum sis_op_kind {
     SIS_OP_COPY = 1,    /* row: dst = src + bias */
     SIS_OP_ADD = 2,     /* row: dst += src + bias */
     SIS_OP_ACT = 3,     /* row: dst = activation(src), times src2 with SIS_GATED */
-    SIS_OP_PREPARE = 4, /* row: src in the forms that the linears which follow read (SIS_Q8, SIS_FLOAT) */
+    SIS_OP_PREPARE = 4, /* row: src in the forms that the linears which follow read (SIS_Q8, SIS_FLOAT), into place
+                           `count` of two: the linears before read the other */
     SIS_OP_ROPE = 5,    /* row: rotate `count` heads of `width` in dst, in place */
     SIS_OP_STORE = 6,   /* row: write keys (src) and values (src2) to the cache */
     SIS_OP_SCALE = 7,   /* row: dst = cap * tanh(scale * dst / cap), or scale * dst where cap is 0; with
                            SIS_BY_POSITION scale is also multiplied by the cosine of the rotation table, of n_rot 2 */
     SIS_OP_GATHER = 8,  /* row: dst = the output rows of src; all that follows works on those */
-    SIS_OP_LINEAR = 9,  /* dst = prepared rows @ weight.T + bias; SIS_ADD adds it to dst. SIS_FOREIGN: dst = src @
-                           weight.T and no more, with the prepared rows of place `count` where its linear prepares */
+    SIS_OP_LINEAR = 9,  /* dst = rows of place `count` @ weight.T + bias; SIS_ADD adds it to dst. SIS_FOREIGN: dst = src
+                           @ weight.T and no more, with what its linear prepared in place `count`, if it does */
     SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache; SIS_Q8: dst is read in that form alone
                            and may be rounded as that is on the way */
     SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
@@ -162,9 +163,12 @@ enum sis_op_flag {
     SIS_GATED = 2,
     SIS_Q8 = 4,
     SIS_FLOAT = 8,
-    SIS_LAYER_NORM = 16, /* NORM: subtract the mean first */
-    SIS_NEOX = 32,       /* ROPE: rotate halves instead of neighbours */
-    SIS_BY_POSITION = 64 /* TAKE, SCALE */
+    SIS_LAYER_NORM = 16,  /* NORM: subtract the mean first */
+    SIS_NEOX = 32,        /* ROPE: rotate halves instead of neighbours */
+    SIS_BY_POSITION = 64, /* TAKE, SCALE */
+    /* What the op writes is read by a PREPARE alone, which follows: dst need not be written. Of all linears of a phase:
+     * they are one, or two, and write what the ACT that follows reads, src and then src2; it passes too. */
+    SIS_PASSES = 128
 };
 
 enum sis_activation { SIS_SILU = 0, SIS_GELU = 1, SIS_GELU_TANH = 2, SIS_RELU = 3, SIS_RELU2 = 4, SIS_SWIGLU_OAI = 5 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from attrs import evolve
 
 from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
-from sis_core.backends.native import NativeBackend
+from sis_core.backends.native import NativeBackend, passing
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.block import KV, Attention, Block, Dense, Network, Residual
 from sis_core.errors import BackendError
@@ -21,7 +22,26 @@ from sis_core.testing.backend import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
 from sis_core.testing.kernels.shared import Shared
 from sis_core.testing.kernels.weights import format_of
-from sis_core.testing.networks import VARIANTS, random_network, with_format
+from sis_core.testing.networks import VARIANTS, Variant, random_network, with_format
+
+
+def check_passing(backend: NativeBackend, variants: Sequence[Variant], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results that only the next op reads need not be written to registers, of few rows or of many at once."""
+    marked = passing.mark
+    each = {(variant.activation, variant.gated): variant for variant in variants}
+    for variant, format in itertools.product(each.values(), (F16Format(), format_of("Q8_0"))):
+        network = random_network(with_format(variant, format))
+        found = []
+        for mark in (marked, lambda ops: None):
+            monkeypatch.setattr(passing, "mark", mark)
+            forward = bind(network, [backend], BackendOptions(n_threads=2))
+            cache = forward.new_cache("f16", 256)
+            found.append([
+                forward.step(Batch.of(list(range(n)), sequence=i, outputs=range(n)), cache).values
+                for i, n in enumerate((70, 5, 67))  # weights are packed by the last
+            ])  # fmt: skip
+        for some, others in zip(*found, strict=True):
+            assert np.array_equal(some, others), (variant.name, format.name)
 
 
 class Networks(Shared):
@@ -92,6 +112,11 @@ class Networks(Shared):
             for i in range(137, 150):
                 batch = Batch([3, ids[i]], (Run(1, i - 128, 1), Run(0, i, 1)), [1])
                 assert np.array_equal(forward.step(batch, cache).values[0], whole[i]), (variant.name, i)
+
+    def test_what_passes_from_op_to_op_changes_no_bits(
+        self, backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        check_passing(backend, self.variants, monkeypatch)
 
     def test_memory_and_in_place(self, backend: NativeBackend) -> None:
         network = random_network(with_format(VARIANTS[0], F16Format()))
