@@ -137,6 +137,7 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
         .rounded = (op->flags & SIS_Q8) != 0,
         .layout = sis_kv_layout(step->kv_type, step->page_size, op->k_dim, op->v_dim),
     };
+    const struct sis_group *groups = step->tables[op->table].groups;
     const uint32_t shared = op->n_head / op->n_head_kv;
     const struct kernels *kernels = run->kernels;
     const size_t part = sis_part_floats(&job.layout);
@@ -149,6 +150,7 @@ void attend_phase(struct run *run, struct team *team, const struct sis_op *op, u
             const size_t stride = u.group->n_rows * op->n_head * part; /* from span to span */
             float *parts = u.parts + (u.head * u.group->n_rows * shared + u.first) * part;
             job.group = u.group;
+            job.next = u.group + 1 < groups + step->n_groups ? u.group + 1 : NULL;
             for (uint32_t m; u.first < u.last; u.first += m, parts += m * part) {
                 const uint64_t span = u.first_span + u.span;
                 float *of_span = parts + u.span * stride;

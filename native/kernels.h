@@ -75,7 +75,7 @@ static inline struct kv_layout sis_kv_layout(uint32_t type, uint32_t page_size, 
 
 /* Attention over one group. */
 struct attention {
-    const struct sis_group *group;
+    const struct sis_group *group, *next; /* the next group, or NULL */
     const struct sis_kv *kv;
     const float *q; /* column 0 of head 0 */
     float *out;
