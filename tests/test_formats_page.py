@@ -11,6 +11,7 @@ import pytest
 from sis_core import Registry
 from sis_core.backends.native import NativeBackend, abi
 from sis_core.backends.native.kinds import Kind, kind_for
+from sis_core.backends.native.library import Library
 from sis_core.quant import QuantFormat, Weight
 
 ROOT = Path(__file__).parent.parent
@@ -30,18 +31,25 @@ def formats() -> dict[str, QuantFormat]:
     return {format.name: format for format in found if format.layout is not None}
 
 
+@pytest.fixture(scope="module")
+def library() -> Library | None:
+    backends = [b for b in Registry.load().records("backends") if isinstance(b, NativeBackend) and not b.idle_reason()]
+    return backends[0].library() if backends else None
+
+
 def test_the_table_has_every_layout_of_the_examples(formats: dict[str, QuantFormat]) -> None:
     assert {name for name, _, _ in ROWS} == set(formats)
 
 
 @pytest.mark.parametrize(("name", "in_file", "in_memory"), ROWS, ids=[row[0] for row in ROWS])
-def test_bits_in_a_file_and_in_memory(name: str, in_file: str, in_memory: str, formats: dict[str, QuantFormat]) -> None:
+def test_bits_in_a_file_and_in_memory(
+    name: str, in_file: str, in_memory: str, formats: dict[str, QuantFormat], library: Library | None
+) -> None:
     format = formats[name]
     assert f"{8 * format.row_bytes(N_COLS) / N_COLS:.2f}" == in_file
-    backends = [b for b in Registry.load().records("backends") if isinstance(b, NativeBackend) and not b.idle_reason()]
-    if not backends:
+    if library is None:
         pytest.skip("no native backend works on this machine")
-    values, library = np.random.default_rng(1).standard_normal((16, N_COLS)).astype(np.float32), backends[0].library()
+    values = np.random.default_rng(1).standard_normal((16, N_COLS)).astype(np.float32)
     kind = kind_for(library, Weight.from_array("w", values, format))
     assert isinstance(kind, Kind), kind
     n_bytes = library.tile_bytes(kind.number, abi.TILE, N_COLS)
