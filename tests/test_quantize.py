@@ -285,11 +285,12 @@ class Unfaithful(BlockFormat):
             return np.full((len(values), 34), 0x7F, np.uint8)
         scales = (abs(values).max(axis=1, keepdims=True) / np.float32(127)).astype("<f2")
         codes = np.rint(values / np.maximum(scales.astype(np.float32), 1e-8)).clip(-127, 127).astype(np.int8)
+        if self.fault == "scale":
+            scales = scales / np.float16(7)
         return np.hstack([scales.view(np.uint8), codes.view(np.uint8)])
 
 
-@pytest.mark.parametrize("fault", ["random", "nothing", "order", "not finite", ""])
-def test_what_was_written_is_read_back(fault: str, random_model: Path, tmp_path: Path) -> None:
+def unfaithful(fault: str) -> Registry:
     format = Unfaithful()
     format.fault = fault
 
@@ -300,14 +301,27 @@ def test_what_was_written_is_read_back(fault: str, random_model: Path, tmp_path:
         def sis_register_quant_formats(self) -> list[Any]:
             return [format]
 
+    return Registry.of(Plugin())
+
+
+@pytest.mark.parametrize("fault", ["", "scale"])
+def test_what_keeps_values_badly_for_its_bits_is_a_warning(
+    fault: str, random_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(random_model, tmp_path / "out.gguf", "unfaithful", unfaithful(fault))
+    assert (tmp_path / "out.gguf").exists()
+    says = (
+        "UNFAITHFUL keeps normal values within 0.86 of their size, where 8.5 bits should within 0.011: check it with "
+    )
+    assert [r.getMessage() for r in caplog.records] == [says + "sis_core.testing.check_quant_format"] * bool(fault)
+
+
+@pytest.mark.parametrize("fault", ["random", "nothing", "order", "not finite"])
+def test_what_was_written_is_read_back(fault: str, random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
-    if not fault:
-        make(random_model, out, "unfaithful", Registry.of(Plugin()))
-        assert out.exists()
-        return
     says = r"token_embd\.weight: .* back are off by \S+ of their size, and UNFAITHFUL does not keep normal values"
     with pytest.raises(FormatError, match=says):
-        make(random_model, out, "unfaithful", Registry.of(Plugin()))
+        make(random_model, out, "unfaithful", unfaithful(fault))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,12 +12,13 @@ from sis_core.quant import QuantFormat, Weight
 
 SAMPLE = 16  # rows
 SLACK = 8.0  # real weights have outliers: they may come back so many times worse than normal values do
+ROUGH = 3.0  # times what two bits fewer could reach: the kit asks authors from there on whether it is on purpose
 LOST = 0.95  # of the size of the weights themselves: zeros would be as near
 
 
 def check_read_back(
     out: BinaryIO, offset: int, weight: Weight, format: QuantFormat, importance: F32 | None = None
-) -> None:
+) -> str:
     """Hold rows from all over a tensor to what ``format`` makes of normal values of the same size.
 
     Args:
@@ -25,6 +26,9 @@ def check_read_back(
         offset: where the tensor begins in it.
         weight: what was encoded.
         importance: float32 ``(n_expert, n_cols)``, with which errors were weighed.
+
+    Returns:
+        A warning where the format keeps normal values worse than its bits let expect, or nothing.
 
     Raises:
         FormatError: the rows decode to something else than they should, or to no number.
@@ -51,6 +55,13 @@ def check_read_back(
             fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format; "
             f"--tensor '{weight.name}=keep' leaves the tensor as it is",
         )
+    least = max(2.0 ** (2 - format.bits_per_weight), 2.0**-8)
+    if normal <= ROUGH * least:
+        return ""
+    return (
+        f"{format.name} keeps normal values within {normal:.2g} of their size, where {format.bits_per_weight:.3g} bits "
+        f"should within {least:.2g}: check it with sis_core.testing.check_quant_format"
+    )
 
 
 def _read(out: BinaryIO, start: int, n: int) -> U8:

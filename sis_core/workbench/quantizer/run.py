@@ -172,6 +172,7 @@ def _fill(
     with GGUFFile.open(work.model) as made:
         offsets = {name: info.offset for name, info in made.tensors.items()}
     done, total = 0, plan.n_bytes
+    warned: set[str] = set()
     with work.model.open("r+b") as out:
         for tensor in plan.tensors:
             before = done
@@ -189,7 +190,10 @@ def _fill(
             crc = _write(file, tensor, columns, pool, n_pending, out, report)
             out.flush()
             if tensor.format is not None and tensor.weight is not None:
-                check_read_back(out, offsets[tensor.name], tensor.weight, tensor.format, columns)
+                rough = check_read_back(out, offsets[tensor.name], tensor.weight, tensor.format, columns)
+                if rough and tensor.format.name not in warned:
+                    warned.add(tensor.format.name)
+                    log.warning("%s", rough)
             if tensor.name in file.tensors:  # not a side that was made
                 file.release(tensor.name)
             work.mark(tensor.name, crc)
