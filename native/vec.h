@@ -48,6 +48,8 @@ INLINE void ask(const void *p, struct ahead ahead)
     if (ahead.levels > 0) __builtin_prefetch((const char *)p + ahead.first);
     if (ahead.levels > 1) __builtin_prefetch((const char *)p + ahead.second, 0, 2);
 }
+/* Between what two streams ask for: compilers would put all of it first, and a Sapphire Rapids then takes 7 % longer. */
+#define KEEP_ORDER __asm__ volatile("" ::: "memory")
 
 INLINE vf v_load(const void *p) { return *(const vf_at *)p; }
 INLINE void v_store(void *p, vf v) { *(vf_at *)p = v; }
