@@ -384,17 +384,14 @@ static void product_packed(const struct run *run, const struct product *p, uint3
 {
     const struct sis_weight *w = p->w;
     float acc[WRITTEN * MAX_GROUP * TILE] __attribute__((aligned(64)));
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
-    const tile_fn tile_of = run->kernels->tile[w->format];
     const size_t at_a_time = w->raw ? 1 : p->n_tiles; /* raw: a tile is made once, and then used for all rows */
     for (size_t t = 0; t < p->n_tiles; t += at_a_time) {
         const uint8_t *tiles = sis_tiles_of(w, p->tile + t, at_a_time, scratch, NULL);
         const struct expert_group *g = run->order->groups + p->rows->first_group;
         for (uint32_t done = 0; done < p->rows->n; done += g++->m) {
             const void *x = rows_of(run, p, g);
-            for (size_t i = 0; i < at_a_time; i++)
-                tile_of(tiles + i * bytes, x, g->m, w->n_cols, acc + i * g->m * TILE);
+            sis_multiply_tiles(run->kernels, w->format, tiles, at_a_time, x, g->m, w->n_cols, acc);
             write_columns(p, done, g->m, t * TILE, at_a_time * TILE, acc);
         }
     }

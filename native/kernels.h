@@ -241,6 +241,19 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 /* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
 const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, uint8_t *scratch, float *decoded);
 
+/* acc[tile][m][TILE]: n tiles that lie side by side times m rows. One row reads their first half and their second in step. */
+static inline void sis_multiply_tiles(const struct kernels *kernels, uint32_t format, const uint8_t *tiles, size_t n,
+                                      const void *x, uint32_t m, size_t k, float *acc)
+{
+    const size_t bytes = sis_one_tile_bytes(format, k), half = m == 1 && kernels->pair[format] ? n / 2 : 0;
+    for (size_t i = 0; i < half; i++) {
+        const uint8_t *const two[2] = {tiles + i * bytes, tiles + (half + i) * bytes};
+        float *const y[2] = {acc + i * TILE, acc + (half + i) * TILE};
+        kernels->pair[format](two, x, k, y);
+    }
+    for (size_t i = 2 * half; i < n; i++) kernels->tile[format](tiles + i * bytes, x, m, k, acc + i * m * TILE);
+}
+
 /* map.c: the pages of these bytes of a file are needed soon, or not any more; those of memory are there. */
 void sis_bring(const uint8_t *data, size_t bytes);
 void sis_touch(uint8_t *data, size_t bytes);

@@ -180,32 +180,6 @@ static const void *prepared(const struct run *run, const struct sis_weight *w, c
     return run->q8 + g->first * (w->n_cols / BLOCK);
 }
 
-/* One row times tiles [t, stop) where they lie: the first half and the second side by side; the tile that is left. */
-static size_t pairs_of_tiles(const struct run *run, const struct sis_op *op, size_t t, size_t stop, pair_fn pair,
-                             int gathered)
-{
-    enum { AT_ONCE = WRITTEN / 2 };
-    const struct sis_weight *w = op->weight;
-    const struct group_of_rows *g = run->groups[gathered];
-    const void *x = prepared(run, w, g);
-    float acc[2][AT_ONCE * TILE] __attribute__((aligned(64)));
-    const size_t k = w->n_cols, bytes = sis_one_tile_bytes(w->format, k), half = (stop - t) / 2;
-    for (size_t done = 0, n; done < half; done += n) {
-        n = half - done < AT_ONCE ? half - done : AT_ONCE;
-        const size_t first[2] = {t + done, t + half + done};
-        for (size_t i = 0; i < n; i++) {
-            const uint8_t *const tiles[2] = {w->tiles + (first[0] + i) * bytes, w->tiles + (first[1] + i) * bytes};
-            float *const y[2] = {acc[0] + i * TILE, acc[1] + i * TILE};
-            pair(tiles, x, k, y);
-        }
-        for (int i = 0; i < 2; i++) {
-            const size_t row = first[i] * TILE, left = w->n_rows - row;
-            write_tiles(run, op, g, row, left < n * TILE ? left : n * TILE, acc[i]);
-        }
-    }
-    return t + 2 * half;
-}
-
 /* `n` units of the same linear, the first of which is `unit`. */
 static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit, uint32_t n, uint32_t log,
                          int gathered, uint32_t member)
@@ -213,11 +187,7 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
     const struct sis_weight *w = op->weight;
     float acc[WRITTEN * MAX_GROUP * TILE] __attribute__((aligned(64)));
     const size_t k = w->n_cols, bytes = sis_one_tile_bytes(w->format, k), n_tiles = (w->n_rows + TILE - 1) / TILE;
-    const tile_fn tile_of = run->kernels->tile[w->format];
-    const size_t end = (size_t)(unit + n) << log, stop = end < n_tiles ? end : n_tiles;
-    size_t t = (size_t)unit << log;
-    const pair_fn pair = run->kernels->pair[w->format];
-    if (pair && !w->raw && run->n_rows[gathered] == 1) t = pairs_of_tiles(run, op, t, stop, pair, gathered);
+    const size_t t = (size_t)unit << log, end = (size_t)(unit + n) << log, stop = end < n_tiles ? end : n_tiles;
     uint8_t *scratch = run->scratch + member * run->scratch_bytes;
     /* Several tiles for each group of rows, so that the rows stay in the first-level cache. */
     const size_t at_once = run->n_groups[gathered] > 1 ? 1u << LOG_TILES : w->raw ? 1 : stop - t;
@@ -229,7 +199,7 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
             const void *x = prepared(run, w, g);
             for (size_t j = 0, n; j < some; j += n) {
                 n = some - j < WRITTEN ? some - j : WRITTEN;
-                for (size_t t = 0; t < n; t++) tile_of(tiles + (j + t) * bytes, x, g->m, k, acc + t * g->m * TILE);
+                sis_multiply_tiles(run->kernels, w->format, tiles + j * bytes, n, x, g->m, k, acc);
                 const size_t first = (made + j) * TILE, left = w->n_rows - first;
                 write_tiles(run, op, g, first, left < n * TILE ? left : n * TILE, acc);
             }
