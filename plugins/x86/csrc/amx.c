@@ -18,9 +18,11 @@
 #define STEP 32  /* values of k of a tile */
 #define PIECES 8 /* in which the weights of a step are expanded: quarters of two tiles */
 
-#define FROM 17                /* rows: to 16 amx_int8.c is faster */
-#define FROM_FLOATS 16         /* rows: it overtakes avx512_vnni between 12 and 16 */
-#define PANEL_BYTES (16 << 10) /* 256 values of k of 32 rows of weights; half as many where weights are split */
+#define FROM 17                    /* rows: to 16 amx_int8.c is faster */
+#define FROM_FLOATS 16             /* rows: it overtakes avx512_vnni between 12 and 16 */
+#define PANEL_BYTES (16 << 10)     /* 256 values of k of 32 rows of weights; half as many where weights are split */
+#define FEW_PANEL_BYTES (12 << 10) /* where two spans of rows at most use a panel, before the next is needed */
+#define FEW_SPANS 2
 #define PIECE_BYTES (1 << 19) /* of activations that a job reads again and again: a quarter of the second-level cache */
 #define MOST 256              /* rows of a unit: fewer would expand weights too often */
 #define UNITS 4               /* of a job: activations of a long k come from afar for each job */
@@ -78,6 +80,19 @@ static void prepare(const struct unprepared *u, void *out)
         }
 }
 
+/* Numbers, and of those that are none one that stays so when it is rounded. */
+INLINE __m512 numbers(__m512 v) { return _mm512_fixupimm_ps(v, v, _mm512_set1_epi32(0x11111133), 0); }
+
+/* A row of a tile of weights. The nearest bfloat16, of two the further from zero: the instructions of `put` take twice as
+ * long. */
+INLINE void put_weights(uint8_t *out, __m512 even, __m512 odd)
+{
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32((int)0xffff0000);
+    const __m512i low = _mm512_srli_epi32(_mm512_add_epi32((__m512i)even, half), 16);
+    const __m512i high = _mm512_add_epi32((__m512i)odd, half);
+    _mm512_store_si512(out, _mm512_ternarylogic_epi32(high, upper, low, 0xea)); /* (high & upper) | low */
+}
+
 /* Two rows of a tile, from a quad of codes in bytes: code * scale + offset. */
 INLINE void put_codes(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
 {
@@ -85,8 +100,8 @@ INLINE void put_codes(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
     UNROLL_FOR (int j = 0; j < 2; j++) {
         const __m512i even = _mm512_and_si512(_mm512_srli_epi32(v, (unsigned)(16 * j)), byte);
         const __m512i odd = j ? _mm512_srli_epi32(v, 24) : _mm512_and_si512(_mm512_srli_epi32(v, 8), byte);
-        put(out + j * 64, _mm512_fmadd_ps(_mm512_cvtepi32_ps(even), scale, offset),
-            _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd), scale, offset));
+        put_weights(out + j * 64, _mm512_fmadd_ps(_mm512_cvtepi32_ps(even), scale, offset),
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd), scale, offset));
     }
 }
 
@@ -96,8 +111,8 @@ INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
     UNROLL_FOR (int j = 0; j < 2; j++) {
         const __m512i even = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(24 - 16 * j)), 24);
         const __m512i odd = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(16 - 16 * j)), 24);
-        put(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale),
-            _mm512_mul_ps(_mm512_cvtepi32_ps(odd), scale));
+        put_weights(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale),
+                    _mm512_mul_ps(_mm512_cvtepi32_ps(odd), scale));
     }
 }
 
@@ -108,7 +123,7 @@ INLINE void put_nibbles(uint8_t *out, __m512i v, __m512 values, __m512 scale, __
         const unsigned shift = (unsigned)(j % 2 * 16 + j / 2 * 4);
         const __m512 even = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift), values);
         const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, shift + 8), values);
-        put(out + j * 64, _mm512_fmadd_ps(even, scale, offset), _mm512_fmadd_ps(odd, scale, offset));
+        put_weights(out + j * 64, _mm512_fmadd_ps(even, scale, offset), _mm512_fmadd_ps(odd, scale, offset));
     }
 }
 
@@ -177,9 +192,9 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
     const int bits = (int)kind.bits, groups = n_groups(kind), group = groups == 1 ? 0 : quarter / 2;
     const size_t minima = kind.scales == SIS_NIBBLE ? 0 : (size_t)groups * scale_bytes(kind);
     const uint8_t *s = at.scales + (size_t)group * scale_bytes(kind), *q = at.codes;
-    const __m512 scale = scales_from(kind, s, at.unit, 0);
+    const __m512 scale = numbers(scales_from(kind, s, at.unit, 0));
     __m512 offset = _mm512_setzero_ps();
-    if (has_minima(kind)) offset = _mm512_sub_ps(offset, scales_from(kind, s + minima, at.unit + 32, 1));
+    if (has_minima(kind)) offset = _mm512_sub_ps(offset, numbers(scales_from(kind, s + minima, at.unit + 32, 1)));
     if (code_offset(kind)) offset = _mm512_mul_ps(scale, _mm512_set1_ps((float)-code_offset(kind)));
     _mm_prefetch((const char *)q + AHEAD + (unsigned)(quarter * bits * 16), _MM_HINT_T0);
     if (bits == 8) {
@@ -274,18 +289,29 @@ INLINE void expand(const uint32_t format, struct expansion *e)
     }
 }
 
-/* Sums in tiles 0 to 3: rows 0 to 15 with either tile of weights, then rows 16 to 31. */
-INLINE void products(const int tall, const uint8_t *x, const uint8_t *w)
+INLINE void expand_some(const uint32_t format, struct expansion *e, uint32_t pieces)
+{
+    for (uint32_t i = 0; i < pieces && e->done < e->n; i++) expand(format, e);
+}
+
+/* Sums in tiles 0 to 3: rows 0 to 15 with either tile of weights, then rows 16 to 31. After each product, `pieces` of the next
+ * panel: all at once would fill up what the processor looks ahead. */
+INLINE void products(const uint32_t format, const int tall, const uint8_t *x, const uint8_t *w, struct expansion *next,
+                     uint32_t pieces)
 {
     tile_load(4, x, 64);
     tile_load(6, w, 64);
     tile_multiply(0, 4, 6);
+    expand_some(format, next, pieces);
     tile_load(7, w + ONE, 64);
     tile_multiply(1, 4, 7);
+    expand_some(format, next, pieces);
     if (!tall) return;
     tile_load(5, x + ONE, 64);
     tile_multiply(2, 5, 6);
+    expand_some(format, next, pieces);
     tile_multiply(3, 5, 7);
+    expand_some(format, next, pieces);
 }
 
 INLINE void start_sums(const int tall, int fresh, const uint8_t *sums)
@@ -319,12 +345,13 @@ INLINE void multiply_panel(const uint32_t format, const int tall, const uint8_t 
                            uint8_t *sums, int fresh, struct expansion *next, uint32_t rate, struct span *ahead)
 {
     const size_t x_bytes_a_step = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
+    const uint32_t n_products = tall ? 4 : 2, pieces = rate / n_products;
     start_sums(tall, fresh, sums);
     for (uint32_t s = 0; s < steps; s++, x += x_bytes_a_step, w += w_step(format)) {
-        products(tall, x, w);
-        if (has_floats(format)) products(tall, x + 2 * ONE, w);
-        if (is_split(format)) products(tall, x, w + 2 * ONE);
-        for (uint32_t i = 0; i < rate && next->done < next->n; i++) expand(format, next);
+        products(format, tall, x, w, next, pieces);
+        if (has_floats(format)) products(format, tall, x + 2 * ONE, w, next, 0);
+        if (is_split(format)) products(format, tall, x, w + 2 * ONE, next, 0);
+        expand_some(format, next, rate - pieces * n_products);
         sis_ask(ahead, LINES);
     }
     keep_sums(tall, sums);
@@ -396,7 +423,8 @@ INLINE void multiply_job(const uint32_t format, const struct many *job)
 {
     const size_t step_bytes = x_step(has_floats(format) ? SIS_FLOAT : SIS_Q8);
     const uint32_t spans = (job->rows + SIDE - 1) / SIDE;
-    struct panels p = {.job = job, .steps = steps_of(job->k), .panel_steps = PANEL_BYTES / w_step(format)};
+    const size_t panel_bytes = spans <= FEW_SPANS ? FEW_PANEL_BYTES : PANEL_BYTES;
+    struct panels p = {.job = job, .steps = steps_of(job->k), .panel_steps = panel_bytes / w_step(format)};
     p.piece_steps = piece_steps(spans, step_bytes, p.panel_steps);
     const uint8_t *x = (const uint8_t *)job->x + job->first / SIDE * p.steps * step_bytes;
     struct span ahead = job->ahead;

@@ -166,6 +166,12 @@ def to_bfloat(x: F32) -> F32:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
+def to_bfloat_away(x: F32) -> F32:
+    """The nearest bfloat16, ties away from zero: what weights become."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + 0x8000) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
 def bound(backend: X86Backend, weight: Weight, **options: Any) -> Callable[[F32], F32]:
     linear = backend.linear(weight, BackendOptions(**options))
     assert linear is not None
@@ -180,7 +186,7 @@ def check(found: F32, x: F32, weight: Weight) -> None:
     """
     w, part = weight.dequantize(), 3 * 2.0**-16
     if weight.format.name in QUANTIZED:
-        x, w, part = to_bfloat(x), to_bfloat(w), 2.0**-20
+        x, w, part = to_bfloat(x), to_bfloat_away(w), 2.0**-20
     left, right = x.astype(np.float64), w.astype(np.float64).T
     excess = np.abs(found - left @ right) - part * (np.abs(left) @ np.abs(right))
     assert excess.max() <= 0, f"{weight!r} times {len(x)} rows: {excess.max():.2g} too far off at {excess.argmax()}"
@@ -285,6 +291,22 @@ def test_poisoned_weights_stay_in_their_column(backend: X86Backend, name: str) -
     for value in (np.nan, np.inf):
         values[7, 3] = value
         found = bound(backend, Weight.from_array("w", values, format_of(name)))(x)
+        assert not np.isfinite(found[:, 7]).any()
+        assert np.isfinite(np.delete(found, 7, 1)).all()
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q8_0", "Q6_K"])
+def test_scales_that_are_no_numbers(backend: X86Backend, name: str) -> None:
+    """Also those whose bits are all ones: rounding upwards would make a zero of them."""
+    random = np.random.default_rng(7)
+    format = format_of(name)
+    raw = random_rows(format, 20, 256, random).reshape(20, -1, format.type_size)
+    at = slice(-2, None) if name == "Q6_K" else slice(0, 2)
+    x = random.standard_normal((FROM, 256)).astype(np.float32)
+    for half in (0x7FFF, 0xFFFF, 0x7E00, 0x7C00):
+        damaged = raw.copy()
+        damaged[7, 0, at] = np.array([half], "<u2").view(np.uint8)
+        found = bound(backend, Weight.of("w", format, (20, 256), damaged.reshape(-1).copy))(x)
         assert not np.isfinite(found[:, 7]).any()
         assert np.isfinite(np.delete(found, 7, 1)).all()
 
