@@ -29,19 +29,19 @@ def check_passing(backend: NativeBackend, variants: Sequence[Variant], monkeypat
     """Results that only the next op reads need not be written to registers, of few rows or of many at once."""
     marked = passing.mark
     each = {(variant.activation, variant.gated): variant for variant in variants}
-    for variant, format in itertools.product(each.values(), (F16Format(), format_of("Q8_0"))):
+    for variant, format, pack in itertools.product(each.values(), (F16Format(), format_of("Q8_0")), (True, False)):
         network = random_network(with_format(variant, format))
         found = []
         for mark in (marked, lambda ops: None):
             monkeypatch.setattr(passing, "mark", mark)
-            forward = bind(network, [backend], BackendOptions(n_threads=2))
+            forward = bind(network, [backend], BackendOptions(n_threads=2, pack=pack))
             cache = forward.new_cache("f16", 256)
             found.append([
                 forward.step(Batch.of(list(range(n)), sequence=i, outputs=range(n)), cache).values
-                for i, n in enumerate((70, 5, 67))  # weights are packed by the last
+                for i, n in enumerate((70, 5, 67))
             ])  # fmt: skip
         for some, others in zip(*found, strict=True):
-            assert np.array_equal(some, others), (variant.name, format.name)
+            assert np.array_equal(some, others), (variant.name, format.name, pack)
 
 
 class Networks(Shared):
