@@ -319,16 +319,16 @@ def test_the_share_outside_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += seconds
         return 0
 
-    library = SimpleNamespace(run=native)
+    library = SimpleNamespace(run=native, multi_step=native)
 
     def work() -> None:
-        for _ in range(4):
-            library.run(3.0)
+        for function in (library.run, library.multi_step) * 2:
+            function(3.0)
             clock[0] += 1.0
 
     with stopwatch(library) as inside:
         assert share(work, inside) == pytest.approx(25.0)
-    assert library.run is native
+    assert library.run is library.multi_step is native
 
 
 def child(tmp_path: Path, body: str) -> PythonSide:

@@ -43,9 +43,8 @@ class AWQ(BlockFormat):
         self.check_values(values, finite=True)
         low, high = np.minimum(values.min(1, keepdims=True), 0), np.maximum(values.max(1, keepdims=True), 0)
         scales = np.clip(high / 15 - low / 15, 2.0**-24, 65504).astype("<f2")  # (n, 1)
-        steps = values / scales.astype(np.float32)
         zeros = np.clip(np.rint(-low / scales.astype(np.float32)), 0, 15)
-        codes = np.clip(np.rint(steps + zeros), 0, 15).astype(np.uint8)
+        codes = np.clip(np.rint(values / scales.astype(np.float32) + zeros), 0, 15).astype(np.uint8)
         packed = codes[:, ::2] | codes[:, 1::2] << 4
         return np.hstack([scales.view(np.uint8), zeros.astype(np.uint8), packed])
 
