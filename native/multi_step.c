@@ -1,8 +1,10 @@
 /* A greedy text for several tokens, without a word to Python in between. */
 #include "run.h"
-#include <math.h>
 
 #define MOST_TABLES 8
+
+/* As isfinite, which calls a C library on Windows. */
+static int is_finite(float x) { return x - x == 0; }
 
 static int is_end(const struct sis_multi_step *more, uint32_t token)
 {
@@ -28,7 +30,7 @@ int32_t sis_multi_step(const struct sis_program *program, const struct sis_step 
         if (code) return more->n_run && code == SIS_NO_ROOM ? 0 : code;
         const struct sis_best found = *now.best;
         more->n_run++;
-        if (is_end(more, found.token) || !isfinite(found.highest) || !isfinite(found.lowest)) break;
+        if (is_end(more, found.token) || !is_finite(found.highest) || !is_finite(found.lowest)) break;
         token = (int32_t)found.token;
         now.tokens = &token;
         now.positions++;
