@@ -98,8 +98,10 @@ static inline size_t sis_part_floats(const struct kv_layout *l) { return l->v_pa
 
 typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
 
-/* Two tiles times one row, read side by side: from memory two streams come faster than one. The same bits as one by one. */
-typedef void (*pair_fn)(const uint8_t *const tiles[2], const void *x, size_t k, float *const y[2] /* TILE each */);
+/* Two tiles times up to sis_pair_rows rows, read side by side: from memory two streams come faster than one. The same bits
+ * as one by one. */
+typedef void (*pair_fn)(const uint8_t *const tiles[2], const void *x, uint32_t m, size_t k,
+                        float *const y[2] /* m x TILE each */);
 
 /* Work on many rows, a unit or some side by side: y = x @ tiles.T + bias for rows [first, first + rows) of x and of y. */
 struct many {
@@ -241,15 +243,19 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 /* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
 const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, uint8_t *scratch, float *decoded);
 
-/* acc[tile][m][TILE]: n tiles that lie side by side times m rows. One row reads their first half and their second in step. */
+/* The most rows for which tiles are read in pairs: for more there are too few registers. */
+static inline uint32_t sis_pair_rows(uint32_t format) { return format <= SIS_BF16 ? 4 : 8; }
+
+/* acc[tile][m][TILE]: n tiles that lie side by side times m rows. Few read their first half and their second in step. */
 static inline void sis_multiply_tiles(const struct kernels *kernels, uint32_t format, const uint8_t *tiles, size_t n,
                                       const void *x, uint32_t m, size_t k, float *acc)
 {
-    const size_t bytes = sis_one_tile_bytes(format, k), half = m == 1 && kernels->pair[format] ? n / 2 : 0;
+    const size_t bytes = sis_one_tile_bytes(format, k),
+                 half = m <= sis_pair_rows(format) && kernels->pair[format] ? n / 2 : 0;
     for (size_t i = 0; i < half; i++) {
         const uint8_t *const two[2] = {tiles + i * bytes, tiles + (half + i) * bytes};
-        float *const y[2] = {acc + i * TILE, acc + (half + i) * TILE};
-        kernels->pair[format](two, x, k, y);
+        float *const y[2] = {acc + i * m * TILE, acc + (half + i) * m * TILE};
+        kernels->pair[format](two, x, m, k, y);
     }
     for (size_t i = 2 * half; i < n; i++) kernels->tile[format](tiles + i * bytes, x, m, k, acc + i * m * TILE);
 }

@@ -1,15 +1,15 @@
 /* AVX-512 F, BW, VL and VNNI. vpdpbusd adds four products of unsigned weights and signed activations to each lane; what
  * the weights' offset adds is in q8_block, as the value that a sum starts from. */
 #include "zmm.h"
+#define PAIR_NAME(NAME) sis_avx512_##NAME##_pair
 #include "over_vec.inc"
 
 /* The tile functions are compiled once, for both sets. */
 #define KIND_FUNCTION(NAME) void sis_avx512_##NAME
 #define TILE_NAME(NAME) sis_avx512_##NAME
-#define PAIR_NAME(NAME) sis_avx512_##NAME##_pair
 #define DECLARE(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                              \
     KIND_FUNCTION(NAME)(const uint8_t *w, const void *x, uint32_t m, size_t k, float *y);                              \
-    KIND_FUNCTION(NAME##_pair)(const uint8_t *const tiles[2], const void *x, size_t k, float *const y[2]);
+    KIND_FUNCTION(NAME##_pair)(const uint8_t *const tiles[2], const void *x, uint32_t m, size_t k, float *const y[2]);
 #include "kinds.h"
 SIS_KINDS(DECLARE)
 
