@@ -197,3 +197,14 @@ class NoScale(Levels):
 def test_a_scale_that_is_no_number_is_named_as_the_program_names_it() -> None:
     with pytest.raises(AssertionError, match=r"turns finite values into nan: scales\[0, 0\] is nan"):
         check(NoScale())
+
+
+@pytest.mark.parametrize("by", [0.05, -0.12, 0.3])
+@pytest.mark.parametrize("code", [0, 3, 7, 12, 15])
+def test_a_wrong_number_in_a_table(code: int, by: float) -> None:
+    """However little it adds to the error: a digit that was mistyped, the level at an end of the range too."""
+    table = tuple(level + by * (i == code) for i, level in enumerate(LEVELS))
+    with pytest.raises(AssertionError, match=f"to the encoder the code {code} stands for about ") as found:
+        check(of(Levels, layout=evolve(GOOD, table=table)))
+    near = float(str(found.value).split("stands for about ")[1].split()[0])
+    assert abs(near - LEVELS[code]) < 0.01

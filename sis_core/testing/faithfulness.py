@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.testing.boundaries import moved_level
 from sis_core.testing.encoder_mistakes import (
     exchanged_codes,
     mistake_of,
@@ -33,6 +34,8 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
         decoded = probe.decode(rows, n_cols, case)
         error = _relative(decoded - values, values)
         _check_positions(probe, values, decoded, case)
+        if fault := moved_level(probe.format, rows, values):
+            probe.fail(fault, case)
         if not error <= bound:
             _diagnose(probe, rows, values, decoded, bound, case)
             probe.remain_finite(rows, decoded, case)
