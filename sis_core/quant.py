@@ -41,6 +41,14 @@ class FusedLinear(Protocol):
         """
 
 
+def usual_error(bits_per_weight: float) -> float:
+    """What a format of so many bits should lose of normal values at most: root mean square, as a share of theirs.
+
+    That is what two bits fewer could reach, since formats differ.
+    """
+    return float(max(2.0 ** (2 - bits_per_weight), 2.0**-8))
+
+
 class QuantFormat(ABC):
     """A way to store rows of a weight matrix. Instances are immutable and safe to use from many threads.
 

@@ -89,12 +89,18 @@ class ByRow(QuantFormat):
     def quantize(self, values: F32) -> U8:
         self.check_values(values, finite=True)
         scales = halves(np.abs(values).max(1, keepdims=True) / 7)
-        return np.hstack([scales.view(np.uint8), nibbles(np.rint(values / divisors(scales)) + 8)])
+        return self.stored(np.hstack([scales.view(np.uint8), nibbles(np.rint(values / divisors(scales)) + 8)]))
+
+    def stored(self, rows: U8) -> U8:
+        return rows
 
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         self.check_rows(rows, n_cols)
         codes = np.stack([rows[:, 2:] & 15, rows[:, 2:] >> 4], axis=2).reshape(len(rows), n_cols)
-        return Unpacked(codes, rows[:, :2].copy().view("<f2").astype(np.float32))
+        return Unpacked(codes, self.scales(rows[:, :2].copy()))
+
+    def scales(self, raw: U8) -> F32:
+        return raw.view("<f2").astype(np.float32)
 
 
 class Signs(BlockFormat):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from attrs import evolve
+from test_layout_mistakes import ByRow
 
 from sis_core.arrays import F32, U8
 from sis_core.layout import Layout, Scale, Unpacked
@@ -49,53 +50,25 @@ class Thirds(QuantFormat):
         return Unpacked(digits, rows[:, :2].copy().view("<f2").astype(np.float32))
 
 
-class RowScale(QuantFormat):
-    """A half-precision scale for a row, then nibbles: the low one of each byte before the high one."""
-
-    name, block_size, bits_per_weight = "ROW_SCALE", 32, 4 + 16 / 2048
-    layout = Layout(4, 32, Scale("f16", per="row"), zero=8)
-
-    def row_bytes(self, n_cols: int) -> int:
-        return 2 + super().row_bytes(n_cols) * 16
-
-    def quantize(self, values: F32) -> U8:
-        self.check_values(values, finite=True)
-        scales = np.clip(np.abs(values).max(1, keepdims=True) / 7, 0, 65504).astype("<f2")
-        codes = np.rint(values / np.where(scales > 0, scales, 1).astype(np.float32)) + 8
-        nibbles = np.clip(codes, 0, 15).astype(np.uint8)
-        return self.stored(np.hstack([scales.view(np.uint8), nibbles[:, ::2] | nibbles[:, 1::2] << 4]))
-
-    def stored(self, rows: U8) -> U8:
-        return rows
-
-    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
-        self.check_rows(rows, n_cols)
-        codes = np.stack([rows[:, 2:] & 15, rows[:, 2:] >> 4], axis=2).reshape(len(rows), n_cols)
-        return Unpacked(codes, self.scales(rows[:, :2].copy()))
-
-    def scales(self, raw: U8) -> F32:
-        return raw.view("<f2").astype(np.float32)
-
-
-class Halves(RowScale):
+class Halves(ByRow):
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         codes = np.hstack([rows[:, 2:] & 15, rows[:, 2:] >> 4])
         return evolve(super().unpack(rows, n_cols), codes=codes)
 
 
-class Early(RowScale):
+class Early(ByRow):
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         return evolve(super().unpack(rows, n_cols), scales=rows[:, 1:3].copy().view("<f2").astype(np.float32))
 
 
-class ReadBehind(RowScale):
+class ReadBehind(ByRow):
     """Its decoder is right, its unpack takes the scale for what ends a row."""
 
     def dequantize(self, rows: U8, n_cols: int) -> F32:
-        return self.layout.values(RowScale.unpack(self, rows, n_cols))
+        return self.layout.values(ByRow.unpack(self, rows, n_cols))
 
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
-        return RowScale.unpack(self, np.roll(rows, 2, axis=1), n_cols)
+        return ByRow.unpack(self, np.roll(rows, 2, axis=1), n_cols)
 
 
 def of(base: type[QuantFormat], **changes: Any) -> QuantFormat:
@@ -110,7 +83,7 @@ def check(format: QuantFormat) -> None:
 
 
 def test_right_ones_pass() -> None:
-    check(RowScale())
+    check(ByRow())
     check_quant_format(Thirds())
 
 
@@ -124,16 +97,16 @@ def test_right_ones_pass() -> None:
             "bytes as fractions of 256",
         ),
         (
-            of(RowScale, stored=lambda self, rows: np.roll(rows, -2, axis=1)),
+            of(ByRow, stored=lambda self, rows: np.roll(rows, -2, axis=1)),
             "a row has the codes at byte 0 and the scale",
         ),
         (ReadBehind(), "to the decoder a row has the scale at byte 0 and the codes at byte 2"),
         (
-            of(RowScale, scales=lambda self, raw: raw.view(">f2").astype(np.float32)),
+            of(ByRow, scales=lambda self, raw: raw.view(">f2").astype(np.float32)),
             "the scale is f16 at byte 0 to the encoder and f16 at byte 0 with the higher byte first to unpack",
         ),
         (
-            of(RowScale, scales=lambda self, raw: (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)),
+            of(ByRow, scales=lambda self, raw: (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)),
             "the scale is f16 at byte 0 to the encoder and bf16 at byte 0 to unpack",
         ),
         (Halves(), "neighbours"),

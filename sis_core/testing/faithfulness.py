@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.quant import usual_error
 from sis_core.testing.boundaries import moved_level
 from sis_core.testing.encoder_mistakes import (
     exchanged_codes,
@@ -112,7 +113,7 @@ def _check_positions(probe: FormatProbe, values: F32, decoded: F32, case: str) -
 
 
 def _default_bound(probe: FormatProbe) -> float:
-    return float(min(0.95, max(2.0 ** (2 - probe.format.bits_per_weight), 2.0**-8)))
+    return min(0.95, usual_error(probe.format.bits_per_weight))
 
 
 def name_mistake(probe: FormatProbe, rows: U8, values: F32, case: str, bound: float | None = None) -> None:

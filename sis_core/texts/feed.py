@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sis_core.step import Best, MultiStep
+from sis_core.step import MultiStep
 from sis_core.texts.ahead import NOTHING, Ahead
-from sis_core.texts.part import Asked, Part, Rows, Want
+from sis_core.texts.part import Asked, Part, Rows, Want, gone_on
 from sis_core.texts.running import Text
 
 
@@ -27,8 +27,8 @@ class Share(NamedTuple):
 
     def gone_on(self, rows: Rows) -> Share:
         """The same once a backend has gone on by itself: what it fed was chosen as it was found."""
-        best = [row for row in rows[:-1] if isinstance(row, Best)]
-        return self._replace(ahead=Ahead([row.token for row in best])) if best else self
+        tokens = gone_on(rows)
+        return self._replace(ahead=Ahead(tokens)) if tokens else self
 
 
 class Feed(NamedTuple):

@@ -20,9 +20,9 @@ from sis_core.errors import BackendError, ClosedError, ContextError, LostError, 
 from sis_core.loading.checks import token_ids
 from sis_core.loading.model import Model
 from sis_core.loading.options import Policy
-from sis_core.step import Batch, Best, Run
+from sis_core.step import Batch, Run
 from sis_core.texts.common import n_common
-from sis_core.texts.part import Asked, Part, Rows
+from sis_core.texts.part import Asked, Part, Rows, gone_on
 from sis_core.texts.retention import EvictionError, Retention
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ class Feeding(Closing):
         if self._closed:
             self._check_open()
         values = self._step(parts, asked)
-        for sequence, ids, n in parts:
-            if asked.multi_step and len(values) > n:
-                ids = ids + [best.token for best in values[:-1] if isinstance(best, Best)]
+        for sequence, ids, _ in parts:
+            if asked.multi_step:
+                ids = ids + gone_on(values)
             if (known := self._tokens.get(sequence)) is None:
                 self._tokens[sequence] = list(ids)
             else:

@@ -12,6 +12,11 @@ Want = Literal["logits", "hidden"]
 Rows: TypeAlias = F32 | Sequence[Best]  # results: float32 (k, n), or k times what is best
 
 
+def gone_on(rows: Rows) -> list[int]:
+    """Tokens that a backend fed by itself after a part of one token: the likeliest of all its rows but the last."""
+    return [row.token for row in rows[:-1] if isinstance(row, Best)]
+
+
 class Part(NamedTuple):
     """What a step appends to one sequence.
 

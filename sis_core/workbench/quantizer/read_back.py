@@ -8,7 +8,7 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
-from sis_core.quant import QuantFormat, Weight
+from sis_core.quant import REPORT, QuantFormat, Weight, usual_error
 
 SAMPLE = 16  # rows
 SLACK = 8.0  # real weights have outliers: they may come back so many times worse than normal values do
@@ -52,10 +52,9 @@ def check_read_back(
             f"what was written is not what was encoded: rows that were read back are off by {error:.2g} of their size, "
             f"{usual}",
             where=f"tensor {weight.name}",
-            fix="report it to the author of the format, or check it with sis_core.testing.check_quant_format; "
-            f"--tensor '{weight.name}=keep' leaves the tensor as it is",
+            fix=f"{REPORT}; --tensor '{weight.name}=keep' leaves the tensor as it is",
         )
-    least = max(2.0 ** (2 - format.bits_per_weight), 2.0**-8)
+    least = usual_error(format.bits_per_weight)
     if normal <= ROUGH * least:
         return ""
     return (
