@@ -75,5 +75,6 @@ INLINE void prepare_block(const float *x, struct q8_block *o)
               _mm256_extract_epi32(t, 4) - 16 * 128);
 }
 #define HAS_PREPARE_BLOCK
+#include "zmm_blocks.h"
 
 #endif
