@@ -98,8 +98,8 @@ static inline size_t sis_part_floats(const struct kv_layout *l) { return l->v_pa
 
 typedef void (*tile_fn)(const uint8_t *tile, const void *x, uint32_t m, size_t k, float *y /* m x TILE */);
 
-/* Two tiles times up to sis_pair_rows rows, read side by side: from memory two streams come faster than one. The same bits
- * as one by one. */
+/* Two tiles times up to `pair_rows` rows, read side by side: from memory two streams come faster than one. The same bits as
+ * one by one. */
 typedef void (*pair_fn)(const uint8_t *const tiles[2], const void *x, uint32_t m, size_t k,
                         float *const y[2] /* m x TILE each */);
 
@@ -173,6 +173,8 @@ struct kernels {
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
     tile_fn tile[SIS_DECODED];
     pair_fn pair[SIS_DECODED]; /* or NULL */
+    /* The most rows for which tiles are read in pairs. */
+    uint32_t (*pair_rows)(uint32_t format, size_t tile_bytes, size_t k);
     /* y[m][TILE]: n decoded rows [n][k], at most a tile, times m rows of x. */
     void (*dot)(const float *w, uint32_t n, const float *x, size_t stride, uint32_t m, size_t k, float *y);
     const struct many_rows *many; /* or NULL */
@@ -243,19 +245,12 @@ void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, si
 /* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
 const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, uint8_t *scratch, float *decoded);
 
-/* The most rows for which tiles are read in pairs: for more of floats there are too few registers, and with fewer than three
- * bits a weight it is not memory that such rows wait for. */
-static inline uint32_t sis_pair_rows(uint32_t format, size_t tile_bytes, size_t k)
-{
-    return format <= SIS_BF16 || 8 * tile_bytes < 3 * k * TILE ? 4 : 8;
-}
-
 /* acc[tile][m][TILE]: n tiles that lie side by side times m rows. Few read their first half and their second in step. */
 static inline void sis_multiply_tiles(const struct kernels *kernels, uint32_t format, const uint8_t *tiles, size_t n,
                                       const void *x, uint32_t m, size_t k, float *acc)
 {
     const size_t bytes = sis_one_tile_bytes(format, k);
-    const size_t half = m <= sis_pair_rows(format, bytes, k) && kernels->pair[format] ? n / 2 : 0;
+    const size_t half = kernels->pair[format] && m <= kernels->pair_rows(format, bytes, k) ? n / 2 : 0;
     for (size_t i = 0; i < half; i++) {
         const uint8_t *const two[2] = {tiles + i * bytes, tiles + (half + i) * bytes};
         float *const y[2] = {acc + i * m * TILE, acc + (half + i) * m * TILE};

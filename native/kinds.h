@@ -24,6 +24,14 @@
  * With ROW_TABLE sixteen bytes belong to each row, one after the other, as row_at says: its table, in four vectors with which
  * the tile begins; and in the four vectors of a block its codes, of the first sixteen columns low, of the others high.
  *
+ * With TERNARY the blocks of a unit share thirteen vectors, in the order of GGML's TQ1_0. A byte is a signed fraction of 256,
+ * five digits of base 3 that are -1, 0 and 1: three times as much rounds to 256 times the first digit, and what is left has the
+ * others. Digit d of vector i is, as ternary_vector and ternary_digit say, of
+ *
+ *   vectors 0 to 7     quad i of block d
+ *   vectors 8 to 11    quads 4 d + i - 8 from block 5 on
+ *   vector 12          quad 4 + d of block 7, of four digits
+ *
  * With PAIRS a block begins with a vector of the places of its codes: in the word of a row four bits for each quad, a number
  * of PAIR_PLACES. Two vectors follow: of each row of quads 4 j to 4 j + 3 the two codes of either of the first two low, of
  * the others high. */
@@ -54,6 +62,7 @@
     KIND(mxfp4, SIS_MXFP4, 4, SIS_TABLE, 32, SIS_BFLOAT)                                                               \
     KIND(nvfp4, SIS_NVFP4, 4, SIS_TABLE, 16, SIS_BFLOAT)                                                               \
     KIND(tq2_0, SIS_TQ2_0, 2, SIS_TABLE, 32, SIS_SUPER)                                                                \
+    KIND(tq1_0, SIS_TQ1_0, 2, SIS_TERNARY, 32, SIS_SUPER)                                                              \
     KIND(t1, SIS_T1, 1, SIS_TABLE, 32, SIS_HALF)                                                                       \
     KIND(t2, SIS_T2, 2, SIS_TABLE, 32, SIS_HALF)                                                                       \
     KIND(u2, SIS_U2, 2, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
@@ -110,7 +119,12 @@ static inline size_t scales_bytes(struct sis_kind kind)
     const size_t minima = has_minima(kind) && kind.scales != SIS_NIBBLE;
     return scale_bytes(kind) * (size_t)n_groups(kind) * (1 + minima);
 }
-static inline size_t codes_bytes(struct sis_kind kind) { return kind.bits * 64; }
+#define TERNARY_VECTORS 13
+/* Of a block; of TERNARY its share of those of a unit. */
+static inline size_t codes_bytes(struct sis_kind kind)
+{
+    return kind.codes == SIS_TERNARY ? TERNARY_VECTORS * 64 * BLOCK / SUPER : kind.bits * 64;
+}
 static inline size_t table_bytes(struct sis_kind kind)
 {
     return kind.codes == SIS_TABLE ? TABLE_BYTES : kind.codes == SIS_ROW_TABLE ? TILE * ROW_ENTRIES : 0;
@@ -132,13 +146,33 @@ static inline uint8_t pair_code(const uint8_t *codes, uint32_t row, uint32_t k)
     return (codes[64 + quad / 4 * 64 + row * 4 + quad % 2 * 2 + which] >> quad % 4 / 2 * 4 & 15) ^ 8;
 }
 
+/* Of TERNARY, where quad i of block b of a unit lies: in which vector, as which of its digits. */
+static inline int ternary_vector(int b, int i) { return b < 5 ? i : b < 7 || i < 4 ? 8 + i % 4 : 12; }
+static inline int ternary_digit(int b, int i) { return b < 5 ? b : b < 7 || i < 4 ? 2 * (b - 5) + i / 4 : i - 4; }
+
+/* What has that digit first, and the code that it is. */
+static const uint8_t POWERS_OF_3[8] = {1, 3, 9, 27, 81};
+static inline uint8_t first_code(uint8_t fraction) { return (uint8_t)((3 * (int8_t)fraction + 384) >> 8); }
+static inline uint8_t code_of_digit(uint8_t fraction, int digit)
+{
+    return first_code((uint8_t)(fraction * POWERS_OF_3[digit]));
+}
+
+/* The code of column k of a row, of block b of a unit. */
+static inline uint8_t ternary_code(const uint8_t *codes, int b, uint32_t row, uint32_t k)
+{
+    const int i = (int)k / 4;
+    return code_of_digit(codes[(uint32_t)ternary_vector(b, i) * 64 + row * 4 + k % 4], ternary_digit(b, i));
+}
+
 /* Where sixteen bytes of a row lie in four vectors: rows that are neighbours in the same places of all four, so that words of
  * four bytes become quads of columns within lanes of sixteen. */
 static inline size_t row_at(uint32_t row) { return row % 4 * 64 + row / 4 * 16; }
-/* What is added to a code of less than 8 bits that is SIGNED, or of PAIRS. */
+/* What is added to a code of less than 8 bits that is SIGNED, of PAIRS, or TERNARY. */
 static inline int32_t code_offset(struct sis_kind kind)
 {
     if (kind.codes == SIS_PAIRS) return 8;
+    if (kind.codes == SIS_TERNARY) return 1;
     return kind.codes == SIS_SIGNED && kind.bits < 8 ? 1 << (kind.bits - 1) : 0;
 }
 static inline size_t unit_blocks(struct sis_kind kind)
@@ -156,10 +190,17 @@ static inline size_t unit_bytes(struct sis_kind kind)
     return before_codes(kind) + unit_blocks(kind) * codes_bytes(kind);
 }
 
-/* A block of 32 columns: where its unit begins, its scales and its codes. */
+/* A block of 32 columns: where its unit begins, its scales and its codes, of TERNARY those of the unit; its number there. */
 struct block_at {
     const uint8_t *unit, *scales, *codes;
+    int number;
 };
+
+/* What to ask for ahead of a block's codes: of TERNARY its share of the unit's. */
+static inline const uint8_t *share_of_codes(struct sis_kind kind, struct block_at at)
+{
+    return at.codes + (kind.codes == SIS_TERNARY ? (size_t)at.number * codes_bytes(kind) : 0);
+}
 
 /* Counted from where units begin. */
 static inline struct block_at block_in_units(struct sis_kind kind, const uint8_t *units, size_t block)
@@ -167,7 +208,8 @@ static inline struct block_at block_in_units(struct sis_kind kind, const uint8_t
     const size_t n = unit_blocks(kind), i = block % n;
     const uint8_t *unit = units + block / n * unit_bytes(kind);
     return (struct block_at){unit, unit + unit_head(kind) + i / group_blocks(kind) * scales_bytes(kind),
-                             unit + before_codes(kind) + i * codes_bytes(kind)};
+                             unit + before_codes(kind) + (kind.codes == SIS_TERNARY ? 0 : i * codes_bytes(kind)),
+                             (int)i};
 }
 
 static inline struct block_at block_at(struct sis_kind kind, const uint8_t *tile, size_t block)
@@ -175,10 +217,10 @@ static inline struct block_at block_at(struct sis_kind kind, const uint8_t *tile
     return block_in_units(kind, tile + table_bytes(kind), block);
 }
 
-/* The kind of a format's tiles; without bits where it has none. TQ1_0 has those of TQ2_0. */
+/* The kind of a format's tiles; without bits where it has none. */
 static inline struct sis_kind kind_of(uint32_t format)
 {
-    switch (format == SIS_TQ1_0 ? SIS_TQ2_0 : format) {
+    switch (format) {
 #define KIND(NAME, FORMAT, BITS, CODES, GROUP, SCALES)                                                                 \
     case FORMAT: return (struct sis_kind){BITS, CODES, GROUP, SCALES};
         SIS_KINDS(KIND)

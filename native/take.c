@@ -35,6 +35,16 @@ INLINE void give_codes(struct place o, int i, const words w[8]) { memcpy(o.opene
 INLINE void give_number(struct place o, int minimum, int i, words number) { o.opened->numbers[minimum][i] = number; }
 INLINE void give_super(struct place o, int minimum, words half) { o.opened->supers[minimum] = half; }
 
+INLINE void give_fractions(struct place o, const words *w)
+{
+    uint8_t fractions[TERNARY_VECTORS * 4];
+    memcpy(fractions, w, sizeof fractions);
+    for (int b = 0; b < SUPER / BLOCK; b++)
+        for (int k = 0; k < BLOCK; k++)
+            o.opened->codes[b * BLOCK + k] =
+                code_of_digit(fractions[ternary_vector(b, k / 4) * 4 + k % 4], ternary_digit(b, k / 4));
+}
+
 #include "unpack.inc"
 
 static float half_of(uint32_t bits) { return half_to_float((uint16_t)bits); }
@@ -112,12 +122,14 @@ static void take_blocks(uint32_t format, const uint8_t *row, size_t n_cols, floa
 }
 
 /* Code k of a block in row r of a tile; kinds.h has the layout. */
-static uint8_t code_at(struct sis_kind kind, const uint8_t *codes, uint32_t k, uint32_t r)
+static uint8_t code_at(struct sis_kind kind, struct block_at at, uint32_t k, uint32_t r)
 {
+    const uint8_t *codes = at.codes;
     const uint32_t quad = k / 4, lane = r * 4 + k % 4;
     uint32_t code = 0;
     if (kind.codes == SIS_ROW_TABLE) return codes[row_at(r) + k % 16] >> k / 16 * 4 & 15;
     if (kind.codes == SIS_PAIRS) return (uint8_t)(pair_code(codes, r, k) - code_offset(kind));
+    if (kind.codes == SIS_TERNARY) return (uint8_t)(ternary_code(codes, at.number, r, k) - code_offset(kind));
     if (kind.bits == 8) return codes[quad * 64 + lane];
     if (kind.bits >= 4) {
         code = codes[quad / 2 * 64 + lane] >> quad % 2 * 4 & 15;
@@ -151,7 +163,7 @@ static void take_tile(uint32_t format, const uint8_t *tile, uint32_t r, size_t n
             const float scale = scale_at(kind, at.unit, scales, r, 0);
             const float minimum = has_minima(kind) ? scale_at(kind, at.unit, scales + minima, r, 1) : 0;
             for (uint32_t i = g * n; i < (g + 1) * n; i++) {
-                const float v = scale * value_of(kind, (const int8_t *)tile, r, code_at(kind, at.codes, i, r));
+                const float v = scale * value_of(kind, (const int8_t *)tile, r, code_at(kind, at, i, r));
                 out[i] = has_minima(kind) ? v - minimum : v;
             }
         }

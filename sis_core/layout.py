@@ -186,6 +186,8 @@ class Layout:
         transform: what stands between the stored values and the tensor's own.
         two_of_four: whether at most two of every four codes stand for something else than 0, the code of which is
             `zero`: kernels keep no more.
+        ternary: whether no code is above 2, so that codes stand for -1, 0 and 1: with ``bits=2`` and ``zero=1``. Kernels
+            keep five in a byte where the file's rows have less than two bits for each.
 
     Raises:
         FormatError: parts that cannot be, or contradict each other.
@@ -200,6 +202,7 @@ class Layout:
     codes: Runs | None = None
     transform: Transform | None = None
     two_of_four: bool = False
+    ternary: bool = False
 
     def __attrs_post_init__(self) -> None:
         self._check_kinds()
@@ -227,6 +230,12 @@ class Layout:
                 "two of four codes are kept, but no code stands for 0 in all groups",
                 where="layout",
                 fix="give one zero for all",
+            )
+        if self.ternary and (self.bits != 2 or self.zero != 1 or self.table is not None or self.minimum):
+            raise FormatError(
+                "codes are ternary, but do not stand for -1, 0 and 1 times a scale",
+                where="layout",
+                fix="give bits=2 and zero=1, and neither a table nor a minimum",
             )
         for run in as_runs(self.codes):
             if run.width != self.bits:
@@ -263,7 +272,7 @@ class Layout:
         check_places("Layout", codes=self.codes)
         words = "a Transform, such as Hadamard(32), or None"
         check_kind("Layout", (Transform, type(None)), words, transform=self.transform)
-        check_kind("Layout", bool, "True or False", two_of_four=self.two_of_four)
+        check_kind("Layout", bool, "True or False", two_of_four=self.two_of_four, ternary=self.ternary)
 
     def levels(self) -> list[tuple[str, Scale]]:
         """Scale, minimum and zero by name, each level for itself."""

@@ -73,6 +73,12 @@ def check_unpacked(layout: Layout, unpacked: Unpacked, n_rows: int, n_cols: int)
             "unpack gives more than two of four codes that do not stand for 0",
             fix=f"of four neighbours let two be {layout.zero}, or leave two_of_four out of the layout",
         )
+    if layout.ternary and codes.size and int(codes.max()) > 2:
+        row, column = np.unravel_index(int(codes.argmax()), codes.shape)
+        raise FormatError(
+            f"unpack gives codes[{row}, {column}] = 3, but they are ternary",
+            fix="let codes be 0, 1 and 2, or leave ternary out of the layout",
+        )
     for name in ("scales", "minima", "super_scales", "super_minima"):
         numbers = getattr(unpacked, name)
         if numbers is not None or name == "scales":

@@ -171,6 +171,10 @@ def test_how_much_the_rounding_of_a_table_adds() -> None:
         (lambda: Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4), cast("Any", 3)]), "codes of Layout is 3. Give Bits"),
         (lambda: Layout(4, 32, Scale("f16"), transform=cast("Any", 32)), "transform of Layout is 32. Give a Transform"),
         (lambda: Layout(4, 32, Scale("f16"), two_of_four=cast("Any", 1)), "two_of_four of Layout is 1"),
+        (lambda: Layout(2, 32, Scale("f16"), zero=1, ternary=cast("Any", 1)), "ternary of Layout is 1"),
+        (lambda: Layout(2, 32, Scale("f16"), ternary=True), "do not stand for -1, 0 and 1 .* Give bits=2 and zero=1"),
+        (lambda: Layout(3, 32, Scale("f16"), zero=1, ternary=True), "do not stand for -1, 0 and 1"),
+        (lambda: Layout(2, 32, Scale("f16"), Scale("f16"), zero=1, ternary=True), "do not stand for -1, 0 and 1"),
         (lambda: Scale("uint", 3), "does not say of how many bits"),
         (lambda: Scale("f16", per=0), "per of Scale is 0"),
         (lambda: Scale("f16", times=Scale("f16", times=Scale("f16"))), "three levels"),
@@ -302,6 +306,15 @@ def test_of_four_codes_two_stand_for_something() -> None:
     layout.check_unpacked(Unpacked(codes, ONE), 2, 8)
     codes[1, 0] = 0
     with pytest.raises(FormatError, match="more than two of four codes"):
+        layout.check_unpacked(Unpacked(codes, ONE), 2, 8)
+
+
+def test_ternary_codes_are_at_most_2() -> None:
+    layout = Layout(2, 4, Scale("f16"), zero=1, ternary=True)
+    codes = np.array([[0, 1, 2, 2, 1, 0, 0, 1]] * 2, np.uint8)
+    layout.check_unpacked(Unpacked(codes, ONE), 2, 8)
+    codes[1, 3] = 3
+    with pytest.raises(FormatError, match=r"codes\[1, 3\] = 3, but they are ternary"):
         layout.check_unpacked(Unpacked(codes, ONE), 2, 8)
 
 

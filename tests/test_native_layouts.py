@@ -169,7 +169,7 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
         ),
         4.5,
     ),
-    "digits in base 3": (Renamed("TQ1_0"), 2.0625 + 0.0625),
+    "digits in base 3": (Renamed("TQ1_0"), 1.75),
     "ternary rows": (Rows(Layout(2, 32, Scale("f32", per="row"), zero=1)), 2.0625),
     "two of four": (Pairs(Layout(4, 32, Scale("f32", per="row"), zero=8, two_of_four=True)), 3.5),
     "a table for each row": (Rows(Layout(4, 32, Scale("f32", per="row"), table="row"), 4 + 64), 4.125 + 16 * 8 / 512),
@@ -204,6 +204,49 @@ def test_a_declared_layout_is_multiplied_in_tiles(name: str) -> None:
     head = 64 * 3 * 8 / (48 * 512)  # of a tile with a table
     assert handling.nbytes * 8 / (48 * 512) <= bits + head + 1e-9
     check_product(weight)
+
+
+class Digits(QuantFormat):
+    """A scale, and five digits of base 3 in a byte, the lowest first."""
+
+    name, block_size = "DIGITS", 1
+    layout = Layout(2, 32, Scale("f32", per="row"), zero=1, ternary=True)
+
+    def row_bytes(self, n_cols: int) -> int:
+        return 4 + -(-n_cols // 5)
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        codes = rows[:, 4:, None] // np.array([1, 3, 9, 27, 81], np.uint8) % 3
+        scales = np.full((len(rows), 1), 0.25, np.float32)
+        return Unpacked(np.ascontiguousarray(codes.reshape(len(rows), -1)[:, :n_cols]), scales)
+
+
+class TwoBits(Rows):
+    """The same in a byte each, which is no less than two bits."""
+
+    def __init__(self) -> None:
+        super().__init__(Digits.layout)
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        return Unpacked(rows[:, 4:] % 3, np.full((len(rows), 1), 0.25, np.float32))
+
+
+@pytest.mark.parametrize("n_cols", [512, 768, 288])
+def test_ternary_codes_keep_their_bits(n_cols: int) -> None:
+    """As digits of base 3 where the file has them so, and rows are whole units; exactly, but for activations in 8 bits."""
+    random = np.random.default_rng(3)
+    x: F32 = random.integers(-127, 128, (4, n_cols)).astype(np.float32)
+    x[:, ::32] = 127  # so that 8 bits hold them
+    for format in (Digits(), TwoBits()):
+        data = random.integers(0, 243, (37, format.row_bytes(n_cols)), np.uint8).reshape(-1)
+        weight = Weight.of("w", format, (37, n_cols), lambda data=data: data)  # type: ignore[misc]
+        handling = BACKEND.handling(weight, OPTIONS)
+        assert handling is not None
+        bits = 1.75 if isinstance(format, Digits) and n_cols % 256 == 0 else 2.0625
+        assert bits <= handling.nbytes * 8 / (48 * n_cols) <= (bits + 0.1 if n_cols % 256 == 0 else 2.7)
+        linear = BACKEND.linear(weight, OPTIONS)
+        assert linear is not None
+        assert np.array_equal(linear(x), x @ weight.dequantize().T)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

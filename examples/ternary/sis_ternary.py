@@ -18,7 +18,7 @@ class Ternary(QuantFormat):
     """A row is a half-precision scale and a byte for every 5 values, the last one filled up."""
 
     name, block_size = "TERNARY", 32
-    layout = Layout(2, 32, Scale("f16", per="row"), zero=1)
+    layout = Layout(2, 32, Scale("f16", per="row"), zero=1, ternary=True)
     bits_per_weight = 8 / 5 + 16 / 2048  # for rows of 2048 values
 
     def row_bytes(self, n_cols: int) -> int:

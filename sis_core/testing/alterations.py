@@ -108,7 +108,7 @@ def _left_out(read: Read) -> Altered:
     zeros = [layout.zero << more, layout.zero] if isinstance(layout.zero, int) else [layout.zero]
     words = f"codes have {more} more bits to the {{other}}, in bytes {free[0]} to {free[-1]}, unknown to the layout"
     for zero in zeros:
-        yield from read.again(words, evolve(layout, bits=layout.bits + more, codes=wide, zero=zero))
+        yield from read.again(words, evolve(layout, bits=layout.bits + more, codes=wide, zero=zero, ternary=False))
 
 
 def _counting(read: Read) -> Altered:
@@ -118,7 +118,7 @@ def _counting(read: Read) -> Altered:
         for zero in range(-1, 1 << layout.bits):
             if zero != layout.zero:
                 words = f"the {{other}} counts codes from {zero}, not from {layout.zero}"
-                yield words, evolve(layout, zero=zero, two_of_four=False), unpacked
+                yield words, evolve(layout, zero=zero, two_of_four=False, ternary=False), unpacked
     if isinstance(layout.table, tuple):
         yield "the table is in reverse order", evolve(layout, table=layout.table[::-1]), unpacked
         for by in (1, -1):

@@ -28,7 +28,7 @@ LAYOUTS = {
         4, 32, Scale("uint", Bits(4, 4, high=Bits(2, 2)), less=32, times=Scale("f16", 0, per=256)),
         table=IQ4, codes=nibbles(8, 8, 16),
     ),
-    "TQ1_0": Layout(2, 256, Scale("f16"), zero=1),  # the format unpacks its codes
+    "TQ1_0": Layout(2, 256, Scale("f16"), zero=1, ternary=True),  # the format unpacks its codes
     "TQ2_0": Layout(
         2, 256, Scale("f16", 64), zero=1, codes=[Bits(32 * i, 2, 8, 2 * j) for i in range(2) for j in range(4)]
     ),

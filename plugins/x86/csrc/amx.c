@@ -13,6 +13,7 @@
 #include "kinds.h"
 #include "tiles.h"
 #include "bfloats.h"
+#include "ternary.h"
 
 #define SIDE 32  /* rows of activations, and rows of weights, of four tiles of sums */
 #define STEP 32  /* values of k of a tile */
@@ -196,7 +197,8 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
     __m512 offset = _mm512_setzero_ps();
     if (has_minima(kind)) offset = _mm512_sub_ps(offset, numbers(scales_from(kind, s + minima, at.unit + 32, 1)));
     if (code_offset(kind)) offset = _mm512_mul_ps(scale, _mm512_set1_ps((float)-code_offset(kind)));
-    _mm_prefetch((const char *)q + AHEAD + (unsigned)(quarter * bits * 16), _MM_HINT_T0);
+    const char *ahead = (const char *)share_of_codes(kind, at) + AHEAD;
+    _mm_prefetch(ahead + (unsigned)quarter * codes_bytes(kind) / 4, _MM_HINT_T0);
     if (bits == 8) {
         _mm_prefetch((const char *)q + AHEAD + quarter * 128 + 64, _MM_HINT_T0);
         UNROLL_FOR (int i = 0; i < 2; i++)
@@ -209,6 +211,11 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
     }
     if (kind.codes == SIS_PAIRS) {
         UNROLL_FOR (int i = 0; i < 2; i++) put_codes(out + i * 128, pair_quad(q, 2 * quarter + i), scale, offset);
+        return;
+    }
+    if (kind.codes == SIS_TERNARY) {
+        UNROLL_FOR (int i = 0; i < 2; i++)
+            put_codes(out + i * 128, ternary_quad(q, at.number, 2 * quarter + i), scale, offset);
         return;
     }
     __m512i v[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
@@ -462,11 +469,10 @@ JOB(multiply_bf16, SIS_BF16)
 static void multiply(const struct many *job)
 {
     static void (*const JOBS[])(const struct many *) = {
-        [SIS_F32] = multiply_f32,
+        KIND_JOBS[SIS_F32] = multiply_f32,
         [SIS_F16] = multiply_f16,
         [SIS_BF16] = multiply_bf16,
         [SIS_DECODED] = multiply_f32,
-        KIND_JOBS,
     };
     struct tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {

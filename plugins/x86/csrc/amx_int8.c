@@ -5,6 +5,7 @@
 #include "zmm.h"
 #define SIGNED_WEIGHTS 1
 #include "kind_blocks.inc"
+#include "ternary.h"
 #include "tiles.h"
 
 #define SIDE 16    /* rows of activations of a tile */
@@ -89,15 +90,20 @@ INLINE void expand_signed_nibbles(const uint8_t *q, uint8_t *out)
 }
 
 /* A block of weights as signed bytes. */
-INLINE void expand(const struct sis_kind kind, const uint8_t *codes, const vc *tables, uint8_t *out)
+INLINE void expand(const struct sis_kind kind, struct block_at at, const vc *tables, uint8_t *out)
 {
+    const uint8_t *codes = at.codes;
     if (kind.bits == 4 && kind.codes == SIS_SIGNED) {
         expand_signed_nibbles(codes, out);
         return;
     }
     struct shared shared = {0};
+    if (kind.codes == SIS_TERNARY)
+        for (int i = 0; i < 128; i += 64) ask(share_of_codes(kind, at) + i, WEIGHTS_AHEAD);
     UNROLL_FOR (int i = 0; i < 8; i++) {
-        const vc quad = next_quad(kind, codes, 0, i, WEIGHTS_AHEAD, tables, &shared) - (uint8_t)code_offset(kind);
+        vc quad = kind.codes == SIS_TERNARY ? (vc)ternary_quad(codes, at.number, i)
+                                            : next_quad(kind, codes, 0, i, WEIGHTS_AHEAD, tables, &shared);
+        quad -= (uint8_t)code_offset(kind);
         _mm512_store_si512(out + 64 * i, (__m512i)quad);
     }
 }
@@ -136,7 +142,7 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
         if (i >= turn->n) return;
         const struct block_at at = block_at(kind, turn->tile, (turn->first + i) / groups);
         ask(at.scales, WEIGHTS_AHEAD);
-        if (kind.bits < 8) expand(kind, at.codes, tables, out);
+        if (kind.bits < 8) expand(kind, at, tables, out);
         else
             for (int j = 0; j < 8; j++) ask(at.codes + 64 * j, WEIGHTS_AHEAD);
     }

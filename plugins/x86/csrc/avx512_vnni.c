@@ -13,6 +13,13 @@
 #include "kinds.h"
 SIS_KINDS(DECLARE)
 
+/* For more rows of floats there are too few registers, and with fewer than three bits a weight it is not memory that such rows
+ * wait for. */
+static uint32_t pair_rows(uint32_t format, size_t tile_bytes, size_t k)
+{
+    return format <= SIS_BF16 || 8 * tile_bytes < 3 * k * TILE ? 4 : 8;
+}
+
 #ifndef TABLE
 #define SIGNED_WEIGHTS 0
 #include "kind_tiles.inc"

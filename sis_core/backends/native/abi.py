@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 17  # what this release and its libraries of kernels agree on
+PROGRAM = 18  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -34,7 +34,7 @@ DECODED = len(FORMATS) + len(TILES_ALONE)
 FOREIGN = DECODED + 1
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
-CODES = {"signed": 0, "unsigned": 1, "table": 2, "row_table": 3, "pairs": 4}
+CODES = {"signed": 0, "unsigned": 1, "table": 2, "row_table": 3, "pairs": 4, "ternary": 5}
 SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4}
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)

@@ -21,8 +21,8 @@ from sis_core.transform import Hadamard, PerColumn
 
 SUPER = 256  # columns that share a second level
 HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
-SIGNED, UNSIGNED, TABLE, ROW_TABLE, PAIRS = (
-    abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table", "pairs")
+SIGNED, UNSIGNED, TABLE, ROW_TABLE, PAIRS, TERNARY = (
+    abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table", "pairs", "ternary")
 )
 LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
 
@@ -58,7 +58,10 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
         return "it has neither a layout nor a decoder in C"
     if reason := _no_transform(weight) or _too_rough(weight, layout):
         return reason
-    of_codes = [kind for kind in kinds(library) if _codes_fit(layout, kind)]
+    dense = 8 * weight.format.row_bytes(n_cols) < 2 * n_cols
+    of_codes = [
+        kind for kind in kinds(library) if _codes_fit(layout, kind) and (dense or kind.codes != TERNARY)
+    ]  # digits of base 3 take longer than two bits: nobody needs them whose file has two bits
     if not of_codes:
         what = "a table with a minimum" if layout.table is not None else f"{layout.bits} bits with this zero"
         return f"no tile holds {what}"
@@ -155,6 +158,8 @@ def _codes_fit(layout: Layout, kind: Kind) -> bool:
         return False
     if kind.codes == TABLE:
         return layout.bits <= kind.bits
+    if kind.codes == TERNARY:
+        return layout.ternary
     if kind.codes == PAIRS:
         return layout.two_of_four and -zero >= -8 and most - zero < 8
     return -zero >= -1 << (kind.bits - 1) and most - zero < 1 << (kind.bits - 1)

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 17
+#define SIS_PROGRAM 18
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -41,7 +41,7 @@ enum sis_format {
     SIS_MXFP4 = 15,
     SIS_NVFP4 = 16,
     SIS_TQ2_0 = 17,
-    SIS_TQ1_0 = 18, /* tiles as TQ2_0 */
+    SIS_TQ1_0 = 18,
     SIS_T1 = 19,
     SIS_T2 = 20,
     SIS_U2 = 21,
@@ -63,8 +63,9 @@ enum sis_format {
 
 /* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
  * each group has a minimum. TABLE: the entry of the weight's table of numbers of 8 bits. ROW_TABLE: that of the row's own. PAIRS: itself,
- * from -8 to 7, and of every four columns at most two are other than 0; the bits are those of a column then. */
-enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2, SIS_ROW_TABLE = 3, SIS_PAIRS = 4 };
+ * from -8 to 7, and of every four columns at most two are other than 0; the bits are those of a column then. TERNARY: 0, 1 and
+ * 2 stand for -1, 0 and 1, and five lie in a byte; the bits are those of one by itself. */
+enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2, SIS_ROW_TABLE = 3, SIS_PAIRS = 4, SIS_TERNARY = 5 };
 
 /* How scales, and minima where there are any, are kept. HALF, BFLOAT: a number of that type for each group. BYTE: a whole
  * number from -128 to 127 for each group (a minimum: from 0 to 255), times a half for each 256 columns. NIBBLE: the same
@@ -73,7 +74,7 @@ enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SI
 
 /* What tiles of a format hold. With v as the value that a code stands for, a weight is
  *
- *     scale[group] * v                       SIGNED, TABLE, ROW_TABLE, PAIRS
+ *     scale[group] * v                       SIGNED, TABLE, ROW_TABLE, PAIRS, TERNARY
  *     scale[group] * v - minimum[group]      UNSIGNED
  *
  * where BYTE and NIBBLE make of scale and minimum the products super_scale * scale and super_minimum * minimum; SUPER has
