@@ -186,7 +186,7 @@ class Layout:
         transform: what stands between the stored values and the tensor's own.
         two_of_four: whether at most two of every four codes stand for something else than 0, the code of which is
             `zero`: kernels keep no more.
-        ternary: whether no code is above 2, so that codes stand for -1, 0 and 1: with ``bits=2`` and ``zero=1``. Kernels
+        ternary: whether no code is above 2, so that codes stand for -1, 0 and 1, of ``bits=2`` and ``zero=1``: kernels
             keep five in a byte where the file's rows have less than two bits for each.
 
     Raises:

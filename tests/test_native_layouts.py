@@ -233,7 +233,7 @@ class TwoBits(Rows):
 
 @pytest.mark.parametrize("n_cols", [512, 768, 288])
 def test_ternary_codes_keep_their_bits(n_cols: int) -> None:
-    """As digits of base 3 where the file has them so, and rows are whole units; exactly, but for activations in 8 bits."""
+    """As digits of base 3 where the file has them so, and rows are whole units; exactly."""
     random = np.random.default_rng(3)
     x: F32 = random.integers(-127, 128, (4, n_cols)).astype(np.float32)
     x[:, ::32] = 127  # so that 8 bits hold them

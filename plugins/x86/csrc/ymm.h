@@ -35,11 +35,6 @@ v_words(int __attribute__((vector_size(32))) table, int __attribute__((vector_si
 {
     return (int __attribute__((vector_size(32))))_mm256_permutevar8x32_epi32((__m256i)table, (__m256i)at);
 }
-static inline __attribute__((always_inline)) unsigned char __attribute__((vector_size(32)))
-v_average(unsigned char __attribute__((vector_size(32))) a, unsigned char __attribute__((vector_size(32))) b)
-{
-    return (unsigned char __attribute__((vector_size(32))))_mm256_avg_epu8((__m256i)a, (__m256i)b);
-}
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF

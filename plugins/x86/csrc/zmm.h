@@ -51,11 +51,6 @@ static inline __attribute__((always_inline)) int
 {
     return (int __attribute__((vector_size(64))))_mm512_permutexvar_epi32((__m512i)at, (__m512i)table);
 }
-static inline __attribute__((always_inline)) unsigned char __attribute__((vector_size(64)))
-v_average(unsigned char __attribute__((vector_size(64))) a, unsigned char __attribute__((vector_size(64))) b)
-{
-    return (unsigned char __attribute__((vector_size(64))))_mm512_avg_epu8((__m512i)a, (__m512i)b);
-}
 #define V_HAS_FMA
 #define V_HAS_MAX
 #define V_HAS_HALF
