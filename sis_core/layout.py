@@ -105,7 +105,7 @@ class Scale:
         """The ``n`` numbers of each block, of this level alone: float32 ``(n_blocks, n)``."""
         return np.asarray((read_numbers(self.kind, self.runs, blocks, n) - self.less) * self.factor, np.float32)
 
-    def check(self, block_size: int, type_size: int, group: int) -> None:
+    def check(self, name: str, block_size: int, type_size: int, group: int) -> None:
         """FormatError when blocks do not hold the numbers of this level where they are said to lie."""
         if self.per == "row":
             raise FormatError(
@@ -117,7 +117,7 @@ class Scale:
                 where="layout",
                 fix="set block_size to a multiple of the values that share a number",
             )
-        check_runs(self.runs, self.kind, self.count(block_size, group), type_size)
+        check_runs(name, self.runs, self.kind, self.count(block_size, group), type_size)
 
     def count(self, block_size: int, group: int) -> int:
         """How many of these a block has."""
@@ -289,9 +289,9 @@ class Layout:
             )
         if self.codes is None:
             return
-        check_runs(as_runs(self.codes), "uint", block_size, type_size)
-        for _, scale in self.levels():
-            scale.check(block_size, type_size, self.group)
+        check_runs("code", as_runs(self.codes), "uint", block_size, type_size)
+        for name, scale in self.levels():
+            scale.check(name, block_size, type_size, self.group)
         check_apart(self.parts(block_size), type_size)
 
     def parts(self, block_size: int) -> list[tuple[str, tuple[Bits, ...], int]]:

@@ -136,7 +136,7 @@ def _explained(bound: float) -> float:
 def _diagnose(probe: FormatProbe, rows: U8, values: F32, decoded: F32, bound: float, case: str) -> None:
     """Look for the usual mistakes behind an error that is too large."""
     size, wanted = probe.format.block_size, _explained(bound)
-    if fault := order_or_sign(values, decoded, size, wanted):
+    if fault := order_or_sign(probe.format, rows, values, decoded, wanted):
         probe.fail(fault, case)
     name_mistake(probe, rows, values, case, bound)
     if fault := unused_codes(probe.format, rows, values.shape[1]) or size_of(values, decoded, size, wanted):
