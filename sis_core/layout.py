@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from attrs import field, frozen
 
-from sis_core.arrays import F32, I8, U8
+from sis_core.arrays import F32, F64, I8, U8
 from sis_core.discovery.given import check_kind, check_number, check_whole
 from sis_core.errors import FormatError
 from sis_core.fields import (
@@ -307,6 +307,14 @@ class Layout:
     def byte_table(self) -> ByteTable | None:
         """The table as kernels have it, or None where there is none, or one for each row."""
         return ByteTable.of(self.table) if isinstance(self.table, tuple) else None
+
+    @cached_property
+    def code_values(self) -> F64 | None:
+        """What each code stands for, times the scale: float64 ``(2 ** bits,)``; None where each row has a table."""
+        if self.table == "row":
+            return None
+        codes = np.arange(1 << self.bits) - np.float64(self.zero if isinstance(self.zero, int) else 0)
+        return np.asarray(self.table, np.float64) if isinstance(self.table, tuple) else codes
 
     def unpack_blocks(self, blocks: U8, block_size: int, n_rows: int) -> Unpacked:
         """The numbers in ``(n_rows * n, type_size)`` bytes: each row is ``n`` blocks of ``block_size`` values."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from sis_core.arrays import F32, U8
+from sis_core.arrays import F32, F64, U8
 from sis_core.layout import Bits, Layout, Scale
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing import QuantFormatSuite
@@ -31,7 +31,7 @@ class Levels(BlockFormat):
     divides: ClassVar[bool] = True
     moved: ClassVar[float] = 0.0
     kept: ClassVar[float] = 1.0
-    borders: ClassVar[Any] = BORDERS
+    borders: ClassVar[F64] = BORDERS
     turn: ClassVar[Any] = staticmethod(lambda codes: codes)
 
     def codes(self, steps: F32) -> U8:
@@ -96,6 +96,13 @@ def of(base: type[QuantFormat], **changes: Any) -> QuantFormat:
     return type("Wrong", (base,), changes)()  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("base", [Affine, Zeros])
+def test_codes_that_are_cut_are_named(base: type[QuantFormat], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "rint", np.floor)
+    with pytest.raises(AssertionError, match=r"the next (lower|higher) one, not the nearest: it cuts"):
+        check(base())
+
+
 @pytest.mark.parametrize("base", [Levels, Affine, Zeros])
 def test_right_ones_pass(base: type[QuantFormat]) -> None:
     check(base())
@@ -129,6 +136,14 @@ def test_right_ones_pass(base: type[QuantFormat]) -> None:
             "of values have the code 15 or 0, .* or it searches among levels that do not ascend",
         ),
         ({"borders": BORDERS[::-1]}, "of values have the code 0 or 15, .* or it searches among levels that do not"),
+        (
+            {"codes": lambda self, x: np.searchsorted(LEVELS, x).clip(0, 15).astype(np.uint8)},
+            "the encoder writes the next higher one, not the nearest: it searches among levels, not among the middles",
+        ),
+        (
+            {"codes": lambda self, x: (np.searchsorted(LEVELS, x) - 1).clip(0, 15).astype(np.uint8)},
+            "the next lower one",
+        ),
         ({"divides": False}, "the encoder does not divide by the scale that it writes"),
         ({"dtype": ">f2"}, "the scale has its higher byte first to the encoder"),
         ({"layout": evolve(GOOD, scale=Scale("bf16", 0))}, "the scale is f16 to the encoder, bf16 to the layout"),

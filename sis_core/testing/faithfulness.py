@@ -9,6 +9,7 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.quant import usual_error
 from sis_core.testing.boundaries import moved_level
+from sis_core.testing.cut_codes import cut_codes
 from sis_core.testing.encoder_mistakes import (
     exchanged_codes,
     mistake_of,
@@ -35,7 +36,7 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
         decoded = probe.decode(rows, n_cols, case)
         error = _relative(decoded - values, values)
         _check_positions(probe, values, decoded, case)
-        if fault := moved_level(probe.format, rows, values):
+        if fault := cut_codes(probe.format, rows, values) or moved_level(probe.format, rows, values):
             probe.fail(fault, case)
         if not error <= bound:
             _diagnose(probe, rows, values, decoded, bound, case)
