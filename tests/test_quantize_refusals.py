@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from workbench import inside, quantise, refused, sis, types
 
 from sis_core.errors import FormatError, SisError, SourceError
 from sis_core.gguf_file.writer import GGUFWriter
-from sis_core.quant import BlockFormat
+from sis_core.layout import Bits, Layout, Scale
+from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.registry import Registry
 from sis_core.workbench.quantizer import parse_rule
 
@@ -190,8 +192,8 @@ class Unfaithful(BlockFormat):
         return np.hstack([scales.view(np.uint8), codes.view(np.uint8)])
 
 
-def unfaithful(fault: str) -> Registry:
-    format = Unfaithful()
+def unfaithful(fault: str, kind: type[Unfaithful] | None = None) -> Registry:
+    format = (kind or Unfaithful)()
     format.fault = fault
 
     class Plugin:
@@ -214,6 +216,35 @@ def test_what_keeps_values_badly_for_its_bits_is_a_warning(
         "UNFAITHFUL keeps normal values within 0.86 of their size, where 8.5 bits should within 0.011: check it with "
     )
     assert [r.getMessage() for r in caplog.records] == [says + "sis_core.testing.check_quant_format"] * bool(fault)
+
+
+class Declared(Unfaithful):
+    """The same with a layout, by which it is known what plain rounding loses."""
+
+    name = "DECLARED"
+    layout = Layout(8, 32, Scale("f16", 0), zero=128, codes=Bits(2, 8))
+
+    def dequantize_blocks(self, blocks: Any) -> Any:
+        return QuantFormat.dequantize(self, blocks, 32)
+
+    def quantize_blocks(self, values: Any) -> Any:
+        scales = (abs(values).max(axis=1, keepdims=True) / np.float32(63 if self.fault == "bit" else 127)).astype("<f2")
+        steps = values / np.maximum(scales.astype(np.float32), 1e-8) * np.float32(0.95 if self.fault == "size" else 1)
+        whole = np.trunc(steps) if self.fault == "cuts" else np.rint(steps)
+        return np.hstack([scales.view(np.uint8), (whole.clip(-127, 127) + 128).astype(np.uint8)])
+
+
+@pytest.mark.parametrize("fault", ["", "cuts", "bit", "size"])
+def test_what_keeps_values_worse_than_rounding_would_is_a_warning(
+    fault: str, random_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    quantise(random_model, tmp_path / "out.gguf", "declared", unfaithful(fault, Declared))
+    says = (
+        r"DECLARED keeps normal values within 0\.0\d+ of their size, where rounding to the numbers that its codes "
+        r"stand for keeps them within 0\.005\d: check it with sis_core\.testing\.check_quant_format"
+    )
+    told = [record.getMessage() for record in caplog.records]
+    assert [re.fullmatch(says, line) is not None for line in told] == [True] * bool(fault)
 
 
 @pytest.mark.parametrize("fault", ["random", "nothing", "order", "not finite"])
