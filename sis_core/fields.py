@@ -170,8 +170,8 @@ def check_runs(name: str, runs: Sequence[Bits], kind: Kind, n: int, type_size: i
                 f"{counted(n // len(runs), name)} from byte {run.at} on end at byte {run.end(n // len(runs))}, but a "
                 f"block has {type_size}",
                 where="layout",
-                fix=f"see where the {name} begins, whether a block has {n} of it, and whether type_size counts all "
-                "bytes of a block",
+                fix=f"see where the first {name} lies{'' if name == 'code' else ', how many values share one'}, and "
+                "whether block_size and type_size count all values and bytes of a block",
             )
 
 
