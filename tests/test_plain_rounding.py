@@ -10,8 +10,9 @@ import pytest
 
 from sis_core import Registry
 from sis_core.arrays import F32
+from sis_core.guarded import unpacked
 from sis_core.layout import Bits, Layout, Scale
-from sis_core.quant import QuantFormat, unpacked
+from sis_core.quant import QuantFormat
 from sis_core.workbench.quantizer.plain_rounding import rounding_error
 from sis_core.workbench.quantizer.read_back import PLAIN
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, F64, U8
-from sis_core.quant import QuantFormat, unpacked
+from sis_core.guarded import unpacked
+from sis_core.quant import QuantFormat
 
 SHARE = 0.97  # of the values: some lie on a level, or beyond it by the rounding of a scale
 SLACK = 0.02  # of the gap to the next level

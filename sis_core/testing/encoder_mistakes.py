@@ -11,8 +11,9 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import F32, U8
+from sis_core.guarded import unpacked
 from sis_core.layout import Layout, Scale, Unpacked
-from sis_core.quant import QuantFormat, unpacked
+from sis_core.quant import QuantFormat
 from sis_core.testing.alterations import altered, is_symmetric, one_off, or_reversed, orders
 from sis_core.testing.declared_layout import decoder_mistake
 from sis_core.testing.fits import fitted, nearer_to_others

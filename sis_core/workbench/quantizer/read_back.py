@@ -8,7 +8,8 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
-from sis_core.quant import REPORT, QuantFormat, Weight, unpacked, usual_error
+from sis_core.guarded import REPORT, unpacked
+from sis_core.quant import QuantFormat, Weight, usual_error
 from sis_core.workbench.quantizer.plain_rounding import rounding_error
 
 SAMPLE = 16  # rows
