@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,9 @@ MACHINE = re.compile(r"this (machine|system|processor)")
 SLOW = (  # files of which most tests take long; `-m "not slow"` leaves them out
     # the program, in a process of its own
     "test_batch", "test_bench", "test_borders", "test_cli", "test_command", "test_commands", "test_completion",
-    "test_cut_files", "test_evaluate", "test_examples", "test_llm", "test_new", "test_profile", "test_quantize",
-    "test_terminal", "test_wrong_plugins",
+    "test_cut_files", "test_evaluate", "test_examples", "test_llm", "test_new", "test_profile", "test_importance",
+    "test_quantize", "test_quantize_refusals", "test_quantize_runs", "test_single_files", "test_terminal",
+    "test_wrong_plugins",
     # whole networks: on each rung, or each with a fault; files with faults
     "test_amx", "test_backend_kit", "test_decoders", "test_knows", "test_models", "test_mutated_models",
     "test_native_attention", "test_native_experts", "test_native_load", "test_neon", "test_windows", "test_x86",
@@ -74,3 +75,15 @@ def test_data() -> Path:
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random LLaMA file."""
     return tiny_models.write_model(tmp_path_factory.mktemp("models") / "random.gguf")
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Writes bytes into a file of the test's folder."""
+
+    def save(data: bytes, name: str = "model.gguf") -> Path:
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return save

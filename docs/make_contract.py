@@ -24,6 +24,7 @@ ORDER = [
     "sides",
     "layout",
     "unpacked",
+    "guarded",
     "fields",
     "transform",
     "tensors",

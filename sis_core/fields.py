@@ -143,8 +143,8 @@ def read_numbers(kind: Kind, runs: Sequence[Bits], blocks: U8, n: int) -> np.nda
     return _READ[kind](raw)
 
 
-def check_runs(runs: Sequence[Bits], kind: Kind, n: int, type_size: int) -> None:
-    """FormatError unless blocks of ``type_size`` bytes hold ``n`` numbers in these runs."""
+def check_runs(name: str, runs: Sequence[Bits], kind: Kind, n: int, type_size: int) -> None:
+    """FormatError unless blocks of ``type_size`` bytes hold ``n`` numbers, such as a ``"scale"``, in these runs."""
     if not runs or n % len(runs):
         raise FormatError(
             f"{n} numbers of a block are not the same number in each of {len(runs)} runs",
@@ -167,26 +167,44 @@ def check_runs(runs: Sequence[Bits], kind: Kind, n: int, type_size: int) -> None
             )
         if run.end(n // len(runs)) > type_size:
             raise FormatError(
-                f"{n // len(runs)} numbers at {run} end at byte {run.end(n // len(runs))}, but a block has {type_size}",
+                f"{counted(n // len(runs), name)} from byte {run.at} on end at byte {run.end(n // len(runs))}, but a "
+                f"block has {type_size}",
                 where="layout",
-                fix="see whether the run begins at the right byte, and whether type_size counts all bytes of a block",
+                fix=f"see where the first {name} lies{'' if name == 'code' else ', how many values share one'}, and "
+                "whether block_size and type_size count all values and bytes of a block",
             )
 
 
+def counted(n: int, name: str) -> str:
+    """So many of what has that name: ``1 scale``, ``2 scales of the upper level``."""
+    noun, of, rest = name.partition(" of ")
+    if n != 1:
+        noun = "minima" if noun == "minimum" else f"{noun}s"
+    return f"{n} {noun}{of}{rest}"
+
+
 def check_apart(parts: Sequence[tuple[str, Sequence[Bits], int]], type_size: int) -> None:
-    """FormatError when a bit of a block belongs to two of the numbers in ``parts``: what they are, runs, how many."""
+    """FormatError when a bit of a block belongs to two of the numbers in ``parts``: what they are, runs, how many.
+
+    The first of the parts are the codes, one for each value.
+    """
+    values = parts[0][2]
+    shares = [counted(n, name) + f" (one for each {values // n} values)" * (n < values) for name, _, n in parts]
     owners = np.full(8 * type_size, -1)
     for i, (name, runs, n) in enumerate(parts):
         for run in runs:
             places = run.places(n // len(runs))
             taken = places[owners[places] >= 0]
             if taken.size:
-                other = parts[owners[taken[0]]][0]
-                both = f"of two {name}s" if other == name else f"of a {other} and of a {name}"
+                at = int(owners[taken[0]])
+                other, same = parts[at][0], at == i
+                both = f"of two {name}s" if same else f"of a {other} and of a {name}"
+                where = f"the {name}s" if same else f"the {name} and the {other}"
                 raise FormatError(
                     f"byte {taken[0] // 8} of a block is part {both}",
                     where="layout",
-                    fix=f"see whether {run}, which holds {n // len(runs)} numbers, begins at the right byte and bit",
+                    fix=f"see where {where} begin, and whether a block has "
+                    + " and ".join(shares[part] for part in dict.fromkeys((i, at))),
                 )
             if len(set(places.tolist())) < len(places):  # np.unique would import numpy.ma for its first array
                 raise FormatError(f"the numbers at {run} overlap", where="layout", fix="let stride be at least bits")

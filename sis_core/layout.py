@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from attrs import field, frozen
 
-from sis_core.arrays import F32, I8, U8
+from sis_core.arrays import F32, F64, I8, U8
 from sis_core.discovery.given import check_kind, check_number, check_whole
 from sis_core.errors import FormatError
 from sis_core.fields import (
@@ -105,7 +105,7 @@ class Scale:
         """The ``n`` numbers of each block, of this level alone: float32 ``(n_blocks, n)``."""
         return np.asarray((read_numbers(self.kind, self.runs, blocks, n) - self.less) * self.factor, np.float32)
 
-    def check(self, block_size: int, type_size: int, group: int) -> None:
+    def check(self, name: str, block_size: int, type_size: int, group: int) -> None:
         """FormatError when blocks do not hold the numbers of this level where they are said to lie."""
         if self.per == "row":
             raise FormatError(
@@ -117,7 +117,7 @@ class Scale:
                 where="layout",
                 fix="set block_size to a multiple of the values that share a number",
             )
-        check_runs(self.runs, self.kind, self.count(block_size, group), type_size)
+        check_runs(name, self.runs, self.kind, self.count(block_size, group), type_size)
 
     def count(self, block_size: int, group: int) -> int:
         """How many of these a block has."""
@@ -298,9 +298,9 @@ class Layout:
             )
         if self.codes is None:
             return
-        check_runs(as_runs(self.codes), "uint", block_size, type_size)
-        for _, scale in self.levels():
-            scale.check(block_size, type_size, self.group)
+        check_runs("code", as_runs(self.codes), "uint", block_size, type_size)
+        for name, scale in self.levels():
+            scale.check(name, block_size, type_size, self.group)
         check_apart(self.parts(block_size), type_size)
 
     def parts(self, block_size: int) -> list[tuple[str, tuple[Bits, ...], int]]:
@@ -316,6 +316,14 @@ class Layout:
     def byte_table(self) -> ByteTable | None:
         """The table as kernels have it, or None where there is none, or one for each row."""
         return ByteTable.of(self.table) if isinstance(self.table, tuple) else None
+
+    @cached_property
+    def code_values(self) -> F64 | None:
+        """What each code stands for, times the scale: float64 ``(2 ** bits,)``; None where each row has a table."""
+        if self.table == "row":
+            return None
+        codes = np.arange(1 << self.bits) - np.float64(self.zero if isinstance(self.zero, int) else 0)
+        return np.asarray(self.table, np.float64) if isinstance(self.table, tuple) else codes
 
     def unpack_blocks(self, blocks: U8, block_size: int, n_rows: int) -> Unpacked:
         """The numbers in ``(n_rows * n, type_size)`` bytes: each row is ``n`` blocks of ``block_size`` values."""

@@ -38,7 +38,7 @@ class Run(NamedTuple):
     n: int
 
 
-class MultiStep(NamedTuple):
+class MultiStepLimit(NamedTuple):
     """Greedy tokens beside a step's own; see `Batch.multi_step`.
 
     Attributes:
@@ -81,7 +81,7 @@ class Batch:
     alone: bool = False
     watch: bool = False
     greedy: bool = False
-    multi_step: MultiStep | None = None
+    multi_step: MultiStepLimit | None = None
     n: int = field(init=False)  # rows
     _extremes: tuple[int, int] = field(init=False, repr=False)  # of the ids
 

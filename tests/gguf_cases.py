@@ -5,9 +5,16 @@ The first 27 are the cases of llama.cpp's tests/test-gguf.cpp; those that begin 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from struct import pack
 from typing import NamedTuple
+
+import pytest
+
+from sis_core.errors import GGUFError, SisError
+
+Save = Callable[..., Path]
 
 U8, I32, U32, F32, BOOL, STRING, ARRAY = 0, 5, 4, 6, 7, 8, 9
 TYPE_F32, TYPE_Q4_0 = 0, 2
@@ -206,3 +213,13 @@ OPAQUE = one([32], 99, data=64)
 
 #: X_N_DIMS_0: no dimensions make a scalar, by rule.
 SCALAR = one([], data=4)
+
+
+def refusal(opened: Callable[[], object], kind: type[SisError] = GGUFError) -> str:
+    """The words in which something is not opened."""
+    with pytest.raises(kind) as caught:
+        opened()
+    assert caught.value.where, "a refusal says where"
+    assert caught.value.fix, "a refusal says what to do"
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

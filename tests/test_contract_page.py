@@ -14,6 +14,7 @@ FLAT = {
     "errors", "arrays", "hookspecs", "registry", "source", "quant", "architecture", "block", "experts", "parts",
     "expert_parts", "tensors", "metadata", "rope", "tokenizer", "sampler", "backend", "step", "chat", "cluster",
     "drafter", "eviction", "layout", "fields", "transform", "unpacked", "sides", "closing",
+    "guarded",
 }  # fmt: skip
 FOLDERS = {
     "gguf_file", "cache", "backends", "discovery", "machine", "loading", "stages", "texts", "workbench", "testing",

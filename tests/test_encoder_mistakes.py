@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from attrs import evolve
 
-from sis_core.arrays import F32, U8
+from sis_core.arrays import F32, F64, U8
 from sis_core.layout import Bits, Layout, Scale
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing import QuantFormatSuite
 
 LEVELS = (-1.0, -0.7, -0.53, -0.4, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 0.34, 0.44, 0.56, 0.72, 1.0)
 BORDERS = np.convolve(LEVELS, [0.5, 0.5], "valid")
+CUBES = np.linspace(-1, 1, 16) ** 3
+CUBE_BORDERS = np.convolve(CUBES, [0.5, 0.5], "valid")
+OR_REVERSED = ", or the table is in reverse order, which is the same for one that is symmetric"
 HALVES = (Bits(2, 4, 8), Bits(2, 4, 8, 4))
 GOOD = Layout(4, 64, Scale("f16", 0), table=LEVELS, codes=HALVES)
 
@@ -28,10 +31,11 @@ class Levels(BlockFormat):
     divides: ClassVar[bool] = True
     moved: ClassVar[float] = 0.0
     kept: ClassVar[float] = 1.0
+    borders: ClassVar[F64] = BORDERS
     turn: ClassVar[Any] = staticmethod(lambda codes: codes)
 
     def codes(self, steps: F32) -> U8:
-        return np.searchsorted(BORDERS, steps).astype(np.uint8)
+        return np.searchsorted(self.borders, steps).astype(np.uint8)
 
     def pack(self, codes: U8) -> U8:
         return codes[:, :32] | codes[:, 32:] << 4
@@ -92,6 +96,13 @@ def of(base: type[QuantFormat], **changes: Any) -> QuantFormat:
     return type("Wrong", (base,), changes)()  # type: ignore[no-any-return]
 
 
+@pytest.mark.parametrize("base", [Affine, Zeros])
+def test_codes_that_are_cut_are_named(base: type[QuantFormat], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(np, "rint", np.floor)
+    with pytest.raises(AssertionError, match=r"the next (lower|higher) one, not the nearest: it cuts"):
+        check(base())
+
+
 @pytest.mark.parametrize("base", [Levels, Affine, Zeros])
 def test_right_ones_pass(base: type[QuantFormat]) -> None:
     check(base())
@@ -113,6 +124,26 @@ def test_right_ones_pass(base: type[QuantFormat]) -> None:
             "the code 3 stands for -0.4 times the scale, not -0.28 and the code 4 stands",
         ),
         ({"layout": evolve(GOOD, table=[*LEVELS[1::2], *LEVELS[::2]])}, "is it another table"),
+        (
+            {"layout": evolve(GOOD, table=LEVELS[::-1])},
+            "its layout and its encoder differ: the table is in reverse order",
+        ),
+        ({"layout": evolve(GOOD, table=np.negative(LEVELS))}, "values come back with the sign reversed \\("),
+        ({"turn": lambda codes: 15 - codes}, "the table is in reverse order"),
+        ({"layout": evolve(GOOD, table=CUBES[::-1]), "borders": CUBE_BORDERS}, f"the sign reversed{OR_REVERSED}"),
+        (
+            {"layout": evolve(GOOD, table=LEVELS[::-1]), "borders": BORDERS[::-1]},
+            "of values have the code 15 or 0, .* or it searches among levels that do not ascend",
+        ),
+        ({"borders": BORDERS[::-1]}, "of values have the code 0 or 15, .* or it searches among levels that do not"),
+        (
+            {"codes": lambda self, x: np.searchsorted(LEVELS, x).clip(0, 15).astype(np.uint8)},
+            "the encoder writes the next higher one, not the nearest: it searches among levels, not among the middles",
+        ),
+        (
+            {"codes": lambda self, x: (np.searchsorted(LEVELS, x) - 1).clip(0, 15).astype(np.uint8)},
+            "the next lower one",
+        ),
         ({"divides": False}, "the encoder does not divide by the scale that it writes"),
         ({"dtype": ">f2"}, "the scale has its higher byte first to the encoder"),
         ({"layout": evolve(GOOD, scale=Scale("bf16", 0))}, "the scale is f16 to the encoder, bf16 to the layout"),

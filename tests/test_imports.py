@@ -13,6 +13,7 @@ LAYERS = [  # a module may import only from the rows above its own, or from its 
     ["arrays", "closing", "machine", "discovery"],
     ["fields", "transform", "unpacked", "sides"],
     ["layout"],
+    ["guarded"],
     ["gguf_file", "quant", "tokenizer"],
     ["step", "metadata", "sampler", "source", "chat", "drafter", "eviction", "cluster"],
     ["block"],

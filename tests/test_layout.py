@@ -188,8 +188,14 @@ def test_parts_that_contradict_each_other_are_refused(make: Any, message: str) -
 @pytest.mark.parametrize(
     ("layout", "message"),
     [
-        (Layout(4, 32, Scale("f16", 0), codes=Bits(3, 4)), "BAD: 32 numbers at .* end at byte 19, but a block has 18"),
-        (Layout(4, 32, Scale("f16", 17), codes=Bits(2, 4)), "1 numbers at .* end at byte 19"),
+        (
+            Layout(4, 32, Scale("f16", 0), codes=Bits(3, 4)),
+            "BAD: 32 codes from byte 3 on end at byte 19, but a block has 18",
+        ),
+        (
+            Layout(4, 32, Scale("f16", 17), codes=Bits(2, 4)),
+            "1 scale from byte 17 on end at byte 19, .* how many values",
+        ),
         (Layout(4, 24, Scale("f16", 0), codes=Bits(2, 4)), "no whole number of groups of 24"),
         (Layout(4, 32, Scale("f16", Bits(0, 8)), codes=Bits(2, 4)), "f16 takes 2 whole bytes"),
         (Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4)] * 3), "in each of 3 runs"),
@@ -197,8 +203,15 @@ def test_parts_that_contradict_each_other_are_refused(make: Any, message: str) -
         (Layout(4, 32, Scale("f16", 1), codes=Bits(2, 4)), "BAD: byte 2 of a block is part of a code and of a scale"),
         (Layout(4, 32, Scale("f16", 16), codes=Bits(2, 4)), "byte 16 .* a code and of a scale"),
         (Layout(4, 32, Scale("f16", 0), codes=Bits(0, 4)), "byte 0 .* a code and of a scale"),
-        (Layout(4, 16, Scale("f16", 0), codes=Bits(2, 4)), "byte 2 .* a code and of a scale"),
-        (Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4, 8), Bits(2, 4, 8)]), "byte 2 .* of two codes"),
+        (
+            Layout(4, 16, Scale("f16", 0), codes=Bits(2, 4)),
+            "byte 2 .* a code and of a scale. See where the scale and the code begin, and whether a block has 2 scales "
+            r"\(one for each 16 values\) and 32 codes$",
+        ),
+        (
+            Layout(4, 32, Scale("f16", 0), codes=[Bits(2, 4, 8), Bits(2, 4, 8)]),
+            "byte 2 .* of two codes. See where the codes begin, and whether a block has 32 codes$",
+        ),
         (Layout(4, 32, Scale("f16", 0), codes=Bits(2, 4, 2)), "the numbers at .* overlap"),
         (Layout(4, 64, Scale("f16", 0), codes=Bits(2, 4)), "a block of 32 values is no whole number of groups of 64"),
         (Layout(4, 32, Scale("f16", 0), transform=Hadamard(64), codes=Bits(2, 4)), "not whole pieces of Hadamard"),

@@ -179,6 +179,7 @@ def test_a_table_may_be_rounded_to_bytes_and_no_further() -> None:
         (Layout(4, 32, Scale("f16", 0), table=(*LEVELS[:3], 0.0, *LEVELS[4:]), codes=Bits(2, 4)),
          "to the decoder the code 3 stands for -0.216 times the scale, not 0"),
         (Layout(4, 32, Scale("f16", 0), table=LEVELS, codes=Bits(2, 4), transform=Hadamard(32)), "the decoder forgets"),
+        (Layout(4, 32, Scale("f16", 0), table=LEVELS[::-1], codes=Bits(2, 4)), "sign, or the table is in reverse"),
     ],
 )  # fmt: skip
 def test_a_layout_beside_a_right_decoder(layout: Layout, fault: str) -> None:

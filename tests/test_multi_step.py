@@ -17,12 +17,12 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.errors import BackendError
 from sis_core.loading.model import Model
 from sis_core.loading.open import open_model
-from sis_core.step import Batch, Best, MultiStep, Run
+from sis_core.step import Batch, Best, MultiStepLimit, Run
 from sis_core.testing.networks import N_VOCAB, VARIANTS, Variant, random_network
 from sis_core.texts import multi_step
 from sis_core.texts.chain_text import make_chain
 from sis_core.texts.drafting import Drafting
-from sis_core.texts.multi_step import DOUBLINGS, MultiSteps
+from sis_core.texts.multi_step import DOUBLINGS, MultiStepSize
 from sis_core.texts.request import Request
 
 WHOLE = [variant for variant in VARIANTS if variant.format.name == "F32"] or list(VARIANTS)
@@ -38,7 +38,7 @@ def packed(variant: Variant = VARIANTS[0]) -> Bare:
     return model
 
 
-def greedy(model: Bare | Model, cache: Cache, ids: list[int], more: MultiStep | None = None) -> list[Best]:
+def greedy(model: Bare | Model, cache: Cache, ids: list[int], more: MultiStepLimit | None = None) -> list[Best]:
     batch = Batch(ids, (Run(0, cache.length(0), len(ids)),), [len(ids) - 1], greedy=True, multi_step=more)
     return list(model.step(batch, cache).best)
 
@@ -59,7 +59,7 @@ def test_the_bits_of_single_steps(variant: Variant) -> None:
     found, most = greedy(model, cache, PROMPT), 0
     while (left := len(wanted) - len(found)) > 0:
         start = cache.length(0)
-        step = greedy(model, cache, [found[-1].token], MultiStep(min(left - 1, 13)) if left > 1 else None)
+        step = greedy(model, cache, [found[-1].token], MultiStepLimit(min(left - 1, 13)) if left > 1 else None)
         assert cache.length(0) == start + len(step)
         assert start // PAGE_SIZE == (cache.length(0) - 1) // PAGE_SIZE  # it takes no page that a step would not take
         found += step
@@ -77,7 +77,7 @@ def test_nothing_comes_after_an_end() -> None:
         n = tokens[1:].index(end) + 1 if end in tokens[1:] else 16
         cache = model.new_cache(256)
         first = greedy(model, cache, PROMPT)
-        found = greedy(model, cache, [first[-1].token], MultiStep(15, frozenset({end, 2**31 - 1})))
+        found = greedy(model, cache, [first[-1].token], MultiStepLimit(15, frozenset({end, 2**31 - 1})))
         assert [best.token for best in found] == tokens[1 : 1 + min(n, 16)]
         assert cache.length(0) == len(PROMPT) + len(found)
 
@@ -92,7 +92,7 @@ def test_nothing_comes_after_what_is_not_finite(tmp_path: Path) -> None:
         with open_model(Model, path, REGISTRY, options=BackendOptions(pack=True)) as model:
             cache = model.new_cache(256)
             found = greedy(model, cache, PROMPT)
-            found += greedy(model, cache, [found[0].token], MultiStep(11))
+            found += greedy(model, cache, [found[0].token], MultiStepLimit(11))
             assert cache.length(0) == len(PROMPT) + len(found) - 1
         if n == 0:
             tokens = [best.token for best in found]
@@ -111,7 +111,7 @@ def test_what_may_not_be_asked_for() -> None:
         {"tokens": [1], "runs": (Run(0, 0, 1),), "outputs": [], "greedy": True},
     ):
         with pytest.raises(BackendError, match="several steps at once begin with a greedy one of one row"):
-            Batch(**batch, multi_step=MultiStep(3))
+            Batch(**batch, multi_step=MultiStepLimit(3))
 
 
 LIMITS: list[dict[str, Any]] = [
@@ -155,7 +155,7 @@ def test_texts_in_company_go_step_by_step(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_how_many_at_once() -> None:
-    steps = MultiSteps()
+    steps = MultiStepSize()
     assert steps.n() == 0  # nothing is known yet
     steps.measure(1, multi_step.PAUSE / 10)
     assert steps.n() == 9

@@ -13,6 +13,9 @@ from typing import Any, cast
 from click.testing import CliRunner
 
 from sis_core.cli.main import main
+from sis_core.gguf_file import GGUFFile
+from sis_core.registry import Registry
+from sis_core.workbench.quantizer import make_plan, quantize_file
 
 SIS = [sys.executable, "-m", "sis_core"]
 
@@ -92,3 +95,16 @@ def interrupted(*args: object, after: float = 3.0) -> None:
         running.wait()
     assert running.returncode == 130, (output, errors)
     assert "Traceback" not in errors
+
+
+def quantise(source: Path, target: Path, name: str, registry: Registry, **options: Any) -> Path:
+    """Quantise in this process."""
+    with GGUFFile.open(source) as file:
+        quantize_file(file, target, make_plan(file, registry, name, **options), n_threads=2)
+    return target
+
+
+def types(path: Path) -> dict[str, str]:
+    """The type of each tensor of a file."""
+    with GGUFFile.open(path) as file:
+        return {info.name: info.type_name for info in file.tensors.values()}

@@ -16,7 +16,7 @@ from attrs import evolve
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.fields import FLOAT_BYTES, MAX_BITS, Bits, Kind, as_runs
-from sis_core.layout import Scale
+from sis_core.layout import Layout, Scale
 from sis_core.quant import BlockFormat
 from sis_core.testing.base_three import digits
 from sis_core.testing.block_parts import Part, free_bytes
@@ -25,6 +25,7 @@ from sis_core.testing.unpacked_numbers import stored_otherwise
 from sis_core.transform import Hadamard, PerColumn
 
 FACTORS = (2, 0.5, 4, 0.25, 127, 1 / 127, 128, 1 / 128, 7, 1 / 7, 8, 1 / 8, 15, 1 / 15)
+ALIKE = 1e-4  # of the largest level: by so much those of a symmetric table may differ
 FEW = 5  # parts of a block: of more, not every order is tried
 
 
@@ -111,6 +112,17 @@ def _left_out(read: Read) -> Altered:
         yield from read.again(words, evolve(layout, bits=layout.bits + more, codes=wide, zero=zero, ternary=False))
 
 
+def is_symmetric(layout: Layout) -> bool:
+    """Whether a table in reverse order is the same as one with the other sign."""
+    table = np.asarray(layout.table if isinstance(layout.table, tuple) else [0])
+    return bool(np.abs(table + table[::-1]).max() < ALIKE * np.abs(table).max())
+
+
+def or_reversed(layout: Layout) -> str:
+    """What else the other sign may be, in words: of a symmetric table nobody can tell."""
+    return ", or the table is in reverse order, which is the same for one that is symmetric" * is_symmetric(layout)
+
+
 def _counting(read: Read) -> Altered:
     """Codes that stand for other numbers of the same row of numbers."""
     layout, unpacked, codes = read.layout, read.unpacked, read.unpacked.codes
@@ -120,7 +132,8 @@ def _counting(read: Read) -> Altered:
                 words = f"the {{other}} counts codes from {zero}, not from {layout.zero}"
                 yield words, evolve(layout, zero=zero, two_of_four=False, ternary=False), unpacked
     if isinstance(layout.table, tuple):
-        yield "the table is in reverse order", evolve(layout, table=layout.table[::-1]), unpacked
+        if not is_symmetric(layout):
+            yield "the table is in reverse order", evolve(layout, table=layout.table[::-1]), unpacked
         for by in (1, -1):
             yield "codes are off by one in the table", evolve(layout, table=np.roll(layout.table, by)), unpacked
     for by, words in ((1, "less"), (-1, "more")):
@@ -140,7 +153,8 @@ def _counting(read: Read) -> Altered:
 def _signs(read: Read) -> Altered:
     layout, unpacked, minima = read.layout, read.unpacked, read.unpacked.minima
     negative = None if minima is None else -minima
-    yield "values have the other sign", layout, evolve(unpacked, scales=-unpacked.scales, minima=negative)
+    words = f"values have the other sign{or_reversed(layout)}"
+    yield words, layout, evolve(unpacked, scales=-unpacked.scales, minima=negative)
     if minima is not None:
         yield "the layout adds a minimum that the {other} subtracts", layout, evolve(unpacked, minima=negative)
         yield "only the layout adds a minimum", layout, evolve(unpacked, minima=np.zeros_like(minima))

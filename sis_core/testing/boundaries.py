@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from sis_core.arrays import F32, F64, U8
+from sis_core.guarded import unpacked
 from sis_core.layout import Layout
-from sis_core.quant import QuantFormat, unpacked
+from sis_core.quant import QuantFormat
 
 SEEN = 100  # times a code must be written before its smallest and largest value say something
 SLACK = 0.008  # of the largest level: a scale is rounded after codes were chosen, and no value lies on a boundary

@@ -11,9 +11,10 @@ import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import F32, U8
+from sis_core.guarded import unpacked
 from sis_core.layout import Layout, Scale, Unpacked
-from sis_core.quant import QuantFormat, unpacked
-from sis_core.testing.alterations import altered, one_off, orders
+from sis_core.quant import QuantFormat
+from sis_core.testing.alterations import altered, is_symmetric, one_off, or_reversed, orders
 from sis_core.testing.declared_layout import decoder_mistake
 from sis_core.testing.fits import fitted, nearer_to_others
 from sis_core.testing.reading import Read, own_values
@@ -22,6 +23,8 @@ EXPLAINS = 0.5  # of the error, at most: what a named mistake leaves
 CLEARLY = 0.7  # of the error of another explanation
 CUT, CUT_OF_FEW = 0.25, 0.5  # of all values: more than these do not lie beyond the range, of up to 8 codes
 SQUARES = 3.0  # of what rounding loses: by so much values may become smaller or larger as well
+ALL = 0.98  # of all values, that a search for the nearest level sends to the ends where levels do not ascend
+UNSORTED = ", or it searches among levels that do not ascend, as np.searchsorted needs them"
 UNUSED = 0.25  # of all codes: so many, and two, are not left out on purpose
 
 
@@ -55,10 +58,19 @@ def mistake_of(format: QuantFormat, rows: U8, values: F32, wanted: float) -> str
     return words and f"its layout and its encoder differ: {words.replace('{other}', 'encoder')}"
 
 
-def order_or_sign(values: F32, decoded: F32, size: int, wanted: float) -> str:
-    """Whether the values ``(n_rows, n_cols)`` came back in another order or with the other sign; empty where not."""
+def order_or_sign(format: QuantFormat, rows: U8, values: F32, decoded: F32, wanted: float) -> str:
+    """Whether the values ``(n_rows, n_cols)`` came back in another order or with the other sign; empty where not.
+
+    A table in reverse order is much the same as the other sign, and is named where it brings the values back better.
+    """
+    size, layout = format.block_size, format.layout
     blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
-    candidates = [(_error(-found, blocks), "values come back with the sign reversed")]
+    words = f"values come back with the sign reversed{or_reversed(layout) if layout else ''}"
+    candidates = [(_error(-found, blocks), words)]
+    if layout and isinstance(layout.table, tuple) and not is_symmetric(layout):
+        turned = own_values(evolve(layout, table=layout.table[::-1]), unpacked(format, rows, values.shape[1]))
+        words = "its layout and its encoder differ: the table is in reverse order"
+        candidates.append((_error(turned, values), words))
     for fault, order in orders(size):
         candidates.append((_error(found[:, order], blocks), f"values come back in another order: {fault}"))
     error, words = min(candidates)
@@ -177,7 +189,7 @@ def _cut(layout: Layout, numbers: Unpacked) -> str:
     if layout.bits < 2 or share <= (CUT if layout.bits > 3 else CUT_OF_FEW):
         return ""
     shown = f"{share:.0%} of values have the code {ends[0]} or {ends[1]}, the ends of the range"
-    return f"{shown}: the encoder's scale is too small"
+    return f"{shown}: the encoder's scale is too small{UNSORTED if share > ALL else ''}"
 
 
 def _error(found: F32, values: F32) -> float:

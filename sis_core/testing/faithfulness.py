@@ -9,6 +9,7 @@ import numpy as np
 from sis_core.arrays import F32, U8
 from sis_core.quant import usual_error
 from sis_core.testing.boundaries import moved_level
+from sis_core.testing.cut_codes import cut_codes
 from sis_core.testing.encoder_mistakes import (
     exchanged_codes,
     mistake_of,
@@ -35,7 +36,7 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
         decoded = probe.decode(rows, n_cols, case)
         error = _relative(decoded - values, values)
         _check_positions(probe, values, decoded, case)
-        if fault := moved_level(probe.format, rows, values):
+        if fault := cut_codes(probe.format, rows, values) or moved_level(probe.format, rows, values):
             probe.fail(fault, case)
         if not error <= bound:
             _diagnose(probe, rows, values, decoded, bound, case)
@@ -136,7 +137,7 @@ def _explained(bound: float) -> float:
 def _diagnose(probe: FormatProbe, rows: U8, values: F32, decoded: F32, bound: float, case: str) -> None:
     """Look for the usual mistakes behind an error that is too large."""
     size, wanted = probe.format.block_size, _explained(bound)
-    if fault := order_or_sign(values, decoded, size, wanted):
+    if fault := order_or_sign(probe.format, rows, values, decoded, wanted):
         probe.fail(fault, case)
     name_mistake(probe, rows, values, case, bound)
     if fault := unused_codes(probe.format, rows, values.shape[1]) or size_of(values, decoded, size, wanted):

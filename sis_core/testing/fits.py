@@ -51,12 +51,12 @@ class _Levels:
 def _levels_of(read: Read, wanted: F32) -> _Levels | None:
     layout, codes, scales = read.layout, read.unpacked.codes, read.unpacked.combined_scales()
     every = np.repeat(scales, wanted.shape[1] // scales.shape[1], axis=1).astype(np.float64)
-    if layout.table == "row" or read.unpacked.minima is not None or not np.isfinite(every).all():
+    own = layout.code_values
+    if own is None or read.unpacked.minima is not None or not np.isfinite(every).all():
         return None
     n = 1 << layout.bits
     weights, sums = (np.bincount(codes.reshape(-1), what.reshape(-1), n) for what in (every**2, every * wanted))
     counts = np.bincount(codes.reshape(-1), minlength=n) * (weights > 0)
-    own = np.asarray(layout.table if isinstance(layout.table, tuple) else np.arange(n) - np.float64(_zero(read)))
     return _Levels(every, counts, sums / np.where(weights > 0, weights, 1), own)
 
 
@@ -95,10 +95,6 @@ def nearer_to_others(read: Read, wanted: F32) -> str:
     gaps = np.abs(near - levels.own)
     wrong = (levels.counts >= SEEN) & (np.abs(levels.found - levels.own) > NEARER * gaps) & (gaps > 0)
     return levels.named(np.flatnonzero(wrong)[:FEW].tolist()) if wrong.any() else ""
-
-
-def _zero(read: Read) -> int:
-    return read.layout.zero if isinstance(read.layout.zero, int) else 0
 
 
 def _offsets(read: Read, wanted: F32) -> Iterator[tuple[str, F32]]:

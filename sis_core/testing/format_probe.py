@@ -13,7 +13,8 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
-from sis_core.quant import QuantFormat, unpacked
+from sis_core.guarded import unpacked
+from sis_core.quant import QuantFormat
 from sis_core.unpacked import not_finite
 
 N_ROWS = 7  # odd: a native decoder that works in pairs of rows has one left over

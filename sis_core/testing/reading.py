@@ -10,8 +10,9 @@ from attrs import evolve, frozen
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
+from sis_core.guarded import unpacked
 from sis_core.layout import Layout, Scale, Unpacked
-from sis_core.quant import BlockFormat, QuantFormat, unpacked
+from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing.block_parts import Part, parts_of, tried_parts
 
 Altered: TypeAlias = Iterator[tuple[str, Layout, Unpacked]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sis_core.step import MultiStep
+from sis_core.step import MultiStepLimit
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.part import Asked, Part, Rows, Want, gone_on
 from sis_core.texts.running import Text
@@ -47,7 +47,7 @@ class Feed(NamedTuple):
     alone: bool | None
     n_rows: int
     greedy: bool
-    multi_step: MultiStep | None = None
+    multi_step: MultiStepLimit | None = None
 
     @property
     def parts(self) -> list[Part]:

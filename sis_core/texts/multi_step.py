@@ -12,7 +12,7 @@ PAUSE = 1 / 30  # seconds without a word: a text still seems to flow; so long wa
 DOUBLINGS = 5  # as far as a page of the cache
 
 
-class MultiSteps:
+class MultiStepSize:
     """Learns what a token costs.
 
     Drafters look at a text between steps, and see later that it begins to repeat itself where these give several: so

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from sis_core.arrays import F32
-from sis_core.step import Best, MultiStep
+from sis_core.step import Best, MultiStepLimit
 
 Want = Literal["logits", "hidden"]
 Rows: TypeAlias = F32 | Sequence[Best]  # results: float32 (k, n), or k times what is best
@@ -43,4 +43,4 @@ class Asked(NamedTuple):
     want: Want = "logits"
     alone: bool | None = False
     greedy: bool = False
-    multi_step: MultiStep | None = None
+    multi_step: MultiStepLimit | None = None

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from sis_core.drafter import DraftContext
-from sis_core.step import MultiStep
+from sis_core.step import MultiStepLimit
 from sis_core.texts.ahead import NOTHING, Ahead
 from sis_core.texts.allowance import Allowance
 from sis_core.texts.budget import Budget
@@ -20,7 +20,7 @@ from sis_core.texts.drafting import Drafting
 from sis_core.texts.feed import Feed, Share
 from sis_core.texts.feeding import Guessed
 from sis_core.texts.followed import Followed, Guess
-from sis_core.texts.multi_step import MultiSteps
+from sis_core.texts.multi_step import MultiStepSize
 from sis_core.texts.running import Text
 from sis_core.texts.session import Session
 from sis_core.texts.step_cost import StepCost
@@ -49,7 +49,7 @@ class Speculation:
 
     def __init__(self, session: Session, drafting: Drafting, clock: Callable[[], float]) -> None:
         self._session, self._drafting, self._clock = session, drafting, clock
-        self._cost, self._allowance, self._steps = StepCost(), Allowance(), MultiSteps()
+        self._cost, self._allowance, self._steps = StepCost(), Allowance(), MultiStepSize()
         self._followed: dict[int, Followed] = {}
         self._fed: dict[int, str] = {}  # texts of the step whose guesses are fed, and whose these are
         self._price = Price(0.0, 0.0, 0.0)
@@ -102,12 +102,12 @@ class Speculation:
         n_ahead = sum(len(each.tokens) for each in ahead.values())
         return Feed(shares, decodes=True, alone=True, n_rows=len(shares) + n_ahead, greedy=greedy)
 
-    def _multi_step(self, text: Text) -> MultiStep | None:
+    def _multi_step(self, text: Text) -> MultiStepLimit | None:
         """How far a backend may go on by itself with the only text; drafters that always guess see every token."""
         if text.forces or (self.guesses and not self._drafting.measured):
             return None
         n = min(self._steps.n(), text.n_ahead, self._session.until(text.number) - 1)
-        return MultiStep(n, text.ends) if n > 0 else None
+        return MultiStepLimit(n, text.ends) if n > 0 else None
 
     def measure(self, feed: Feed, seconds: float) -> None:
         """A step took so long, or several at once."""

@@ -112,6 +112,19 @@ def test_commands(talked: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no effect on samplers that are ready" in told[-1]
 
 
+@pytest.mark.parametrize("leaving", ["/quit", "/exit", "/bye"])
+def test_who_says_so_leaves(talked: Any, leaving: str) -> None:
+    program, told = talked(["one", leaving, "two"], ["a", "b"])
+    assert said(program) == ["one", "a"]
+    assert not any("/quit" in line for line in told)
+
+
+def test_a_message_may_begin_with_a_slash(talked: Any) -> None:
+    program, told = talked(["//etc/hosts is what?", "/etc/hosts is what?"], ["a file", "b"])
+    assert said(program) == ["/etc/hosts is what?", "a file"]
+    assert told[-1].startswith("chat: there is no command /etc/hosts. See /help; a message that begins with a slash")
+
+
 def test_what_was_typed_wrong_is_told_and_changes_nothing(talked: Any, tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text('{"messages": 3}')
     lines = ["one", "/undone", "/set warmth 3", "/set seed x", "/load", f"/load {tmp_path / 'none.json'}",

@@ -86,9 +86,8 @@ def render(served: Served, asked: Chatting, tools: Sequence[Tool]) -> Rendered:
 def make_request(served: Served, tokens: list[int], asked: Chatting, **changes: Any) -> Request:
     """A request with the sampling that is asked for."""
     model = served.model
-    chain = chain_of(
-        model.registry, {**model.preset.options, **asked.sampling}, served.sampler_options, model.config.n_vocab
-    )
+    preset = {} if "sampler" in asked.sampling else model.preset.options
+    chain = chain_of(model.registry, {**preset, **asked.sampling}, served.sampler_options, model.config.n_vocab)
     return model.request(
         tokens,
         sampler=chain,

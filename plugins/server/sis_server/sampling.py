@@ -7,13 +7,14 @@ from typing import Any
 
 from sis_core.errors import SamplerError, suggest
 from sis_core.registry import Registry
-from sis_core.sampler import Sampler
+from sis_core.sampler import Sampler, SamplerState
 from sis_core.texts.chain_text import SamplerOption, make_chain, sampler_options
 from sis_server.errors import ApiError
 from sis_server.fields import MAX_BIASES
 
 GRAMMARS = ("schema", "regex", "grammar", "compact_json")
 _PLAIN = (int, float, bool)
+NEUTRAL = {"temperature": 1, "top_p": 1, "min_p": 0}  # what clients send that want nothing changed
 
 
 def request_options(registry: Registry) -> dict[str, SamplerOption]:
@@ -58,10 +59,30 @@ def chain_of(
     for name, option in known.items():
         if name in options and _is_texts(option):
             options[name] = _texts(name, options[name])
+    if sampler in registry.names("samplers"):
+        options = _beside(registry.get("samplers", sampler), options, known)
     try:
         return make_chain(registry, sampler, options=options)
     except SamplerError as error:
         raise ApiError(400, str(error), param=next((name for name in given if name in error.what), None)) from None
+
+
+def _beside(named: type[Sampler], options: Mapping[str, Any], known: Mapping[str, SamplerOption]) -> dict[str, Any]:
+    """The options that join a sampler which a request names, without those that ask for nothing else than it does.
+
+    Clients send a temperature and a top_p whether anybody has set them or not. ApiError for one that contradicts it.
+    """
+    same = ("temperature",) if issubclass(named, SamplerState) and named.greedy else ()
+    kept = {}
+    for name, value in options.items():
+        option = known.get(name)
+        if option is None or option.sampler is named or named.joined_by(option.sampler):
+            kept[name] = value
+        elif isinstance(value, bool) or value not in (NEUTRAL.get(name), 0 if name in same else None):
+            raise ApiError(
+                400, f"{name} {value!r:.40} contradicts the sampler {named.name}: leave one of them out", param=name
+            )
+    return kept
 
 
 def _biases(given: Any, n_vocab: int) -> tuple[tuple[int, float], ...]:

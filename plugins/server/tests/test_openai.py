@@ -165,3 +165,26 @@ def test_a_sampler_may_be_named(server: Any) -> None:
     assert server.post("/v1/completions", body | chosen).status_code == 200
     for wrong in ({"mirostat_tau": 3.0}, {"sampler": "none-such"}, {"sampler": 3}):
         assert server.post("/v1/completions", body | wrong).status_code == 400
+
+
+def test_what_clients_send_by_default_goes_with_a_sampler_that_is_named(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = {"messages": HELLO, "max_tokens": 8, "seed": 1}
+    greedy = server.post(CHAT, body | {"temperature": 0}).json()["choices"]
+    monkeypatch.setattr(server.served.model, "preset", Preset(options={"temperature": 0.7, "top_p": 0.9}))
+    usual: tuple[dict[str, Any], ...] = (
+        {}, {"temperature": 0}, {"temperature": 0.0, "top_p": 1}, {"temperature": 1, "top_p": 1.0, "min_p": 0},
+        {"presence_penalty": 0, "frequency_penalty": 0, "temperature": 1},
+    )  # fmt: skip
+    for sent in usual:
+        answer = server.post(CHAT, body | {"sampler": "greedy"} | sent)
+        assert (answer.status_code, answer.json().get("choices")) == (200, greedy), sent
+    assert server.post(CHAT, body | {"sampler": "mirostat", "temperature": 1, "top_p": 1}).status_code == 200
+    for sampler, name, value in (("greedy", "temperature", 0.7), ("greedy", "top_p", 0.9), ("mirostat", "top_p", 0.5),
+                                 ("greedy", "temperature", True), ("greedy", "top_k", 40)):  # fmt: skip
+        refused = server.post(CHAT, body | {"sampler": sampler, name: value})
+        assert refused.status_code == 400, (name, value)
+        error = refused.json()["error"]
+        assert error["param"] == name
+        assert error["message"] == f"{name} {value} contradicts the sampler {sampler}: leave one of them out"

@@ -216,7 +216,7 @@ class Step(Structure, c_name="sis_step"):
     ]  # fmt: skip
 
 
-class MultiStep(Structure, c_name="sis_multi_step"):
+class MultiStepState(Structure, c_name="sis_multi_step"):
     """How far a step of one row goes on, and how far it came."""
 
     _fields_: ClassVar[Any] = [
@@ -226,7 +226,7 @@ class MultiStep(Structure, c_name="sis_multi_step"):
 
 STRUCTURES: tuple[type[Structure], ...] = (
     Rows, LinearObject, Kind, Unpacked, Place, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Best, Step,
-    MultiStep,
+    MultiStepState,
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer
@@ -248,7 +248,7 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sis_run": (ctypes.c_int32, {"program": POINTER(Program), "step": POINTER(Step)}),
     "sis_multi_step": (
         ctypes.c_int32,
-        {"program": POINTER(Program), "step": POINTER(Step), "more": POINTER(MultiStep)},
+        {"program": POINTER(Program), "step": POINTER(Step), "more": POINTER(MultiStepState)},
     ),
     "sis_read": (c_uint64, {"data": c_void_p, "bytes": c_uint64, "n_threads": c_uint32}),
     "sis_map_file": (None, {"data": c_void_p, "bytes": c_uint64, "stop": c_void_p}),

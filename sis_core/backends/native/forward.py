@@ -23,7 +23,7 @@ from sis_core.cache.pages import PAGE_SIZE
 from sis_core.cache.tables import state_nbytes
 from sis_core.errors import BackendError
 from sis_core.quant import Weight
-from sis_core.step import Batch, Best, Group, MultiStep, Output, Plan
+from sis_core.step import Batch, Best, Group, MultiStepLimit, Output, Plan
 
 NO_PLAN = Plan(np.zeros(1, np.int32), None, np.zeros(1, np.int32), (), PAGE_SIZE)
 ROWS = np.zeros(512, np.int32)  # of a long prompt's first step
@@ -128,7 +128,7 @@ class NativeForward:
         return hidden
 
 
-def _within_page(multi_step: MultiStep, start: int) -> MultiStep | None:
+def _within_page(multi_step: MultiStepLimit, start: int) -> MultiStepLimit | None:
     """No further than the page reaches that a step at place ``start`` writes to: no more room is needed than for it."""
     n = min(multi_step.n, PAGE_SIZE - 1 - start % PAGE_SIZE)
     return multi_step._replace(n=n) if n else None

@@ -12,6 +12,7 @@ from attrs import frozen
 from sis_core import quant
 from sis_core.arrays import F32, I8
 from sis_core.errors import SisError
+from sis_core.guarded import unpacked
 
 MAX_SHARE = 0.25  # of `RowTables.shares`: errors become 3 % larger at most
 LOOKED_AT = 16  # rows
@@ -58,7 +59,7 @@ def share_of_some(weight: quant.Weight) -> float:
     numbers = np.unique(np.linspace(0, weight.n_rows - 1, LOOKED_AT).astype(int)).tolist()
     rows = np.concatenate([weight.raw_rows(i, i + 1) for i in numbers])
     try:
-        tables = quant.unpacked(weight.format, rows, weight.n_cols).tables
+        tables = unpacked(weight.format, rows, weight.n_cols).tables
     except SisError:
         return 0.0
     assert tables is not None

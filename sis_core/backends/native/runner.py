@@ -17,7 +17,7 @@ from sis_core.backends.native.memory import HUGE, Arena, aligned
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.watched import Watched
 from sis_core.errors import BackendError
-from sis_core.step import Best, Group, Ints, MultiStep, Plan
+from sis_core.step import Best, Group, Ints, MultiStepLimit, Plan
 
 MAX_IDLE = 4
 FEW, PATIENCE = 8, 8  # steps of an eighth of the rows, and how many of them before memory is given back
@@ -59,7 +59,7 @@ class Runner:
         kv_type: str = "f32",
         alone: bool = False,
         best: list[Best] | None = None,
-        multi_step: MultiStep | None = None,
+        multi_step: MultiStepLimit | None = None,
     ) -> F32:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
@@ -201,7 +201,7 @@ class _Scratch:
         pack_into(f"{n}i", self._ints, 0, *ints)
         return self._ints_at
 
-    def run(self, library: Library, entry: Any, multi_step: MultiStep | None, n_tables: int) -> int:
+    def run(self, library: Library, entry: Any, multi_step: MultiStepLimit | None, n_tables: int) -> int:
         """Run the step, and others after it; see `abi.PROTOTYPES`."""
         if multi_step is None:
             code: int = library.run(entry, self.step)
@@ -209,7 +209,9 @@ class _Scratch:
         if multi_step.ends is not self._text_ends:
             self._text_ends = multi_step.ends
             self._ends_ints = (ctypes.c_int32 * len(multi_step.ends))(*multi_step.ends)
-        record = abi.MultiStep(1 + multi_step.n, n_tables, len(multi_step.ends), 0, ctypes.addressof(self._ends_ints))
+        record = abi.MultiStepState(
+            1 + multi_step.n, n_tables, len(multi_step.ends), 0, ctypes.addressof(self._ends_ints)
+        )
         code = library.multi_step(entry, self.step, ctypes.byref(record))
         self.n_run = record.n_run
         return code

@@ -10,7 +10,8 @@ import numpy as np
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FOREIGN, FormatError, SisError
-from sis_core.quant import PANEL_VALUES, REPORT, QuantFormat, Weight
+from sis_core.guarded import REPORT
+from sis_core.quant import PANEL_VALUES, QuantFormat, Weight
 
 LARGE = 1000.0  # weights beyond this may overflow a half-precision scale: look at what comes out
 

@@ -28,13 +28,14 @@ class Command(NamedTuple):
 
 
 def run(program: Program, line: str) -> None:
-    """Run the command on a line; ChatError when there is no such command, or what it raises."""
+    """Run the command on a line; EOFError to leave, ChatError when there is no such command, or what it raises."""
     name, _, rest = line.removeprefix("/").partition(" ")
+    name = SAME.get(name, name)
     if name not in COMMANDS:
         raise ChatError(
-            f"there is no command /{name}{suggest(name, list(COMMANDS))}",
+            f"there is no command /{name}{suggest(name, [*COMMANDS, *SAME])}",
             where="chat",
-            fix="see /help, or leave with Ctrl-D",
+            fix="see /help; a message that begins with a slash is typed with two: //",
         )
     COMMANDS[name].run(program, rest.strip())
 
@@ -44,6 +45,11 @@ def _help(program: Program, rest: str) -> None:
     for command in COMMANDS.values():
         program.tell(f"{command.usage:{width}}  {command.about}")
     program.tell("Alt-Enter, or a backslash at the end of a line: another line. Ctrl-C: stop a reply. Ctrl-D: leave.")
+    program.tell("A message that begins with a slash is typed with two: //")
+
+
+def _quit(program: Program, rest: str) -> None:
+    raise EOFError
 
 
 def _system(program: Program, rest: str) -> None:
@@ -145,4 +151,6 @@ COMMANDS = {
     ),
     "stats": Command("/stats", "speeds, and how full the context is", _stats),
     "help": Command("/help", "this", _help),
+    "quit": Command("/quit", "leave; /exit and /bye do too", _quit),
 }
+SAME = {"exit": "quit", "bye": "quit"}  # what people type who come from other programs

@@ -62,10 +62,10 @@ class Program:
             if not text:
                 continue
             try:
-                if text.startswith("/"):
+                if text.startswith("/") and not text.startswith("//"):
                     commands.run(self, text)
                 else:
-                    self.send(text)
+                    self.send(text.removeprefix("/"))
             except EOFError:
                 return
             except (SisError, KeyboardInterrupt) as error:
