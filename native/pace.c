@@ -9,13 +9,14 @@
 #define FEWER 1
 #define WINDOW_NS 80e6  /* what the mean of the arm in use remembers, but */
 #define MOST_NEWS 0.125 /* a step is never more than that of it */
+#define FIRST_STEPS 8   /* weights are packed in them, and memory is new */
 #define TRIAL_NS 24e6   /* a trial that goes well lasts so long: some slices of a system's */
 #define TRIAL_STEPS 4
 #define TOO_MUCH_NS 4e6 /* what it may lose: one that is not there when needed costs a slice */
 #define SETTLED_NS 40e6 /* between one change and the next trial */
 #define KEPT_NS 1e9     /* an arm that was left sooner was a mistake, or others come and go as fast */
-#define FIRST_SHARE 16  /* times what a trial cost are waited for the next; each failure doubles that, up to */
-#define MOST_FAILURES 3
+#define FIRST_SHARE 32  /* times what a trial cost are waited for the next; each failure doubles that, up to */
+#define MOST_FAILURES 2
 #define SMALL_NS 1e6   /* steps that may be too small to share */
 #define DISTURBED 0.08 /* share of long waits: a quiet step of a small model has half of that */
 #define WORTH 0.97     /* what a trial must cost at most, of what the arm in use does */
@@ -37,16 +38,19 @@ static void begin_trial(struct pace *p, uint32_t arm)
 uint32_t pace_members(struct pace *p, uint32_t most)
 {
     const uint32_t last = last_arm(most);
-    if (p->most != most) *p = (struct pace){.most = most};
-    if (!p->rows) p->due[MORE] = p->due[FEWER] = SETTLED_NS;
-    else if (!p->trial && p->arm > 0 && p->due[MORE] <= 0) begin_trial(p, p->arm - 1);
-    else if (!p->trial && p->arm < last && p->due[FEWER] <= 0) begin_trial(p, p->arm + 1);
+    if (p->most != most) *p = (struct pace){.most = most, .due = {SETTLED_NS, SETTLED_NS}};
+    if (!p->trial && p->n_steps >= FIRST_STEPS) {
+        if (p->arm > 0 && p->due[MORE] <= 0) begin_trial(p, p->arm - 1);
+        else if (p->arm < last && p->due[FEWER] <= 0) begin_trial(p, p->arm + 1);
+    }
     return most >> (p->trial ? p->trial - 1 : p->arm);
 }
 
-/* The next trial of that way comes once what the last one cost is a small share of the time since. */
-static void failed(struct pace *p, int way, double cost_ns)
+/* The next trial of that way comes once what the last one cost is a small share of the time since, or the arm in use has
+ * become dearer than what was `seen` of the other. */
+static void failed(struct pace *p, int way, double cost_ns, double seen)
 {
+    p->seen[way] = seen;
     const double share = (double)(FIRST_SHARE << p->failures[way]);
     p->due[way] = cost_ns * share > SETTLED_NS ? cost_ns * share : SETTLED_NS;
     if (p->failures[way] < MOST_FAILURES) p->failures[way]++;
@@ -60,6 +64,7 @@ static void change(struct pace *p, uint32_t arm, double ns, double rows)
     p->rows = rows;
     p->waited_ns = p->kept_ns = 0;
     p->due[MORE] = p->due[FEWER] = SETTLED_NS;
+    p->seen[MORE] = p->seen[FEWER] = 0;
 }
 
 static void succeeded(struct pace *p, int way)
@@ -79,7 +84,7 @@ static void look_back(struct pace *p)
     const int way = (int)p->came - 1;
     const double lost = p->kept_ns * (1 - p->before / cost);
     change(p, way == MORE ? p->arm + 1 : p->arm - 1, p->before * p->rows, p->rows);
-    failed(p, way, lost);
+    failed(p, way, lost, cost);
     p->came = 0;
 }
 
@@ -90,8 +95,15 @@ static void learn_of_trial(struct pace *p)
     p->tried++;
     if (lost < TOO_MUCH_NS && (p->trial_ns < TRIAL_NS || p->tried < TRIAL_STEPS)) return;
     if (lost < 0) succeeded(p, way);
-    else failed(p, way, lost);
+    else failed(p, way, lost, p->trial_ns / p->trial_rows);
     p->trial = 0;
+}
+
+/* Time goes by until the next trial of that way. */
+static void look_for(struct pace *p, int way, double time)
+{
+    p->due[way] -= time;
+    if (p->seen[way] && p->ns > p->seen[way] * p->rows && p->due[way] > SETTLED_NS) p->due[way] = SETTLED_NS;
 }
 
 void pace_learn(struct pace *p, uint32_t members, uint32_t rows, uint64_t ns, uint64_t waited)
@@ -107,7 +119,8 @@ void pace_learn(struct pace *p, uint32_t members, uint32_t rows, uint64_t ns, ui
     p->rows += (rows ? rows : 1) - p->rows * news;
     p->waited_ns += (double)waited / members - p->waited_ns * news;
     p->kept_ns += time;
-    p->due[MORE] -= time;
-    if (time < SMALL_NS || p->waited_ns > DISTURBED * p->ns) p->due[FEWER] -= time;
+    if (p->n_steps < FIRST_STEPS) p->n_steps++;
+    look_for(p, MORE, time);
+    if (time < SMALL_NS || p->waited_ns > DISTURBED * p->ns) look_for(p, FEWER, time);
     look_back(p);
 }

@@ -12,10 +12,12 @@ struct pace {
     uint32_t most;              /* members that may be used; of another number nothing is known */
     uint32_t arm;               /* steps use most >> arm members */
     uint32_t trial;             /* 1 + the arm on trial, or 0 */
+    uint32_t n_steps;           /* of those that come before any trial */
     double ns, rows, waited_ns; /* of the arm in use, as sums that forget: steps, and a member's long waits in them */
     uint32_t tried;             /* steps of the trial */
     double trial_ns, trial_rows;
     double due[2];        /* nanoseconds of steps until more members, or fewer, are tried */
+    double seen[2];       /* nanoseconds a row in the last of those trials, if it failed; else 0 */
     uint32_t failures[2]; /* of those trials */
     double kept_ns;       /* how long the arm in use has been that */
     uint32_t came;        /* 1 + the way by which it was come to, or 0 after a while */
