@@ -7,15 +7,21 @@
 
 #define PACE_ARMS 9 /* all members, half of them, and so on down to one */
 
-/* Steps of one kind: of one program, and of about as many rows. All zero at first. Costs are nanoseconds a row. */
+/* Steps of one kind: of one program, and of about as many rows. All zero at first. */
 struct pace {
-    uint32_t arm;                   /* steps use most >> arm members */
-    uint32_t trial;                 /* 1 + the arm on trial, or 0 */
-    double cost;                    /* of the arm in use: a mean that forgets; 0 before the first step */
-    double waited;                  /* share of a member's time that goes by in long waits: likewise */
-    uint32_t since[2], patience[2]; /* steps since more members, or fewer, were tried, and those to wait for it */
-    uint32_t tried;                 /* steps of the trial, and what they cost */
-    double trial_cost, trial_ns;
+    uint32_t most;              /* members that may be used; of another number nothing is known */
+    uint32_t arm;               /* steps use most >> arm members */
+    uint32_t trial;             /* 1 + the arm on trial, or 0 */
+    uint32_t n_steps;           /* of those that come before any trial */
+    double ns, rows, waited_ns; /* of the arm in use, as sums that forget: steps, and a member's long waits in them */
+    uint32_t tried;             /* steps of the trial */
+    double trial_ns, trial_rows;
+    double due[2];        /* nanoseconds of steps until more members, or fewer, are tried */
+    double seen[2];       /* nanoseconds a row in the last of those trials, if it failed; else 0 */
+    uint32_t failures[2]; /* of those trials */
+    double kept_ns;       /* how long the arm in use has been that */
+    uint32_t came;        /* 1 + the way by which it was come to, or 0 after a while */
+    double before;        /* nanoseconds a row of the arm that was left for it */
 };
 
 /* The members that the next step should use, of at most `most`. */

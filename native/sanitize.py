@@ -4,7 +4,7 @@
     python native/sanitize.py tests/test_native_attention.py   # only these files
     CC=clang python native/sanitize.py -k linears              # further arguments go to pytest
     SIS_ISA=avx2 python native/sanitize.py                     # a lower rung
-    python native/sanitize.py --emulated                       # AMX's tiles in C, on any machine with AVX-512 BF16
+    python native/sanitize.py --emulated                       # AMX's tiles in C, and avx_vnni, on AVX-512 BF16
     python native/sanitize.py --threads                        # data races, in place of wrong addresses
     python native/sanitize.py --keep FOLDER                    # build there, and next time only what has changed
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
 FILES = (
     "threads", "native", "pace", "multi_step", "native_best", "native_experts", "merged_experts", "native_attention",
-    "native_layouts", "native_gradual", "decoders", "fused_linear", "native_load",
+    "native_passing", "native_layouts", "native_gradual", "decoders", "fused_linear", "native_load",
 )  # fmt: skip
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "plugins/x86/tests/test_x86.py"]
 OF_AMX = "plugins/x86/tests/test_amx.py"  # chooses a rung for each test, whatever SIS_ISA says
@@ -52,6 +52,7 @@ MARCH = {  # as the processors are called by compilers other than zig's
         "-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mgfni", "-mamx-tile", "-mamx-int8",
     ],
 }  # fmt: skip
+MARCH_EMULATED = MARCH | {"x86_64_v3+avxvnni": ["-march=x86-64-v3", "-mavx512vnni", "-mavx512vl"]}
 
 PYTEST = """
 import sys, pytest
@@ -86,13 +87,13 @@ def is_current(made: Path) -> bool:
 def build(folder: Path, compiler: str, *, threads: bool, emulated: bool) -> Path:
     """The library with sanitizers, in ``folder``."""
     sanitizers = THREADS if threads else ADDRESS
-    defines = ["-DSIS_EMULATED"] if emulated else []
+    defines, march = (["-DSIS_EMULATED"], MARCH_EMULATED) if emulated else ([], MARCH)
     includes = [f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}"]
 
     def compiled(path: Path, cpu: str) -> str:
         made = folder / f"{path.stem}.o"
         if not is_current(made):
-            command = [compiler, *FLAGS, *sanitizers, *defines, *MARCH[cpu], *includes, "-MD", "-c", str(path)]
+            command = [compiler, *FLAGS, *sanitizers, *defines, *march[cpu], *includes, "-MD", "-c", str(path)]
             subprocess.run([*command, "-o", str(made)], check=True)
         return str(made)
 

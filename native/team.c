@@ -1,5 +1,8 @@
 /* Members spin within a step, where the next phase is microseconds away, and sleep between steps. A futex costs 70 µs a
- * hand-off, which at ten phases a layer would be half of a small model's time; a spinning hand-off costs 0.5 µs. */
+ * hand-off, which at ten phases a layer would be half of a small model's time; a spinning hand-off costs 0.5 µs. Who has
+ * spun for long waits for a member whose processor somebody else has, and sleeps: that member may take its processor, and
+ * whoever wakes is served before those that were busy meanwhile. Who yields instead gives a slice of some milliseconds
+ * away, at the end of which the other member has lost its own: a step took fifty times as long so. */
 #define _GNU_SOURCE /* sched_setaffinity, and clock_gettime in strict C11 */
 #include "pace.h"
 #include "team.h"
@@ -7,7 +10,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define SPINS_BEFORE_YIELD 4000 /* some 50 µs: then somebody else needs the core */
+#define SPINS_BEFORE_SLEEP 8000 /* some 100 µs: then somebody else needs the core */
 #define LONG_WAIT 64            /* spins: from then on a wait is counted */
 #define SLEEP_AFTER_NS 1000000
 #define LOG_KINDS 8
@@ -21,6 +24,7 @@ struct team {
     } claims[MAX_THREADS]; /* of each member's share */
     _Alignas(64) atomic_uint arrived;
     _Alignas(64) atomic_uint generation;
+    atomic_uint asleep;                /* members that wait for the next generation so */
     _Alignas(64) atomic_ullong waited; /* nanoseconds of all members in long waits */
     team_fn fn;
     void *context;
@@ -38,6 +42,8 @@ struct worker {
 };
 
 static struct team team;
+static lock barrier_mutex = LOCK_INITIALIZER;
+static condition barrier_passed = CONDITION_INITIALIZER;
 static struct worker workers[MAX_THREADS];
 static uint32_t n_workers;
 
@@ -84,6 +90,25 @@ static void forget_claims(struct team *t)
     for (uint32_t i = 0; i < t->size; i++) atomic_store_explicit(&t->claims[i].next, 0, memory_order_relaxed);
 }
 
+/* Whoever counts itself as asleep looks at the generation after that, and whoever raises it counts those after that. */
+static void sleep_until_passed(struct team *t, unsigned generation)
+{
+    lock_take(&barrier_mutex);
+    atomic_fetch_add(&t->asleep, 1);
+    while (atomic_load(&t->generation) == generation) condition_wait(&barrier_passed, &barrier_mutex);
+    atomic_fetch_sub(&t->asleep, 1);
+    lock_give(&barrier_mutex);
+}
+
+static void let_pass(struct team *t, unsigned generation)
+{
+    atomic_store(&t->generation, generation);
+    if (!atomic_load(&t->asleep)) return;
+    lock_take(&barrier_mutex);
+    condition_wake_all(&barrier_passed);
+    lock_give(&barrier_mutex);
+}
+
 void team_barrier(struct team *t) { team_barrier_then(t, NULL, NULL, (struct span){NULL, 0}); }
 
 void team_barrier_then(struct team *t, void (*alone)(void *), void *context, struct span ahead)
@@ -99,7 +124,7 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
         if (alone) alone(context);
         atomic_store_explicit(&t->arrived, 0, memory_order_relaxed);
         forget_claims(t);
-        atomic_store_explicit(&t->generation, generation + 1, memory_order_release);
+        let_pass(t, generation + 1);
         return;
     }
     uint64_t since = 0;
@@ -109,7 +134,7 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
             __builtin_prefetch(ahead.data, 0, 2);
             ahead = (struct span){ahead.data + LINE, ahead.bytes - LINE};
         } else pause_cpu();
-        if (spins > SPINS_BEFORE_YIELD) thread_yield();
+        if (spins > SPINS_BEFORE_SLEEP) sleep_until_passed(t, generation);
     }
     if (since) atomic_fetch_add_explicit(&t->waited, team_now() - since, memory_order_relaxed);
 }
@@ -121,7 +146,6 @@ static void wait_for_work(struct worker *w, unsigned seen)
         if (atomic_load_explicit(&w->go, memory_order_acquire) != seen) return;
         pause_cpu();
         if (spins % 1024 == 1023 && team_now() - start > SLEEP_AFTER_NS) break;
-        if (spins > SPINS_BEFORE_YIELD && spins % 64 == 0) thread_yield();
     }
     lock_take(&w->mutex);
     atomic_store(&w->asleep, 1);
@@ -161,6 +185,8 @@ static void forget_workers(void)
     next_ticket = serving = 0;
     turn_mutex = (lock)LOCK_INITIALIZER;
     turn_changed = (condition)CONDITION_INITIALIZER;
+    barrier_mutex = (lock)LOCK_INITIALIZER;
+    barrier_passed = (condition)CONDITION_INITIALIZER;
 }
 
 static void start_workers(uint32_t wanted)
