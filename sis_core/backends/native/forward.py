@@ -68,7 +68,7 @@ class NativeForward:
 
     def _compile(self, *, logits: bool) -> Compiled:
         program = Program(self._store, self._runner.rotations, self.network.n_embd)
-        return program.network(self.network, self._layout, self._tables, logits=logits)
+        return program.finish(program.network(self.network, self._layout, self._tables, logits=logits))
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         sizes = (state_nbytes(kv, page_nbytes(kv, kv_type, PAGE_SIZE), max_tokens) for kv in self._kv if kv)
