@@ -114,7 +114,7 @@ class Place(Structure, c_name="sis_place"):
         ("keep", c_uint32),
         ("n_made", c_uint32),
         ("mapped", c_uint32),
-        ("reserved", c_uint32),
+        ("stack", c_uint32),
         ("saved", c_void_p),
         ("memory", c_void_p),
     ]

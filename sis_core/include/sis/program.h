@@ -116,7 +116,7 @@ struct sis_place {
     uint32_t keep;
     uint32_t n_made; /* tiles */
     uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
-    uint32_t reserved;
+    uint32_t stack;  /* of experts, of which a step reads some */
     /* Nanoseconds that members have spent on tiles that did not stay, less what they have waited for memory since, of all
      * places that lead here: while there are any, more memory may be taken. NULL: it always may. */
     int64_t *saved;
