@@ -19,7 +19,8 @@ class Arena:
     """Anonymous memory in huge pages where the system gives them; taken when it is first written.
 
     Attributes:
-        record: what native code takes it by, piece by piece.
+        taken: of each piece of `HUGE` bytes, whether native code has taken it.
+        record: what it knows of this.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -41,10 +42,10 @@ class Arena:
         whole = np.frombuffer(self._map, np.uint8)
         start = -int(whole.__array_interface__["data"][0]) % HUGE
         self.array: U8 = whole[start : start + max(n_bytes, 1)]
-        self._taken = np.zeros(-(-len(self.array) // HUGE), np.uint8)
+        self.taken: U8 = np.zeros(-(-len(self.array) // HUGE), np.uint8)
         self.address = int(self.array.__array_interface__["data"][0])
         self._used = 0
-        self.record = abi.Memory(self.address, len(self.array), self._taken.__array_interface__["data"][0])
+        self.record = abi.Memory(self.address, len(self.array), self.taken.__array_interface__["data"][0])
 
     def take(self, n_bytes: int) -> int:
         """The address of the next ``n_bytes``, on a border of 64."""

@@ -137,8 +137,8 @@ class Tiles(Packing):
         self._states = states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
         mapped = in_file(self.weight.raw)
         self._made = abi.Place(
-            self._place, address(states), mapped=mapped, stack=len(self.weight.shape) > 2, saved=ctypes.addressof(saved),
-            memory=ctypes.addressof(arena.record),
+            self._place, address(states), mapped=mapped, stack=len(self.weight.shape) > 2,
+            saved=ctypes.addressof(saved), memory=ctypes.addressof(arena.record),
         )  # fmt: skip
         self._made.owners = (states, saved, arena)
         self.bound.place = ctypes.addressof(self._made)

@@ -69,11 +69,11 @@ class Program:
             self.norm_in_place(embedding.norm)
         self._n_embedding = len(self._ops)
 
-    def network(
-        self, network: Network, layout: Layout, tables: tuple[int, int | None] | None, *, logits: bool
-    ) -> int:
-        """The layers of ``layout``, from the tables of the embedding where there are some, and what comes after; how many
-        columns that has."""
+    def network(self, network: Network, layout: Layout, tables: tuple[int, int | None] | None, *, logits: bool) -> int:
+        """The layers of ``layout``, from the tables of the embedding where there are some, and what comes after.
+
+        How many columns that has is returned.
+        """
         if tables:
             self.embedding(network.embedding, *tables)
         self.blocks([network.blocks[i] for i in layout.layers], layout)
