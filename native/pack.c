@@ -95,12 +95,14 @@ static void bring(const struct sis_weight *w, size_t t, size_t n)
 /* Whether a piece of memory may be taken for what begins so many bytes behind its border. The time that it takes is saved
  * up: it may be many times what making tiles takes, where memory comes from the host of a virtual machine. Pieces are begun
  * where they begin, so that the tiles which follow fill them: the rows of a piece that holds a few tiles are in memory
- * twice. Some of these tiles may be of experts that no row chooses, so whoever has saved for several pieces begins any. */
+ * twice. The border may lie in an expert that no row chooses, so whoever has saved for several pieces begins any of a
+ * stack. */
 static int may_take(const struct sis_place *place, size_t behind)
 {
     const int64_t saved = __atomic_load_n(place->saved, __ATOMIC_RELAXED);
     if (saved <= 0) return 0;
-    return behind <= NEAR || (uint64_t)saved > SEVERAL * __atomic_load_n(&place->memory->cost, __ATOMIC_RELAXED);
+    return behind <= NEAR ||
+           (place->stack && (uint64_t)saved > SEVERAL * __atomic_load_n(&place->memory->cost, __ATOMIC_RELAXED));
 }
 
 /* Make the tiles that lie wholly in a piece, and give their rows back. */

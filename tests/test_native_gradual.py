@@ -201,7 +201,7 @@ def test_part_of_the_tiles_of_a_weight_may_stay(tmp_path: Path, experts: bool) -
                         break
                     parts += any_made(model)
                     taken, made = memory(model)
-                    assert made >= taken / 2
+                    assert made >= taken / 4  # tiles of ffn_down reach over two pieces
                 assert not tiles_wait(model)
             if parts:
                 break
