@@ -79,15 +79,14 @@ def measure(path: str, arguments: argparse.Namespace) -> None:
     registry = Registry.load()
     registry.load_all()
     with GGUFFile.open(path) as file:
-        tokenizer = build_tokenizer(file, registry)
-        n_vocab = tokenizer.n_vocab
+        n_vocab = build_tokenizer(file, registry).n_vocab
+    prompt = np.random.default_rng(0).integers(0, n_vocab, arguments.prompt).tolist()  # no model imports numpy.random
     np.ones((64, 64), np.float32) @ np.ones((64, 64), np.float32)  # BLAS takes its own buffers now, not later
     before = resident()
     n_ctx = arguments.prompt + arguments.tokens
     options = {"backend": arguments.backend, "pack": arguments.pack, "n_ctx": n_ctx}
     with Peak() as peak, load(path, registry=registry, **options) as model:
         loaded = resident()
-        prompt = np.random.default_rng(0).integers(0, n_vocab, arguments.prompt).tolist()
         with model.session(n_ctx=n_ctx) as session:
             for i in range(arguments.prompts):
                 if i:

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #define STRETCH 32 /* tiles whose rows are mapped at once: a fault for every few pages takes four times as long */
+#define NEAR (SIS_PIECE / 8)
+#define SEVERAL 4
 
 uint32_t sis_kind(uint32_t format, struct sis_kind *kind)
 {
@@ -90,17 +92,62 @@ static void bring(const struct sis_weight *w, size_t t, size_t n)
     sis_bring(w->raw + tile * TILE * w->row_bytes, rows * w->row_bytes);
 }
 
-/* Whether tiles may stay: the time that fresh memory takes is saved up for those that nobody has begun. It may be many times
- * what making them takes, where memory comes from the host of a virtual machine. */
-static int has_room(const struct sis_place *place, size_t t, size_t n, size_t bytes)
+/* Whether a piece of memory may be taken for what begins so many bytes behind its border. The time that it takes is saved
+ * up: it may be many times what making tiles takes, where memory comes from the host of a virtual machine. Pieces are begun
+ * where they begin, so that the tiles which follow fill them: the rows of a piece that holds a few tiles are in memory
+ * twice. The border may lie in an expert that no row chooses, so whoever has saved for several pieces begins any of a
+ * stack. */
+static int may_take(const struct sis_place *place, size_t behind)
 {
+    const int64_t saved = __atomic_load_n(place->saved, __ATOMIC_RELAXED);
+    if (saved <= 0) return 0;
+    return behind <= NEAR ||
+           (place->stack && (uint64_t)saved > SEVERAL * __atomic_load_n(&place->memory->cost, __ATOMIC_RELAXED));
+}
+
+/* Make the tiles that lie wholly in a piece, and give their rows back. */
+static void fill_piece(const struct sis_weight *w, size_t at, size_t bytes)
+{
+    const struct sis_place *place = w->place;
+    const size_t n_tiles = (w->n_rows + TILE - 1) / TILE, begins = (size_t)(place->tiles - place->memory->base);
+    const size_t first = at > begins ? (at - begins + bytes - 1) / bytes : 0, end = (at + SIS_PIECE - begins) / bytes;
+    const size_t stop = end < n_tiles ? end : n_tiles;
+    int made = 1;
+    for (size_t i = first; i < stop; i++) made &= in_place(w, i, bytes);
+    if (!made || !place->mapped || first >= stop) return;
+    const size_t last = stop * TILE < w->n_rows ? stop * TILE : w->n_rows;
+    sis_give_back(w->raw + first * TILE * w->row_bytes, (last - first * TILE) * w->row_bytes);
+}
+
+/* Of a stack of experts all that fits is made at once: others choose the neighbours who knows when. */
+static void take_piece(const struct sis_weight *w, size_t piece, size_t bytes)
+{
+    const struct sis_place *place = w->place;
+    struct sis_memory *memory = place->memory;
+    const size_t at = piece * SIS_PIECE, left = memory->bytes - at;
+    if (__atomic_exchange_n(&memory->taken[piece], 1, __ATOMIC_RELAXED)) return;
+    const uint64_t start = team_now();
+    sis_touch(memory->base + at, left < SIS_PIECE ? left : SIS_PIECE);
+    const uint64_t cost = team_now() - start;
+    __atomic_store_n(&memory->cost, cost, __ATOMIC_RELAXED);
+    if (place->stack) fill_piece(w, at, bytes);
+    __atomic_sub_fetch(place->saved, (int64_t)(team_now() - start), __ATOMIC_RELAXED);
+}
+
+/* Whether tiles may stay: there is memory where they lie, or time to take some. */
+static int has_room(const struct sis_weight *w, size_t t, size_t n, size_t bytes)
+{
+    const struct sis_place *place = w->place;
+    const struct sis_memory *memory = place->memory;
     size_t begun = 0;
     for (size_t i = t; i < t + n; i++) begun += __atomic_load_n(&place->states[i], __ATOMIC_RELAXED) >= BEING_MADE;
     if (begun == n || !place->saved) return 1;
-    if (__atomic_load_n(place->saved, __ATOMIC_RELAXED) <= 0) return 0;
-    const uint64_t start = team_now();
-    sis_touch(place->tiles + t * bytes, n * bytes);
-    __atomic_sub_fetch(place->saved, (int64_t)(team_now() - start), __ATOMIC_RELAXED);
+    const size_t first = (size_t)(place->tiles - memory->base) + t * bytes, end = first + n * bytes;
+    for (size_t piece = first / SIS_PIECE, at; (at = piece * SIS_PIECE) < end; piece++) {
+        if (__atomic_load_n(&memory->taken[piece], __ATOMIC_RELAXED)) continue;
+        if (!may_take(place, first > at ? first - at : 0)) return 0;
+        take_piece(w, piece, bytes);
+    }
     return 1;
 }
 
@@ -119,7 +166,7 @@ const uint8_t *sis_tiles_of(const struct sis_weight *w, size_t t, size_t n, uint
     const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols);
     if (!w->raw) return w->tiles + t * bytes;
     bring(w, t, n);
-    int there = w->place && w->place->keep && has_room(w->place, t, n, bytes);
+    int there = w->place && w->place->keep && has_room(w, t, n, bytes);
     for (size_t i = 0; i < n && there; i++) there = in_place(w, t + i, bytes);
     if (there) return w->place->tiles + t * bytes;
     make_in_scratch(w, t, n, bytes, scratch, decoded);

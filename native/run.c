@@ -11,47 +11,66 @@ struct sizes {
     struct experts_room experts;
 };
 
-static const struct many_rows *many_for(const struct sis_step *step, uint32_t rows, uint32_t form)
+static int is_row_op(const struct sis_op *op)
 {
-    return sis_many_for(sis_kernels(), rows, form, is_invariant(step));
+    return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND && op->kind != SIS_OP_EXPERTS;
 }
 
-static struct sizes measure(const struct sis_program *p, const struct sis_step *step)
+/* Where the phase that begins at op `first` ends. Gathering begins a new set of rows, so it begins a phase. */
+static uint32_t end_of_phase(const struct sis_program *program, uint32_t first)
 {
-    const uint32_t counts[] = {step->n, step->n_out};
+    const struct sis_op *ops = program->ops;
+    uint32_t end = first + 1;
+    if (is_row_op(&ops[first]))
+        while (end < program->n_ops && is_row_op(&ops[end]) && ops[end].kind != SIS_OP_GATHER) end++;
+    else if (ops[first].kind == SIS_OP_LINEAR)
+        while (end < program->n_ops && ops[end].kind == SIS_OP_LINEAR) end++;
+    return end;
+}
+
+/* What ops want of the step that is to be run; `strides` are columns of registers until these are laid out. */
+static struct sizes measure(struct run *run)
+{
+    const struct sis_program *p = run->program;
+    const struct sis_step *step = run->step;
     struct sizes s = {.rows = step->n > step->n_out ? step->n : step->n_out};
+    int gathered = 0, passes = 0;
+    for (uint32_t r = 0; r < p->n_registers; r++) run->strides[r] = p->registers[r].cols;
     for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
         for (int i = 0; i < 2; i++)
-            if (!many_for(step, counts[i], form)) raise_to(form == SIS_Q8 ? &s.few_q8 : &s.few_floats, counts[i]);
+            if (!many_in(run, i, form)) raise_to(form == SIS_Q8 ? &s.few_q8 : &s.few_floats, run->n_rows[i]);
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const struct sis_op *op = &p->ops[i];
+        gathered |= op->kind == SIS_OP_GATHER;
+        const uint32_t n = run->n_rows[gathered];
         if (op->kind == SIS_OP_PREPARE) {
             if (op->flags & SIS_Q8) raise_to(&s.widest_q8, op->width);
             if (op->flags & SIS_FLOAT) raise_to(&s.float_row, sis_float_row(sis_kernels(), op->width));
-            for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
-                for (int set = 0; set < 2; set++) {
-                    const struct many_rows *many = many_for(step, counts[set], form);
-                    if (!many || !(op->flags & form)) continue;
-                    raise_to(&s.many_x[op->count][form == SIS_FLOAT], up(many->x_bytes(counts[set], op->width, form)));
-                    raise_to(&s.many_scratch, up(many->scratch_bytes(counts[set], op->width, form)));
-                }
+            for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2) {
+                const struct many_rows *many = many_in(run, gathered, form);
+                if (!many || !(op->flags & form)) continue;
+                raise_to(&s.many_x[op->count][form == SIS_FLOAT], up(many->x_bytes(n, op->width, form)));
+                raise_to(&s.many_scratch, up(many->scratch_bytes(n, op->width, form)));
+            }
         }
         if (op->kind == SIS_OP_LINEAR && op->weight->raw) {
             size_t unit = sis_one_tile_bytes(op->weight->format, op->weight->n_cols) << LOG_TILES;
             size_t decoded = op->weight->format == SIS_DECODED ? TILE * op->weight->n_cols * sizeof(float) : 0;
-            const size_t units = sis_any_many(sis_kernels(), s.rows) ? raw_units(op->weight) : 1;
+            const size_t units = sis_any_many(sis_kernels(), n) ? raw_units(op->weight) : 1;
             raise_to(&s.raw_scratch, units * unit + up(decoded));
         }
-        if (op->flags & SIS_PASSES && op->kind == SIS_OP_LINEAR)
-            for (int set = 0; set < 2; set++) {
-                const struct many_rows *many = many_for(step, counts[set], form_of(op->weight));
-                if (many) raise_to(&s.values, passing_bytes(many, counts[set]));
-            }
-        else if (op->flags & SIS_PASSES)
+        if (op->kind == SIS_OP_LINEAR && (i == 0 || p->ops[i - 1].kind != SIS_OP_LINEAR))
+            passes = can_pass(run, i, end_of_phase(p, i), gathered);
+        if (op->flags & SIS_PASSES && op->kind == SIS_OP_LINEAR) {
+            /* In any case: rows may lie in tiles by the time that the step runs, and pass then. */
+            const struct many_rows *many = many_in(run, gathered, form_of(op->weight));
+            if (many) raise_to(&s.values, passing_bytes(many, n));
+            if (!passes) raise_to(&run->strides[op->dst], op->dst_at + op->weight->n_rows);
+        } else if (op->flags & SIS_PASSES)
             raise_to(&s.row_scratch, up((size_t)sis_kernels()->max_rows * op->width * sizeof(float)));
         if (op->kind == SIS_OP_PREPARE_FOREIGN) {
             const struct sis_linear *linear = op->weight->linear;
-            raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, s.rows)));
+            raise_to(&s.prepared[op->count], up(linear->prepared_bytes(linear->self, n)));
         }
         if (op->kind == SIS_OP_EXPERTS) experts_room(op, step->n, is_invariant(step), &s.experts);
         if (op->kind == SIS_OP_ATTEND) {
@@ -90,9 +109,9 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
     const struct sis_program *program = run->program;
     struct room whole = {base, 0}, *room = &whole;
     for (uint32_t r = 0; r < program->n_registers; r++) {
-        size_t row_bytes = up((size_t)program->register_cols[r] * 4);
-        run->registers[r] = place(room, row_bytes * s->rows);
-        run->strides[r] = row_bytes / 4;
+        const size_t rows = program->registers[r].output ? run->n_rows[1] : s->rows;
+        run->strides[r] = up(run->strides[r] * 4) / 4;
+        run->registers[r] = place(room, run->strides[r] * 4 * rows);
     }
     run->groups[0] = place(room, up(run->step->n * sizeof(struct group_of_rows)));
     run->groups[1] = place(room, up(run->step->n_out * sizeof(struct group_of_rows)));
@@ -128,17 +147,21 @@ static size_t lay_out(struct run *run, struct expert_order *order, const struct 
     return room->used;
 }
 
-uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step)
+static struct run run_of(const struct sis_program *program, const struct sis_step *step)
 {
-    struct run run = {.program = program, .step = step, .kernels = sis_kernels()};
-    struct expert_order order;
-    const struct sizes sizes = measure(program, step);
-    return lay_out(&run, &order, &sizes, NULL);
+    struct run run = {.program = program, .step = step, .kernels = sis_kernels(), .n_rows = {step->n, step->n_out}};
+    for (int i = 0; i < 2; i++)
+        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
+            run.many[i][form == SIS_FLOAT] = sis_many_for(run.kernels, run.n_rows[i], form, is_invariant(step));
+    return run;
 }
 
-static int is_row_op(const struct sis_op *op)
+uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step)
 {
-    return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND && op->kind != SIS_OP_EXPERTS;
+    struct run run = run_of(program, step);
+    struct expert_order order;
+    const struct sizes sizes = measure(&run);
+    return lay_out(&run, &order, &sizes, NULL);
 }
 
 static void do_only_rows(void *context)
@@ -148,18 +171,6 @@ static void do_only_rows(void *context)
     do_rows(ops, 0);
     if (ops->last < program->n_ops && program->ops[ops->last].kind == SIS_OP_EXPERTS)
         experts_begin(ops->run, &program->ops[ops->last]);
-}
-
-/* Where the phase that begins at op `first` ends. Gathering begins a new set of rows, so it begins a phase. */
-static uint32_t end_of_phase(const struct sis_program *program, uint32_t first)
-{
-    const struct sis_op *ops = program->ops;
-    uint32_t end = first + 1;
-    if (is_row_op(&ops[first]))
-        while (end < program->n_ops && is_row_op(&ops[end]) && ops[end].kind != SIS_OP_GATHER) end++;
-    else if (ops[first].kind == SIS_OP_LINEAR)
-        while (end < program->n_ops && ops[end].kind == SIS_OP_LINEAR) end++;
-    return end;
 }
 
 static void run_member(void *context, struct team *team, uint32_t member)
@@ -211,19 +222,13 @@ static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)
 
 int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
 {
-    struct run run = {.program = program, .step = step, .kernels = sis_kernels()};
+    struct run run = run_of(program, step);
     struct expert_order order = {0};
-    const struct sizes sizes = measure(program, step);
+    const struct sizes sizes = measure(&run);
     if (step->workspace_bytes < lay_out(&run, &order, &sizes, NULL)) return SIS_NO_ROOM;
     lay_out(&run, &order, &sizes, step->workspace);
-    run.n_rows[0] = step->n;
-    run.n_rows[1] = step->n_out;
-    for (int i = 0; i < 2; i++) {
-        run.n_groups[i] = cut(run.groups[i], run.n_rows[i], run.kernels->max_rows);
-        for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
-            run.many[i][form == SIS_FLOAT] = many_for(step, run.n_rows[i], form);
-    }
-    size_t width = program->register_cols[0];
+    for (int i = 0; i < 2; i++) run.n_groups[i] = cut(run.groups[i], run.n_rows[i], run.kernels->max_rows);
+    size_t width = program->registers[0].cols;
     for (uint32_t r = 0; step->hidden && r < step->n; r++)
         memcpy(run.registers[0] + r * run.strides[0], step->hidden + r * width, width * sizeof(float));
     const struct kind kind = {program, step->n};

@@ -191,10 +191,10 @@ static void take_raw(const struct sis_weight *weight, size_t row, float *out)
     }
 }
 
-static void take_tiled(const struct sis_weight *weight, size_t row, float *out)
+static void take_tiled(const struct sis_weight *weight, const uint8_t *tiles, size_t row, float *out)
 {
     size_t n = weight->n_cols, size = weight->format == SIS_F32 ? 4 : 2;
-    const uint8_t *tile = weight->tiles + row / TILE * sis_one_tile_bytes(weight->format, n);
+    const uint8_t *tile = tiles + row / TILE * sis_one_tile_bytes(weight->format, n);
     uint32_t r = row % TILE;
     switch (weight->format) {
     case SIS_F32:
@@ -206,6 +206,8 @@ static void take_tiled(const struct sis_weight *weight, size_t row, float *out)
 
 void sis_take_row(const struct sis_weight *weight, int32_t row, float *out)
 {
-    if (weight->tiles) take_tiled(weight, (size_t)row, out);
+    const size_t tile = (size_t)row / TILE;
+    if (weight->tiles) take_tiled(weight, weight->tiles, (size_t)row, out);
+    else if (sis_is_made(weight, tile)) take_tiled(weight, weight->place->tiles, (size_t)row, out);
     else take_raw(weight, (size_t)row, out);
 }

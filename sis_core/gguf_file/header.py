@@ -55,7 +55,9 @@ def read_header(file: BinaryIO, size: int, where: str) -> Header:
             raise cursor.refuse(f"two tensors are named {show(entry.name)}")
         names.add(entry.name)
     tensors = place(cursor, entries, alignment)
-    del cursor.data[cursor.pos :]  # the arrays keep these bytes: let them keep no more
+    header = bytes(cursor.data[: cursor.pos])
+    cursor.data.clear()  # the arrays keep these bytes: let them keep no more, which only an empty bytearray sees to
+    cursor.data += header
     return Header(version, alignment, metadata, types, tensors)
 
 

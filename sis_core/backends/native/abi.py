@@ -93,6 +93,12 @@ class Unpacked(Structure, c_name="sis_unpacked"):
     ]  # fmt: skip
 
 
+class Memory(Structure, c_name="sis_memory"):
+    """Memory for tiles, which comes from the system in pieces."""
+
+    _fields_: ClassVar[Any] = [("base", c_void_p), ("bytes", c_uint64), ("taken", c_void_p), ("cost", c_uint64)]
+
+
 class Place(Structure, c_name="sis_place"):
     """Where the tiles of raw rows stay once they are made.
 
@@ -108,8 +114,9 @@ class Place(Structure, c_name="sis_place"):
         ("keep", c_uint32),
         ("n_made", c_uint32),
         ("mapped", c_uint32),
-        ("reserved", c_uint32),
+        ("stack", c_uint32),
         ("saved", c_void_p),
+        ("memory", c_void_p),
     ]
 
 
@@ -160,12 +167,18 @@ class Op(Structure, c_name="sis_op"):
     ]  # fmt: skip
 
 
+class Register(Structure, c_name="sis_register"):
+    """One register of a program."""
+
+    _fields_: ClassVar[Any] = [("cols", c_uint32), ("output", c_uint32)]
+
+
 class Program(Structure, c_name="sis_program"):
     """``struct sis_program``: ops over registers, run in one call."""
 
     _fields_: ClassVar[Any] = [
         ("version", c_uint32), ("n_ops", c_uint32), ("n_registers", c_uint32), ("n_out_cols", c_uint32),
-        ("ops", c_void_p), ("register_cols", c_void_p),
+        ("ops", c_void_p), ("registers", c_void_p),
     ]  # fmt: skip
 
 
@@ -225,8 +238,8 @@ class MultiStepState(Structure, c_name="sis_multi_step"):
 
 
 STRUCTURES: tuple[type[Structure], ...] = (
-    Rows, LinearObject, Kind, Unpacked, Place, Weight, Experts, Op, Program, Group, Table, KV, Rotation, Best, Step,
-    MultiStepState,
+    Rows, LinearObject, Kind, Unpacked, Memory, Place, Weight, Experts, Register, Op, Program, Group, Table, KV,
+    Rotation, Best, Step, MultiStepState,
 )  # fmt: skip
 
 # Functions: what they return, and their arguments. Addresses go over as plain integers: an argument of type ndpointer

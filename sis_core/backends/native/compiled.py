@@ -5,10 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
-import numpy as np
-
 from sis_core.backends.native import abi
-from sis_core.backends.native.library import address
 from sis_core.backends.native.weights import Store
 
 
@@ -26,7 +23,7 @@ class Compiled:
         self,
         store: Store,
         ops: Sequence[abi.Op],
-        cols: Sequence[int],
+        registers: Sequence[abi.Register],
         n_out_cols: int,
         n_embedding: int,
         watched: Sequence[int] = (),
@@ -35,12 +32,13 @@ class Compiled:
         self._store, self.in_place, self._kept = store, store.in_place, tuple(kept)
         self.watched = tuple(watched)
         self._ops = (abi.Op * len(ops))(*ops)
-        self._cols = np.asarray(cols, np.uint32)
+        self._registers = (abi.Register * len(registers))(*registers)
         self.n_out_cols = n_out_cols
         self._programs = [
             abi.Program(
-                abi.PROGRAM, len(ops) - first, len(cols), n_out_cols,
-                ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op), address(self._cols),
+                abi.PROGRAM, len(ops) - first, len(registers), n_out_cols,
+                ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op),
+                ctypes.addressof(self._registers),
             )
             for first in (0, n_embedding)
         ]  # fmt: skip

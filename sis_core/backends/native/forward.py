@@ -14,7 +14,7 @@ from sis_core.backend import Cache
 from sis_core.backends.native.cache import NativeCache, NativeKV, native_states, page_nbytes
 from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.program import Program
-from sis_core.backends.native.runner import Runner
+from sis_core.backends.native.runner import PATIENCE, Runner
 from sis_core.backends.native.weights import Store
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.block import KV, Block, Dense, Network
@@ -68,7 +68,7 @@ class NativeForward:
 
     def _compile(self, *, logits: bool) -> Compiled:
         program = Program(self._store, self._runner.rotations, self.network.n_embd)
-        return program.network(self.network, self._layout, self._tables, logits=logits)
+        return program.finish(program.network(self.network, self._layout, self._tables, logits=logits))
 
     def cache_nbytes(self, kv_type: str, max_tokens: int) -> int:
         sizes = (state_nbytes(kv, page_nbytes(kv, kv_type, PAGE_SIZE), max_tokens) for kv in self._kv if kv)
@@ -111,6 +111,7 @@ class NativeForward:
             values = self._runner.run(
                 program, plans, tokens=tokens, hidden=hidden, outputs=batch.rows, kv=cache.address,
                 kv_type=cache.kv_type, alone=batch.alone, best=best, multi_step=multi_step,
+                patience=0 if packs else PATIENCE,  # memory is scarce while weights lie partly in the file
             )  # fmt: skip
         if multi_step is not None and best is not None and len(best) <= multi_step.n:
             sequence, start, _ = batch.runs[0]

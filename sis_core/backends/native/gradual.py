@@ -17,6 +17,7 @@ import math
 import threading
 from time import perf_counter_ns
 
+from sis_core.backends.native.memory import Arena
 from sis_core.backends.native.packing import Packing, Tiles
 
 FEW = 8  # rows are no longer few
@@ -37,9 +38,10 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self._packings)
 
-    def add(self, packing: Packing) -> None:
-        if isinstance(packing, Tiles):
-            packing.by_steps(self._saved)
+    def add(self, packing: Packing, arena: Arena | None) -> None:
+        """``arena``: where the weight will lie; None for what steps make no tiles of."""
+        if isinstance(packing, Tiles) and arena:
+            packing.by_steps(self._saved, arena)
         self._packings.append(packing)
 
     def before_step(self) -> None:

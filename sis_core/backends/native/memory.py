@@ -8,14 +8,20 @@ import mmap
 import numpy as np
 
 from sis_core.arrays import U8
+from sis_core.backends.native import abi
 from sis_core.errors import MemoryLimitError
 from sis_core.machine.memory import MIB
 
-HUGE = 2 << 20
+HUGE = 2 << 20  # SIS_PIECE
 
 
 class Arena:
-    """Anonymous memory in huge pages where the system gives them; taken when it is first written."""
+    """Anonymous memory in huge pages where the system gives them; taken when it is first written.
+
+    Attributes:
+        taken: of each piece of `HUGE` bytes, whether native code has taken it.
+        record: what it knows of this.
+    """
 
     def __init__(self, n_bytes: int) -> None:
         size = max(n_bytes, 1) + HUGE
@@ -36,8 +42,10 @@ class Arena:
         whole = np.frombuffer(self._map, np.uint8)
         start = -int(whole.__array_interface__["data"][0]) % HUGE
         self.array: U8 = whole[start : start + max(n_bytes, 1)]
+        self.taken: U8 = np.zeros(-(-len(self.array) // HUGE), np.uint8)
         self.address = int(self.array.__array_interface__["data"][0])
         self._used = 0
+        self.record = abi.Memory(self.address, len(self.array), self.taken.__array_interface__["data"][0])
 
     def take(self, n_bytes: int) -> int:
         """The address of the next ``n_bytes``, on a border of 64."""

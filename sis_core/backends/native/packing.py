@@ -23,7 +23,7 @@ from sis_core.backends.native.declared import Numbers
 from sis_core.backends.native.guard import Guard
 from sis_core.backends.native.kinds import Kind
 from sis_core.backends.native.library import Library, address
-from sis_core.backends.native.memory import HUGE
+from sis_core.backends.native.memory import HUGE, Arena
 
 PIECE_BYTES = 16 << 20
 STRETCH = 256  # tiles that are made at once
@@ -131,12 +131,16 @@ class Tiles(Packing):
         self.arrive()
         return 0
 
-    def by_steps(self, saved: ctypes.c_int64) -> None:
-        """Let steps make the tiles of rows that are bound in place, from `keep` on as ``saved`` time allows."""
+    def by_steps(self, saved: ctypes.c_int64, arena: Arena) -> None:
+        """Let steps make the tiles of rows that are bound in place, from `keep` on as far as there is memory and, for
+        more of it, ``saved`` time."""
         self._states = states = np.zeros(-(-self.weight.n_rows // abi.TILE), np.uint8)
         mapped = in_file(self.weight.raw)
-        self._made = abi.Place(self._place, address(states), mapped=mapped, saved=ctypes.addressof(saved))
-        self._made.owners = (states, saved)
+        self._made = abi.Place(
+            self._place, address(states), mapped=mapped, stack=len(self.weight.shape) > 2,
+            saved=ctypes.addressof(saved), memory=ctypes.addressof(arena.record),
+        )  # fmt: skip
+        self._made.owners = (states, saved, arena)
         self.bound.place = ctypes.addressof(self._made)
 
     def keep(self) -> None:
@@ -215,12 +219,14 @@ class Copy(Packing):
     """Rows as they are: what a decoder reads, and tables of which single rows are read."""
 
     def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int) -> None:
-        super().__init__(library, weight, bound, PIECE_BYTES // weight.format.row_bytes(weight.n_cols))
+        super().__init__(library, weight, bound, min(PIECE_BYTES, HUGE) // weight.format.row_bytes(weight.n_cols))
         self._place, self._decode, self._number = place, bound.decode, bound.format
         self._row_bytes = weight.format.row_bytes(weight.n_cols)
         self._found = 0  # bytes of the place
 
     def find_room(self) -> bool:
+        if not self._found:
+            self.weight.release()  # its pages come again piece by piece, not beside all of the new place
         left = min(self.weight.n_rows * self._row_bytes - self._found, HUGE)
         self._library.map_memory(self._place + self._found, left, ctypes.addressof(NEVER))
         self._found += left

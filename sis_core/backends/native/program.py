@@ -13,6 +13,7 @@ from sis_core.arrays import F32
 from sis_core.backends.native import abi, ops, passing
 from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
+from sis_core.backends.native.registers import needed
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Store
@@ -68,10 +69,11 @@ class Program:
             self.norm_in_place(embedding.norm)
         self._n_embedding = len(self._ops)
 
-    def network(
-        self, network: Network, layout: Layout, tables: tuple[int, int | None] | None, *, logits: bool
-    ) -> Compiled:
-        """The layers of ``layout``, from the tables of the embedding where there are some, and what comes after."""
+    def network(self, network: Network, layout: Layout, tables: tuple[int, int | None] | None, *, logits: bool) -> int:
+        """The layers of ``layout``, from the tables of the embedding where there are some, and what comes after.
+
+        How many columns that has is returned.
+        """
         if tables:
             self.embedding(network.embedding, *tables)
         self.blocks([network.blocks[i] for i in layout.layers], layout)
@@ -80,9 +82,9 @@ class Program:
             self.norm_in_place(network.head.norm)
         if not logits:
             self.rows_out()
-            return self.finish(network.n_embd)
+            return network.n_embd
         self.head(network.head)
-        return self.finish(network.n_vocab)
+        return network.n_vocab
 
     def blocks(self, blocks: Sequence[Block], layout: Layout) -> None:
         """Append some blocks, those of ``layout``."""
@@ -170,9 +172,10 @@ class Program:
         return at
 
     def finish(self, n_out_cols: int) -> Compiled:
-        """The program as it is handed to native code."""
+        """The program as it is handed to native code, once its weights are bound."""
         passing.mark(self._ops)
-        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._watched, self._kept)
+        registers = needed(self._ops, self._cols)
+        return Compiled(self._store, self._ops, registers, n_out_cols, self._n_embedding, self._watched, self._kept)
 
     def register(self, name: str, cols: int) -> int:
         """The number of a register by name, at least ``cols`` wide."""

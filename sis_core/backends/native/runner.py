@@ -60,6 +60,7 @@ class Runner:
         alone: bool = False,
         best: list[Best] | None = None,
         multi_step: MultiStepLimit | None = None,
+        patience: int = PATIENCE,
     ) -> F32:
         """``(n,)`` tokens or, without them, ``(n, n_embd)`` hidden states in; ``(k, n_out_cols)`` out.
 
@@ -70,6 +71,7 @@ class Runner:
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
             best: where to leave the best of each of ``outputs``; then no rows are given out.
             multi_step: go on from one row with its best; ``plans`` have room for ``multi_step.n`` rows after it.
+            patience: steps of few rows before what a prompt worked in is given back.
         """
         seen = program.in_place.before_step()
         scratch = self._take()
@@ -102,7 +104,7 @@ class Runner:
                 scratch.resize(self.library.workspace(entry, scratch.step), n)
                 scratch.fill(filled)
                 code = scratch.run(self.library, entry, multi_step, len(plans))
-            elif scratch.too_large(n):
+            elif scratch.too_large(n, patience):
                 scratch.resize(self.library.workspace(entry, scratch.step), n)
             if best is not None:
                 scratch.tell(scratch.n_run if multi_step else n_out, best)
@@ -233,11 +235,11 @@ class _Scratch:
         ints, floats = self._best_ints, self._best_floats
         best += [Best(ints[at], floats[at + 1], floats[at + 2]) for at in range(0, n * BEST_FIELDS, BEST_FIELDS)]
 
-    def too_large(self, n: int) -> bool:
+    def too_large(self, n: int, patience: int) -> bool:
         """Whether steps of as few rows as this one, ``n``, have followed one of many for a while: the prompt is over,
         and what it worked in is as much as many layers of a small model."""
         self._n_small = self._n_small + 1 if n * FEW <= self._n_most else 0
-        return self._n_small > PATIENCE
+        return self._n_small > patience
 
     def resize(self, n_bytes: int, n: int) -> U8:
         """Take another workspace, for steps of ``n`` rows; its memory is taken from the system when it is written."""

@@ -169,7 +169,7 @@ class Store:
             assert arena is not None
             place = arena.take(self._tile_bytes(weight))
             try:
-                self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance)
+                self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance, arena)
             except TooRoughError as rough:
                 self._bound[name] = self._decoded_instead(weight, rough.what, advance)
 
@@ -189,14 +189,19 @@ class Store:
         return address(array)
 
     def _packed(
-        self, weight: quant.Weight, way: Callable[[abi.Weight], Packing], advance: Callable[[int], None]
-    ) -> abi.Weight:
-        """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting."""
+        self, weight: quant.Weight, way: Callable[[abi.Weight], Packing], advance: Callable[[int], None],
+        arena: Arena | None = None,
+    ) -> abi.Weight:  # fmt: skip
+        """A weight on its ``way`` to memory: there when this returns or, where it can be used before, waiting.
+
+        Args:
+            arena: where it will lie, if steps may make its tiles.
+        """
         waits = self._waits(weight)
         bound = self._read_in_place(weight) if waits else record(weight)
         packing = way(bound)
         if waits:
-            self.waiting.add(packing)
+            self.waiting.add(packing, arena)
             return bound
         while not packing.done:
             advance(packing.advance())
@@ -207,7 +212,7 @@ class Store:
         self._kinds[key(weight)] = why
         log.warning("%s is decoded to 16 bits, in more memory than was planned: %s", weight.name, why)
         self._owners.append(arena := Arena(self._tile_bytes(weight)))
-        return self._packed(weight, partial(self._to, arena.address, weight), advance)
+        return self._packed(weight, partial(self._to, arena.address, weight), advance, arena)
 
     def _waits(self, weight: quant.Weight) -> bool:
         """Whether a weight can be used before it is packed, and may wait for that."""

@@ -99,6 +99,15 @@ struct sis_unpacked {
     const int8_t *table;       /* (64,) for TABLE, (n_rows, 16) for ROW_TABLE; else not read */
 };
 
+/* Memory for the tiles of many weights, which comes from the system in pieces: huge pages, where it has those. */
+#define SIS_PIECE (2u << 20)
+struct sis_memory {
+    uint8_t *base; /* on a border of SIS_PIECE */
+    uint64_t bytes;
+    uint8_t *taken; /* of each piece, the last of which may be shorter, whether it is there: 1 */
+    uint64_t cost;  /* nanoseconds that the last one took */
+};
+
 #define SIS_MADE 3
 
 /* Where the tiles of raw rows stay once they are made, which steps do where `keep` is set: each by whoever needs it first. */
@@ -108,10 +117,11 @@ struct sis_place {
     uint32_t keep;
     uint32_t n_made; /* tiles */
     uint32_t mapped; /* raw rows are pages of a file, mapped to be read: given back when all tiles are made */
-    uint32_t reserved;
+    uint32_t stack;  /* of experts, of which a step reads some */
     /* Nanoseconds that members have spent on tiles that did not stay, less what they have waited for memory since, of all
-     * places that lead here: while there are any, tiles that nobody has begun may stay. NULL: they always may. */
+     * places that lead here: while there are any, more memory may be taken. NULL: it always may. */
     int64_t *saved;
+    struct sis_memory *memory; /* where tiles lie; NULL without `saved` */
 };
 
 /* A matrix (n_rows, n_cols). Either `tiles` (made by sis_pack) or `raw` (read in place, and turned into tiles
@@ -211,6 +221,11 @@ struct sis_experts {
 /* Places for rows that foreign linears prepare: as many kinds as linears can share one input with. */
 #define SIS_PREPARED 4
 
+struct sis_register {
+    uint32_t cols; /* of those that are read or written in every step: what SIS_PASSES has not written is not counted */
+    uint32_t output; /* 1: nothing but output rows lies here */
+};
+
 struct sis_op {
     uint32_t kind;
     uint32_t flags;
@@ -252,7 +267,7 @@ struct sis_program {
     uint32_t n_registers;
     uint32_t n_out_cols;
     const struct sis_op *ops;
-    const uint32_t *register_cols; /* (n_registers,) */
+    const struct sis_register *registers; /* (n_registers,) */
 };
 
 /* The rows of one sequence within a step; see sis_core.step.Group. A page that was given back is -1: none of the rows

@@ -1,0 +1,78 @@
+"""How wide registers are: what passes from op to op has no place in them."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_native_gradual import opened, pytestmark  # noqa: F401 - the mark is this module's too
+from test_native_passing import feed_forward, op, weight
+from tiny_models import metadata, tensors
+
+from sis_core.backends.native import abi, passing
+from sis_core.backends.native.forward import NativeForward
+from sis_core.backends.native.registers import needed
+from sis_core.gguf_file.writer import GGUFWriter
+from sis_core.step import Batch, Run
+
+sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
+from sis_x86.backend import X86Backend  # noqa: E402
+
+GATE = UP = (64, 32)
+
+
+def registers(ops: list[abi.Op], cols: list[int]) -> list[tuple[int, int]]:
+    passing.mark(ops)
+    return [(one.cols, one.output) for one in needed(ops, cols)]
+
+
+def test_what_passes_has_no_columns() -> None:
+    assert registers(feed_forward(weight(*GATE), weight(*UP)), [32, 32, 64, 64]) == [(32, 0), (0, 1), (0, 1), (0, 1)]
+
+
+def test_what_is_read_again_has() -> None:
+    ops = [*feed_forward(weight(*GATE), weight(*UP)), op(abi.COPY, 3, abi.OUT, src_at=31, width=1)]
+    assert registers(ops, [32, 32, 64, 64]) == [(32, 0), (0, 1), (64, 0), (64, 0)]
+
+
+def test_only_output_rows_come_after_they_are_gathered() -> None:
+    ops = [op(abi.GATHER, 0, 1, width=32), op(abi.NORM, 1, 2, width=32, count=1), op(abi.COPY, 2, abi.OUT, width=32)]
+    assert registers(ops, [32, 64, 32]) == [(32, 0), (32, 1), (32, 1)]
+    ops.insert(0, op(abi.COPY, 0, 1, width=16))
+    assert registers(ops, [32, 64, 32]) == [(32, 0), (32, 0), (32, 1)]
+
+
+def test_registers_that_experts_name_are_whole() -> None:
+    experts = abi.Experts(chosen=1, up_values=2, n_out=32)
+    ops = [op(kind, 0, 0, experts=ctypes.addressof(experts)) for kind in (abi.ROUTE, abi.EXPERTS, abi.COMBINE)]
+    assert registers(ops, [32, 24, 512]) == [(32, 0), (24, 0), (512, 0)]
+
+
+def worked_in(path: Path, n_ff: int) -> int:
+    """Bytes in which a prompt of 512 rows works, of a model as wide as this in Q8_0."""
+    random = np.random.default_rng(1)
+    writer = GGUFWriter(path, metadata(llama__feed_forward_length=n_ff, llama__context_length=512))
+    for name, array in tensors().items():
+        shape = tuple(n_ff if n == 64 else n for n in array.shape)
+        if len(shape) == 1:
+            writer.add_tensor(name, shape, "F32", [array])
+            continue
+        blocks = random.integers(0, 256, (shape[0], shape[1] // 32, 34), np.uint8)
+        blocks[:, :, :2] = 0, 0x1C  # the scale: 0.004
+        writer.add_tensor(name, shape, "Q8_0", [blocks])
+    writer.write()
+    with opened(path, pack=True) as model:
+        assert isinstance(model.forward, NativeForward)
+        model.step(Batch([5] * 512, (Run(0, 0, 512),), [511]), model.new_cache(512))
+        (scratch,) = model.forward._runner._idle
+        assert scratch._workspace is not None
+        return scratch._workspace.nbytes
+
+
+@pytest.mark.skipif(X86Backend().instructions in ("", "portable"), reason="rows are multiplied a few at a time")
+def test_a_prompt_works_in_no_more_than_it_writes(tmp_path: Path) -> None:
+    """A wider feed-forward costs a prompt the rows that its last matrix reads, and none of what its first two give."""
+    more = worked_in(tmp_path / "wide.gguf", 2048) - worked_in(tmp_path / "narrow.gguf", 1024)
+    assert 0 < more < 512 * 1024 * np.float32().nbytes
