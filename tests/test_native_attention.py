@@ -89,8 +89,8 @@ class Layer:
             abi.Op(kind=abi.STORE, src_at=self.at[0], src2_at=self.at[1], **heads),
             abi.Op(kind=abi.ATTEND, flags=abi.FOR_Q8 if rounded else 0, dst=abi.OUT, window=window, cap=cap, **scaled),
         )
-        cols = np.array([hidden.shape[1]], np.uint32)
-        program = abi.Program(abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), address(cols))
+        register = abi.Register(hidden.shape[1], 0)
+        program = abi.Program(abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), ctypes.addressof(register))
         positions = np.arange(position, position + n, dtype=np.int32)
         slots = self.order[positions // PAGE] * PAGE + positions % PAGE
         rows, out = np.arange(n, dtype=np.int32), np.full((n, n_out), np.nan, np.float32)

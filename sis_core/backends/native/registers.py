@@ -19,6 +19,8 @@ def needed(ops: Sequence[abi.Op], cols: Sequence[int]) -> list[abi.Register]:
     widths, outputs, gathered = [0] * len(cols), [True] * len(cols), False
     widths[0], outputs[0] = cols[0], False  # a step's hidden states are written there
     for i, op in enumerate(ops):
+        if op.kind == abi.LINEAR and op.flags & abi.PASSES:
+            outputs[op.dst] &= gathered  # for steps in which it does not
         for span in _touched(ops, i):
             outputs[span.register] &= gathered
             widths[span.register] = max(widths[span.register], min(span.stop, cols[span.register]))
