@@ -166,9 +166,9 @@ struct kernels {
     void (*pack)(uint32_t format, const uint8_t *rows, size_t stride, uint32_t n, size_t n_cols, uint8_t *out);
     void (*pack_unpacked)(uint32_t format, const struct sis_unpacked *rows, size_t first, uint32_t n, uint8_t *out);
     uint32_t max_rows;
-    int halves; /* F16 weights are multiplied with activations in half precision */
+    int halves, bfloats; /* F16 weights are multiplied with activations in half precision; BF16 weights with such */
     /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m], which sets with `halves` let
-     * m floats and the halves [k][m] follow. */
+     * m floats and the halves [k][m] follow, those with `bfloats` pairs [k / 2][m]. */
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
     tile_fn tile[SIS_DECODED];
@@ -223,7 +223,7 @@ extern size_t sis_far;                   /* see vec.h */
 /* Floats of a row of k activations, as prepare_float writes it. */
 static inline size_t sis_float_row(const struct kernels *kernels, size_t k)
 {
-    return kernels->halves ? k + 1 + (k + 1) / 2 : k;
+    return k + (kernels->halves ? 1 : 0) + (kernels->halves || kernels->bfloats ? (k + 1) / 2 : 0);
 }
 
 /* The size of the next group when `rows` are left. */

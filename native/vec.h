@@ -204,6 +204,8 @@ INLINE vf v_dot(vf acc, vi w, uint32_t x) { return (void)w, (void)x, acc; }
 INLINE void v_store_bfloat(uint16_t *p, vf v) { (void)p, (void)v; }
 #endif
 
+/* Where an instruction adds two products of bfloat16 to each lane, a set may define V_HAS_BFLOATS, prepare_bfloats, and tile
+ * functions of BF16 weights. */
 /* Where an instruction adds products of halves in 32 bits, the including file defines V_HAS_HALVES, prepare_halves and
  * tile_f16: F16 weights are then multiplied with activations in half precision. */
 

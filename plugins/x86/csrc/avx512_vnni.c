@@ -3,6 +3,9 @@
 #include "zmm.h"
 #define PAIR_NAME(NAME) sis_avx512_##NAME##_pair
 #include "over_vec.inc"
+#ifdef V_HAS_BFLOATS
+#include "bfloat_tiles.h"
+#endif
 
 /* The tile functions are compiled once, for both sets. */
 #define KIND_FUNCTION(NAME) void sis_avx512_##NAME

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct kernels sis_avx2, sis_avx_vnni, sis_avx512_vnni, sis_avx512_bf16;
+extern const struct kernels sis_avx2, sis_avx_vnni, sis_avx512_vnni, sis_avx512_bf16, sis_avx512_split;
 extern const struct many_rows sis_many_avx2, sis_many_avx_vnni, sis_many_avx512, sis_many_amx;
 
 /* Each stands for all instructions that units of that name are compiled with, and for the registers they need. */
@@ -22,7 +22,7 @@ const struct rung sis_rungs[] = {
     {"avx_vnni", AVX2 | AVX_VNNI, &sis_avx_vnni, &sis_many_avx_vnni},
     {"avx512_vnni", AVX2 | AVX512_VNNI, &sis_avx512_vnni, &sis_many_avx512},
     {"avx512_bf16", AVX2 | AVX512_VNNI | AVX512_BF16, &sis_avx512_bf16, &sis_many_avx512},
-    {"amx", AVX2 | AVX512_VNNI | AVX512_BF16 | AMX, &sis_avx512_bf16, &sis_many_amx},
+    {"amx", AVX2 | AVX512_VNNI | AVX512_BF16 | AMX, &sis_avx512_split, &sis_many_amx},
     {NULL, 0, NULL, NULL},
 };
 const char sis_not_a_rung[] = "SIS_ISA is not one of portable, avx2, avx_vnni, avx512_vnni, avx512_bf16, amx";

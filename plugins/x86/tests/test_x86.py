@@ -14,11 +14,13 @@ from sis_x86.backend import X86Backend  # noqa: E402
 REASON = X86Backend().idle_reason()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the x86 backend is idle: {REASON}")
 
-backend = on_each_rung(X86Backend, ("portable", "avx2", "avx_vnni", "avx512_vnni"))  # avx512_bf16: attention alone
+backend = on_each_rung(X86Backend, ("portable", "avx2", "avx_vnni", "avx512_vnni", "avx512_bf16"))
 
 
 class TestKernels(KernelSuite):
     """Each against the codecs and the reference."""
+
+    bfloats = ("avx512_bf16",)
 
 
 def test_an_unknown_isa_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -92,6 +92,13 @@ def in_halves(x: F32) -> F32:
     return seen
 
 
+def in_bfloats(x: F32) -> F32:
+    """Activations in bfloat16."""
+    bits = x.view(np.uint32)
+    seen: F32 = ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).astype(np.uint32).view(np.float32)
+    return seen
+
+
 def taken(library: Library, weight: Weight, rows: I32, table: int | None = None, *, by_position: bool = False) -> F32:
     """Rows of a table, as the embedding of a program takes them."""
     store = Store(library, 1, pack=False)
