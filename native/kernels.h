@@ -242,12 +242,12 @@ void sis_take_row(const struct sis_weight *weight, int32_t row, float *out);
 size_t sis_one_tile_bytes(uint32_t format, size_t n_cols);
 void sis_pack_tile(const struct sis_weight *weight, size_t tile, uint8_t *out, float *scratch);
 void sis_pack_unpacked_tile(uint32_t format, const struct sis_unpacked *rows, size_t tile, uint8_t *out);
-/* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
 /* Whether a tile of raw rows lies where it stays. Its rows may have been given back: they would come again. */
 static inline int sis_is_made(const struct sis_weight *weight, size_t tile)
 {
     return weight->place && __atomic_load_n(&weight->place->states[tile], __ATOMIC_ACQUIRE) == SIS_MADE;
 }
+/* Tiles [t, t + n) side by side: where they lie or, of raw rows, made in scratch or where they stay. */
 const uint8_t *sis_tiles_of(const struct sis_weight *weight, size_t t, size_t n, uint8_t *scratch, float *decoded);
 
 /* acc[tile][m][TILE]: n tiles that lie side by side times m rows. Few read their first half and their second in step. */

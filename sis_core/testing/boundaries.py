@@ -13,6 +13,7 @@ from sis_core.arrays import F32, F64, U8
 from sis_core.guarded import unpacked
 from sis_core.layout import Layout
 from sis_core.quant import QuantFormat
+from sis_core.testing.reading import for_each_value
 
 SEEN = 100  # times a code must be written before its smallest and largest value say something
 SLACK = 0.008  # of the largest level: a scale is rounded after codes were chosen, and no value lies on a boundary
@@ -29,7 +30,7 @@ def moved_level(format: QuantFormat, rows: U8, values: F32) -> str:
     if layout is None or not _is_simple(layout) or not isinstance(layout.table, tuple):
         return ""
     numbers = unpacked(format, rows, values.shape[1])
-    every = np.repeat(numbers.scales, values.shape[1] // numbers.scales.shape[1], axis=1).astype(np.float64)
+    every = for_each_value(numbers.scales, values.shape[1])
     sound = np.isfinite(every) & (every != 0)
     codes, units = numbers.codes[sound], values[sound] / every[sound]
     own = np.asarray(layout.table, np.float64)

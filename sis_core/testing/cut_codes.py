@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sis_core.arrays import F32, F64, U8
+from sis_core.arrays import F32, U8
 from sis_core.guarded import unpacked
 from sis_core.quant import QuantFormat
+from sis_core.testing.reading import for_each_value
 
 SHARE = 0.97  # of the values: some lie on a level, or beyond it by the rounding of a scale
 SLACK = 0.02  # of the gap to the next level
@@ -25,7 +26,8 @@ def cut_codes(format: QuantFormat, rows: U8, values: F32) -> str:
     numbers = unpacked(format, rows, values.shape[1])
     scales, minima = numbers.combined_scales(), numbers.combined_minima()
     with np.errstate(all="ignore"):
-        units = (values if minima is None else values - _for_all(minima, values)) / _for_all(scales, values)
+        above_minima = values if minima is None else values - for_each_value(minima, values.shape[1])
+        units = above_minima / for_each_value(scales, values.shape[1])
     order = np.argsort(levels, kind="stable")
     levels = levels[order]
     place = np.argsort(order)[numbers.codes]  # of each code, in the order of the levels
@@ -46,7 +48,3 @@ def cut_codes(format: QuantFormat, rows: U8, values: F32) -> str:
                 f"the nearest: {how}"
             )
     return ""
-
-
-def _for_all(numbers: F32, values: F32) -> F64:
-    return np.repeat(numbers, values.shape[1] // numbers.shape[1], axis=1).astype(np.float64)

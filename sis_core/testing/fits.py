@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from sis_core.arrays import F32, F64
 from sis_core.layout import Scale
-from sis_core.testing.reading import Read, own_values
+from sis_core.testing.reading import Read, for_each_value, own_values
 
 FEW = 4  # codes that stand for something else: each is named
 SEEN = 30  # times a code must be written before its values say something
@@ -50,7 +50,7 @@ class _Levels:
 
 def _levels_of(read: Read, wanted: F32) -> _Levels | None:
     layout, codes, scales = read.layout, read.unpacked.codes, read.unpacked.combined_scales()
-    every = np.repeat(scales, wanted.shape[1] // scales.shape[1], axis=1).astype(np.float64)
+    every = for_each_value(scales, wanted.shape[1])
     own = layout.code_values
     if own is None or read.unpacked.minima is not None or not np.isfinite(every).all():
         return None

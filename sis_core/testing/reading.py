@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 from attrs import evolve, frozen
 
-from sis_core.arrays import F32, U8
+from sis_core.arrays import F32, F64, U8
 from sis_core.errors import FormatError
 from sis_core.guarded import unpacked
 from sis_core.layout import Layout, Scale, Unpacked
@@ -77,3 +78,8 @@ def own_values(layout: Layout, unpacked: Unpacked) -> F32:
     """The tensor's own values, as `QuantFormat.dequantize` gives them by default."""
     values = layout.values(unpacked)
     return layout.transform.own(values) if layout.transform else values
+
+
+def for_each_value(numbers: F32, n_cols: int) -> F64:
+    """Scales or minima ``(n_rows, n)`` of neighbours that share them, for each value: float64 ``(n_rows, n_cols)``."""
+    return np.repeat(numbers, n_cols // numbers.shape[1], axis=1).astype(np.float64)
