@@ -55,7 +55,7 @@
     KIND(q5_0, SIS_Q5_0, 5, SIS_SIGNED, 32, SIS_HALF)                                                                  \
     KIND(q5_1, SIS_Q5_1, 5, SIS_UNSIGNED, 32, SIS_HALF)                                                                \
     KIND(q5_k, SIS_Q5_K, 5, SIS_UNSIGNED, 32, SIS_BYTE)                                                                \
-    KIND(q3_k, SIS_Q3_K, 3, SIS_SIGNED, 16, SIS_BYTE)                                                                  \
+    KIND(q3_k, SIS_Q3_K, 3, SIS_SIGNED, 16, SIS_SIX)                                                                   \
     KIND(q2_k, SIS_Q2_K, 2, SIS_UNSIGNED, 16, SIS_NIBBLE)                                                              \
     KIND(iq4_nl, SIS_IQ4_NL, 4, SIS_TABLE, 32, SIS_HALF)                                                               \
     KIND(iq4_xs, SIS_IQ4_XS, 4, SIS_TABLE, 32, SIS_BYTE)                                                               \
@@ -76,7 +76,8 @@
     KIND(u3_64, SIS_U3_64, 3, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
     KIND(t2_256, SIS_T2_256, 2, SIS_TABLE, 256, SIS_HALF)                                                              \
     KIND(r4_128, SIS_R4_128, 4, SIS_ROW_TABLE, 128, SIS_HALF)                                                          \
-    KIND(p4, SIS_P4, 3, SIS_PAIRS, 32, SIS_HALF)
+    KIND(p4, SIS_P4, 3, SIS_PAIRS, 32, SIS_HALF)                                                                       \
+    KIND(s3_16, SIS_S3_16, 3, SIS_SIGNED, 16, SIS_BYTE)
 
 /* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
 #define SIS_PACKED(PACKED)                                                                                             \
@@ -129,6 +130,20 @@ static inline size_t table_bytes(struct sis_kind kind)
 {
     return kind.codes == SIS_TABLE ? TABLE_BYTES : kind.codes == SIS_ROW_TABLE ? TILE * ROW_ENTRIES : 0;
 }
+
+/* From the scales of a block to its minima. */
+static inline size_t minima_behind(struct sis_kind kind)
+{
+    return kind.scales == SIS_NIBBLE ? 0 : (size_t)n_groups(kind) * scale_bytes(kind);
+}
+/* Whether weights of groups that are less than a block fit a byte without their super-scales: no more than 15 times 15, or
+ * from -124 to 128. */
+static inline int fits_bytes(struct sis_kind kind)
+{
+    return kind.group < BLOCK && (kind.scales == SIS_NIBBLE || (kind.scales == SIS_SIX && kind.bits <= 3));
+}
+/* Whether sums of a unit are added before super-scales multiply them: for a block of bytes, or of codes, there is nothing else. */
+static inline int by_units(struct sis_kind kind) { return kind.scales == SIS_SUPER || fits_bytes(kind); }
 
 /* Where two of four columns may lie, by number: for each column, from the lowest byte on, which of the two it is, or neither. */
 static const uint32_t PAIR_PLACES[16] = {0x80800100, 0x80018000, 0x01808000, 0x80010080, 0x01800080, 0x01008080};

@@ -155,13 +155,12 @@ static float scale_at(struct sis_kind kind, const uint8_t *unit, const uint8_t *
 static void take_tile(uint32_t format, const uint8_t *tile, uint32_t r, size_t n_cols, float *out)
 {
     const struct sis_kind kind = kind_of(format);
-    const size_t minima = kind.scales == SIS_NIBBLE ? 0 : scale_bytes(kind) * (size_t)n_groups(kind);
     for (size_t b = 0; b < n_cols / BLOCK; b++, out += BLOCK) {
         const struct block_at at = block_at(kind, tile, b);
         for (uint32_t g = 0, n = group_columns(kind); g * n < BLOCK; g++) {
             const uint8_t *scales = at.scales + g * scale_bytes(kind);
             const float scale = scale_at(kind, at.unit, scales, r, 0);
-            const float minimum = has_minima(kind) ? scale_at(kind, at.unit, scales + minima, r, 1) : 0;
+            const float minimum = has_minima(kind) ? scale_at(kind, at.unit, scales + minima_behind(kind), r, 1) : 0;
             for (uint32_t i = g * n; i < (g + 1) * n; i++) {
                 const float v = scale * value_of(kind, (const int8_t *)tile, r, code_at(kind, at, i, r));
                 out[i] = has_minima(kind) ? v - minimum : v;

@@ -162,6 +162,13 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
         ),
         4.625,
     ),
+    "three bits, two levels": (
+        blocks(
+            "three",
+            Layout(3, 16, Scale("int", Bits(2, 8), times=Scale("f16", 0, per=256)), zero=4, codes=Bits(18, 3)), 256, 114,
+        ),
+        3.625,
+    ),
     "two levels of floats": (
         blocks(
             "floats", Layout(4, 32, Scale("ue4m3", 8, times=Scale("f16", 0, per=256)), zero=8, codes=Bits(24, 4)),

@@ -145,7 +145,7 @@ INLINE __m512 scales_from(const struct sis_kind kind, const uint8_t *p, const ui
     __m128i bytes = sixteen(p);
     if (kind.scales == SIS_NIBBLE)
         bytes = _mm_and_si128(is_minimum ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
-    return _mm512_mul_ps(supers, from_bytes(bytes, kind.scales == SIS_BYTE && !is_minimum));
+    return _mm512_mul_ps(supers, from_bytes(bytes, kind.scales != SIS_NIBBLE && !is_minimum));
 }
 
 /* What codes stand for in the table at w. */
@@ -191,11 +191,11 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
 {
     const struct block_at at = block_at(kind, w, block);
     const int bits = (int)kind.bits, groups = n_groups(kind), group = groups == 1 ? 0 : quarter / 2;
-    const size_t minima = kind.scales == SIS_NIBBLE ? 0 : (size_t)groups * scale_bytes(kind);
     const uint8_t *s = at.scales + (size_t)group * scale_bytes(kind), *q = at.codes;
     const __m512 scale = numbers(scales_from(kind, s, at.unit, 0));
     __m512 offset = _mm512_setzero_ps();
-    if (has_minima(kind)) offset = _mm512_sub_ps(offset, numbers(scales_from(kind, s + minima, at.unit + 32, 1)));
+    if (has_minima(kind))
+        offset = _mm512_sub_ps(offset, numbers(scales_from(kind, s + minima_behind(kind), at.unit + 32, 1)));
     if (code_offset(kind)) offset = _mm512_mul_ps(scale, _mm512_set1_ps((float)-code_offset(kind)));
     const char *ahead = (const char *)share_of_codes(kind, at) + AHEAD;
     _mm_prefetch(ahead + (unsigned)quarter * codes_bytes(kind) / 4, _MM_HINT_T0);

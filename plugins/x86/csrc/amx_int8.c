@@ -23,6 +23,12 @@ struct x_block {
     float d[SIDE], minus_ds[SIDE], minus_ds16[2][SIDE]; /* as in q8_block */
 };
 
+/* What minima of group g multiply. */
+INLINE const float *minuses(const struct sis_kind kind, const struct x_block *x, int g)
+{
+    return n_groups(kind) == 1 ? x->minus_ds : x->minus_ds16[g];
+}
+
 /* Of two turns. */
 struct scratch {
     uint8_t weights[2][AT_ONCE * 8 * 64];
@@ -108,23 +114,56 @@ INLINE void expand(const struct sis_kind kind, struct block_at at, const vc *tab
     }
 }
 
+INLINE vf sums_of(const int32_t *sums, int r) { return (vf)_mm512_cvtepi32_ps(_mm512_load_si512(sums + r * TILE)); }
+
 /* acc[r][16] += sums of a group, scaled. */
 INLINE void add(const struct sis_kind kind, const int R, struct block_at at, int g, const struct x_block *x,
                 const int32_t *sums, vf *acc)
 {
-    const size_t minima = kind.scales == SIS_NIBBLE ? 0 : (size_t)n_groups(kind) * scale_bytes(kind);
     const uint8_t *s = at.scales + (size_t)g * scale_bytes(kind);
     const vf super = has_supers(kind) ? super_scales_at(at.unit, 0, 0) : (vf){0};
     const vf scale = load_scales(kind, s, super, 0, 0);
-    UNROLL_FOR (int r = 0; r < R; r++) {
-        const vf sum = (vf)_mm512_cvtepi32_ps(_mm512_load_si512(sums + r * TILE));
-        acc[r] = v_fma(sum, scale * v_set(x->d[r]), acc[r]);
-    }
+    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = v_fma(sums_of(sums, r), scale * v_set(x->d[r]), acc[r]);
     if (!has_minima(kind)) return;
     const vf super_minimum = has_supers(kind) ? super_scales_at(at.unit, 0, 1) : (vf){0};
-    const vf minimum = load_scales(kind, s + minima, super_minimum, 0, 1);
-    const float *minus_ds = n_groups(kind) == 1 ? x->minus_ds : x->minus_ds16[g];
-    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = v_fma(minimum, v_set(minus_ds[r]), acc[r]);
+    const vf minimum = load_scales(kind, s + minima_behind(kind), super_minimum, 0, 1);
+    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = v_fma(minimum, v_set(minuses(kind, x, g)[r]), acc[r]);
+}
+
+/* The same of kinds that are added by units: of a block, once the sums of its last group are there. */
+INLINE void add_whole(const struct sis_kind kind, const int R, struct block_at at, int g, const struct x_block *x,
+                      const int32_t *sums, vf *total)
+{
+    if (g + 1 < n_groups(kind)) return;
+    const uint8_t *s = at.scales + (size_t)g * scale_bytes(kind);
+    const vf scale = load_whole(kind, s, 0, 0);
+    vf before = {0};
+    UNROLL_FOR (int r = 0; r < R; r++) {
+        if (g) before = sums_of(sums - SIDE * TILE, r) * load_whole(kind, s - TILE, 0, 0);
+        total[r] = v_fma(add_scaled(kind, g, sums_of(sums, r), scale, &before), v_set(x->d[r]), total[r]);
+    }
+}
+
+/* acc[r][16] += what the unit that begins with a block has come to. */
+INLINE void add_unit(const struct sis_kind kind, const int R, struct block_at at, const struct x_block *x, vf *total,
+                     vf *acc)
+{
+    const vf super = super_scales_at(at.unit, 0, 0);
+    UNROLL_FOR (int r = 0; r < R; r++) {
+        acc[r] = v_fma(total[r], super, acc[r]);
+        total[r] = (vf){0};
+    }
+    if (!has_minima(kind)) return;
+    for (int b = 0; b < SUPER / BLOCK; b++, x++, at.scales += scales_bytes(kind))
+        UNROLL_FOR (int g = 0; g < n_groups(kind); g++) {
+            const vf minimum = load_whole(kind, at.scales + minima_behind(kind) + g * TILE, 0, 1);
+            UNROLL_FOR (int r = 0; r < R; r++) total[r] = v_fma(minimum, v_set(minuses(kind, x, g)[r]), total[r]);
+        }
+    const vf super_minimum = super_scales_at(at.unit, 0, 1);
+    UNROLL_FOR (int r = 0; r < R; r++) {
+        acc[r] = v_fma(total[r], super_minimum, acc[r]);
+        total[r] = (vf){0};
+    }
 }
 
 /* Groups [first, first + n) of a tile, four or what is left. */
@@ -163,11 +202,22 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
         tile_multiply_bytes(NUMBER, X, W);                                                                             \
     } while (0)
 
+/* Of kinds that are added by units to `total`, which becomes part of acc at the end of a unit: turns are parts of units. */
 INLINE void add_turn(const struct sis_kind kind, const int R, const struct turn *turn, size_t i,
-                     const struct x_block *x, const int32_t *sums, vf *acc)
+                     const struct x_block *x, const int32_t *sums, vf *total, vf *acc)
 {
     const size_t groups = (size_t)n_groups(kind), group = turn->first + i, b = group / groups;
-    if (i < turn->n) add(kind, R, block_at(kind, turn->tile, b), (int)(group % groups), x + b, sums, acc);
+    if (i >= turn->n) return;
+    const struct block_at at = block_at(kind, turn->tile, b);
+    const int g = (int)(group % groups);
+    if (!by_units(kind)) {
+        add(kind, R, at, g, x + b, sums, acc);
+        return;
+    }
+    add_whole(kind, R, at, g, x + b, sums, total);
+    const size_t n = unit_blocks(kind);
+    if (i + 1 == AT_ONCE && (b + 1) % n == 0 && (size_t)g + 1 == groups)
+        add_unit(kind, R, block_at(kind, turn->tile, b + 1 - n), x + b + 1 - n, total, acc);
 }
 
 /* Rows [row, row + n_rows) of the result, with the weights of tile t. */
@@ -194,8 +244,8 @@ INLINE void multiply_tiles(const struct sis_kind kind, const int R, const struct
     struct turn turns[4] = {{.n = 0}}, next = {.tile = job->tiles};
     const uint8_t *stop = job->tiles + (job->n + TILE - 1) / TILE * job->tile_bytes;
     size_t t = 0;
-    vf acc[SIDE];
-    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = (vf){0};
+    vf acc[SIDE], total[SIDE];
+    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = total[r] = (vf){0};
     for (uint32_t i = 0; next.tile < stop || turns[(i + 1) % 4].n || turns[(i + 2) % 4].n || turns[(i + 3) % 4].n;
          i++) {
         const struct turn *turn = &turns[(i + 3) % 4], *kept = &turns[(i + 2) % 4], *added = &turns[(i + 1) % 4];
@@ -209,13 +259,13 @@ INLINE void multiply_tiles(const struct sis_kind kind, const int R, const struct
         int32_t (*const sums)[SIDE * TILE] = scratch->sums[i % 2],
                                      (*const last)[SIDE * TILE] = scratch->sums[(i + 1) % 2];
         KEEP_AND_MULTIPLY(0, 4, 6);
-        add_turn(kind, R, added, 0, x, last[0], acc);
+        add_turn(kind, R, added, 0, x, last[0], total, acc);
         KEEP_AND_MULTIPLY(1, 5, 7);
-        add_turn(kind, R, added, 1, x, last[1], acc);
+        add_turn(kind, R, added, 1, x, last[1], total, acc);
         KEEP_AND_MULTIPLY(2, 4, 6);
-        add_turn(kind, R, added, 2, x, last[2], acc);
+        add_turn(kind, R, added, 2, x, last[2], total, acc);
         KEEP_AND_MULTIPLY(3, 5, 7);
-        add_turn(kind, R, added, 3, x, last[3], acc);
+        add_turn(kind, R, added, 3, x, last[3], total, acc);
         if (!added->n || added->first + added->n < n) continue;
         write_sums(job, acc, row, n_rows, t++);
         UNROLL_FOR (int r = 0; r < R; r++) acc[r] = (vf){0};

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 18  # what this release and its libraries of kernels agree on
+PROGRAM = 19  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -27,7 +27,7 @@ TILES_ALONE = {  # of no type
     name: len(FORMATS) + number
     for number, name in enumerate((
         "T1", "T2", "U2", "T3", "U3", "T6", "T4_64", "T4_128", "U4_64", "U4_128", "U3_64", "T2_256",
-        "R4_128", "P4",
+        "R4_128", "P4", "S3_16",
     ))
 }  # fmt: skip
 DECODED = len(FORMATS) + len(TILES_ALONE)
@@ -35,7 +35,7 @@ FOREIGN = DECODED + 1
 FLOAT_FORMATS = frozenset({F32, F16, BF16, DECODED})
 
 CODES = {"signed": 0, "unsigned": 1, "table": 2, "row_table": 3, "pairs": 4, "ternary": 5}
-SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4}
+SCALES = {"half": 0, "bfloat": 1, "byte": 2, "nibble": 3, "super": 4, "six": 5}
 
 NORM, COPY, ADD_TO, ACT, PREPARE, ROPE, STORE, SCALE, GATHER, LINEAR, ATTEND, TAKE, PREPARE_FOREIGN = range(13)
 ROUTE, EXPERTS, COMBINE, GATE, CLAMP, MULTIPLY, HADAMARD = range(13, 20)

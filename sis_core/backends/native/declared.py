@@ -15,11 +15,9 @@ from sis_core.arrays import F32, U8
 from sis_core.backends.native import abi
 from sis_core.backends.native.kinds import (
     BFLOAT,
-    BYTE,
-    LARGEST,
-    NIBBLE,
     ONE,
     PAIRS,
+    RANGES,
     ROW_TABLE,
     SIGNED,
     SUPER,
@@ -107,7 +105,7 @@ class Numbers:
         n, supers = self.n_cols // self._kind.group, self.n_cols // SUPER
         self.scales = self.minima = self.super_scales = self.super_minima = None
         minima = self._kind.codes == UNSIGNED
-        if self._kind.scales in (BYTE, NIBBLE):
+        if self._kind.scales in RANGES:
             assert unpacked.super_scales is not None
             self.scales, self.super_scales = spread(unpacked.scales, n), spread(unpacked.super_scales * factor, supers)
             if minima:
@@ -130,8 +128,7 @@ class Numbers:
         self._check_range()
 
     def _check_whole(self) -> None:
-        for numbers, most in zip((self.scales, self.minima), LARGEST[self._kind.scales], strict=True):
-            least = -128 if most == 127 else 0
+        for numbers, (least, most) in zip((self.scales, self.minima), RANGES[self._kind.scales], strict=True):
             if numbers is not None and not (
                 np.array_equal(numbers, np.rint(numbers)) and numbers.min() >= least and numbers.max() <= most
             ):

@@ -20,11 +20,17 @@ from sis_core.layout import Layout, Scale
 from sis_core.transform import Hadamard, PerColumn
 
 SUPER = 256  # columns that share a second level
-HALF, BFLOAT, BYTE, NIBBLE, ONE = (abi.SCALES[name] for name in ("half", "bfloat", "byte", "nibble", "super"))
+HALF, BFLOAT, BYTE, SIX, NIBBLE, ONE = (
+    abi.SCALES[name] for name in ("half", "bfloat", "byte", "six", "nibble", "super")
+)
 SIGNED, UNSIGNED, TABLE, ROW_TABLE, PAIRS, TERNARY = (
     abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table", "pairs", "ternary")
 )
-LARGEST = {BYTE: (127, 255), NIBBLE: (15, 15)}  # whole scales and minima
+RANGES = {  # of whole scales, and of minima
+    BYTE: ((-128, 127), (0, 255)),
+    SIX: ((-32, 31), (0, 63)),
+    NIBBLE: ((0, 15), (0, 15)),
+}
 
 
 @frozen
@@ -178,18 +184,17 @@ def _scales_fit(layout: Layout, kind: Kind, n_cols: int) -> bool:
     if kind.codes == UNSIGNED and layout.minimum is None:
         return False
     return all(
-        _is_whole(layout, scale, n_cols, most) for scale, most in zip(levels, LARGEST[kind.scales], strict=False)
+        _is_whole(layout, scale, n_cols, *ends) for scale, ends in zip(levels, RANGES[kind.scales], strict=False)
     )
 
 
-def _is_whole(layout: Layout, scale: Scale, n_cols: int, most: int) -> bool:
-    """Whether a scale is a small whole number times one for at least `SUPER` columns."""
+def _is_whole(layout: Layout, scale: Scale, n_cols: int, least: int, most: int) -> bool:
+    """Whether a scale is a whole number in a range times one for at least `SUPER` columns."""
     if scale.kind not in ("uint", "int") or abs(scale.factor) != 1 or scale.times is None:
         return False
     width = scale.runs[0].width if scale.runs else 8
     low, high = (-(1 << width - 1), (1 << width - 1) - 1) if scale.kind == "int" else (0, (1 << width) - 1)
     low, high = low - scale.less, high - scale.less
-    least = -128 if most == 127 else 0
     return least <= low and high <= most and _span(layout, scale.times, n_cols) % SUPER == 0
 
 

@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 18
+#define SIS_PROGRAM 19
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -56,9 +56,10 @@ enum sis_format {
     SIS_T2_256 = 30,
     SIS_R4_128 = 31,
     SIS_P4 = 32,
-    SIS_DECODED = 33, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 34, /* rung 3 */
-    SIS_N_FORMATS = 35
+    SIS_S3_16 = 33,
+    SIS_DECODED = 34, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 35, /* rung 3 */
+    SIS_N_FORMATS = 36
 };
 
 /* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
@@ -69,15 +70,15 @@ enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2, SIS_ROW_TABLE 
 
 /* How scales, and minima where there are any, are kept. HALF, BFLOAT: a number of that type for each group. BYTE: a whole
  * number from -128 to 127 for each group (a minimum: from 0 to 255), times a half for each 256 columns. NIBBLE: the same
- * from 0 to 15. SUPER: nothing but the half for each 256 columns. */
-enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SIS_SUPER = 4 };
+ * from 0 to 15. SIX: as BYTE, from -32 to 31 (a minimum: from 0 to 63). SUPER: nothing but the half for each 256 columns. */
+enum sis_scales { SIS_HALF = 0, SIS_BFLOAT = 1, SIS_BYTE = 2, SIS_NIBBLE = 3, SIS_SUPER = 4, SIS_SIX = 5 };
 
 /* What tiles of a format hold. With v as the value that a code stands for, a weight is
  *
  *     scale[group] * v                       SIGNED, TABLE, ROW_TABLE, PAIRS, TERNARY
  *     scale[group] * v - minimum[group]      UNSIGNED
  *
- * where BYTE and NIBBLE make of scale and minimum the products super_scale * scale and super_minimum * minimum; SUPER has
+ * where BYTE, SIX and NIBBLE make of scale and minimum the products super_scale * scale and super_minimum * minimum; SUPER has
  * super_scale alone, and no minimum. */
 struct sis_kind {
     uint32_t bits;   /* of a code: 1 to 6, 8 */
@@ -87,14 +88,14 @@ struct sis_kind {
 };
 
 /* Rows of a weight that were unpacked, to be packed into tiles; C-contiguous. n_cols is a multiple of 32 and
- * of the group, with BYTE, NIBBLE and SUPER of 256. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
+ * of the group, with BYTE, SIX, NIBBLE and SUPER of 256. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
 struct sis_unpacked {
     uint64_t n_rows;
     uint64_t n_cols;
     const uint8_t *codes;      /* (n_rows, n_cols): SIGNED and PAIRS as int8, else as uint8 */
-    const float *scales;       /* (n_rows, n_cols / group): whole numbers with BYTE and NIBBLE; not read with SUPER */
+    const float *scales;       /* (n_rows, n_cols / group): whole numbers with BYTE, SIX and NIBBLE; not read with SUPER */
     const float *minima;       /* the same for UNSIGNED, what is subtracted; else not read */
-    const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, NIBBLE and SUPER; else not read */
+    const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, SIX, NIBBLE and SUPER; else not read */
     const float *super_minima; /* the same for UNSIGNED */
     const int8_t *table;       /* (64,) for TABLE, (n_rows, 16) for ROW_TABLE; else not read */
 };

@@ -57,6 +57,8 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
     scales, minima = whole(-128, 128) / np.float32(1024), whole(-128, 128) / np.float32(1024)  # as halves, as bfloats
     if kind.scales == abi.SCALES["byte"]:
         scales, minima = whole(-128, 128), whole(0, 256)
+    if kind.scales == abi.SCALES["six"]:
+        scales, minima = whole(-32, 32), whole(0, 64)
     if kind.scales == abi.SCALES["nibble"]:
         scales, minima = whole(0, 16), whole(0, 16)
     if kind.scales == abi.SCALES["super"]:
