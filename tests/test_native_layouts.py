@@ -165,7 +165,8 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
     "three bits, two levels": (
         blocks(
             "three",
-            Layout(3, 16, Scale("int", Bits(2, 8), times=Scale("f16", 0, per=256)), zero=4, codes=Bits(18, 3)), 256, 114,
+            Layout(3, 16, Scale("int", Bits(2, 8), times=Scale("f16", 0, per=256)), zero=4, codes=Bits(18, 3)),
+            256, 114,
         ),
         3.625,
     ),
