@@ -5,7 +5,11 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
+import numpy as np
+
+from sis_core.arrays import U8
 from sis_core.backends.native import abi
+from sis_core.backends.native.library import address
 from sis_core.backends.native.weights import Store
 
 
@@ -24,6 +28,7 @@ class Compiled:
         store: Store,
         ops: Sequence[abi.Op],
         registers: Sequence[abi.Register],
+        apart: U8,
         n_out_cols: int,
         n_embedding: int,
         watched: Sequence[int] = (),
@@ -33,12 +38,13 @@ class Compiled:
         self.watched = tuple(watched)
         self._ops = (abi.Op * len(ops))(*ops)
         self._registers = (abi.Register * len(registers))(*registers)
+        self._apart = np.ascontiguousarray(apart)
         self.n_out_cols = n_out_cols
         self._programs = [
             abi.Program(
                 abi.PROGRAM, len(ops) - first, len(registers), n_out_cols,
                 ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op),
-                ctypes.addressof(self._registers),
+                ctypes.addressof(self._registers), address(self._apart),
             )
             for first in (0, n_embedding)
         ]  # fmt: skip
