@@ -14,7 +14,7 @@ from test_native_passing import KEPT, feed_forward, op, weight
 
 from sis_core.backends.native import abi, passing
 from sis_core.backends.native.library import address
-from sis_core.backends.native.liveness import EXPERTS, N_ROOMS, PARTS, conflicts, phases
+from sis_core.backends.native.liveness import conflicts, phases
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
 from sis_x86.backend import X86Backend  # noqa: E402
@@ -53,7 +53,7 @@ def steps(draw: Callable[[st.SearchStrategy[object]], object]) -> Step:
         return linear, [(N + place, 0, WIDTH)], [(dst, at, width)]
     (at, width), (to, _) = draw(halves), draw(halves)
     attend = op(kind, src, dst, src_at=at, dst_at=to, n_head=2, k_dim=width // 2, v_dim=width // 2)
-    return attend, [(src, at, width)], [(dst, to, width), (N + PARTS, 0, 0)]
+    return attend, [(src, at, width)], [(dst, to, width), (N + abi.ROOM_PARTS, 0, 0)]
 
 
 def together(program: Sequence[Step]) -> set[tuple[int, int]]:
@@ -95,9 +95,9 @@ def test_experts_may_combine_columns_before_all_are_there() -> None:
     ops = [op(kind, 0, 0, experts=ctypes.addressof(record)) for kind in (abi.ROUTE, abi.EXPERTS)]
     ops += [op(abi.COMBINE, 0, 3, experts=ctypes.addressof(record)), op(abi.COPY, 3, 4, width=32)]
     found = conflicts([*ops, op(abi.COPY, 4, abi.OUT, width=32)], 5)
-    assert found[3, [0, 1, 2, 5 + EXPERTS]].all()
-    assert found[1, 5 + EXPERTS]
-    assert not found[1:3, 5 : 5 + EXPERTS].any()
+    assert found[3, [0, 1, 2, 5 + abi.ROOM_EXPERTS]].all()
+    assert found[1, 5 + abi.ROOM_EXPERTS]
+    assert not found[1:3, 5 : 5 + abi.ROOM_EXPERTS].any()
 
 
 def test_prepared_rows_of_strangers_are_apart_from_what_linears_write() -> None:
@@ -109,7 +109,7 @@ def test_prepared_rows_of_strangers_are_apart_from_what_linears_write() -> None:
         op(abi.COPY, 1, 2, width=32), op(abi.COPY, 2, abi.OUT, width=32),
     ]  # fmt: skip
     found = conflicts(ops, 3)
-    assert found[3 + abi.PLACES].nonzero()[0].tolist() == [0, 1, 3 + abi.PLACES]
+    assert found[3 + abi.ROOM_FOREIGN].nonzero()[0].tolist() == [0, 1, 3 + abi.ROOM_FOREIGN]
 
 
 @given(st.data(), st.lists(st.integers(0, 40), min_size=1, max_size=12))
@@ -130,7 +130,7 @@ def test_what_is_apart_never_overlaps(data: st.DataObject, sizes: list[int]) -> 
 
 
 def test_what_is_never_apart_lies_in_one_place() -> None:
-    n = 3 + N_ROOMS
+    n = 3 + abi.N_ROOMS
     n_bytes, at = np.arange(n, dtype=np.uint64) * 64, np.zeros(n, np.uint64)
     for apart, wanted in ((np.eye(n), n_bytes.max()), (np.ones((n, n)), n_bytes.sum())):
         bits = apart.astype(np.uint8)

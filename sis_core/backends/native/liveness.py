@@ -15,29 +15,33 @@ from sis_core.arrays import U8
 from sis_core.backends.native import abi
 from sis_core.backends.native.passing import EVERYTHING, Span, reads, writes
 
-FOREIGN, EXPERTS, PARTS, N_ROOMS = range(abi.PLACES, abi.PLACES + 4)  # after the places; `enum sis_room`
 NO_ROWS = frozenset({abi.LINEAR, abi.ATTEND, abi.EXPERTS})  # ops that are no row operations
+BREAKS = NO_ROWS | {abi.GATHER}  # what ends a phase of these
+WITH_ROOMS = NO_ROWS | {abi.PREPARE, abi.PREPARE_FOREIGN, abi.ROUTE, abi.COMBINE}
 
 Live = dict[int, list[tuple[int, int]]]  # columns that are read later, of each thing
 
 
 def conflicts(ops: Sequence[abi.Op], n_registers: int) -> U8:
     """``(n, n)`` of registers and rooms: 1 for two that are in use at the same time, where `passing.mark` has been."""
-    n = n_registers + N_ROOMS
+    n = n_registers + abi.N_ROOMS
     found = np.zeros((n, n), np.uint8)
     live: Live = {}
     known: set[frozenset[int]] = set()
     for first, stop in reversed([*phases(ops)]):
         used = set(live)
         for op in reversed(ops[first:stop]):
-            defined, read, passing = _touched(op, n_registers)
-            used.update([span.register for span in (*defined, *read)], [passing])
+            defined, read = [*writes(op)], [*reads(op)]
+            if op.kind in WITH_ROOMS:
+                _rooms(op, n_registers, defined, read, used)
             for span in defined:
-                _kill(live, span)
+                used.add(span.register)
+                if span.register in live:
+                    _kill(live, span)
             for span in read:
+                used.add(span.register)
                 _use(live, span)
         used.discard(abi.OUT)
-        used.discard(-1)
         if (together := frozenset(used)) not in known:  # layers are alike
             known.add(together)
             several = sorted(together)
@@ -47,73 +51,66 @@ def conflicts(ops: Sequence[abi.Op], n_registers: int) -> U8:
 
 def phases(ops: Sequence[abi.Op]) -> Iterator[tuple[int, int]]:
     """Where each phase begins and ends, with what native code makes one phase of in some steps."""
-    first = 0
+    kinds, first = [op.kind for op in ops], 0
     while first < len(ops):
-        stop = _end(ops, first)
-        joined = ops[first].kind == abi.EXPERTS or ops[first].flags & abi.PASSES
-        if ops[first].kind in NO_ROWS and joined and stop < len(ops):
-            stop = _end(ops, stop)
+        stop, kind = _end(kinds, first), kinds[first]
+        if stop < len(ops) and (kind == abi.EXPERTS or (kind == abi.LINEAR and ops[first].flags & abi.PASSES)):
+            stop = _end(kinds, stop)
         yield first, stop
         first = stop
 
 
-def _end(ops: Sequence[abi.Op], first: int) -> int:
+def _end(kinds: Sequence[int], first: int) -> int:
     """As `end_of_phase` in `native/run.c`."""
-    kind, stop = ops[first].kind, first + 1
-    if kind in NO_ROWS and kind != abi.LINEAR:
-        return stop
-    while stop < len(ops) and (
-        ops[stop].kind == kind if kind == abi.LINEAR else ops[stop].kind not in NO_ROWS | {abi.GATHER}
-    ):
-        stop += 1
+    kind, stop = kinds[first], first + 1
+    if kind == abi.LINEAR:
+        while stop < len(kinds) and kinds[stop] == kind:
+            stop += 1
+    elif kind not in NO_ROWS:
+        while stop < len(kinds) and kinds[stop] not in BREAKS:
+            stop += 1
     return stop
 
 
-def _touched(op: abi.Op, first_room: int) -> tuple[list[Span], list[Span], int]:
-    """What an op writes whole, what it reads, and what it uses only while it is at work, or -1."""
-    defined, read, passing = [*writes(op)], [*reads(op)], -1
+def _rooms(op: abi.Op, first_room: int, defined: list[Span], read: list[Span], used: set[int]) -> None:
+    """Add what an op writes and reads beside its registers, and what it uses only while it is at work."""
     kind = op.kind
     if kind == abi.PREPARE:
         defined.append(Span(first_room + op.count, 0, 1))
     elif kind == abi.PREPARE_FOREIGN:
-        defined.append(Span(first_room + FOREIGN, op.count, op.count + 1))
+        defined.append(Span(first_room + abi.ROOM_FOREIGN, op.count, op.count + 1))
     elif kind == abi.LINEAR:
         weight = abi.Weight.from_address(op.weight)
         if weight.format != abi.FOREIGN:
             read.append(Span(first_room + op.count, 0, 1))
         elif abi.LinearObject.from_address(weight.linear).prepare:
-            read.append(Span(first_room + FOREIGN, op.count, op.count + 1))
+            read.append(Span(first_room + abi.ROOM_FOREIGN, op.count, op.count + 1))
     elif kind == abi.ATTEND:
-        passing = first_room + PARTS
-    elif kind in (abi.ROUTE, abi.EXPERTS, abi.COMBINE):
+        used.add(first_room + abi.ROOM_PARTS)
+    else:
         record = abi.Experts.from_address(op.experts)
-        of_experts = [Span(record.chosen, 0, EVERYTHING), Span(first_room + EXPERTS, 0, 1)]
-        if kind == abi.ROUTE:
-            defined += of_experts
-        else:
-            read += of_experts
+        (defined if kind == abi.ROUTE else read).extend(
+            (Span(record.chosen, 0, EVERYTHING), Span(first_room + abi.ROOM_EXPERTS, 0, 1))
+        )
         if kind == abi.EXPERTS:
-            passing = record.up_values
-    return defined, read, passing
+            used.add(record.up_values)
 
 
 def _kill(live: Live, span: Span) -> None:
     """Take what is written away from what is read later."""
-    columns = live.get(span.register)
-    if columns is None:
-        return
-    _, first, stop = span
-    parts = (part for low, high in columns for part in ((low, min(high, first)), (max(low, stop), high)))
-    left = [part for part in parts if part[0] < part[1]]
-    if left:
-        live[span.register] = left
+    register, first, stop = span
+    parts = [part for low, high in live[register] for part in ((low, min(high, first)), (max(low, stop), high))]
+    if left := [part for part in parts if part[0] < part[1]]:
+        live[register] = left
     else:
-        del live[span.register]
+        del live[register]
 
 
 def _use(live: Live, span: Span) -> None:
     """Add what is read."""
-    if span.register == abi.OUT:
+    register, first, stop = span
+    if register == abi.OUT:
         return
-    _kill(live, span)  # so that columns are named once
-    live.setdefault(span.register, []).append((span.first, span.stop))
+    if register in live:
+        _kill(live, span)  # so that columns are named once
+    live.setdefault(register, []).append((first, stop))

@@ -223,9 +223,9 @@ struct sis_experts {
 #define SIS_PLACES 8
 #define SIS_PREPARED 4
 
-/* What a step writes down beside registers, in their numbering: a place for prepared rows each, all that foreign linears
+/* What a step writes down beside registers, in their numbering: each place for prepared rows, all that foreign linears
  * prepare, what lies between experts and what they make of rows, and what spans of attention leave. */
-enum sis_room { SIS_ROOM_FOREIGN = SIS_PLACES, SIS_ROOM_EXPERTS, SIS_ROOM_PARTS, SIS_N_ROOMS };
+enum sis_room { SIS_ROOM_FOREIGN = 8, SIS_ROOM_EXPERTS = 9, SIS_ROOM_PARTS = 10, SIS_N_ROOMS = 11 };
 
 struct sis_register {
     uint32_t cols; /* of those that are read or written in every step: what SIS_PASSES has not written is not counted */
