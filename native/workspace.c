@@ -18,7 +18,8 @@ static struct sizes measure(struct run *run)
     const struct sis_program *p = run->program;
     const struct sis_step *step = run->step;
     struct sizes s = {0};
-    int gathered = 0, passes = 0;
+    int gathered = 0;
+    uint32_t together = 0; /* linears of the phase at hand that pass what they write; 0: none does */
     for (uint32_t r = 0; r < p->n_registers; r++) run->strides[r] = p->registers[r].cols;
     for (uint32_t i = 0; i < p->n_ops; i++) {
         const struct sis_op *op = &p->ops[i];
@@ -36,18 +37,20 @@ static struct sizes measure(struct run *run)
                     raise_to(bytes, up((size_t)n * (op->width / BLOCK) * sizeof(struct q8_block)));
                 else raise_to(bytes, up(n * sis_float_row(run->kernels, op->width) * sizeof(float)));
             }
-        if (op->kind == SIS_OP_LINEAR && (i == 0 || p->ops[i - 1].kind != SIS_OP_LINEAR))
-            passes = can_pass(run, i, end_of_phase(p, i), gathered);
+        if (op->kind == SIS_OP_LINEAR && (i == 0 || p->ops[i - 1].kind != SIS_OP_LINEAR)) {
+            const uint32_t end = end_of_phase(p, i);
+            together = can_pass(run, i, end, gathered) ? end - i : 0;
+        }
         if (op->kind == SIS_OP_LINEAR && op->weight->raw) {
             const struct sis_weight *w = op->weight;
             const struct many_rows *many = many_in(run, gathered, form_of(w));
-            const uint32_t together = op->flags & SIS_PASSES ? end_of_phase(p, i) - i : 1;
             const size_t unit = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES;
             const size_t decoded = w->format == SIS_DECODED ? TILE * w->n_cols * sizeof(float) : 0;
-            raise_to(&s.raw_scratch, (many ? raw_units(w, many, n, together) * together : 1) * unit + up(decoded));
+            const uint32_t at_once = together ? together : 1;
+            raise_to(&s.raw_scratch, (many ? raw_units(w, many, n, at_once) * at_once : 1) * unit + up(decoded));
         }
         if (op->flags & SIS_PASSES && op->kind == SIS_OP_LINEAR) {
-            if (passes) raise_to(&s.values, passing_bytes(many_in(run, gathered, form_of(op->weight)), n));
+            if (together) raise_to(&s.values, passing_bytes(many_in(run, gathered, form_of(op->weight)), n));
             else raise_to(&run->strides[op->dst], op->dst_at + op->weight->n_rows);
         } else if (op->flags & SIS_PASSES)
             raise_to(&s.row_scratch, up((size_t)run->kernels->max_rows * op->width * sizeof(float)));
