@@ -15,6 +15,7 @@ from test_native_passing import KEPT, feed_forward, op, weight
 from sis_core.backends.native import abi, passing
 from sis_core.backends.native.library import address
 from sis_core.backends.native.liveness import conflicts, phases
+from sis_core.backends.native.places import Places
 
 sis_x86 = pytest.importorskip("sis_x86", reason="sis-x86 is for x86-64")
 from sis_x86.backend import X86Backend  # noqa: E402
@@ -78,6 +79,16 @@ def together(program: Sequence[Step]) -> set[tuple[int, int]]:
 def test_things_are_apart_where_they_are_in_use_at_the_same_time(program: list[Step]) -> None:
     found = conflicts([step[0] for step in program], N)
     assert {(int(a), int(b)) for a, b in np.argwhere(found)} == together(program)
+
+
+def test_prepared_rows_never_go_where_the_last_lie() -> None:
+    places, last = Places(), -1
+    for width in [32, 32, 64, 32, 64, 64, *range(96, 96 + 32 * abi.PLACES, 32), 32, 32]:
+        place = places.take(width)
+        assert place in {*range(abi.PLACES)} - {last}
+        last = place
+    few = Places()
+    assert [few.take(width) for width in (32, 64, 32, 32, 64, 32)] == [0, 1, 0, 2, 1, 0]
 
 
 def test_a_feed_forward_reads_and_writes_places_at_once_where_it_passes() -> None:

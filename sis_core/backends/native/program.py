@@ -13,8 +13,7 @@ from sis_core.arrays import F32
 from sis_core.backends.native import abi, ops, passing
 from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
-from sis_core.backends.native.liveness import conflicts
-from sis_core.backends.native.registers import needed
+from sis_core.backends.native.places import Places
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Store
@@ -49,8 +48,7 @@ class Program:
         self._registers: dict[str, int] = {"x": 0}
         self._cols = [n_embd]
         self.x, self._spare = 0, -1
-        self._places: list[int] = []  # how wide the rows are that lie in each place for prepared ones
-        self._place = -1  # of those that were prepared last
+        self._places = Places()  # of prepared rows
         self._watched: list[int] = []  # query heads of each attention over the whole text
         self.layer = self.table = 0  # where the state of the block at hand lies
         self._state: State | None = None  # that state, until an op takes it
@@ -176,10 +174,7 @@ class Program:
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code, once its weights are bound."""
         passing.mark(self._ops)
-        registers, apart = needed(self._ops, self._cols), conflicts(self._ops, len(self._cols))
-        return Compiled(
-            self._store, self._ops, registers, apart, n_out_cols, self._n_embedding, self._watched, self._kept
-        )
+        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._watched, self._kept)
 
     def register(self, name: str, cols: int) -> int:
         """The number of a register by name, at least ``cols`` wide."""
@@ -285,14 +280,14 @@ class Program:
                 raise Unsupported(f"{dense.weight!r} where {width} values come in")
             flags |= self.form(dense.weight)
         # Also where nothing is to be prepared: it ends the phase that may still write these rows.
-        self._place = self._next_place(width)
-        self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags, count=self._place)
+        place = self._places.take(width)
+        self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags, count=place)
         prepared = self._prepare_foreign(src, src_at, [dense.weight for dense, *_ in group])
         for i, (dense, dst, dst_at, add) in enumerate(group):
             if dense.bias is not None and dense.bias.n_cols != dense.weight.n_rows:
                 raise Unsupported(f"{dense.weight!r} with the bias {dense.bias!r}")
             bound = self._store[dense.weight]
-            values: dict[str, Any] = {"src": src, "src_at": src_at, "count": self._place}
+            values: dict[str, Any] = {"src": src, "src_at": src_at, "count": place}
             bias = self._store.vector(dense.bias) if dense.bias else None
             if bound.format == abi.FOREIGN:  # it only knows how to write, and only whole rows: the rest comes after
                 dst = self.register(f"foreign {i}", dense.weight.n_rows)
@@ -305,20 +300,6 @@ class Program:
                 n, bias = dense.weight.n_rows, self._store.vector(dense.bias) if dense.bias else None
                 kind, place = abi.ADD_TO if add else abi.COPY, self.register(f"foreign {i}", n)
                 self.emit(kind, src=place, dst=dst, dst_at=dst_at, width=n, bias=bias)
-
-    def _next_place(self, width: int) -> int:
-        """A place for prepared rows: another than the linears before read, since they may still be at work.
-
-        Those of one width share places, so that no place is wider than what lies in it, as far as there are places.
-        """
-        others = [place for place in range(len(self._places)) if place != self._place]
-        for place in others:
-            if self._places[place] == width:
-                return place
-        if len(self._places) < abi.PLACES:
-            self._places.append(width)
-            return len(self._places) - 1
-        return min(others, key=lambda place: abs(self._places[place] - width))
 
     def _prepare_foreign(self, src: int, src_at: int, weights: Sequence[Weight]) -> list[int]:
         """Rows in the forms that foreign linears want, each form once; the place of each weight's form."""

@@ -12,7 +12,7 @@ from attrs import evolve
 
 from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
-from sis_core.backends.native import NativeBackend, liveness, passing, program
+from sis_core.backends.native import NativeBackend, compiled, liveness, passing
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.block import KV, Attention, Block, Dense, Network, Residual
 from sis_core.errors import BackendError
@@ -129,7 +129,7 @@ class Networks(Shared):
             network = random_network(with_format(variant, format_of("Q8_0")))
             found = []
             for conflicts in (shared, lambda ops, n: np.ones_like(shared(ops, n))):
-                monkeypatch.setattr(program, "conflicts", conflicts)
+                monkeypatch.setattr(compiled, "conflicts", conflicts)
                 forward = bind(network, [backend], BackendOptions(n_threads=2))
                 cache = forward.new_cache("f16", 192)
                 batches = [
