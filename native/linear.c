@@ -82,7 +82,7 @@ struct many job_of(const struct run *run, const struct sis_op *op, size_t t, siz
         .format = w->format,
         .add = (op->flags & SIS_ADD) != 0,
         .k = w->n_cols,
-        .x = run->many_x[op->count][form_of(w) == SIS_FLOAT],
+        .x = run->places[op->count][form_of(w) == SIS_FLOAT],
         .tile_bytes = sis_one_tile_bytes(w->format, w->n_cols),
         .n = left < n * TILE ? left : n * TILE,
         .y = at(run, op->dst, 0, op->dst_at) + t * TILE,
@@ -124,7 +124,8 @@ static void many_raw_units(const struct run *run, const struct sis_op *op, uint3
 {
     const struct sis_weight *w = op->weight;
     const uint32_t all = run->n_rows[gathered], rows = many_at_once(run, op, gathered);
-    const uint32_t units = many_of(run, op, gathered)->units, most = raw_units(w);
+    const uint32_t units = many_of(run, op, gathered)->units;
+    const uint32_t most = raw_units(w, many_of(run, op, gathered), all, 1);
     const size_t unit_bytes = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES;
     const size_t n_tiles = (w->n_rows + TILE - 1) / TILE;
     uint8_t *scratch = run->scratch + member * run->scratch_bytes + run->raw_at;
@@ -174,10 +175,9 @@ static void decoded_unit(const struct run *run, const struct sis_op *op, uint32_
 }
 
 /* The activations of a group as tile functions read them. */
-static const void *prepared(const struct run *run, const struct sis_weight *w, const struct group_of_rows *g)
+static const void *prepared(const struct run *run, const struct sis_op *op, const struct group_of_rows *g)
 {
-    if (form_of(w) == SIS_FLOAT) return run->floats + g->first * sis_float_row(run->kernels, w->n_cols);
-    return run->q8 + g->first * (w->n_cols / BLOCK);
+    return prepared_at(run, op->count, form_of(op->weight), g->first, op->weight->n_cols);
 }
 
 /* `n` units of the same linear, the first of which is `unit`. */
@@ -196,7 +196,7 @@ static void packed_units(struct run *run, const struct sis_op *op, uint32_t unit
         const uint8_t *tiles = sis_tiles_of(w, made, some, scratch, NULL);
         for (uint32_t i = 0; i < run->n_groups[gathered]; i++) {
             const struct group_of_rows *g = &run->groups[gathered][i];
-            const void *x = prepared(run, w, g);
+            const void *x = prepared(run, op, g);
             for (size_t j = 0, n; j < some; j += n) {
                 n = some - j < WRITTEN ? some - j : WRITTEN;
                 sis_multiply_tiles(run->kernels, w->format, tiles + j * bytes, n, x, g->m, k, acc);

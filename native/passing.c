@@ -31,7 +31,6 @@ int can_pass(const struct run *run, uint32_t first, uint32_t last, int gathered)
     for (uint32_t i = first; i < last; i++) {
         const struct sis_weight *w = ops[i].weight;
         if (!many_of(run, &ops[i], gathered) || w->format == SIS_DECODED) return 0;
-        if (w->raw && raw_units(w) < last - first) return 0; /* no room for the tiles of all linears */
     }
     for (uint32_t form = SIS_Q8; form <= SIS_FLOAT; form *= 2)
         if (ops[last + 1].flags & form && !many_in(run, gathered, form)) return 0;
@@ -52,7 +51,7 @@ static void pass(const struct run *run, const struct passing *p, float *values, 
         const struct unprepared some = {
             values + first * stride, stride, first, m, p->n_rows, form, column, n, p->prepare->width,
         };
-        many_in(run, p->gathered, form)->prepare(&some, run->many_x[p->prepare->count][form == SIS_FLOAT]);
+        many_in(run, p->gathered, form)->prepare(&some, run->places[p->prepare->count][form == SIS_FLOAT]);
     }
 }
 
@@ -161,7 +160,7 @@ void passing_phase(const struct run *run, struct team *team, uint32_t first, uin
         p.unit_rows = least(p.unit_rows, many->unit_rows(p.n_rows, w->n_cols, form_of(w)));
         p.units = least(p.units, many->units);
         raw |= w->raw != NULL;
-        if (w->raw) fits = least(fits, raw_units(w) / p.n_linears);
+        if (w->raw) fits = least(fits, raw_units(w, many, p.n_rows, p.n_linears));
     }
     if (raw) p.most = fits;
     const uint32_t n = raw ? p.across : p.across * ((p.n_rows + p.unit_rows - 1) / p.unit_rows);

@@ -25,9 +25,9 @@ static void prepare(const struct run *run, const struct sis_op *op, const float 
         if (!(op->flags & form)) continue;
         const struct many_rows *many = many_in(run, gathered, form);
         const struct unprepared some = {x, stride, first, m, run->n_rows[gathered], form, 0, k, k};
-        if (many) many->prepare(&some, run->many_x[op->count][form == SIS_FLOAT]);
-        else if (form == SIS_Q8) run->kernels->prepare_q8(x, stride, m, k, run->q8 + first * (k / BLOCK));
-        else run->kernels->prepare_float(x, stride, m, k, run->floats + first * sis_float_row(run->kernels, k));
+        if (many) many->prepare(&some, run->places[op->count][form == SIS_FLOAT]);
+        else if (form == SIS_Q8) run->kernels->prepare_q8(x, stride, m, k, prepared_at(run, op->count, form, first, k));
+        else run->kernels->prepare_float(x, stride, m, k, prepared_at(run, op->count, form, first, k));
     }
 }
 

@@ -52,9 +52,7 @@ struct run {
     const struct kernels *kernels;
     float *registers[SIS_OUT];
     size_t strides[SIS_OUT];
-    struct q8_block *q8;
-    float *floats;
-    uint8_t *many_x[2][2];              /* of two places, in SIS_Q8 and SIS_FLOAT */
+    uint8_t *places[SIS_PLACES][2];     /* of prepared rows, in SIS_Q8 and SIS_FLOAT */
     uint32_t n_rows[2];                 /* of the step, of its output; so the next three */
     const struct many_rows *many[2][2]; /* in SIS_Q8, in SIS_FLOAT; NULL: too few rows */
     struct group_of_rows *groups[2];
@@ -79,12 +77,22 @@ struct run {
 #define RAW_BYTES (4 << 20) /* of tiles: see raw_units; an eighth of it costs a prompt 8 % */
 #define RAW_UNITS 64
 
-/* Of how many units a member makes tiles of raw rows before it multiplies them by the next of many rows, which have to
- * come into the second-level cache each time. */
-static inline uint32_t raw_units(const struct sis_weight *w)
+/* The form of activations that a weight is multiplied with. */
+static inline uint32_t form_of(const struct sis_weight *w)
 {
-    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES, fit = RAW_BYTES / (bytes + 1);
+    return w->format <= SIS_BF16 || w->format == SIS_DECODED ? SIS_FLOAT : SIS_Q8;
+}
+
+/* Of how many units a member makes tiles of raw rows before it multiplies them, of each of the linears that are multiplied
+ * together. Where one unit takes all of the many rows, tiles serve once: of those of a job. Otherwise of more, since the next
+ * rows have to come into the second-level cache each time. */
+static inline uint32_t raw_units(const struct sis_weight *w, const struct many_rows *many, uint32_t rows,
+                                 uint32_t together)
+{
+    const size_t bytes = sis_one_tile_bytes(w->format, w->n_cols) << LOG_TILES;
     const size_t all = ((w->n_rows + TILE - 1) / TILE + (1u << LOG_TILES) - 1) >> LOG_TILES;
+    const size_t fit =
+        rows <= many->unit_rows(rows, w->n_cols, form_of(w)) ? many->units : RAW_BYTES / together / (bytes + 1);
     const size_t most = all < RAW_UNITS ? all : RAW_UNITS;
     return (uint32_t)(fit < 1 ? 1 : fit < most ? fit : most);
 }
@@ -122,10 +130,12 @@ static inline size_t stride_of(const struct run *run, uint32_t reg)
     return reg == SIS_OUT ? run->program->n_out_cols : run->strides[reg];
 }
 
-/* The form of activations that a weight is multiplied with. */
-static inline uint32_t form_of(const struct sis_weight *w)
+/* Row number `first`, the first of a group, of rows of k values that are prepared for tile functions. */
+static inline void *prepared_at(const struct run *run, uint32_t place, uint32_t form, uint32_t first, size_t k)
 {
-    return w->format <= SIS_BF16 || w->format == SIS_DECODED ? SIS_FLOAT : SIS_Q8;
+    uint8_t *rows = run->places[place][form == SIS_FLOAT];
+    if (form == SIS_Q8) return rows + first * (k / BLOCK) * sizeof(struct q8_block);
+    return rows + first * sis_float_row(run->kernels, k) * sizeof(float);
 }
 
 /* Row operations [first, last) of the program, on the step's rows or, when gathered, on its output rows. */
@@ -136,8 +146,13 @@ struct row_ops {
     uint32_t member;
 };
 
-void do_rows(const struct row_ops *ops, uint32_t unit); /* rows.c */
-struct sis_best sis_best(const float *row, uint32_t n); /* best.c; at least one value */
+/* workspace.c: a step that is to be run; and where everything of it lies in its workspace, if that is large enough for it:
+ * the bytes that it takes. */
+struct run run_of(const struct sis_program *program, const struct sis_step *step);
+size_t lay_out(struct run *run);
+uint32_t end_of_phase(const struct sis_program *program, uint32_t first); /* that begins with op `first`; run.c */
+void do_rows(const struct row_ops *ops, uint32_t unit);                   /* rows.c */
+struct sis_best sis_best(const float *row, uint32_t n);                   /* best.c; at least one value */
 /* The weights that a member reads first in a phase of linears. */
 struct span linear_ahead(const struct run *run, const struct team *team, uint32_t first, uint32_t last, int gathered,
                          uint32_t member);

@@ -85,6 +85,7 @@ def test_numbers_are_those_of_the_header() -> None:
     ours |= {"SIS_DECODED": abi.DECODED, "SIS_FOREIGN": abi.FOREIGN, "SIS_ABI": abi.ABI, "SIS_OUT": abi.OUT}
     ours |= {f"SIS_{name.upper()}": number for name, number in (abi.CODES | abi.SCALES).items()}
     ours |= {"SIS_PROGRAM": abi.PROGRAM, "SIS_PREPARED": abi.MAX_PREPARED, "SIS_MADE": abi.MADE}
+    ours |= {f"SIS_{name}": getattr(abi, name) for name in ("PLACES", "ROOM_FOREIGN", "ROOM_EXPERTS", "ROOM_PARTS")}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.ACTIVATIONS.items()}
     ours |= {f"SIS_{name.upper()}": number for name, number in abi.GATINGS.items()}
     ours |= {f"SIS_{name}": getattr(abi, name) for name in ("RENORMALISE", "SCALE_INPUT", "HALVES", "MAX_EXPERTS")}

@@ -18,6 +18,7 @@ from sis_core.backends.bind import bind
 from sis_core.backends.native import NativeBackend, abi
 from sis_core.backends.native.cache import NativeKV, native_states
 from sis_core.backends.native.library import address
+from sis_core.backends.native.liveness import conflicts
 from sis_core.backends.native.memory import aligned
 from sis_core.backends.numpy.ops.attention import KVState
 from sis_core.block import KV
@@ -90,7 +91,10 @@ class Layer:
             abi.Op(kind=abi.ATTEND, flags=abi.FOR_Q8 if rounded else 0, dst=abi.OUT, window=window, cap=cap, **scaled),
         )
         register = abi.Register(hidden.shape[1], 0)
-        program = abi.Program(abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), ctypes.addressof(register))
+        apart = conflicts(ops, 1)
+        program = abi.Program(
+            abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), ctypes.addressof(register), address(apart)
+        )
         positions = np.arange(position, position + n, dtype=np.int32)
         slots = self.order[positions // PAGE] * PAGE + positions % PAGE
         rows, out = np.arange(n, dtype=np.int32), np.full((n, n_out), np.nan, np.float32)

@@ -45,16 +45,23 @@ def infinite(head: Any) -> None:
 
 def test_what_a_prompt_worked_in_is_given_back_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LARGE", 1)
+    run, at_work = runner._Scratch.run, []
+
+    def watched(scratch: Any, *arguments: Any) -> int:
+        at_work.append(0 if scratch._workspace is None else len(scratch._workspace))
+        return run(scratch, *arguments)
+
+    monkeypatch.setattr(runner._Scratch, "run", watched)
     path = write_model(tmp_path / "model.gguf")
     with open_model(Model, path, Registry.of(sis_llama, sis_x86), backend="x86") as model:
         forward: Any = model.forward
 
         def sizes(*rows: int) -> list[int]:
+            """Bytes that each step worked in."""
             cache, found = model.new_cache(256), []
             for n in rows:
                 model.step(Batch.of([5] * n, position=cache.length(0)), cache)
-                (scratch,) = forward._runner._idle
-                found.append(len(scratch._workspace))
+                found.append(at_work[-1])
             return found
 
         prompt, step = sizes(96, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def test_registers_that_experts_name_are_whole() -> None:
     assert registers(ops, [32, 24, 512]) == [(32, 0), (24, 0), (512, 0)]
 
 
-def worked_in(path: Path, n_ff: int) -> int:
-    """Bytes in which a prompt of 512 rows works, of a model as wide as this in Q8_0."""
+def write_wide(path: Path, n_ff: int, in_q4_0: Sequence[str] = ()) -> Path:
+    """A model as wide as this in Q8_0, but for tensors with these words in their names."""
     random = np.random.default_rng(1)
     writer = GGUFWriter(path, metadata(llama__feed_forward_length=n_ff, llama__context_length=512))
     for name, array in tensors().items():
@@ -59,11 +60,17 @@ def worked_in(path: Path, n_ff: int) -> int:
         if len(shape) == 1:
             writer.add_tensor(name, shape, "F32", [array])
             continue
-        blocks = random.integers(0, 256, (shape[0], shape[1] // 32, 34), np.uint8)
+        format, n_bytes = ("Q4_0", 18) if any(word in name for word in in_q4_0) else ("Q8_0", 34)
+        blocks = random.integers(0, 256, (shape[0], shape[1] // 32, n_bytes), np.uint8)
         blocks[:, :, :2] = 0, 0x1C  # the scale: 0.004
-        writer.add_tensor(name, shape, "Q8_0", [blocks])
+        writer.add_tensor(name, shape, format, [blocks])
     writer.write()
-    with opened(path, pack=True) as model:
+    return path
+
+
+def worked_in(path: Path, n_ff: int) -> int:
+    """Bytes in which a prompt of 512 rows works, of a model as wide as this."""
+    with opened(write_wide(path, n_ff), pack=True) as model:
         assert isinstance(model.forward, NativeForward)
         model.step(Batch([5] * 512, (Run(0, 0, 512),), [511]), model.new_cache(512))
         (scratch,) = model.forward._runner._idle
@@ -76,3 +83,15 @@ def test_a_prompt_works_in_no_more_than_it_writes(tmp_path: Path) -> None:
     """A wider feed-forward costs a prompt the rows that its last matrix reads, and none of what its first two give."""
     more = worked_in(tmp_path / "wide.gguf", 2048) - worked_in(tmp_path / "narrow.gguf", 1024)
     assert 0 < more < 512 * 1024 * np.float32().nbytes
+
+
+@pytest.mark.parametrize("in_q4_0", ["ffn_gate", "ffn_up"])
+def test_tiles_of_two_formats_have_room_side_by_side(in_q4_0: str, tmp_path: Path) -> None:
+    """Gate and up are one phase, and those that are read in place take a different number of bytes."""
+    path, found = write_wide(tmp_path / "model.gguf", 64, [in_q4_0, "ffn_down"]), []  # no other tiles take as much
+    for pack in (True, False):
+        with opened(path, pack=pack) as model:
+            cache = model.new_cache(128)
+            found.append(model.step(Batch([*range(5, 101)], (Run(0, 0, 96),), [0, 95]), cache).values)
+    assert np.isfinite(found[0]).all()
+    assert np.array_equal(*found)

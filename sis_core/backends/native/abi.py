@@ -52,6 +52,8 @@ TILE = 16
 BLOCK = 32
 MAX_HEAD = 512
 MAX_THREADS = 256
+PLACES = 8  # for prepared rows: the first of all rooms
+ROOM_FOREIGN, ROOM_EXPERTS, ROOM_PARTS, N_ROOMS = range(PLACES, PLACES + 4)
 MAX_PREPARED = 4
 MAX_EXPERTS = 1024
 MADE = 3  # a tile that lies in its place
@@ -178,7 +180,7 @@ class Program(Structure, c_name="sis_program"):
 
     _fields_: ClassVar[Any] = [
         ("version", c_uint32), ("n_ops", c_uint32), ("n_registers", c_uint32), ("n_out_cols", c_uint32),
-        ("ops", c_void_p), ("registers", c_void_p),
+        ("ops", c_void_p), ("registers", c_void_p), ("apart", c_void_p),
     ]  # fmt: skip
 
 
@@ -258,6 +260,7 @@ PROTOTYPES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "sis_replace": (None, {"weight": c_void_p, "by": c_void_p}),
     "sis_workspace": (c_uint64, {"program": POINTER(Program), "step": POINTER(Step)}),
+    "sis_arrange": (c_uint64, {"n": c_uint32, "bytes": c_void_p, "apart": c_void_p, "at": c_void_p}),
     "sis_run": (ctypes.c_int32, {"program": POINTER(Program), "step": POINTER(Step)}),
     "sis_multi_step": (
         ctypes.c_int32,

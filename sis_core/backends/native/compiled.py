@@ -6,11 +6,18 @@ import ctypes
 from collections.abc import Sequence
 
 from sis_core.backends.native import abi
+from sis_core.backends.native.library import address
+from sis_core.backends.native.liveness import conflicts
+from sis_core.backends.native.registers import needed
 from sis_core.backends.native.weights import Store
 
 
 class Compiled:
     """A program in native memory, with everything that it points to.
+
+    Args:
+        ops: where `passing.mark` has been.
+        cols: how wide each register may be.
 
     Attributes:
         entry: the whole program, as native code takes it.
@@ -23,7 +30,7 @@ class Compiled:
         self,
         store: Store,
         ops: Sequence[abi.Op],
-        registers: Sequence[abi.Register],
+        cols: Sequence[int],
         n_out_cols: int,
         n_embedding: int,
         watched: Sequence[int] = (),
@@ -32,13 +39,14 @@ class Compiled:
         self._store, self.in_place, self._kept = store, store.in_place, tuple(kept)
         self.watched = tuple(watched)
         self._ops = (abi.Op * len(ops))(*ops)
-        self._registers = (abi.Register * len(registers))(*registers)
+        self._registers = (abi.Register * len(cols))(*needed(ops, cols))
+        self._apart = conflicts(ops, len(cols))
         self.n_out_cols = n_out_cols
         self._programs = [
             abi.Program(
-                abi.PROGRAM, len(ops) - first, len(registers), n_out_cols,
+                abi.PROGRAM, len(ops) - first, len(cols), n_out_cols,
                 ctypes.addressof(self._ops) + first * ctypes.sizeof(abi.Op),
-                ctypes.addressof(self._registers),
+                ctypes.addressof(self._registers), address(self._apart),
             )
             for first in (0, n_embedding)
         ]  # fmt: skip

@@ -13,7 +13,7 @@ from sis_core.arrays import F32
 from sis_core.backends.native import abi, ops, passing
 from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
-from sis_core.backends.native.registers import needed
+from sis_core.backends.native.places import Places
 from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.unsupported import Unsupported
 from sis_core.backends.native.weights import Store
@@ -48,7 +48,7 @@ class Program:
         self._registers: dict[str, int] = {"x": 0}
         self._cols = [n_embd]
         self.x, self._spare = 0, -1
-        self._place = 0  # of prepared rows
+        self._places = Places()  # of prepared rows
         self._watched: list[int] = []  # query heads of each attention over the whole text
         self.layer = self.table = 0  # where the state of the block at hand lies
         self._state: State | None = None  # that state, until an op takes it
@@ -174,8 +174,7 @@ class Program:
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code, once its weights are bound."""
         passing.mark(self._ops)
-        registers = needed(self._ops, self._cols)
-        return Compiled(self._store, self._ops, registers, n_out_cols, self._n_embedding, self._watched, self._kept)
+        return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._watched, self._kept)
 
     def register(self, name: str, cols: int) -> int:
         """The number of a register by name, at least ``cols`` wide."""
@@ -280,16 +279,15 @@ class Program:
             if dense.weight.n_cols != width or len(dense.weight.shape) != 2:
                 raise Unsupported(f"{dense.weight!r} where {width} values come in")
             flags |= self.form(dense.weight)
-        # Another place than the linears before read, since they may still be at work. Also where nothing is to be
-        # prepared: it ends the phase that may still write these rows.
-        self._place = 1 - self._place
-        self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags, count=self._place)
+        # Also where nothing is to be prepared: it ends the phase that may still write these rows.
+        place = self._places.take(width)
+        self.emit(abi.PREPARE, src=src, src_at=src_at, width=width, flags=flags, count=place)
         prepared = self._prepare_foreign(src, src_at, [dense.weight for dense, *_ in group])
         for i, (dense, dst, dst_at, add) in enumerate(group):
             if dense.bias is not None and dense.bias.n_cols != dense.weight.n_rows:
                 raise Unsupported(f"{dense.weight!r} with the bias {dense.bias!r}")
             bound = self._store[dense.weight]
-            values: dict[str, Any] = {"src": src, "src_at": src_at, "count": self._place}
+            values: dict[str, Any] = {"src": src, "src_at": src_at, "count": place}
             bias = self._store.vector(dense.bias) if dense.bias else None
             if bound.format == abi.FOREIGN:  # it only knows how to write, and only whole rows: the rest comes after
                 dst = self.register(f"foreign {i}", dense.weight.n_rows)

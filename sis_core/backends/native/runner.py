@@ -71,7 +71,7 @@ class Runner:
             alone: no row's result depends on how many rows there are; always so where the runner is ``invariant``.
             best: where to leave the best of each of ``outputs``; then no rows are given out.
             multi_step: go on from one row with its best; ``plans`` have room for ``multi_step.n`` rows after it.
-            patience: steps of few rows before what a prompt worked in is given back.
+            patience: steps of few rows that still work in a prompt's memory, before it is given back.
         """
         seen = program.in_place.before_step()
         scratch = self._take()
@@ -99,13 +99,13 @@ class Runner:
         )  # fmt: skip
         try:
             scratch.fill(filled)
-            code = scratch.run(self.library, entry, multi_step, len(plans))
+            code = abi.NO_ROOM
+            if not scratch.too_large(n, patience):
+                code = scratch.run(self.library, entry, multi_step, len(plans))
             if code == abi.NO_ROOM:
                 scratch.resize(self.library.workspace(entry, scratch.step), n)
                 scratch.fill(filled)
                 code = scratch.run(self.library, entry, multi_step, len(plans))
-            elif scratch.too_large(n, patience):
-                scratch.resize(self.library.workspace(entry, scratch.step), n)
             if best is not None:
                 scratch.tell(scratch.n_run if multi_step else n_out, best)
         finally:

@@ -147,7 +147,7 @@ enum sis_op_kind {
     SIS_OP_ADD = 2,     /* row: dst += src + bias */
     SIS_OP_ACT = 3,     /* row: dst = activation(src), times src2 with SIS_GATED */
     SIS_OP_PREPARE = 4, /* row: src in the forms that the linears which follow read (SIS_Q8, SIS_FLOAT), into place
-                           `count` of two: the linears before read the other */
+                           `count`: the linears before read another */
     SIS_OP_ROPE = 5,    /* row: rotate `count` heads of `width` in dst, in place */
     SIS_OP_STORE = 6,   /* row: write keys (src) and values (src2) to the cache */
     SIS_OP_SCALE = 7,   /* row: dst = cap * tanh(scale * dst / cap), or scale * dst where cap is 0; with
@@ -155,8 +155,8 @@ enum sis_op_kind {
     SIS_OP_GATHER = 8,  /* row: dst = the output rows of src; all that follows works on those */
     SIS_OP_LINEAR = 9,  /* dst = rows of place `count` @ weight.T + bias; SIS_ADD adds it to dst. SIS_FOREIGN: dst = src
                            @ weight.T and no more, with what its linear prepared in place `count`, if it does */
-    SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache; SIS_Q8: dst is read in that form alone
-                           and may be rounded as that is on the way */
+    SIS_OP_ATTEND = 10, /* dst = attention of queries (src) over the cache; may be src where values are as wide as keys.
+                           SIS_Q8: dst is read in that form alone and may be rounded as that is on the way */
     SIS_OP_TAKE = 11,   /* row: dst = the row of weight that the token names or, with SIS_BY_POSITION, the position. Of
                            all formats but FOREIGN; DECODED from raw bytes */
     SIS_OP_PREPARE_FOREIGN = 12, /* row: src as weight's linear prepares it, into place `count` for prepared rows */
@@ -219,8 +219,14 @@ struct sis_experts {
  * SIS_OUT is the caller's output. Columns of a register are addressed by the offsets src_at and dst_at. */
 #define SIS_OUT 255
 
-/* Places for rows that foreign linears prepare: as many kinds as linears can share one input with. */
+/* Places for rows that are prepared, and for those that foreign linears prepare: as many kinds as linears can share one
+ * input with. */
+#define SIS_PLACES 8
 #define SIS_PREPARED 4
+
+/* What a step writes down beside registers, in their numbering: each place for prepared rows, all that foreign linears
+ * prepare, what lies between experts and what they make of rows, and what spans of attention leave. */
+enum sis_room { SIS_ROOM_FOREIGN = 8, SIS_ROOM_EXPERTS = 9, SIS_ROOM_PARTS = 10, SIS_N_ROOMS = 11 };
 
 struct sis_register {
     uint32_t cols; /* of those that are read or written in every step: what SIS_PASSES has not written is not counted */
@@ -269,6 +275,9 @@ struct sis_program {
     uint32_t n_out_cols;
     const struct sis_op *ops;
     const struct sis_register *registers; /* (n_registers,) */
+    /* (n, n) of registers and, after them, rooms: 1 for two that hold something at the same time. The others may share
+     * memory. */
+    const uint8_t *apart;
 };
 
 /* The rows of one sequence within a step; see sis_core.step.Group. A page that was given back is -1: none of the rows
@@ -370,6 +379,9 @@ SIS_EXPORT void sis_pack_unpacked(uint32_t format, const struct sis_unpacked *ro
 SIS_EXPORT void sis_replace(struct sis_weight *weight, const struct sis_weight *by);
 /* Bytes of workspace that a step takes; its own is not looked at. */
 SIS_EXPORT uint64_t sis_workspace(const struct sis_program *program, const struct sis_step *step);
+/* Where each of n things of so many bytes lies, at most 255 and all rooms: those that are apart (n, n) do not overlap. Returns
+ * the bytes that all take. */
+SIS_EXPORT uint64_t sis_arrange(uint32_t n, const uint64_t *bytes, const uint8_t *apart, uint64_t *at);
 /* What sis_run returns when there is less workspace than the step takes. Nothing was run. */
 #define SIS_NO_ROOM 1000
 /* Run a step. Returns 0, SIS_NO_ROOM, or what a foreign linear returned. */

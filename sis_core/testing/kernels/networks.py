@@ -12,7 +12,7 @@ from attrs import evolve
 
 from sis_core.backend import BackendOptions
 from sis_core.backends.bind import bind
-from sis_core.backends.native import NativeBackend, passing
+from sis_core.backends.native import NativeBackend, compiled, liveness, passing
 from sis_core.backends.numpy.embedding import BoundEmbedding
 from sis_core.block import KV, Attention, Block, Dense, Network, Residual
 from sis_core.errors import BackendError
@@ -121,6 +121,24 @@ class Networks(Shared):
         self, backend: NativeBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         check_passing(backend, self.variants, monkeypatch)
+
+    def test_what_shares_memory_changes_no_bits(self, backend: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Prompts and single tokens give what they give where everything lies apart."""
+        shared = liveness.conflicts
+        for variant in self.variants:
+            network = random_network(with_format(variant, format_of("Q8_0")))
+            found = []
+            for conflicts in (shared, lambda ops, n: np.ones_like(shared(ops, n))):
+                monkeypatch.setattr(compiled, "conflicts", conflicts)
+                forward = bind(network, [backend], BackendOptions(n_threads=2))
+                cache = forward.new_cache("f16", 192)
+                batches = [
+                    Batch.of(list(range(n)), position=start, outputs=range(0, n, 7))
+                    for start, n in ((0, 70), (70, 1), (71, 69))
+                ]
+                found.append([forward.step(batch, cache).values for batch in batches])
+            for some, others in zip(*found, strict=True):
+                assert np.array_equal(some, others), variant.name
 
     def test_memory_and_in_place(self, backend: NativeBackend) -> None:
         network = random_network(with_format(VARIANTS[0], F16Format()))

@@ -33,7 +33,7 @@ def lower(program: Program, op: Attention, source: Source, target: Target) -> No
         if n != op.n_head:
             raise Unsupported(f"{n} {name} for {op.n_head} heads")
     n_k, n_v = op.n_head_kv * k_dim, op.n_head_kv * v_dim
-    qkv = program.register("inner 0", n_q + n_k + n_v)
+    qkv = program.register("queries, keys and values", n_q + n_k + n_v)
     parts, width = [(op.q_norm, 0, op.n_head)], n_q
     if op.k and op.v:
         if (op.k.weight.n_rows, op.v.weight.n_rows) != (n_k, n_v):
@@ -61,7 +61,8 @@ def lower(program: Program, op: Attention, source: Source, target: Target) -> No
     }  # fmt: skip
     if op.k:
         program.emit(abi.STORE, src=qkv, src2=qkv, src_at=n_q, src2_at=n_q + n_k, **heads)
-    mixed = program.register("inner 1", op.n_head * v_dim)
+    # What a head makes of a row may lie where its query was.
+    mixed = qkv if k_dim == v_dim else program.register("attention", op.n_head * v_dim)
     program.emit(
         abi.ATTEND, src=qkv, dst=mixed, flags=program.form(op.out.weight), window=op.window or 0,
         scale=op.scale, cap=op.softcap or 0.0,

@@ -41,7 +41,7 @@ def lower(program: Program, op: Experts, source: Source, target: Target) -> None
 def _record(program: Program, op: Experts) -> int:
     """The address of what native code is told of the experts."""
     n_used, n_ff, n_out = op.n_used, op.up.n_out, op.down.n_out
-    ups = program.register("inner 0", n_used * n_ff)  # where a feed-forward or attention works too
+    ups = program.register("up of experts", n_used * n_ff)
     flags = abi.RENORMALISE * op.renormalise | abi.SCALE_INPUT * op.scale_input | abi.HALVES * (op.up.half is not None)
     return program.keep(abi.Experts(
         n_expert=op.n_expert, n_used=n_used, n_ff=n_ff, n_out=n_out, gating=abi.GATINGS[op.gating], n_group=op.n_group,

@@ -23,10 +23,10 @@ def lower(program: Program, op: FeedForward, source: Source, target: Target) -> 
     n = op.up.weight.n_rows
     if op.down.weight.n_cols != n or (op.gate and op.gate.weight.n_rows != n):
         raise Unsupported(f"{op.down.weight!r} after {op.up.weight!r}")
-    up = program.register("inner 0", n)
+    up = program.register("up", n)
     values = {"src": up, "dst": up, "width": n, "activation": abi.ACTIVATIONS[op.activation]}
     if op.gate:
-        gate = program.register("inner 1", n)
+        gate = program.register("gate", n)
         program.linears(source.register, 0, [(op.gate, gate, 0, False), (op.up, up, 0, False)])
         program.emit(abi.ACT, **(values | {"src": gate, "src2": up, "flags": abi.GATED}))
     else:
