@@ -32,12 +32,13 @@ from sis_core.errors import PluginError, package_for, suggest
 from sis_core.eviction import Eviction
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
-from sis_core.source import Source
+from sis_core.source import Source, is_model_file
 from sis_core.tokenizer import TokenizerFactory
 
 log = logging.getLogger(__name__)
 
 GROUP = "sis"
+PREFIX = "sis_register_"  # of every hook
 FROM_FILES = ("architectures", "tokenizers")  # kinds whose names come from files, not from people
 
 
@@ -90,6 +91,13 @@ class Entry:
     score: float
 
 
+class _Hooks(pluggy.PluginManager):
+    """Looks for hooks by name: what else a module has is looked at for each of its names, and is never one."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        return super().parse_hookimpl_opts(plugin, name) if name.startswith(PREFIX) else None
+
+
 class Registry:
     """Every plugin of one program, and the records they offer. Thread-safe."""
 
@@ -110,7 +118,7 @@ class Registry:
         self._kinds = _kinds()
         self._entries: dict[str, list[Entry]] = {}
         self._lock = threading.RLock()
-        self._manager = pluggy.PluginManager("sis")
+        self._manager = _Hooks("sis")
         self._manager.add_hookspecs(hookspecs)
         for plugin in self.plugins:
             if plugin.error is None:
@@ -186,6 +194,11 @@ class Registry:
             for entry in self.entries(kind)
             if not any((name, entry.plugin) in lost for name in entry.names)
         ]
+
+    def sources_for(self, reference: str | None) -> Sequence[Source]:
+        """The sources to ask about a model: none about a file that is here and is called ``.gguf``, so that nothing of
+        theirs is imported for it, or stands in its way."""
+        return () if is_model_file(reference) else self.records("sources")
 
     def preferred(self, name: str) -> str | None:
         """The plugin that the user prefers for a name, or for a type id (``type 42`` or ``42``)."""
@@ -284,7 +297,7 @@ class Registry:
     def _check_hooks(self, plugin: Plugin) -> None:
         known = {kind.hook for kind in self._kinds.values()}
         for name in dir(plugin.module):
-            if name.startswith("sis_register_") and name not in known:
+            if name.startswith(PREFIX) and name not in known:
                 raise PluginError(f"has a function {name}, but there is no such hook{suggest(name, sorted(known))}")
         hooks = [name for name in known if hasattr(plugin.module, name)]
         if not hooks:
@@ -343,4 +356,4 @@ def _wanted(kind: Kind, record: Any) -> str:
 def _builtin() -> Plugin:
     from sis_core.backends import builtin
 
-    return Plugin("core", builtin, version=metadata.version("sis-core"), origin="sis-core")
+    return Plugin("core", builtin, metadata.distribution("sis-core"))
