@@ -8,6 +8,7 @@ next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -337,10 +338,21 @@ def find(record: object, kind: type[T]) -> Iterator[T]:
     while waiting:
         if isinstance(record := waiting.pop(), kind):
             yield record
-        waiting += reversed(record if isinstance(record, tuple) else fields_of(record).values())
+        inside = record if isinstance(record, tuple) else fields_of(record).values()
+        waiting += [held for held in reversed(inside) if type(held) not in _PLAIN]
 
 
 def fields_of(record: object) -> dict[str, Any]:
     """What a record holds, by field; nothing for a weight, and for what is no record."""
-    fields = () if isinstance(record, Weight) else getattr(type(record), "__attrs_attrs__", ())  # what `attrs.has` asks
-    return {field.name: getattr(record, field.name) for field in fields}
+    names = _fields(type(record))
+    return {name: getattr(record, name) for name in names} if names else {}
+
+
+_PLAIN = frozenset({type(None), bool, int, float, str, np.ndarray})  # most fields are none of any record's
+
+
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of record."""
+    fields = () if issubclass(kind, Weight) else getattr(kind, "__attrs_attrs__", ())  # what `attrs.has` asks
+    return tuple(field.name for field in fields)

@@ -22,7 +22,6 @@ from sis_core.gguf_file.tables import (
     align_up,
 )
 
-
 _REST = [Struct(f"<{n_dims}QIQ") for n_dims in range(MAX_DIMS + 1)]  # of an entry, after its number of dimensions
 
 
