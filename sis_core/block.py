@@ -19,6 +19,7 @@ from sis_core.quant import Weight
 from sis_core.step import Plan
 
 STEP_ROWS = 512
+_PLAIN = frozenset({type(None), bool, int, float, str, np.ndarray})  # no records, as most of what records hold
 
 T = TypeVar("T")
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
@@ -338,21 +339,12 @@ def find(record: object, kind: type[T]) -> Iterator[T]:
     while waiting:
         if isinstance(record := waiting.pop(), kind):
             yield record
-        inside = record if isinstance(record, tuple) else fields_of(record).values()
-        waiting += [held for held in reversed(inside) if type(held) not in _PLAIN]
-
-
-def fields_of(record: object) -> dict[str, Any]:
-    """What a record holds, by field; nothing for a weight, and for what is no record."""
-    names = _fields(type(record))
-    return {name: getattr(record, name) for name in names} if names else {}
-
-
-_PLAIN = frozenset({type(None), bool, int, float, str, np.ndarray})  # most fields are none of any record's
+        inside = record[::-1] if isinstance(record, tuple) else [getattr(record, n) for n in _fields(type(record))]
+        waiting += [held for held in inside if type(held) not in _PLAIN]
 
 
 @cache
 def _fields(kind: type) -> tuple[str, ...]:
-    """The fields of a kind of record."""
+    """The fields of a kind of record, the last one first; of a weight, which counts as a whole, none."""
     fields = () if issubclass(kind, Weight) else getattr(kind, "__attrs_attrs__", ())  # what `attrs.has` asks
-    return tuple(field.name for field in fields)
+    return tuple(field.name for field in reversed(fields))

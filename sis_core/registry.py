@@ -30,6 +30,7 @@ from sis_core.discovery.plugin import Plugin
 from sis_core.drafter import Drafter
 from sis_core.errors import PluginError, package_for, suggest
 from sis_core.eviction import Eviction
+from sis_core.machine.collector import no_collection
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
 from sis_core.source import Source, is_model_file
@@ -125,6 +126,7 @@ class Registry:
                 self._register(plugin)
 
     @classmethod
+    @no_collection()
     def load(
         cls,
         *,

@@ -32,7 +32,7 @@ class Ahead:
         self._held: list[object] = []  # stays where it is, and guarded, as long as the thread may read it
 
     def file(self, tensors: Iterable[U8]) -> None:
-        """Map the pages of these rows of a file, or of several, which may be cut meanwhile: whoever guards them knows."""
+        """Map the pages of these rows of files. Whoever guards them finds out about one that is cut meanwhile."""
         rows = list(tensors)
         self._held += rows
         for start, end in spans(rows):

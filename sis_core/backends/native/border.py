@@ -52,7 +52,7 @@ class Structure(ctypes.Structure):
         cls._pointers = frozenset(name for name, kind in fields if kind is c_void_p)
         cls._packer = Struct("@" + "".join(LETTERS[kind] for _, kind in fields))
 
-    def __init__(self, *values: Any, **named: Any) -> None:
+    def __init__(self, /, *values: Any, **named: Any) -> None:
         """Fields in order or by name, 0 where nothing is given: written in one call, since a field alone takes 1 µs."""
         if None in named.values():
             named = {name: value for name, value in named.items() if value is not None or name not in self._pointers}
