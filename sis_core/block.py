@@ -335,16 +335,16 @@ def find_weights(record: object) -> Iterator[Weight]:
 
 def find(record: object, kind: type[T]) -> Iterator[T]:
     """Every record of a kind inside a record or a nested tuple of records; a weight counts as a whole."""
-    waiting = [record]
+    waiting: list[Any] = [record]
     while waiting:
         if isinstance(record := waiting.pop(), kind):
             yield record
-        inside = record[::-1] if isinstance(record, tuple) else [getattr(record, n) for n in _fields(type(record))]
+        own: Any = type(record)
+        inside = record[::-1] if isinstance(record, tuple) else [getattr(record, name) for name in _fields(own)]
         waiting += [held for held in inside if type(held) not in _PLAIN]
 
 
 @cache
 def _fields(kind: type) -> tuple[str, ...]:
     """The fields of a kind of record, the last one first; of a weight, which counts as a whole, none."""
-    fields = () if issubclass(kind, Weight) else getattr(kind, "__attrs_attrs__", ())  # what `attrs.has` asks
-    return tuple(field.name for field in reversed(fields))
+    return tuple(f.name for f in reversed(() if issubclass(kind, Weight) else getattr(kind, "__attrs_attrs__", ())))

@@ -43,7 +43,7 @@ def change(record: T, kind: type[Any], how: Callable[[Any], Any]) -> T:
     return how(found) if isinstance(found, kind) else found  # type: ignore[no-any-return]
 
 
-def _fields_of(record: object) -> dict[str, Any]:
+def _fields_of(record: Any) -> dict[str, Any]:
     """What a record holds, by field; nothing for a weight, and for what is no record."""
     fields = () if isinstance(record, Weight) or not has(type(record)) else attrs_fields(type(record))
     return {field.name: getattr(record, field.name) for field in fields}
