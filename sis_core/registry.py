@@ -16,7 +16,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import pluggy
 from attrs import frozen
 
 from sis_core import hookspecs
@@ -26,6 +25,7 @@ from sis_core.chat import ChatFormat
 from sis_core.cluster import Cluster
 from sis_core.discovery.fields import undeclared
 from sis_core.discovery.guard import Guard
+from sis_core.discovery.hooks import Hooks, check_hooks
 from sis_core.discovery.plugin import Plugin
 from sis_core.drafter import Drafter
 from sis_core.errors import PluginError, package_for, suggest
@@ -39,7 +39,6 @@ from sis_core.tokenizer import TokenizerFactory
 log = logging.getLogger(__name__)
 
 GROUP = "sis"
-PREFIX = "sis_register_"  # of every hook
 FROM_FILES = ("architectures", "tokenizers")  # kinds whose names come from files, not from people
 
 
@@ -92,13 +91,6 @@ class Entry:
     score: float
 
 
-class _Hooks(pluggy.PluginManager):
-    """Looks for hooks by name: what else a module has is looked at for each of its names, and is never one."""
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        return super().parse_hookimpl_opts(plugin, name) if name.startswith(PREFIX) else None
-
-
 class Registry:
     """Every plugin of one program, and the records they offer. Thread-safe."""
 
@@ -119,7 +111,7 @@ class Registry:
         self._kinds = _kinds()
         self._entries: dict[str, list[Entry]] = {}
         self._lock = threading.RLock()
-        self._manager = _Hooks("sis")
+        self._manager = Hooks("sis")
         self._manager.add_hookspecs(hookspecs)
         for plugin in self.plugins:
             if plugin.error is None:
@@ -290,26 +282,11 @@ class Registry:
             return
         with Guard() as guard:
             self._manager.register(plugin.module, plugin.name)
-            self._check_hooks(plugin)
+            check_hooks(plugin.module, {kind.hook for kind in self._kinds.values()})
         if guard.reason:
             plugin.error = guard.reason
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
-
-    def _check_hooks(self, plugin: Plugin) -> None:
-        known = {kind.hook for kind in self._kinds.values()}
-        for name in dir(plugin.module):
-            if name.startswith(PREFIX) and name not in known:
-                raise PluginError(f"has a function {name}, but there is no such hook{suggest(name, sorted(known))}")
-        hooks = [name for name in known if hasattr(plugin.module, name)]
-        if not hooks:
-            raise PluginError(
-                "has none of the hooks of sis",
-                fix="what it brings is returned by a function such as sis_register_samplers",
-            )
-        unmarked = [n for n in hooks if not hasattr(getattr(plugin.module, n), "sis_impl")]
-        if unmarked:
-            raise PluginError(f"{unmarked[0]} is not marked with @sis_core.hookimpl")
 
     def _collect(self, kind: str) -> list[Entry]:
         spec = self._kinds[kind]
