@@ -38,20 +38,26 @@ static uintptr_t page;
 static struct sigaction first, before;
 static volatile sig_atomic_t passing;
 
-/* Whether the address is guarded; then zeros lie there, up to the end of what is. */
+static int guarded_in(struct guard *g, uintptr_t from, uintptr_t to)
+{
+    return atomic_load(&g->end) > from && atomic_load(&g->start) < to;
+}
+
+/* Whether the address is guarded; then zeros lie there, up to the end of what is, and every guard of these bytes is hit. */
 static int answer(uintptr_t address)
 {
-    for (struct guard *g = atomic_load(&guards); g; g = g->next) {
-        const uintptr_t end = atomic_load(&g->end);
-        if (address >= end || address < atomic_load(&g->start)) continue;
-        const uintptr_t from = address & ~(page - 1), to = (end + page - 1) & ~(page - 1);
-        const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
-        if (mmap((void *)from, to - from, PROT_READ, flags, -1, 0) == MAP_FAILED) return 0;
-        atomic_store(&g->hit, 1);
-        atomic_fetch_add(&hits, 1);
-        return 1;
-    }
-    return 0;
+    struct guard *const all = atomic_load(&guards);
+    uintptr_t end = 0;
+    for (struct guard *g = all; g; g = g->next)
+        if (guarded_in(g, address, address + 1) && atomic_load(&g->end) > end) end = atomic_load(&g->end);
+    if (!end) return 0;
+    const uintptr_t from = address & ~(page - 1), to = (end + page - 1) & ~(page - 1);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    if (mmap((void *)from, to - from, PROT_READ, flags, -1, 0) == MAP_FAILED) return 0;
+    for (struct guard *g = all; g; g = g->next)
+        if (guarded_in(g, from, to)) atomic_store(&g->hit, 1);
+    atomic_fetch_add(&hits, 1);
+    return 1;
 }
 
 static void on_signal(int number, siginfo_t *info, void *context)

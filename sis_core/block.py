@@ -8,6 +8,7 @@ next backend is asked. Shapes: ``hidden`` is ``(n, n_embd)``, one row per token 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,7 @@ from sis_core.quant import Weight
 from sis_core.step import Plan
 
 STEP_ROWS = 512
+_PLAIN = frozenset({type(None), bool, int, float, str, np.ndarray})  # no records, as most of what records hold
 
 T = TypeVar("T")
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "swiglu_oai"]
@@ -333,14 +335,16 @@ def find_weights(record: object) -> Iterator[Weight]:
 
 def find(record: object, kind: type[T]) -> Iterator[T]:
     """Every record of a kind inside a record or a nested tuple of records; a weight counts as a whole."""
-    waiting = [record]
+    waiting: list[Any] = [record]
     while waiting:
         if isinstance(record := waiting.pop(), kind):
             yield record
-        waiting += reversed(record if isinstance(record, tuple) else fields_of(record).values())
+        own: Any = type(record)
+        inside = record[::-1] if isinstance(record, tuple) else [getattr(record, name) for name in _fields(own)]
+        waiting += [held for held in inside if type(held) not in _PLAIN]
 
 
-def fields_of(record: object) -> dict[str, Any]:
-    """What a record holds, by field; nothing for a weight, and for what is no record."""
-    fields = () if isinstance(record, Weight) else getattr(type(record), "__attrs_attrs__", ())  # what `attrs.has` asks
-    return {field.name: getattr(record, field.name) for field in fields}
+@cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """The fields of a kind of record, the last one first; of a weight, which counts as a whole, none."""
+    return tuple(f.name for f in reversed(() if issubclass(kind, Weight) else getattr(kind, "__attrs_attrs__", ())))

@@ -35,7 +35,7 @@ hookimpl = pluggy.HookimplMarker("sis")
 
 @hookspec
 def sis_register_sources() -> Iterable[Source]:  # type: ignore[empty-body]
-    """Return the places that models come from. Called when a model is first loaded or listed."""
+    """Return the places that models come from. Called when models are listed, or one that is no file here is named."""
 
 
 @hookspec

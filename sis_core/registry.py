@@ -16,7 +16,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import pluggy
 from attrs import frozen
 
 from sis_core import hookspecs
@@ -26,13 +25,15 @@ from sis_core.chat import ChatFormat
 from sis_core.cluster import Cluster
 from sis_core.discovery.fields import undeclared
 from sis_core.discovery.guard import Guard
+from sis_core.discovery.hooks import Hooks, check_hooks
 from sis_core.discovery.plugin import Plugin
 from sis_core.drafter import Drafter
 from sis_core.errors import PluginError, package_for, suggest
 from sis_core.eviction import Eviction
+from sis_core.machine.collector import no_collection
 from sis_core.quant import QuantFormat
 from sis_core.sampler import Sampler
-from sis_core.source import Source
+from sis_core.source import Source, is_model_file
 from sis_core.tokenizer import TokenizerFactory
 
 log = logging.getLogger(__name__)
@@ -110,13 +111,14 @@ class Registry:
         self._kinds = _kinds()
         self._entries: dict[str, list[Entry]] = {}
         self._lock = threading.RLock()
-        self._manager = pluggy.PluginManager("sis")
+        self._manager = Hooks("sis")
         self._manager.add_hookspecs(hookspecs)
         for plugin in self.plugins:
             if plugin.error is None:
                 self._register(plugin)
 
     @classmethod
+    @no_collection()
     def load(
         cls,
         *,
@@ -186,6 +188,11 @@ class Registry:
             for entry in self.entries(kind)
             if not any((name, entry.plugin) in lost for name in entry.names)
         ]
+
+    def sources_for(self, reference: str | None) -> Sequence[Source]:
+        """The sources to ask about a model: none about a file that is here and is called ``.gguf``, so that nothing of
+        theirs is imported for it, or stands in its way."""
+        return () if is_model_file(reference) else self.records("sources")
 
     def preferred(self, name: str) -> str | None:
         """The plugin that the user prefers for a name, or for a type id (``type 42`` or ``42``)."""
@@ -275,26 +282,11 @@ class Registry:
             return
         with Guard() as guard:
             self._manager.register(plugin.module, plugin.name)
-            self._check_hooks(plugin)
+            check_hooks(plugin.module, {kind.hook for kind in self._kinds.values()})
         if guard.reason:
             plugin.error = guard.reason
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
-
-    def _check_hooks(self, plugin: Plugin) -> None:
-        known = {kind.hook for kind in self._kinds.values()}
-        for name in dir(plugin.module):
-            if name.startswith("sis_register_") and name not in known:
-                raise PluginError(f"has a function {name}, but there is no such hook{suggest(name, sorted(known))}")
-        hooks = [name for name in known if hasattr(plugin.module, name)]
-        if not hooks:
-            raise PluginError(
-                "has none of the hooks of sis",
-                fix="what it brings is returned by a function such as sis_register_samplers",
-            )
-        unmarked = [n for n in hooks if not hasattr(getattr(plugin.module, n), "sis_impl")]
-        if unmarked:
-            raise PluginError(f"{unmarked[0]} is not marked with @sis_core.hookimpl")
 
     def _collect(self, kind: str) -> list[Entry]:
         spec = self._kinds[kind]
@@ -343,4 +335,4 @@ def _wanted(kind: Kind, record: Any) -> str:
 def _builtin() -> Plugin:
     from sis_core.backends import builtin
 
-    return Plugin("core", builtin, version=metadata.version("sis-core"), origin="sis-core")
+    return Plugin("core", builtin, metadata.distribution("sis-core"))

@@ -100,6 +100,15 @@ class FileSource(Source):
         return Path(reference).expanduser() if reference else None
 
 
+def is_model_file(reference: str | None) -> bool:
+    """Whether a reference is a file that is here and is called ``.gguf``: no source is asked about that."""
+    try:
+        path = Path(reference or "").expanduser()
+        return path.suffix.lower() == ".gguf" and path.exists()
+    except (OSError, RuntimeError, ValueError):  # what `resolve` refuses
+        return False
+
+
 def resolve(reference: str | None, sources: Sequence[Source], progress: Progress | None = None) -> Path:
     """The local file for what the user typed; None for the default model.
 
@@ -112,8 +121,10 @@ def resolve(reference: str | None, sources: Sequence[Source], progress: Progress
         raise SourceError("the model's name is empty", where="model", fix="name a file, or none for the default model")
     try:
         path = Path(reference).expanduser()
+        if is_model_file(reference):
+            return path
         if path.exists():
-            return path if path.suffix.lower() == ".gguf" else _made_of(path, sources, progress) or path
+            return _made_of(path, sources, progress) or path
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, an unknown ~user, a NUL
         raise SourceError(f"is not a usable path: {error}", where=reference[:80]) from None
     name, colon, rest = reference.partition(":")
@@ -141,7 +152,8 @@ def resolve(reference: str | None, sources: Sequence[Source], progress: Progress
 
 
 def preset_for(reference: str | None, sources: Sequence[Source]) -> Preset:
-    """What a source has set for the model that `resolve` finds; nothing where none has, or where one fails."""
+    """What a source has set for the model that `resolve` finds with the same sources; nothing where none has, or where
+    one fails."""
     for source in sources:
         name, colon, rest = (reference or "").partition(":")
         asked = rest if colon and name == source.name else reference or ""

@@ -109,6 +109,22 @@ def cut_while_packing():
 refused(cut_while_packing, "shrank", "ends before", "cannot be mapped")
 """
 
+CUT_AHEAD = """
+from sis_core.backends.native.ahead import Ahead
+with opened(gradual=True) as model:
+    store = model.forward._store
+    store.ahead.stop()
+    rows, guards = list(store.waiting.rows_in_files()), [bound.guard for bound in store.in_place._weights]
+    os.truncate(path, 5000)
+    ahead = Ahead(store.library)
+    ahead.file(rows)
+    ahead._jobs.put(None)
+    ahead._thread.join()
+    ahead.stop()
+    print(sum(guard.hit for guard in guards) > 1)
+    refused(lambda: text(model), "shrank")
+"""
+
 OTHERS = """
 seen = []
 how = os.path.basename(folder)
@@ -159,6 +175,14 @@ def test_cut_within_a_step(backend: str, tmp_path: Path) -> None:
     done = run(CHANGED_WITHIN, tmp_path, backend)
     counted = 7 if backend == "numpy" else 5
     assert (done.returncode, done.stdout.split().count("refused")) == (0, counted), done.stderr
+
+
+@needs_native
+def test_cut_while_it_is_mapped_ahead(tmp_path: Path) -> None:
+    """What guards the same bytes is told: they are zeros from now on."""
+    assert NATIVE is not None
+    done = run(CUT_AHEAD, tmp_path, NATIVE.name)
+    assert (done.returncode, done.stdout.split()) == (0, ["True", "refused"]), done.stderr
 
 
 @needs_native

@@ -204,6 +204,21 @@ def test_a_source_that_raises_is_named_only_where_it_was_asked() -> None:
         resolve("broken:x", sources)
 
 
+def test_sources_are_not_even_registered_for_a_file_that_is_here(tmp_path: Path) -> None:
+    class Plugin:
+        @hookimpl
+        def sis_register_sources(self) -> list[Any]:
+            raise AssertionError("nobody needs them")
+
+    registry, path = Registry.of(Plugin()), tmp_path / "m.GGUF"
+    path.write_bytes(b"")
+    assert registry.sources_for(str(path)) == ()
+    assert [plugin.error for plugin in registry.plugins] == [None, None]
+    for asked in (None, "", str(tmp_path), str(path.with_name("other.gguf")), "\0.gguf", "shop:one"):
+        assert registry.sources_for(asked) == registry.records("sources")
+    assert "nobody needs them" in str(registry.plugins[1].error)
+
+
 def test_samplers_that_raise_when_they_are_made_are_named() -> None:
     class Broken(Fine):
         name = "broken"

@@ -40,6 +40,21 @@ def test_the_table_has_62_cases() -> None:
     assert sum(not name.startswith("X_") for name in CASES) == 27 - 1
 
 
+def test_strings_of_any_length_and_content(save: Save) -> None:
+    """Over several stretches of the header: empty ones, long ones, and some that look like lengths."""
+    numbers = np.random.default_rng(0)
+    texts = [b"x" * int(n) for n in numbers.integers(1, 20, 20_000)]
+    odd = [b"", b"\0", b"\5" + bytes(7), bytes(40), b"y" * 255, b"y" * 256, b"z" * 70_000]
+    for at in numbers.integers(0, len(texts), 40):
+        texts[at] = odd[at % len(odd)]
+    for some in (texts, [*texts, b""], [b""] * 9, odd, texts[:1], []):
+        with GGUFFile.open(save(gguf([strings("k", some), u32("after", 7)]))) as file:
+            found = file.metadata["k"]
+            assert isinstance(found, Array)
+            assert found.bytes_list() == some
+            assert file.metadata["after"] == 7
+
+
 def test_opaque_tensor(save: Save) -> None:
     with GGUFFile.open(save(cases.OPAQUE)) as file:
         info = file.tensors["t"]

@@ -332,6 +332,6 @@ def test_the_remedy_knows_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("SIS_DISABLED_PLUGINS", "llama")
     with pytest.raises(PluginError, match="sis-llama is switched off by SIS_DISABLED_PLUGINS"):
         Registry.load().get("architectures", "llama")
-    broken = Plugin("llama", origin="sis-llama", error="cannot be imported: OSError: disk")
+    broken = Plugin("llama", distribution=metadata.distribution("sis-llama"), error="cannot be imported: OSError: disk")
     with pytest.raises(PluginError, match="sis-llama is installed, but cannot be imported: OSError: disk"):
         Registry([broken]).get("architectures", "llama")

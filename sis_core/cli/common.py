@@ -47,7 +47,7 @@ def registry_of(ctx: click.Context, *, keep_broken: bool = False) -> Registry:
 def model_path(ctx: click.Context, model: str | None) -> Path:
     """The local file of a model, with a bar where a source fetches it first."""
     with progress_bar() as update:
-        return resolve(model, registry_of(ctx).records("sources"), partial(update, "fetching"))
+        return resolve(model, registry_of(ctx).sources_for(model), partial(update, "fetching"))
 
 
 def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
@@ -55,7 +55,7 @@ def load_model(ctx: click.Context, options: dict[str, Any]) -> LanguageModel:
     chosen = take_load_options(options)
     reference, registry = options.pop("model"), registry_of(ctx)
     path = model_path(ctx, reference)
-    preset = preset_for(reference, registry.records("sources"))
+    preset = preset_for(reference, registry.sources_for(reference))
     with progress_bar() as update:
         packing = partial(update, "packing")
         return load(path, preset=preset, registry=registry, progress=packing, **chosen)
@@ -65,7 +65,7 @@ def recipe_of(ctx: click.Context, options: dict[str, Any]) -> Recipe:
     """The same for other machines: nothing is loaded here."""
     chosen = take_load_options(options)
     reference, registry = options.pop("model"), registry_of(ctx)
-    preset = preset_for(reference, registry.records("sources"))
+    preset = preset_for(reference, registry.sources_for(reference))
     return Recipe.of(model_path(ctx, reference), LoadOptions(**chosen), preset, registry)
 
 

@@ -20,7 +20,7 @@ from sis_core.loading.rowless import count_rowless, count_rows
 from sis_core.loading.vocabulary import refusal
 from sis_core.loading.weights import file_weights
 from sis_core.registry import Registry
-from sis_core.source import resolve
+from sis_core.source import is_model_file, resolve
 from sis_core.workbench.parameters import Parameters
 from sis_core.workbench.scan import check_weights
 
@@ -39,8 +39,8 @@ def command(ctx: click.Context, /, model: str | None, tensors: bool, check_tenso
     Of a model that is not here, as hf://user/repo, only the header is fetched. On a bad file: one line, exit code 1.
     """
     here = model is not None and os.path.exists(model)
-    # Plugins are not asked about a file that is called .gguf: a bad one must be shown whatever is installed.
-    sources = [] if here and str(model).lower().endswith(".gguf") else registry_of(ctx).records("sources")
+    # No plugin is looked for where the file is here: a bad one must be shown whatever is installed.
+    sources = () if is_model_file(model) else registry_of(ctx).records("sources")
     if model and not (here or check_tensors) and (header := remote_header(model, sources)):
         _show(header, registry_of(ctx), tensors, as_json)
         return

@@ -16,6 +16,7 @@ import click
 
 from sis_core.cli.streams import OneLine, say
 from sis_core.errors import SisError
+from sis_core.machine.collector import no_collection
 
 COMMANDS = {  # name: the line that `sis --help` shows; the command itself is `command` in sis_core.cli.<name>
     "generate": "Continue a text.",
@@ -54,7 +55,8 @@ class LazyGroup(click.Group):
 
     def _find(self, ctx: click.Context, name: str) -> click.Command | None:
         if name in COMMANDS:
-            command: click.Command = import_module(f"sis_core.cli.{name.replace('-', '_')}").command
+            with no_collection():
+                command: click.Command = import_module(f"sis_core.cli.{name.replace('-', '_')}").command
             return command
         if name in _foreign_commands() or name in _commands_in_files(ctx):
             from sis_core.cli.common import registry_of

@@ -20,9 +20,8 @@ class Plugin:
     """A plugin as found.
 
     Attributes:
-        version: of its distribution, or empty for a single file or an object.
-        origin: the distribution, or the path of a single file.
-        named: the user named the file, and so means to use what it brings.
+        distribution: what was installed with it, or None for a single file or an object.
+        file: that the user named, and so means to use what it brings.
         error: why it, or a part of it, does not work; None when all does.
         cause: the exception behind that, where there is one.
         offers: names of what it brings, by kind.
@@ -30,18 +29,33 @@ class Plugin:
 
     name: str
     module: Any = None
-    version: str = ""
-    origin: str = ""
+    distribution: metadata.Distribution | None = None
+    file: Path | None = None
     error: str | None = None
     cause: BaseException | None = None
-    named: bool = False
     offers: dict[str, list[str]] = field(factory=dict)
+
+    @property
+    def named(self) -> bool:
+        """Whether the user named its file."""
+        return self.file is not None
+
+    @property
+    def origin(self) -> str:
+        """The name of its distribution, or the path of a single file; empty for an object."""
+        if self.file is not None:
+            return str(self.file)
+        return self.distribution.metadata["Name"] if self.distribution else ""
+
+    @property
+    def version(self) -> str:
+        """Of its distribution; empty for a single file or an object."""
+        return self.distribution.version if self.distribution else ""
 
     @classmethod
     def installed(cls, entry_point: metadata.EntryPoint) -> Plugin:
         """What an entry point names; one that cannot be imported has its reason in ``error``."""
-        about = entry_point.dist.metadata if entry_point.dist else None  # read from its file each time it is asked for
-        plugin = cls(entry_point.name, origin=about["Name"] if about else "", version=about["Version"] if about else "")
+        plugin = cls(entry_point.name, distribution=entry_point.dist)
         with Guard() as guard:
             plugin.module = entry_point.load()
         if guard.reason:
@@ -51,7 +65,7 @@ class Plugin:
     @classmethod
     def in_file(cls, path: Path) -> Plugin:
         """A single Python file that the user named; one that cannot be imported has its reason in ``error``."""
-        plugin = cls(path.stem, origin=str(path), named=True)
+        plugin = cls(path.stem, file=path)
         if not path.is_file():
             plugin.error = "no such file"
             return plugin

@@ -13,6 +13,7 @@ DAMAGED = "the file is damaged or its converter is faulty: download or convert i
 CUT_SHORT = "the file is cut short or damaged, perhaps by an unfinished download: download it again"
 
 _FIRST_READ = 2**16
+_STRETCH = 2**16
 
 
 def show(text: str) -> str:
@@ -91,16 +92,20 @@ class Cursor:
     def string_offsets(self, count: int, what: str) -> array[int]:
         """Where the next `count` strings begin (at their lengths), and at the end where the last one stops.
 
-        A vocabulary has hundreds of thousands of strings, so the loop carries no check: it runs until it leaves
-        the bytes read so far, and only then asks whether the file goes on.
+        A vocabulary has hundreds of thousands of strings, so numpy finds most of them, a stretch of bytes at a time.
+        The loop is for what is left of a stretch, and carries no check: it runs until it leaves the bytes read so far,
+        and only then asks whether the file goes on.
         """
         self.need(count * U64.size, what)
         offsets = array("I")
         add, read, prefix = offsets.append, U64.unpack_from, U64.size
         while len(offsets) <= count:
-            pos = self.pos
+            border = self.pos + _STRETCH
+            pos = self._short_strings(offsets, count)
             try:
                 for _ in range(count - len(offsets)):
+                    if pos >= border:
+                        break
                     (n,) = read(self.data, pos)
                     add(pos)
                     pos += n + prefix
@@ -109,9 +114,32 @@ class Cursor:
                 self.need(pos + prefix - self.pos, f"string {len(offsets)} of {what}")
             else:
                 self._reach(pos, offsets, what)
-                add(pos)
+                if len(offsets) == count:
+                    add(pos)
             self.pos = pos
         return offsets
+
+    def _short_strings(self, offsets: array[int], count: int) -> int:
+        """Note where strings begin, of those that follow one another from `pos` on within a stretch of the bytes read;
+        where the next one begins.
+
+        A length below 256 is a byte with seven zeros after it. Wherever that stands is such a length, if the string it
+        begins ends where the next of them stands: text has no zeros, and what has them is left to the caller.
+        """
+        import numpy as np
+
+        n = min(len(self.data) - self.pos, _STRETCH) - U64.size + 1
+        if n <= 0:
+            return self.pos
+        lengths = np.ndarray(n, "<u8", self.data, self.pos, (1,))  # one at each byte
+        at = np.flatnonzero(lengths < 256)[: count - len(offsets)]
+        ends = at + lengths[at].astype(np.intp) + U64.size
+        broken = np.flatnonzero(np.concatenate(([0], ends[:-1])) != at)
+        n_found = int(broken[0]) if len(broken) else len(at)
+        if not n_found:
+            return self.pos
+        offsets.frombytes((at[:n_found] + self.pos).astype(f"u{offsets.itemsize}").tobytes())
+        return self.pos + int(ends[n_found - 1])
 
     def _reach(self, end: int, offsets: array[int], what: str) -> None:
         if offsets and end > self.size:

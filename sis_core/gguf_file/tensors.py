@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from struct import Struct
 from typing import NamedTuple
 
 from attrs import frozen
@@ -20,6 +21,8 @@ from sis_core.gguf_file.tables import (
     TENSOR_TYPES,
     align_up,
 )
+
+_REST = [Struct(f"<{n_dims}QIQ") for n_dims in range(MAX_DIMS + 1)]  # of an entry, after its number of dimensions
 
 
 @frozen
@@ -73,11 +76,11 @@ def read_entry(cursor: Cursor, index: int) -> Entry:
     n_dims = cursor.u32(f"the number of dimensions of {tensor}")
     if n_dims > MAX_DIMS:
         raise cursor.refuse(f"{tensor} has {n_dims} dimensions; at most {MAX_DIMS} are allowed")
-    dims = tuple(cursor.u64(f"dimension {i} of {tensor}") for i in range(n_dims))
+    rest = _REST[n_dims]
+    *sizes, type_id, offset = rest.unpack(cursor.take(rest.size, f"the dimensions, type and offset of {tensor}"))
+    dims = tuple(sizes)
     _check_dims(cursor, tensor, dims)
-    type_id = cursor.u32(f"the type of {tensor}")
-    n_bytes = _size(cursor, tensor, dims, type_id)
-    return Entry(name, dims, type_id, cursor.u64(f"the offset of {tensor}"), n_bytes)
+    return Entry(name, dims, type_id, offset, _size(cursor, tensor, dims, type_id))
 
 
 def _check_dims(cursor: Cursor, tensor: str, dims: tuple[int, ...]) -> None:

@@ -21,6 +21,7 @@ from sis_core.loading.fitting import fit
 from sis_core.loading.model import Model, SharedFile
 from sis_core.loading.network import build_network
 from sis_core.loading.weights import file_weights
+from sis_core.machine.collector import no_collection
 from sis_core.machine.memory import MIB, memory_limit_or_free
 from sis_core.quant import Weight
 from sis_core.registry import Registry
@@ -33,6 +34,7 @@ Elsewhere = Callable[[ModelConfig, Network, int | None, BackendOptions], tuple[B
 backend and those that there is room for. None: it is to be bound here."""
 
 
+@no_collection()
 def open_model(
     kind: type[M],
     path: Path,

@@ -9,10 +9,12 @@ from sis_core.errors import PluginError, SisError, TokenizerError, blaming
 from sis_core.gguf_file import GGUFFile
 from sis_core.loading.guarded_tokenizer import GuardedTokenizer
 from sis_core.loading.rowless import without_rowless
+from sis_core.machine.collector import no_collection
 from sis_core.registry import Registry
 from sis_core.tokenizer import Tokenizer
 
 
+@no_collection()
 def build_tokenizer(file: GGUFFile, registry: Registry) -> Tokenizer:
     """The tokenizer that a file describes."""
     name = file.metadata.get("tokenizer.ggml.model")

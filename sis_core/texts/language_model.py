@@ -331,7 +331,8 @@ def load(
     )  # fmt: skip
     registry = registry or Registry.load()
     drafting, at_end = make_drafting(registry, options.speculate), make_context(options.context, registry)
-    reference, sources = None if model is None else os.fspath(model), registry.records("sources")
+    reference = None if model is None else os.fspath(model)
+    sources = registry.sources_for(reference)
     path = resolve(reference, sources, progress)
     preset = usable(preset_for(reference, sources) if preset is None else preset, registry, str(path))
     loaded = open_model(

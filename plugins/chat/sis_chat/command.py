@@ -63,7 +63,7 @@ def command(
     listed, called = (given.get("messages"), given.get("tools") or []) if isinstance(given, dict) else (given, [])
     if tools is not None:
         called = _json(tools)
-    with GGUFFile.open(resolve(model, registry.records("sources"))) as file:
+    with GGUFFile.open(resolve(model, registry.sources_for(model))) as file:
         opened: Any = _Opened(file, registry)
         chat = open_chat(opened, template)
         own = checked_options(_options(options)) | ({"continue_last": True} if continue_last else {})

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import TypeAlias
 
 from sis_core.arrays import U8
+from sis_core.backends.native.guard import Guarded
 from sis_core.backends.native.library import Library, address
 
 GAP = 1 << 16  # bytes between tensors that are mapped with them
@@ -28,18 +29,19 @@ class Ahead:
         self._library, self._stop = library, ctypes.c_uint32(0)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._mapped: list[U8] = []  # stays where it is as long as the thread may read it
+        self._held: list[object] = []  # stays where it is, and guarded, as long as the thread may read it
 
     def file(self, tensors: Iterable[U8]) -> None:
-        """Map the pages of these rows of a file, or of several."""
+        """Map the pages of these rows of files. Whoever guards them finds out about one that is cut meanwhile."""
         rows = list(tensors)
-        self._mapped += rows
+        self._held += rows
         for start, end in spans(rows):
+            self._held.append(Guarded(self._library, start, end - start))
             self._begin((self._library.map_file, start, end - start))
 
     def memory(self, place: U8) -> None:
         """Take the memory of these bytes, ``(n,)``, which nobody writes before `stop`."""
-        self._mapped.append(place)
+        self._held.append(place)
         self._begin((self._library.map_memory, address(place), place.nbytes))
 
     def _begin(self, job: Job) -> None:
@@ -48,13 +50,13 @@ class Ahead:
             self._thread = threading.Thread(target=_work, args=(self._jobs, self._stop), daemon=True)
             self._thread.start()
             # When nobody needs it, and before Python ends: from then on a daemon stands still.
-            weakref.finalize(self, _end, self._thread, self._jobs, self._stop, self._mapped)
+            weakref.finalize(self, _end, self._thread, self._jobs, self._stop, self._held)
 
     def stop(self) -> None:
         """Return once the thread has ended, after some page or a piece of the file; again is fine."""
         if (thread := self._thread) is None:
             return
-        _end(thread, self._jobs, self._stop, self._mapped)
+        _end(thread, self._jobs, self._stop, self._held)
         self._thread = None
 
 
@@ -64,11 +66,12 @@ def _work(jobs: SimpleQueue[Job | None], stop: ctypes.c_uint32) -> None:
         function(start, n_bytes, ctypes.addressof(stop))
 
 
-def _end(thread: threading.Thread, jobs: SimpleQueue[Job | None], stop: ctypes.c_uint32, mapped: list[U8]) -> None:
+def _end(thread: threading.Thread, jobs: SimpleQueue[Job | None], stop: ctypes.c_uint32, held: list[object]) -> None:
     stop.value = 1
     jobs.put(None)
     thread.join()
-    mapped.clear()
+    while held:  # guards before what they guard
+        held.pop()
 
 
 def spans(tensors: Iterable[U8]) -> list[tuple[int, int]]:

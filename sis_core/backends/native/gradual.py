@@ -15,10 +15,12 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
+from collections.abc import Iterator
 from time import perf_counter_ns
 
+from sis_core.arrays import U8
 from sis_core.backends.native.memory import Arena
-from sis_core.backends.native.packing import Packing, Tiles
+from sis_core.backends.native.packing import Packing, Tiles, in_file
 
 FEW = 8  # rows are no longer few
 SHARE = 2  # of the time of a step of few rows, for memory
@@ -43,6 +45,10 @@ class Waiting:
         if isinstance(packing, Tiles) and arena:
             packing.by_steps(self._saved, arena)
         self._packings.append(packing)
+
+    def rows_in_files(self) -> Iterator[U8]:
+        """The rows that lie in files which are mapped to be read."""
+        return (rows for packing in self._packings if in_file(rows := packing.weight.raw))
 
     def before_step(self) -> None:
         """Let tiles stay that the step makes, and pack what the last step had no use for.

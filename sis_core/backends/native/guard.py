@@ -11,22 +11,35 @@ from sis_core.errors import GGUFError
 from sis_core.quant import Weight
 
 
-class Guard:
-    """Rows in a file, read in place while this lives: where the file is cut, zeros are read and the guard is hit."""
+class Guarded:
+    """Bytes in a file that may be read while this lives: where the file is cut, zeros are read and the guard is hit."""
 
-    def __init__(self, library: Library, weight: Weight, rows: U8) -> None:
-        self.check, self._name = weight.check, weight.name
-        self._library, self._rows = library, rows  # unmapped after `__del__`, so never while the address is guarded
-        n_bytes = (len(rows) - 1) * rows.strides[0] + rows.shape[1] if rows.size else 0
-        self._handle = library.guard(address(rows), n_bytes)
+    def __init__(self, library: Library, start: int, n_bytes: int) -> None:
+        self._library = library
+        self._handle = library.guard(start, n_bytes)
 
     def __del__(self) -> None:
         if handle := getattr(self, "_handle", 0):
             self._library.unguard(handle)
 
+    @property
+    def hit(self) -> bool:
+        """Whether anybody read what was not there."""
+        return bool(self._library.guard_hit(self._handle))
+
+
+class Guard(Guarded):
+    """Rows of a weight in a file."""
+
+    def __init__(self, library: Library, weight: Weight, rows: U8) -> None:
+        self.check, self._name = weight.check, weight.name
+        self._rows = rows  # unmapped after `__del__`, so never while the address is guarded
+        n_bytes = (len(rows) - 1) * rows.strides[0] + rows.shape[1] if rows.size else 0
+        super().__init__(library, address(rows), n_bytes)
+
     def check_hit(self) -> None:
         """GGUFError if anybody read what was not there."""
-        if self._library.guard_hit(self._handle):
+        if self.hit:
             self.check()
             raise GGUFError(
                 "could not be read from the file", where=self._name, fix="check the disk, and open the model again"

@@ -6,9 +6,8 @@ Found from the ops themselves, whatever family they come from. See ``SIS_PASSES`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
-
-import numpy as np
 
 from sis_core.backends.native import abi
 
@@ -27,59 +26,76 @@ class Span(NamedTuple):
     stop: int
 
 
+class Touched(NamedTuple):
+    """What an op reads, or more, and what it writes, or less."""
+
+    read: tuple[Span, ...]
+    written: tuple[Span, ...]
+
+
 def mark(ops: Sequence[abi.Op]) -> None:
     """Set `abi.PASSES` wherever it holds: once, on a whole program."""
+    touched = [Touched(tuple(reads(op)), tuple(writes(op))) for op in ops]
     for i, op in enumerate(ops):
-        if op.kind != abi.PREPARE or not i or not _passes(ops, i - 1):
+        if op.kind != abi.PREPARE or not i or not _passes(ops, touched, i - 1):
             continue
         last = ops[i - 1]
         last.flags |= abi.PASSES
         if last.kind == abi.ACT:
-            _mark_linears(ops, i - 1)
+            _mark_linears(ops, touched, i - 1)
 
 
-def _passes(ops: Sequence[abi.Op], at: int) -> bool:
+def _passes(ops: Sequence[abi.Op], touched: Sequence[Touched], at: int) -> bool:
     op, reader = ops[at], ops[at + 1]
     if op.kind not in BY_ROW or op.flags & abi.ADD or (op.kind == abi.NORM and op.count > 1):
         return False
-    (written,) = writes(op)
-    return written == Span(reader.src, reader.src_at, reader.src_at + reader.width) and _is_dead(ops, at + 2, written)
+    (written,) = touched[at].written
+    return written == Span(reader.src, reader.src_at, reader.src_at + reader.width) and _is_dead(
+        touched, at + 2, written
+    )
 
 
-def _mark_linears(ops: Sequence[abi.Op], at: int) -> None:
+def _mark_linears(ops: Sequence[abi.Op], touched: Sequence[Touched], at: int) -> None:
     """Those that the activation there reads, if they are a phase and nobody else reads what they write."""
-    act = ops[at]
-    read = list(reads(act))
+    read = touched[at].read
     first = at - len(read)
     linears = ops[max(first, 0) : at]
     if first < 1 or ops[first - 1].kind == abi.LINEAR:
         return
-    for linear, span in zip(linears, read, strict=True):
+    for i, span in enumerate(read, first):
+        linear = ops[i]
         if linear.kind != abi.LINEAR or linear.flags & abi.ADD or _format(linear) == abi.FOREIGN:
             return
-        if [*writes(linear)] != [span] or not _is_dead(ops, at + 2, span):
+        if touched[i].written != (span,) or not _is_dead(touched, at + 2, span):
             return
     for linear in linears:
         linear.flags |= abi.PASSES
 
 
-def _is_dead(ops: Sequence[abi.Op], at: int, span: Span) -> bool:
+def _is_dead(touched: Sequence[Touched], at: int, span: Span) -> bool:
     """Whether no op from there on reads any of it before it is written again."""
-    alive = np.ones(span.stop - span.first, bool)
-    for op in ops[at:]:
-        for read in reads(op):
-            if read.register == span.register and alive[_within(read, span)].any():
-                return False
-        for written in writes(op):
-            if written.register == span.register:
-                alive[_within(written, span)] = False
-        if not alive.any():
+    alive = [span]
+    for op in islice(touched, at, None):
+        if any(_overlap(read, part) for read in op.read for part in alive):
+            return False
+        for written in op.written:
+            alive = [rest for part in alive for rest in _without(part, written)]
+        if not alive:
             break
     return True
 
 
-def _within(span: Span, whole: Span) -> slice:
-    return slice(max(span.first - whole.first, 0), max(span.stop - whole.first, 0))
+def _overlap(a: Span, b: Span) -> bool:
+    return a.register == b.register and a.first < b.stop and b.first < a.stop
+
+
+def _without(whole: Span, taken: Span) -> Sequence[Span]:
+    """What is left of a span, in order."""
+    if not _overlap(whole, taken):
+        return (whole,)
+    register, first, stop = whole
+    rest = (Span(register, first, taken.first), Span(register, taken.stop, stop))
+    return [part for part in rest if part.first < part.stop]
 
 
 def _format(linear: abi.Op) -> int:

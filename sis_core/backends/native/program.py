@@ -342,7 +342,7 @@ def dense_weights(blocks: Sequence[Block], head: Head | None) -> Iterator[Weight
                 raise Unsupported(f"the op {type(op).__name__}")
             first = op.reads()
             yield from first
-            inner = [dense.weight for dense in find(op, Dense)] + [stack.weight for stack in find(op, Stack)]
+            inner = [part.weight for part in find(op, object) if isinstance(part, Dense | Stack)]
             yield from (weight for weight in inner if not any(weight is other for other in first))
     if head:
         yield head.dense.weight

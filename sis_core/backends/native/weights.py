@@ -25,7 +25,7 @@ from sis_core.backends.native.guard import Guard, InPlace
 from sis_core.backends.native.kinds import Kind, kind_for
 from sis_core.backends.native.library import Library, address
 from sis_core.backends.native.memory import HUGE, Arena, aligned
-from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles, in_file
+from sis_core.backends.native.packing import Copy, DeclaredTiles, DecodedTiles, Packing, Tiles
 from sis_core.errors import FormatError
 from sis_core.source import Progress
 
@@ -150,9 +150,6 @@ class Store:
         fresh = {key(w): w for w in weights if key(w) not in self._bound}
         total = sum(self._tile_bytes(w) for w in fresh.values() if self._takes_place(w))
         arena = Arena(total + 64 * len(fresh)) if total else None
-        if self.gradual:
-            waiting = (w.raw for w in fresh.values() if self._takes_place(w) and self._waits(w))
-            self.ahead.file(rows for rows in waiting if in_file(rows))
         self._owners.append(arena)
         done = 0
 
@@ -172,6 +169,7 @@ class Store:
                 self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance, arena)
             except TooRoughError as rough:
                 self._bound[name] = self._decoded_instead(weight, rough.what, advance)
+        self.ahead.file(self.waiting.rows_in_files())
 
     def __getitem__(self, weight: quant.Weight) -> abi.Weight:
         return self._bound[key(weight)]

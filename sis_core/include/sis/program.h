@@ -404,13 +404,14 @@ SIS_EXPORT int32_t sis_multi_step(const struct sis_program *program, const struc
 SIS_EXPORT uint64_t sis_read(const uint8_t *data, uint64_t bytes, uint32_t n_threads);
 
 /* Have the pages of a file that is mapped to be read, or pages of memory, there before they are needed; return once
- * *stop is not 0. What memory holds stays, as long as nobody else writes. Where a system cannot map a file ahead, nothing
- * happens. */
+ * *stop is not 0. A file is read here and there: guard it, where it may be cut. What memory holds stays, as long as nobody
+ * else writes. */
 SIS_EXPORT void sis_map_file(const uint8_t *data, uint64_t bytes, const uint32_t *stop);
 SIS_EXPORT void sis_map_memory(uint8_t *data, uint64_t bytes, const uint32_t *stop);
 
 /* Files that are read in place may be cut meanwhile, and their bytes be gone: POSIX kills whoever reads on. Where bytes
- * are guarded, zeros are read instead, from there on, and the guard is marked as hit: what was computed is worth nothing.
+ * are guarded, zeros are read instead, from there on, and whatever guards them is marked as hit: what was computed is worth
+ * nothing.
  * Signals that are about other memory go to the handler that was there before. Bytes stay guarded until sis_unguard,
  * which comes before they are unmapped. 0 where there is nothing to guard against, or no memory for it. */
 SIS_EXPORT uint64_t sis_guard(const uint8_t *data, uint64_t bytes);

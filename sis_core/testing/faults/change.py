@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve, frozen, has
+from attrs import fields as attrs_fields
 
-from sis_core.block import Network, fields_of
+from sis_core.block import Network
+from sis_core.quant import Weight
 
 T = TypeVar("T")
 
@@ -34,11 +36,17 @@ def change(record: T, kind: type[Any], how: Callable[[Any], Any]) -> T:
         parts = tuple(change(part, kind, how) for part in record)
         found = record if all(a is b for a, b in zip(parts, record, strict=True)) else parts
     else:
-        old = fields_of(record)
+        old = _fields_of(record)
         new = {name: change(value, kind, how) for name, value in old.items()}
         if any(new[name] is not old[name] for name in old):
             found = evolve(found, **new)
     return how(found) if isinstance(found, kind) else found  # type: ignore[no-any-return]
+
+
+def _fields_of(record: Any) -> dict[str, Any]:
+    """What a record holds, by field; nothing for a weight, and for what is no record."""
+    fields = () if isinstance(record, Weight) or not has(type(record)) else attrs_fields(type(record))
+    return {field.name: getattr(record, field.name) for field in fields}
 
 
 def every(kind: type[Any], how: Callable[[Any], Any]) -> Callable[[Network], Network]:
