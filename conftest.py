@@ -19,8 +19,9 @@ SLOW = (  # files of which most tests take long; `-m "not slow"` leaves them out
     "test_quantize", "test_quantize_refusals", "test_quantize_runs", "test_single_files", "test_terminal",
     "test_wrong_plugins",
     # whole networks: on each rung, or each with a fault; files with faults
-    "test_amx", "test_backend_kit", "test_decoders", "test_knows", "test_models", "test_mutated_models",
-    "test_native_attention", "test_native_experts", "test_native_load", "test_neon", "test_windows", "test_x86",
+    "test_amx", "test_backend_kit", "test_backend_kit_steps", "test_decoders", "test_knows", "test_models",
+    "test_mutated_models", "test_native_attention", "test_native_experts", "test_native_load", "test_neon",
+    "test_windows", "test_x86",
     # real models and other programs
     "test_clients", "test_connections", "test_hub", "test_lm_eval", "test_native_bench", "test_real_models",
     "test_tiny_formats",

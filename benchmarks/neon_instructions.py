@@ -4,9 +4,10 @@
 
 Emulated time says nothing about a processor; executed instructions do, as far as they go. Each figure is the difference
 between two runs that multiply the same matrix a different number of times, so that start, packing and the rounding of
-activations drop out. Needs ziglang and QEMU's emulator with plugins (Debian: qemu-user). The figures of llama.cpp are
-those of ggml 0.25.3 through its own backend and buffers, counted in the same way by `arm/ggml_linear.c` (one thread,
-K = 2048, clang 22 -O3; of Q4_0, Q8_0, Q4_K, Q6_K and F16 with one row and 64 gcc 12 too, and the better of the two).
+activations drop out. Beside GGUF's types stand the tiles that other layouts are packed into. Needs ziglang and QEMU's
+emulator with plugins (Debian: qemu-user). The figures of llama.cpp are those of ggml 0.25.3 through its own backend and
+buffers, counted in the same way by `arm/ggml_linear.c` (one thread, K = 2048, clang 22 -O3; of Q4_0, Q8_0, Q4_K, Q6_K
+and F16 with one row and 64 gcc 12 too, and the better of the two).
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ sys.path.insert(0, str(ROOT / "native"))
 from formats import FIRST, MORE  # noqa: E402
 from zig import compile_units, zig  # noqa: E402
 
-from sis_core.backends.native.abi import FORMATS  # noqa: E402
+from sis_core.backends.native.abi import FORMATS, TILES_ALONE  # noqa: E402
 
 HERE = ROOT / "benchmarks" / "arm"
 TRIPLE = "aarch64-linux-musl"  # a static program needs no foreign libraries
 RUNGS = ("portable", "neon", "neon_dotprod", "neon_fhm", "neon_i8mm")
 N_ROWS, N_COLS = 256, 2048
+NUMBERS = FORMATS | TILES_ALONE
 SCALAR = ("-fno-vectorize", "-fno-slp-vectorize")
 
 PEER = {"neon": 0, "neon_dotprod": 1, "neon_fhm": 1, "neon_i8mm": 2}  # of the following, that of a rung
@@ -119,7 +121,7 @@ class Counter:
     def count(self, isa: str, format: str, rows: int, flags: tuple[str, ...] = ()) -> float:
         """Instructions for each weight and row; with 0 rows, for each weight that is decoded."""
         few, many = (
-            self.run(self.programs[flags], isa, FORMATS[format], rows, N_ROWS, N_COLS, times) for times in (1, 3)
+            self.run(self.programs[flags], isa, NUMBERS[format], rows, N_ROWS, N_COLS, times) for times in (1, 3)
         )
         return (many - few) / (2 * N_ROWS * N_COLS * max(rows, 1))
 
@@ -154,7 +156,7 @@ def table(records: list[dict[str, object]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--formats", default=",".join(FIRST + MORE))
+    parser.add_argument("--formats", default=",".join([*FIRST, *MORE, *TILES_ALONE]))
     parser.add_argument("--rows", default="1,8,64")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -170,12 +170,12 @@ void route_row(const struct run *run, const struct sis_op *op, uint32_t row);
 void combine_row(const struct run *run, const struct sis_op *op, uint32_t row); /* what experts_phase has left */
 void combine_columns(const struct run *run, const struct sis_op *op, uint32_t row, size_t first);
 void gate_row(const struct run *run, const struct sis_op *op, uint32_t row);
-/* experts.c: raises each size to what an op of n rows needs. */
+/* experts_room.c: raises each size to what an op of n rows needs. */
 void experts_room(const struct sis_op *op, uint32_t n, int invariant, struct experts_room *room);
 /* Columns of the results of n rows that are there at a time. */
 size_t experts_columns(const struct sis_experts *e, uint32_t n);
 struct expert_order experts_order(const struct experts_room *room, uint8_t *place);
-/* What comes between routing and the phase, done by one thread; where rows are a single group, before the phase. */
+/* experts.c: what comes between routing and the phase, done by one thread; where rows are a single group, before the phase. */
 void experts_begin(const struct run *run, const struct sis_op *op);
 void experts_phase(const struct run *run, struct team *team, const struct sis_op *op, uint32_t member);
 /* Bytes of the parts of an op of attention, and of scratch for a thread. */

@@ -11,12 +11,13 @@ enum { MOST = 16 };
 
 static void *take(size_t bytes)
 {
-    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    void *p = aligned_alloc(64, (bytes + 64) / 64 * 64);
     if (!p) exit(2);
     memset(p, 0, bytes);
     return p;
 }
 
+/* 0 for tiles that no type of GGUF's has. */
 static size_t row_bytes(uint32_t format, size_t n)
 {
     static const struct {
@@ -26,7 +27,12 @@ static size_t row_bytes(uint32_t format, size_t n)
                              {1, 2},
 #define BLOCK_OF(NAME, FORMAT, COLUMNS, BYTES) [FORMAT] = {COLUMNS, BYTES},
                              SIS_PACKED(BLOCK_OF)};
-    return n / blocks[format].values * blocks[format].bytes;
+    return blocks[format].values ? n / blocks[format].values * blocks[format].bytes : 0;
+}
+
+static void fill(uint8_t *bytes, size_t n) /* no NaN in any type */
+{
+    for (size_t i = 0; i < n; i++) bytes[i] = (uint8_t)(i * 2654435761u >> 24 & 0x3b);
 }
 
 int main(int argc, char **argv)
@@ -35,31 +41,31 @@ int main(int argc, char **argv)
     const uint32_t format = (uint32_t)atoi(argv[1]), rows = (uint32_t)atoi(argv[2]), times = (uint32_t)atoi(argv[5]);
     const size_t n_rows = (size_t)atoi(argv[3]), n_cols = (size_t)atoi(argv[4]), bytes = row_bytes(format, n_cols);
     uint8_t *raw = take(n_rows * bytes);
-    for (size_t i = 0; i < n_rows * bytes; i++) raw[i] = (uint8_t)(i * 2654435761u >> 24 & 0x3b); /* no NaN */
+    fill(raw, n_rows * bytes);
     struct sis_weight weight = {.format = format, .n_rows = n_rows, .n_cols = n_cols, .raw = raw, .row_bytes = bytes};
+    uint8_t *tiles = take(sis_tile_bytes(format, n_rows, n_cols));
+    if (bytes) sis_pack(&weight, tiles, 1);
+    else fill(tiles, sis_tile_bytes(format, n_rows, n_cols));
+    if (rows || !bytes) weight.raw = NULL, weight.tiles = tiles;
     if (!rows) {
         float *out = take(n_cols * 4);
         for (uint32_t t = 0; t < times; t++)
             for (int32_t r = 0; r < (int32_t)n_rows; r++) sis_take_row(&weight, r, out);
         return 0;
     }
-    uint8_t *tiles = take(sis_tile_bytes(format, n_rows, n_cols));
-    sis_pack(&weight, tiles, 1);
-    weight.raw = NULL;
-    weight.tiles = tiles;
 
     struct sis_op ops[1 + MOST] = {
         {.kind = SIS_OP_PREPARE, .flags = format <= SIS_BF16 ? SIS_FLOAT : SIS_Q8, .width = (uint32_t)n_cols}};
     for (uint32_t t = 1; t <= times && t <= MOST; t++)
         ops[t] = (struct sis_op){.kind = SIS_OP_LINEAR, .dst = 1, .weight = &weight};
-    const uint32_t cols[2] = {(uint32_t)n_cols, (uint32_t)n_rows};
+    const struct sis_register registers[2] = {{.cols = (uint32_t)n_cols}, {.cols = (uint32_t)n_rows}};
     struct sis_program program = {
         .version = SIS_PROGRAM,
         .n_ops = 1 + times,
         .n_registers = 2,
         .n_out_cols = 1,
         .ops = ops,
-        .register_cols = cols,
+        .registers = registers,
     };
     float *hidden = take(rows * n_cols * 4);
     for (size_t i = 0; i < rows * n_cols; i++) hidden[i] = (float)(i % 13) - 6;
