@@ -16,6 +16,16 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
                             slot % step->page_size);
 }
 
+/* How the linears between a PREPARE and the next read floats. */
+static struct sis_read read_after(const struct run *run, const struct sis_op *op)
+{
+    const struct sis_op *end = run->program->ops + run->program->n_ops;
+    struct sis_read read = {0, 0};
+    while (++op < end && op->kind != SIS_OP_PREPARE)
+        if (op->kind == SIS_OP_LINEAR) sis_reads(run->kernels, op->weight->format, &read);
+    return read;
+}
+
 /* Rows [first, first + m), which lie at x: a group, where any form is that of tile functions. */
 static void prepare(const struct run *run, const struct sis_op *op, const float *x, size_t stride, uint32_t first,
                     uint32_t m, int gathered)
@@ -27,7 +37,9 @@ static void prepare(const struct run *run, const struct sis_op *op, const float 
         const struct unprepared some = {x, stride, first, m, run->n_rows[gathered], form, 0, k, k};
         if (many) many->prepare(&some, run->many_x[op->count][form == SIS_FLOAT]);
         else if (form == SIS_Q8) run->kernels->prepare_q8(x, stride, m, k, run->q8 + first * (k / BLOCK));
-        else run->kernels->prepare_float(x, stride, m, k, run->floats + first * sis_float_row(run->kernels, k));
+        else
+            sis_prepare_floats(run->kernels, read_after(run, op), x, stride, m, k,
+                               run->floats + first * sis_float_row(run->kernels, k));
     }
 }
 
