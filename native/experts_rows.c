@@ -24,6 +24,15 @@ static const float *gathered(const struct run *run, const struct sis_op *op, con
     return out - g->m * k;
 }
 
+/* How the weights of a stage read floats. */
+static struct sis_read read_in(const struct run *run, const struct sis_experts *e, enum stage stage)
+{
+    struct sis_read read = {0, 0};
+    sis_reads(run->kernels, stage == IN ? e->up->format : e->down->format, &read);
+    if (stage == IN && e->gate) sis_reads(run->kernels, e->gate->format, &read);
+    return read;
+}
+
 void experts_prepare(const struct run *run, const struct sis_op *op, enum stage stage, uint32_t group, uint32_t member)
 {
     const struct sis_experts *e = op->experts;
@@ -50,7 +59,8 @@ void experts_prepare(const struct run *run, const struct sis_op *op, enum stage 
     }
     if (forms >> ROWS_FLOAT & 1) {
         float *out = (float *)(void *)run->expert_x[stage][ROWS_FLOAT];
-        run->kernels->prepare_float(x, stride, g->m, k, out + first * sis_float_row(run->kernels, k));
+        sis_prepare_floats(run->kernels, read_in(run, e, stage), x, stride, g->m, k,
+                           out + first * sis_float_row(run->kernels, k));
     }
     float *out = (float *)(void *)run->expert_x[stage][ROWS_PLAIN] + first * k;
     for (uint32_t i = 0; forms >> ROWS_PLAIN & 1 && i < g->m; i++) memcpy(out + i * k, x + i * stride, k * sizeof *x);

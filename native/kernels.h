@@ -166,11 +166,12 @@ struct kernels {
     void (*pack)(uint32_t format, const uint8_t *rows, size_t stride, uint32_t n, size_t n_cols, uint8_t *out);
     void (*pack_unpacked)(uint32_t format, const struct sis_unpacked *rows, size_t first, uint32_t n, uint8_t *out);
     uint32_t max_rows;
-    int halves, bfloats; /* F16 weights are multiplied with activations in half precision; BF16 weights with such */
-    /* m rows in the order that tile functions read: q8_block [k / 32][m], or float [k][m], which sets with `halves` let
-     * m floats and the halves [k][m] follow, those with `bfloats` pairs [k / 2][m]. */
+    uint32_t rounds; /* F16, BF16: activations are rounded to it where weights are of it; or F32: none are */
+    /* m rows in the order that tile functions read: q8_block [k / 32][m]; float [k][m], which are followed by the rounded
+     * ones, where there are such: of F16 m floats and then halves [k][m], of BF16 pairs [k / 2][m]. */
     void (*prepare_q8)(const float *x, size_t stride, uint32_t m, size_t k, struct q8_block *out);
     void (*prepare_float)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
+    void (*prepare_rounded)(const float *x, size_t stride, uint32_t m, size_t k, float *out);
     tile_fn tile[SIS_DECODED];
     pair_fn pair[SIS_DECODED]; /* or NULL */
     /* The most rows for which tiles are read in pairs. */
@@ -220,10 +221,34 @@ static inline int sis_any_many(const struct kernels *kernels, uint64_t rows)
 const struct kernels *sis_kernels(void); /* choose.c */
 extern size_t sis_far;                   /* see vec.h */
 
-/* Floats of a row of k activations, as prepare_float writes it. */
+static inline int sis_rounds(const struct kernels *kernels, uint32_t format)
+{
+    return kernels->rounds != SIS_F32 && format == kernels->rounds;
+}
+
+/* Floats of a row of k activations, with the rounded one. */
 static inline size_t sis_float_row(const struct kernels *kernels, size_t k)
 {
-    return k + (kernels->halves ? 1 : 0) + (kernels->halves || kernels->bfloats ? (k + 1) / 2 : 0);
+    return k + (kernels->rounds == SIS_F16) + (kernels->rounds != SIS_F32 ? (k + 1) / 2 : 0);
+}
+
+/* Which of the two are read. */
+struct sis_read {
+    int plain, rounded;
+};
+
+static inline void sis_reads(const struct kernels *kernels, uint32_t format, struct sis_read *read)
+{
+    if (format > SIS_BF16) return;
+    if (sis_rounds(kernels, format)) read->rounded = 1;
+    else read->plain = 1;
+}
+
+static inline void sis_prepare_floats(const struct kernels *kernels, struct sis_read read, const float *x,
+                                      size_t stride, uint32_t m, size_t k, float *out)
+{
+    if (read.plain) kernels->prepare_float(x, stride, m, k, out);
+    if (read.rounded) kernels->prepare_rounded(x, stride, m, k, out + m * k);
 }
 
 /* The size of the next group when `rows` are left. */

@@ -16,6 +16,19 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
                             slot % step->page_size);
 }
 
+/* How linears read the floats that a PREPARE writes: those that read its place, until it is written again. */
+static struct sis_read read_of(const struct run *run, const struct sis_op *prepare)
+{
+    const struct sis_op *end = run->program->ops + run->program->n_ops;
+    struct sis_read read = {0, 0};
+    for (const struct sis_op *op = prepare + 1; op < end; op++) {
+        if (op->count != prepare->count) continue;
+        if (op->kind == SIS_OP_PREPARE) break;
+        if (op->kind == SIS_OP_LINEAR) sis_reads(run->kernels, op->weight->format, &read);
+    }
+    return read;
+}
+
 /* Rows [first, first + m), which lie at x: a group, where any form is that of tile functions. */
 static void prepare(const struct run *run, const struct sis_op *op, const float *x, size_t stride, uint32_t first,
                     uint32_t m, int gathered)
@@ -27,7 +40,9 @@ static void prepare(const struct run *run, const struct sis_op *op, const float 
         const struct unprepared some = {x, stride, first, m, run->n_rows[gathered], form, 0, k, k};
         if (many) many->prepare(&some, run->places[op->count][form == SIS_FLOAT]);
         else if (form == SIS_Q8) run->kernels->prepare_q8(x, stride, m, k, prepared_at(run, op->count, form, first, k));
-        else run->kernels->prepare_float(x, stride, m, k, prepared_at(run, op->count, form, first, k));
+        else
+            sis_prepare_floats(run->kernels, read_of(run, op), x, stride, m, k,
+                               prepared_at(run, op->count, form, first, k));
     }
 }
 

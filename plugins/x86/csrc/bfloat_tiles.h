@@ -1,8 +1,7 @@
 /* BF16 weights by vdpbf16ps: products of pairs of bfloat16, added in 32 bits. Activations are rounded to bfloat16 too, to
  * nearest even; what is smaller than a normal number becomes zero.
  *
- * What prepare_bfloats writes for M rows: floats [k][M], which other weights are multiplied with; pairs [k / 2][M], the
- * last of an odd k with a zero. */
+ * What prepare_bfloats writes for M rows: pairs [k / 2][M], the last of an odd k with a zero. */
 #include "bfloats.h"
 
 /* The pairs of a row, `m` words from one to the next. */
@@ -27,8 +26,7 @@ INLINE void put_pairs(const float *x, size_t k, uint32_t m, uint32_t *out)
 
 static void prepare_bfloats(const float *x, size_t stride, uint32_t m, size_t k, float *out)
 {
-    prepare_float(x, stride, m, k, out);
-    for (uint32_t r = 0; r < m; r++) put_pairs(x + r * stride, k, m, (uint32_t *)(void *)(out + k * m) + r);
+    for (uint32_t r = 0; r < m; r++) put_pairs(x + r * stride, k, m, (uint32_t *)(void *)out + r);
 }
 
 INLINE void add_pairs(const int M, __m512i w, const uint32_t *x, __m512 *acc)
