@@ -137,6 +137,7 @@ INLINE void expand_turn(const struct sis_kind kind, const struct turn *turn, uin
 {
     const size_t groups = (size_t)n_groups(kind);
     vc tables[4];
+    if (!turn->n) return; /* there is no tile behind the last, nor a table of it */
     load_tables(kind, turn->tile, 0, tables);
     UNROLL_FOR (size_t i = 0; i < AT_ONCE; i += groups, out += 8 * 64) {
         if (i >= turn->n) return;

@@ -30,7 +30,7 @@ from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
 from sis_core.testing.kernels.networks import check_passing
-from sis_core.testing.kernels.unpacked import linear_of, packed, random_unpacked
+from sis_core.testing.kernels.unpacked import check_end_of_tiles, linear_of, packed, random_unpacked
 from sis_core.testing.kernels.weights import EACH_QUANTIZED, QUANTIZED, extreme_rows, random_rows
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
@@ -213,6 +213,11 @@ def test_tiles_that_no_format_of_ggufs_has(backend: X86Backend) -> None:
         found = linear_of(library, bound)(x)
         excess = np.abs(found - x @ values.T) - 2.0**-8 * (np.abs(x) @ np.abs(values).T)
         assert excess.max() <= 0, name
+
+
+def test_nothing_behind_the_last_tile_is_read(backend: X86Backend) -> None:
+    """A pipeline that goes on for three turns after the last tile has no tables to load there."""
+    check_end_of_tiles(backend.library())
 
 
 @pytest.mark.parametrize("name", [*FLOATS, *EACH_QUANTIZED])

@@ -1,7 +1,10 @@
-"""Memory between guards: whoever writes outside of what is his is found."""
+"""Memory between guards: whoever writes outside of what is his is found, or reads behind it."""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 import types
 from typing import Any
 
@@ -32,3 +35,14 @@ def between_guards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[U8, int]]:
     monkeypatch.setattr("sis_core.backends.native.runner.aligned", guarded)
     monkeypatch.setattr("sis_core.backends.native.runner.np", names)
     return guards
+
+
+def before_a_wall(n_bytes: int) -> U8:
+    """Bytes behind which no memory is: who reads on ends the process. Skips where that cannot be had."""
+    if sys.platform == "win32":
+        pytest.skip("this system has no mprotect")
+    room = -(-n_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    whole = np.frombuffer(mmap.mmap(-1, room + mmap.PAGESIZE), np.uint8)
+    nothing = 0  # PROT_NONE
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(whole.ctypes.data + room), mmap.PAGESIZE, nothing) == 0
+    return whole[room - n_bytes : room]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sis_core.arrays import F32
+from sis_core.arrays import F32, U8
 from sis_core.backends.native import NativeBackend, abi
 from sis_core.backends.native.forward import NO_PLAN
 from sis_core.backends.native.library import Library, address
@@ -19,6 +19,7 @@ from sis_core.backends.native.rotations import Rotations
 from sis_core.backends.native.runner import Runner
 from sis_core.backends.native.weights import Store
 from sis_core.quant import Weight
+from sis_core.testing.kernels.guards import before_a_wall
 from sis_core.testing.kernels.weights import QUANTIZED, format_of, random_rows, rounded, taken, weight_of
 
 KINDS = {name: abi.FORMATS[name] for name in QUANTIZED} | abi.TILES_ALONE
@@ -72,9 +73,9 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
     return made, values
 
 
-def packed(library: Library, number: int, rows: abi.Unpacked) -> abi.Weight:
+def packed(library: Library, number: int, rows: abi.Unpacked, allocate: Callable[[int], U8] = aligned) -> abi.Weight:
     """Rows in tiles, which they were not in before."""
-    tiles = aligned(library.tile_bytes(number, rows.n_rows, rows.n_cols))
+    tiles = allocate(library.tile_bytes(number, rows.n_rows, rows.n_cols))
     tiles.fill(0xFF)
     library.pack_unpacked(number, ctypes.addressof(rows), address(tiles), 2)
     bound = abi.Weight(number, 0, rows.n_rows, rows.n_cols)
@@ -90,6 +91,18 @@ def linear_of(library: Library, bound: abi.Weight) -> Callable[..., F32]:
     program.emit(abi.LINEAR, dst=abi.OUT, weight=ctypes.addressof(bound))
     compiled, runner = program.finish(bound.n_rows), Runner(library, Rotations(), 2)
     return lambda x, **options: runner.run(compiled, (NO_PLAN,), hidden=x, **options)
+
+
+def check_end_of_tiles(library: Library) -> None:
+    """Of every kind of tile: nothing behind the last one is read, for few rows or many."""
+    random, kind = np.random.default_rng(10), abi.Kind()
+    for number in KINDS.values():
+        library.kind(number, ctypes.addressof(kind))
+        rows, _ = random_unpacked(kind, 37, 256, random)
+        bound = packed(library, number, rows, before_a_wall)
+        linear = linear_of(library, bound)
+        for n in (1, 3, 8, 12, 16, 20, 70):
+            assert np.isfinite(linear(random.standard_normal((n, 256)).astype(np.float32))).all()
 
 
 class Unpacked:
@@ -154,6 +167,10 @@ class Unpacked:
             assert np.abs(one_by_one - wanted).max() <= 3e-6 * np.abs(wanted).max(), name
             for n in counts:
                 assert np.array_equal(linear(x[:n], alone=True), one_by_one[:n]), (name, n)
+
+    def test_nothing_behind_the_last_tile_is_read(self, backend: NativeBackend) -> None:
+        """A tile may end where memory does."""
+        check_end_of_tiles(backend.library())
 
     def test_scales_of_zeros(self, backend: NativeBackend) -> None:
         """The smallest scales are slow to multiply by: where they have nothing but zeros they are zero."""
