@@ -20,6 +20,7 @@ from sis_core.backends.native.cache import NativeKV, native_states
 from sis_core.backends.native.library import address
 from sis_core.backends.native.liveness import conflicts
 from sis_core.backends.native.memory import aligned
+from sis_core.backends.native.passing import touched_by
 from sis_core.backends.numpy.ops.attention import KVState
 from sis_core.block import KV
 from sis_core.cache.kv_types import KV_TYPES, KVType
@@ -91,7 +92,7 @@ class Layer:
             abi.Op(kind=abi.ATTEND, flags=abi.FOR_Q8 if rounded else 0, dst=abi.OUT, window=window, cap=cap, **scaled),
         )
         register = abi.Register(hidden.shape[1], 0)
-        apart = conflicts(ops, 1)
+        apart = conflicts(ops, touched_by(ops), 1)
         program = abi.Program(
             abi.PROGRAM, 2, 1, n_out, ctypes.addressof(ops), ctypes.addressof(register), address(apart)
         )

@@ -77,7 +77,8 @@ def together(program: Sequence[Step]) -> set[tuple[int, int]]:
 
 @given(st.lists(steps(), min_size=1, max_size=14))
 def test_things_are_apart_where_they_are_in_use_at_the_same_time(program: list[Step]) -> None:
-    found = conflicts([step[0] for step in program], N)
+    ops = [step[0] for step in program]
+    found = conflicts(ops, passing.touched_by(ops), N)
     assert {(int(a), int(b)) for a, b in np.argwhere(found)} == together(program)
 
 
@@ -96,16 +97,17 @@ def test_a_feed_forward_reads_and_writes_places_at_once_where_it_passes() -> Non
     ops = feed_forward(weight(64, 32), weight(64, 32))
     for i, place in ((1, 0), (2, 0), (3, 0), (5, 1), (6, 1)):
         ops[i].count = place
-    assert not conflicts(ops, 4)[4, 5]
-    passing.mark(ops)
-    assert conflicts(ops, 4)[4, 5]
+    assert not conflicts(ops, passing.touched_by(ops), 4)[4, 5]
+    passing.mark(ops, passing.touched_by(ops))
+    assert conflicts(ops, passing.touched_by(ops), 4)[4, 5]
 
 
 def test_experts_may_combine_columns_before_all_are_there() -> None:
     record = abi.Experts(chosen=1, up_values=2, n_out=32)
     ops = [op(kind, 0, 0, experts=ctypes.addressof(record)) for kind in (abi.ROUTE, abi.EXPERTS)]
     ops += [op(abi.COMBINE, 0, 3, experts=ctypes.addressof(record)), op(abi.COPY, 3, 4, width=32)]
-    found = conflicts([*ops, op(abi.COPY, 4, abi.OUT, width=32)], 5)
+    ops = [*ops, op(abi.COPY, 4, abi.OUT, width=32)]
+    found = conflicts(ops, passing.touched_by(ops), 5)
     assert found[3, [0, 1, 2, 5 + abi.ROOM_EXPERTS]].all()
     assert found[1, 5 + abi.ROOM_EXPERTS]
     assert not found[1:3, 5 : 5 + abi.ROOM_EXPERTS].any()
@@ -119,7 +121,7 @@ def test_prepared_rows_of_strangers_are_apart_from_what_linears_write() -> None:
         op(abi.PREPARE_FOREIGN, 0, weight=at, width=32), op(abi.LINEAR, 0, 1, weight=at),
         op(abi.COPY, 1, 2, width=32), op(abi.COPY, 2, abi.OUT, width=32),
     ]  # fmt: skip
-    found = conflicts(ops, 3)
+    found = conflicts(ops, passing.touched_by(ops), 3)
     assert found[3 + abi.ROOM_FOREIGN].nonzero()[0].tolist() == [0, 1, 3 + abi.ROOM_FOREIGN]
 
 

@@ -34,7 +34,7 @@ def feed_forward(gate: int, up: int, **changes: Any) -> list[abi.Op]:
 
 
 def passed(ops: Sequence[abi.Op]) -> list[int]:
-    passing.mark(ops)
+    passing.mark(ops, passing.touched_by(ops))
     return [i for i, op in enumerate(ops) if op.flags & abi.PASSES]
 
 

@@ -25,8 +25,8 @@ GATE = UP = (64, 32)
 
 
 def registers(ops: list[abi.Op], cols: list[int]) -> list[tuple[int, int]]:
-    passing.mark(ops)
-    return [(one.cols, one.output) for one in needed(ops, cols)]
+    passing.mark(ops, touched := passing.touched_by(ops))
+    return [(one.cols, one.output) for one in needed(ops, touched, cols)]
 
 
 def test_what_passes_has_no_columns_but_rows_where_linears_may_not_pass() -> None:

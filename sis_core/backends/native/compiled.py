@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 
-from sis_core.backends.native import abi
+from sis_core.backends.native import abi, passing
 from sis_core.backends.native.library import address
 from sis_core.backends.native.liveness import conflicts
 from sis_core.backends.native.registers import needed
@@ -16,7 +16,7 @@ class Compiled:
     """A program in native memory, with everything that it points to.
 
     Args:
-        ops: where `passing.mark` has been.
+        ops: in the order in which they run; what passes among them is marked here.
         cols: how wide each register may be.
 
     Attributes:
@@ -38,9 +38,11 @@ class Compiled:
     ) -> None:
         self._store, self.in_place, self._kept = store, store.in_place, tuple(kept)
         self.watched = tuple(watched)
+        touched = passing.touched_by(ops)
+        passing.mark(ops, touched)
         self._ops = (abi.Op * len(ops))(*ops)
-        self._registers = (abi.Register * len(cols))(*needed(ops, cols))
-        self._apart = conflicts(ops, len(cols))
+        self._registers = (abi.Register * len(cols))(*needed(ops, touched, cols))
+        self._apart = conflicts(ops, touched, len(cols))
         self.n_out_cols = n_out_cols
         self._programs = [
             abi.Program(

@@ -13,7 +13,7 @@ import numpy as np
 
 from sis_core.arrays import U8
 from sis_core.backends.native import abi
-from sis_core.backends.native.passing import EVERYTHING, Span, reads, writes
+from sis_core.backends.native.passing import EVERYTHING, Span, Touched
 
 NO_ROWS = frozenset({abi.LINEAR, abi.ATTEND, abi.EXPERTS})  # ops that are no row operations
 BREAKS = NO_ROWS | {abi.GATHER}  # what ends a phase of these
@@ -22,7 +22,7 @@ WITH_ROOMS = NO_ROWS | {abi.PREPARE, abi.PREPARE_FOREIGN, abi.ROUTE, abi.COMBINE
 Live = dict[int, list[tuple[int, int]]]  # columns that are read later, of each thing
 
 
-def conflicts(ops: Sequence[abi.Op], n_registers: int) -> U8:
+def conflicts(ops: Sequence[abi.Op], touched: Sequence[Touched], n_registers: int) -> U8:
     """``(n, n)`` of registers and rooms: 1 for two that are in use at the same time, where `passing.mark` has been."""
     n = n_registers + abi.N_ROOMS
     found = np.zeros((n, n), np.uint8)
@@ -30,8 +30,8 @@ def conflicts(ops: Sequence[abi.Op], n_registers: int) -> U8:
     known: set[frozenset[int]] = set()
     for first, stop in reversed([*phases(ops)]):
         used = set(live)
-        for op in reversed(ops[first:stop]):
-            defined, read = [*writes(op)], [*reads(op)]
+        for i in reversed(range(first, stop)):
+            op, defined, read = ops[i], [*touched[i].written], [*touched[i].read]
             if op.kind in WITH_ROOMS:
                 _rooms(op, n_registers, defined, read, used)
             for span in defined:

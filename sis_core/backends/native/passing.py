@@ -33,9 +33,12 @@ class Touched(NamedTuple):
     written: tuple[Span, ...]
 
 
-def mark(ops: Sequence[abi.Op]) -> None:
+def touched_by(ops: Sequence[abi.Op]) -> list[Touched]:
+    return [Touched(tuple(reads(op)), tuple(writes(op))) for op in ops]
+
+
+def mark(ops: Sequence[abi.Op], touched: Sequence[Touched]) -> None:
     """Set `abi.PASSES` wherever it holds: once, on a whole program."""
-    touched = [Touched(tuple(reads(op)), tuple(writes(op))) for op in ops]
     for i, op in enumerate(ops):
         if op.kind != abi.PREPARE or not i or not _passes(ops, touched, i - 1):
             continue

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sis_core.arrays import F32
-from sis_core.backends.native import abi, ops, passing
+from sis_core.backends.native import abi, ops
 from sis_core.backends.native.border import Structure
 from sis_core.backends.native.compiled import Compiled
 from sis_core.backends.native.places import Places
@@ -173,7 +173,6 @@ class Program:
 
     def finish(self, n_out_cols: int) -> Compiled:
         """The program as it is handed to native code, once its weights are bound."""
-        passing.mark(self._ops)
         return Compiled(self._store, self._ops, self._cols, n_out_cols, self._n_embedding, self._watched, self._kept)
 
     def register(self, name: str, cols: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sis_core.backends.native import abi
-from sis_core.backends.native.passing import EVERYTHING, Span, reads, writes
+from sis_core.backends.native.passing import EVERYTHING, Span, Touched
 
 
-def needed(ops: Sequence[abi.Op], cols: Sequence[int]) -> list[abi.Register]:
+def needed(ops: Sequence[abi.Op], touched: Sequence[Touched], cols: Sequence[int]) -> list[abi.Register]:
     """Each register as the ops use it, where `passing.mark` has been.
 
     What passes is not counted: native code adds it in steps where linears do not.
@@ -21,7 +21,7 @@ def needed(ops: Sequence[abi.Op], cols: Sequence[int]) -> list[abi.Register]:
     for i, op in enumerate(ops):
         if op.kind == abi.LINEAR and op.flags & abi.PASSES:
             outputs[op.dst] &= gathered  # for steps in which it does not
-        for span in _touched(ops, i):
+        for span in _in_any_step(ops, touched, i):
             outputs[span.register] &= gathered
             widths[span.register] = max(widths[span.register], min(span.stop, cols[span.register]))
         if op.kind == abi.GATHER:
@@ -30,13 +30,13 @@ def needed(ops: Sequence[abi.Op], cols: Sequence[int]) -> list[abi.Register]:
     return [abi.Register(cols, output) for cols, output in zip(widths, outputs, strict=True)]
 
 
-def _touched(ops: Sequence[abi.Op], at: int) -> Iterator[Span]:
+def _in_any_step(ops: Sequence[abi.Op], touched: Sequence[Touched], at: int) -> Iterator[Span]:
     """The columns of registers that an op reads or writes in any step; not what it gathers into."""
     op = ops[at]
     passed = at > 0 and ops[at - 1].flags & abi.PASSES and op.kind in (abi.ACT, abi.PREPARE)
-    spans = [] if passed else [*reads(op)]
+    spans = [] if passed else [*touched[at].read]
     if not op.flags & abi.PASSES and op.kind != abi.GATHER:
-        spans += writes(op)
+        spans += touched[at].written
     if op.kind in (abi.ROUTE, abi.EXPERTS, abi.COMBINE):
         record = abi.Experts.from_address(op.experts)
         spans += [Span(number, 0, EVERYTHING) for number in (record.chosen, record.up_values)]

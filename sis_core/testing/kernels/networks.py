@@ -32,7 +32,7 @@ def check_passing(backend: NativeBackend, variants: Sequence[Variant], monkeypat
     for variant, format, pack in itertools.product(each.values(), (F16Format(), format_of("Q8_0")), (True, False)):
         network = random_network(with_format(variant, format))
         found = []
-        for mark in (marked, lambda ops: None):
+        for mark in (marked, lambda ops, touched: None):
             monkeypatch.setattr(passing, "mark", mark)
             forward = bind(network, [backend], BackendOptions(n_threads=2, pack=pack))
             cache = forward.new_cache("f16", 256)
@@ -128,7 +128,7 @@ class Networks(Shared):
         for variant in self.variants:
             network = random_network(with_format(variant, format_of("Q8_0")))
             found = []
-            for conflicts in (shared, lambda ops, n: np.ones_like(shared(ops, n))):
+            for conflicts in (shared, lambda *program: np.ones_like(shared(*program))):
                 monkeypatch.setattr(compiled, "conflicts", conflicts)
                 forward = bind(network, [backend], BackendOptions(n_threads=2))
                 cache = forward.new_cache("f16", 192)
