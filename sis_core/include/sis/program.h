@@ -92,9 +92,9 @@ struct sis_kind {
 struct sis_unpacked {
     uint64_t n_rows;
     uint64_t n_cols;
-    const uint8_t *codes;      /* (n_rows, n_cols): SIGNED and PAIRS as int8, else as uint8 */
-    const float *scales;       /* (n_rows, n_cols / group): whole numbers with BYTE, SIX and NIBBLE; not read with SUPER */
-    const float *minima;       /* the same for UNSIGNED, what is subtracted; else not read */
+    const uint8_t *codes; /* (n_rows, n_cols): SIGNED and PAIRS as int8, else as uint8 */
+    const float *scales;  /* (n_rows, n_cols / group): whole numbers with BYTE, SIX and NIBBLE; not read with SUPER */
+    const float *minima;  /* the same for UNSIGNED, what is subtracted; else not read */
     const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, SIX, NIBBLE and SUPER; else not read */
     const float *super_minima; /* the same for UNSIGNED */
     const int8_t *table;       /* (64,) for TABLE, (n_rows, 16) for ROW_TABLE; else not read */
