@@ -16,6 +16,7 @@ from typing import TypeAlias
 from sis_core.arrays import U8
 from sis_core.backends.native.guard import Guarded
 from sis_core.backends.native.library import Library, address
+from sis_core.backends.native.packing import mapping_of
 
 GAP = 1 << 16  # bytes between tensors that are mapped with them
 
@@ -75,12 +76,17 @@ def _end(thread: threading.Thread, jobs: SimpleQueue[Job | None], stop: ctypes.c
 
 
 def spans(tensors: Iterable[U8]) -> list[tuple[int, int]]:
-    """Where rows begin and end, by address; those that lie side by side in one piece."""
+    """Where rows begin and end, by address; those of a file that lie side by side in one piece.
+
+    What lies between two files is somebody else's memory, or none.
+    """
     found: list[tuple[int, int]] = []
+    last = None
     for rows in sorted((rows for rows in tensors if rows.size), key=address):
-        start = address(rows)
+        start, mapping = address(rows), mapping_of(rows)
         end = start + (len(rows) - 1) * rows.strides[0] + rows.shape[1]
-        if found and start - found[-1][1] <= GAP:
+        if found and mapping is last and start - found[-1][1] <= GAP:
             start = found.pop()[0]
         found.append((start, end))
+        last = mapping
     return found

@@ -244,12 +244,18 @@ class Copy(Packing):
         return weight
 
 
-def in_file(rows: U8) -> bool:
-    """Whether rows are pages of a file that is mapped to be read, which may go and come again."""
+def mapping_of(rows: U8) -> mmap.mmap | None:
+    """The mapping that rows lie in, if they do."""
     owner: Any = rows
     while not isinstance(owner, mmap.mmap) and owner is not None:
         owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-    return owner is not None and memoryview(owner).readonly
+    return owner
+
+
+def in_file(rows: U8) -> bool:
+    """Whether rows are pages of a file that is mapped to be read, which may go and come again."""
+    mapping = mapping_of(rows)
+    return mapping is not None and memoryview(mapping).readonly
 
 
 def whole_tiles(n_rows: int) -> int:
