@@ -12,10 +12,12 @@ from sis_core.machine.collector import no_collection
 
 def test_garbage_is_collected_again() -> None:
     assert gc.isenabled()
-    with pytest.raises(ZeroDivisionError), no_collection():
+    with no_collection():
         with no_collection():
             assert not gc.isenabled()
         assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), no_collection():
         raise ZeroDivisionError
     assert gc.isenabled()
 
@@ -32,7 +34,8 @@ def test_who_collects_none_collects_none_afterwards() -> None:
 
 def test_threads_whose_work_overlaps_leave_it_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that begins while another ends does not take what it finds in between for what was there before."""
-    first, look, ended = no_collection(), gc.isenabled, []
+    first, look = no_collection(), gc.isenabled
+    ended: list[bool] = []
 
     def end() -> None:
         if not ended:
