@@ -2,7 +2,7 @@
  *
  * A tile is sixteen rows, in one stream in the order in which it is read: so what is fetched ahead is what comes next.
  * With TABLE it begins with the table, filled up to 64 bytes. Then units follow, of two blocks of 32 columns or, where more
- * than 32 share a scale, of the blocks of two groups; with BYTE, NIBBLE and SUPER of eight. The last may hold fewer. A unit is
+ * than 32 share a scale, of the blocks of two groups; with BYTE, SIX, NIBBLE and SUPER of eight. The last may hold fewer. A unit is
  *
  *   256 columns    16 halves: super-scales; 16 more: super-minima, or nothing that is read
  *   each block     for each group 16 scales; then for each group 16 minima (UNSIGNED; NIBBLE: as the upper half of scales)

@@ -58,6 +58,8 @@ int main(int argc, char **argv)
         {.kind = SIS_OP_PREPARE, .flags = format <= SIS_BF16 ? SIS_FLOAT : SIS_Q8, .width = (uint32_t)n_cols}};
     for (uint32_t t = 1; t <= times && t <= MOST; t++)
         ops[t] = (struct sis_op){.kind = SIS_OP_LINEAR, .dst = 1, .weight = &weight};
+    uint8_t apart[(2 + SIS_N_ROOMS) * (2 + SIS_N_ROOMS)];
+    memset(apart, 1, sizeof apart);
     const struct sis_register registers[2] = {{.cols = (uint32_t)n_cols}, {.cols = (uint32_t)n_rows}};
     struct sis_program program = {
         .version = SIS_PROGRAM,
@@ -66,6 +68,7 @@ int main(int argc, char **argv)
         .n_out_cols = 1,
         .ops = ops,
         .registers = registers,
+        .apart = apart,
     };
     float *hidden = take(rows * n_cols * 4);
     for (size_t i = 0; i < rows * n_cols; i++) hidden[i] = (float)(i % 13) - 6;
