@@ -140,7 +140,9 @@ static inline size_t minima_behind(struct sis_kind kind)
  * from -124 to 128. */
 static inline int fits_bytes(struct sis_kind kind)
 {
-    return kind.group < BLOCK && (kind.scales == SIS_NIBBLE || (kind.scales == SIS_SIX && kind.bits <= 3));
+    const int nibbles = kind.scales == SIS_NIBBLE && kind.codes == SIS_UNSIGNED && kind.bits <= 4;
+    const int sixes = kind.scales == SIS_SIX && kind.codes == SIS_SIGNED && kind.bits <= 3;
+    return kind.group < BLOCK && (nibbles || sixes);
 }
 /* Whether sums of a unit are added before super-scales multiply them: for a block of bytes, or of codes, there is nothing else. */
 static inline int by_units(struct sis_kind kind) { return kind.scales == SIS_SUPER || fits_bytes(kind); }
