@@ -115,6 +115,7 @@ with opened(gradual=True) as model:
     store = model.forward._store
     store.ahead.stop()
     rows, guards = list(store.waiting.rows_in_files()), [bound.guard for bound in store.in_place._weights]
+    written = os.stat(path).st_mtime_ns
     os.truncate(path, 5000)
     ahead = Ahead(store.library)
     ahead.file(rows)
@@ -123,6 +124,11 @@ with opened(gradual=True) as model:
     ahead.stop()
     print(sum(guard.hit for guard in guards) > 1)
     refused(lambda: text(model), "shrank")
+    restore()
+    os.utime(path, ns=(0, written))  # as if a disk had failed once
+    refused(lambda: text(model), "could not be read")
+    (packing,) = [one for one in store.waiting._packings if one.bound.guard.hit][:1]
+    refused(packing.advance, "could not be read")
 """
 
 OTHERS = """
@@ -182,7 +188,7 @@ def test_cut_while_it_is_mapped_ahead(tmp_path: Path) -> None:
     """What guards the same bytes is told: they are zeros from now on."""
     assert NATIVE is not None
     done = run(CUT_AHEAD, tmp_path, NATIVE.name)
-    assert (done.returncode, done.stdout.split()) == (0, ["True", "refused"]), done.stderr
+    assert (done.returncode, done.stdout.split()) == (0, ["True", *["refused"] * 3]), done.stderr
 
 
 @needs_native

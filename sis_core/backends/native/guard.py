@@ -56,6 +56,7 @@ class InPlace:
         self._library = library
         self._weights: list[abi.Weight] = []
         self._guards: tuple[Guard, ...] | None = ()
+        self._hits = library.guard_hits()  # of all guards, when those here were last looked at
 
     def add(self, bound: abi.Weight) -> None:
         """Take care of a weight as long as it has a guard."""
@@ -67,7 +68,8 @@ class InPlace:
         self._guards = None
 
     def before_step(self) -> Seen | None:
-        """GGUFError if a file is not what it was when it was opened; else what `after_step` wants to know."""
+        """GGUFError if a file is not what it was when it was opened, or was cut since; else what `after_step` wants to
+        know."""
         guards = self._guards
         if guards is None:
             self._weights = [bound for bound in self._weights if bound.guard]
@@ -76,7 +78,12 @@ class InPlace:
             return None
         for check in {guard.check for guard in guards}:  # one for each file
             check()
-        return guards, self._library.guard_hits()
+        hits = self._library.guard_hits()
+        if hits != self._hits:  # between steps too files are read, ahead of those
+            for guard in guards:
+                guard.check_hit()
+            self._hits = hits
+        return guards, hits
 
     def after_step(self, seen: Seen | None) -> None:
         """GGUFError if a file was cut during the step: its result is worth nothing."""

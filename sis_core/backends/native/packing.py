@@ -66,7 +66,9 @@ class Packing(ABC):
         rows = self.weight.raw[self._row : stop]
         guard = Guard(self._library, self.weight, rows)
         size = self._move(rows, self._row)
-        guard.check_hit()
+        for its in (guard, self.bound.guard):  # what is read ahead may have hit the old one before
+            if its:
+                its.check_hit()
         return size
 
     @abstractmethod
