@@ -34,6 +34,7 @@ class Touched(NamedTuple):
 
 
 def touched_by(ops: Sequence[abi.Op]) -> list[Touched]:
+    """What each of the ops reads and writes."""
     return [Touched(tuple(reads(op)), tuple(writes(op))) for op in ops]
 
 
