@@ -19,6 +19,8 @@
  *   5, 3, 1 bits   then a vector of the upper bit: quad i in bit i
  *   6 bits         then two vectors of the upper two bits: quad 4 j + p in bits 2 p
  *
+ * S3_16 is Q3_K's with any scales of 8 bits: those of Q3_K have six, so that weights fit bytes.
+ *
  * SIGNED codes of less than 8 bits lie there plus 2^(bits-1), so that they are none below zero.
  *
  * With ROW_TABLE sixteen bytes belong to each row, one after the other, as row_at says: its table, in four vectors with which

@@ -104,7 +104,7 @@ def is_model_file(reference: str | None) -> bool:
     """Whether a reference is a file that is here and is called ``.gguf``: no source is asked about that."""
     try:
         path = Path(reference or "").expanduser()
-        return path.suffix.lower() == ".gguf" and path.exists()
+        return path.suffix.lower() == ".gguf" and path.is_file()
     except (OSError, RuntimeError, ValueError):  # what `resolve` refuses
         return False
 

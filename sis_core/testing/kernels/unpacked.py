@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,20 +31,28 @@ ALL_POWERS = {  # other scales than halves: where they are, and all but those th
 EDGES = (2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 24, 31, 33, 64)  # rows, about where kernels change
 
 
-def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.Generator) -> tuple[abi.Unpacked, F32]:
-    """Random rows of what tiles of a kind hold, and their values."""
+def random_unpacked(
+    kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.Generator, *, extreme: bool = False
+) -> tuple[abi.Unpacked, F32]:
+    """Random rows of what tiles of a kind hold, and their values; ``extreme`` ones are the least and the largest."""
+
+    def draw(low: int, high: int, shape: int | tuple[int, ...], dtype: Any = np.int64) -> Any:
+        if extreme:
+            return random.choice([low, high - 1], shape).astype(dtype)
+        return random.integers(low, high, shape, dtype)
 
     def whole(low: int, high: int) -> F32:
-        return random.integers(low, high, (n_rows, n_cols // kind.group)).astype(np.float32)
+        drawn: F32 = draw(low, high, (n_rows, n_cols // kind.group)).astype(np.float32)
+        return drawn
 
     ternary = kind.codes == abi.CODES["ternary"]
-    codes = random.integers(0, 3 if ternary else 1 << kind.bits, (n_rows, n_cols), dtype=np.uint8)
-    table = random.integers(-128, 128, 64, dtype=np.int8)
+    codes = draw(0, 3 if ternary else 1 << kind.bits, (n_rows, n_cols), np.uint8)
+    table = draw(-128, 128, 64, np.int8)
     values: F32 = codes.astype(np.float32)
     if kind.codes == abi.CODES["table"]:
         values = table[codes].astype(np.float32)
     if kind.codes == abi.CODES["row_table"]:
-        table = random.integers(-128, 128, (n_rows, 16), dtype=np.int8)
+        table = draw(-128, 128, (n_rows, 16), np.int8)
         values = np.take_along_axis(table, codes.astype(np.intp), axis=1).astype(np.float32)
     if kind.codes == abi.CODES["signed"]:
         values -= np.float32(1 << kind.bits >> 1)
@@ -52,7 +61,7 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
         values -= np.float32(1)
     if kind.codes == abi.CODES["pairs"]:
         places = random.permuted(np.tile([0, 0, 1, 1], (n_rows, n_cols // 4, 1)), axis=2).reshape(n_rows, n_cols)
-        values = (random.integers(-8, 8, (n_rows, n_cols)) * places).astype(np.float32)
+        values = (draw(-8, 8, (n_rows, n_cols)) * places).astype(np.float32)
         codes = values.astype(np.int8).view(np.uint8)
     one, n_super = np.float32(1), n_cols // 256
     scales, minima = whole(-128, 128) / np.float32(1024), whole(-128, 128) / np.float32(1024)  # as halves, as bfloats
@@ -64,7 +73,7 @@ def random_unpacked(kind: abi.Kind, n_rows: int, n_cols: int, random: np.random.
         scales, minima = whole(0, 16), whole(0, 16)
     if kind.scales == abi.SCALES["super"]:
         scales.fill(1)
-    supers, super_minima = (random.integers(-99, 99, (n_rows, n_super)).astype(np.float32) / 1024 for _ in range(2))
+    supers, super_minima = (draw(-99, 99, (n_rows, n_super)).astype(np.float32) / 1024 for _ in range(2))
     kept = (codes, scales, minima, supers.astype(np.float32), super_minima.astype(np.float32), table)
     made = abi.Unpacked(n_rows, n_cols, *(address(array) for array in kept))
     made.owners = kept
@@ -158,12 +167,14 @@ class Unpacked:
     def test_any_number_of_rows(self, backend: NativeBackend, counts: Sequence[int]) -> None:
         """Of every kind of tile: 1 to 64 rows at once are the rows one by one, bit for bit, and the product."""
         library, random, kind = backend.library(), np.random.default_rng(7), abi.Kind()
-        for name, number in KINDS.items():
+        for (name, number), extreme in itertools.product(KINDS.items(), (False, True)):
             library.kind(number, ctypes.addressof(kind))
-            rows, values = random_unpacked(kind, 19, 256, random)
+            rows, values = random_unpacked(kind, 19, 256, random, extreme=extreme)
             bound = packed(library, number, rows)
             linear = linear_of(library, bound)
             x = random.standard_normal((64, 256)).astype(np.float32)
+            if extreme:  # 127 and -127, once rounded: all products of a row of weights have one sign
+                x = (np.where(values[0] < 0, -1, 1) * random.choice([-1, 1], (64, 1))).astype(np.float32)
             one_by_one = np.concatenate([linear(row[None]) for row in x])
             wanted = rounded(x).astype(np.float64) @ values.astype(np.float64).T
             assert np.abs(one_by_one - wanted).max() <= 3e-6 * np.abs(wanted).max(), name
