@@ -63,11 +63,10 @@ class Teller:
             said = [b'[{"id": 7}]']
         else:
             status = 404
+        self._hangs |= b"hang" in body  # before anybody sees that it has begun
         yield {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]}
         for part in said:
             yield {"type": "http.response.body", "body": part, "more_body": True}
-            if b"hang" in body:
-                self._hangs = True
             if b"wait" in body or self._hangs:
                 GO_ON.wait(60)
         yield {"type": "http.response.body", "body": b"", "more_body": False}
