@@ -76,19 +76,30 @@ static uint32_t cut(struct group_of_rows *groups, uint32_t n, uint32_t max_rows)
     return count;
 }
 
+/* Weights stay where they are from the laying out on: sis_replace waits for its turn too. */
+static int32_t run_in_turn(struct run *run)
+{
+    const struct sis_program *program = run->program;
+    const struct sis_step *step = run->step;
+    if (step->workspace_bytes < lay_out(run)) return SIS_NO_ROOM;
+    for (int i = 0; i < 2; i++) run->n_groups[i] = cut(run->groups[i], run->n_rows[i], run->kernels->max_rows);
+    size_t width = program->registers[0].cols;
+    for (uint32_t r = 0; step->hidden && r < step->n; r++)
+        memcpy(run->registers[0] + r * run->strides[0], step->hidden + r * width, width * sizeof(float));
+    const struct kind kind = {program, step->n};
+    team_run_in_turn(step->n_threads, step->cpus, &kind, run_member, run);
+    return atomic_load(&run->error);
+}
+
 int32_t sis_run(const struct sis_program *program, const struct sis_step *step)
 {
     struct run run = run_of(program, step);
     struct expert_order order = {0};
     run.order = &order;
-    if (step->workspace_bytes < lay_out(&run)) return SIS_NO_ROOM;
-    for (int i = 0; i < 2; i++) run.n_groups[i] = cut(run.groups[i], run.n_rows[i], run.kernels->max_rows);
-    size_t width = program->registers[0].cols;
-    for (uint32_t r = 0; step->hidden && r < step->n; r++)
-        memcpy(run.registers[0] + r * run.strides[0], step->hidden + r * width, width * sizeof(float));
-    const struct kind kind = {program, step->n};
-    team_run(step->n_threads, step->cpus, &kind, run_member, &run);
-    for (uint32_t r = 0; step->best && r < step->n_out; r++)
+    team_take_turn();
+    const int32_t code = run_in_turn(&run);
+    team_give_turn();
+    for (uint32_t r = 0; code != SIS_NO_ROOM && step->best && r < step->n_out; r++)
         step->best[r] = sis_best(step->out + (size_t)r * program->n_out_cols, program->n_out_cols);
-    return atomic_load(&run.error);
+    return code;
 }

@@ -219,7 +219,7 @@ static struct pace *pace_of(const struct kind *kind)
 }
 
 /* In this caller's turn. */
-static void run_in_turn(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context)
+static void run_members(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context)
 {
     team.size = n_threads;
     team.fn = fn;
@@ -245,13 +245,24 @@ static void run_in_turn(uint32_t n_threads, const int32_t *cpus, team_fn fn, voi
     if (cpus) thread_place(&before);
 }
 
-void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context)
+void team_take_turn(void)
 {
     lock_take(&turn_mutex);
     uint64_t ticket = next_ticket++;
     while (ticket != serving) condition_wait(&turn_changed, &turn_mutex);
     lock_give(&turn_mutex);
+}
 
+void team_give_turn(void)
+{
+    lock_take(&turn_mutex);
+    serving++;
+    condition_wake_all(&turn_changed);
+    lock_give(&turn_mutex);
+}
+
+void team_run_in_turn(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context)
+{
     if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
     if (n_threads < 1) n_threads = 1;
     start_workers(n_threads);
@@ -261,12 +272,14 @@ void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, 
         uint32_t members = pace_members(pace, n_threads);
         atomic_store_explicit(&team.waited, 0, memory_order_relaxed);
         uint64_t start = team_now();
-        run_in_turn(members, cpus, fn, context);
+        run_members(members, cpus, fn, context);
         pace_learn(pace, members, kind->rows, team_now() - start, atomic_load(&team.waited));
-    } else run_in_turn(n_threads, cpus, fn, context);
+    } else run_members(n_threads, cpus, fn, context);
+}
 
-    lock_take(&turn_mutex);
-    serving++;
-    condition_wake_all(&turn_changed);
-    lock_give(&turn_mutex);
+void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context)
+{
+    team_take_turn();
+    team_run_in_turn(n_threads, cpus, kind, fn, context);
+    team_give_turn();
 }

@@ -18,6 +18,11 @@ struct kind {
  * system knows how; the caller is then let go again. Without `kind` all threads are used, else as many as paid for runs
  * of this kind before; see pace.h. */
 void team_run(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context);
+/* The same in parts, for callers that read or write before the run what nobody may change meanwhile. Between taking and
+ * giving a turn nothing but team_run_in_turn runs anything. */
+void team_take_turn(void);
+void team_run_in_turn(uint32_t n_threads, const int32_t *cpus, const struct kind *kind, team_fn fn, void *context);
+void team_give_turn(void);
 /* The next of this phase's n units of work for a member, or n when none is left. Every member begins with a share of
  * its own, since neighbouring units lie side by side in memory and a stream is read faster than pieces of it; whoever
  * is done helps the next. Which member gets a unit must not matter. */

@@ -189,5 +189,8 @@ uint64_t sis_workspace(const struct sis_program *program, const struct sis_step 
     struct sis_step asked = *step;
     asked.workspace = NULL;
     struct run run = run_of(program, &asked);
-    return lay_out(&run);
+    team_take_turn(); /* weights may be replaced between turns */
+    const uint64_t bytes = lay_out(&run);
+    team_give_turn();
+    return bytes;
 }
