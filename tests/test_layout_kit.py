@@ -232,6 +232,19 @@ def test_what_unpack_may_not_do() -> None:
             found = super().unpack(rows, n_cols)
             return evolve(found, codes=found.codes[:, 1:])
 
-    for wrong, fault in ((Writes, "writes to its input"), (Joined, "row 0 alone"), (Short, "unpack gives codes as")):
+    class Mixed(Encoded):
+        """Without a decoder of its own: numpy decodes blocks, native code packs rows."""
+
+        def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+            found = super().unpack(rows, n_cols)
+            return evolve(found, scales=np.roll(found.scales, 1, axis=1))
+
+    faults = {
+        Writes: "writes to its input",
+        Joined: "row 0 alone",
+        Short: "unpack gives codes as",
+        Mixed: "block 0 of row 0 gives other numbers alone than in its row",
+    }
+    for wrong, fault in faults.items():
         with pytest.raises(AssertionError, match=fault):
             check(wrong())

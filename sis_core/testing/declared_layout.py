@@ -44,6 +44,7 @@ def check_layout(format: QuantFormat, bytes_of: Callable[[int, int], U8], n_cols
     except FormatError as error:
         fail(f"its layout cannot be: {error}", case)
     _alone(format, layout, rows, n_cols, unpacked, case, fail)
+    _by_blocks(format, layout, rows, n_cols, unpacked, case, fail)
     if fault := decoder_mistake(Read(format, layout, rows, unpacked), n_cols):
         fail(fault, case)
 
@@ -83,6 +84,22 @@ def _alone(
     for i in range(len(rows)):
         if not np.array_equal(own_values(layout, format.unpack(rows[i : i + 1], n_cols))[0], whole[i], equal_nan=True):
             fail(f"unpack: row {i} alone gives other numbers than among {len(rows)} rows", case)
+
+
+def _by_blocks(
+    format: QuantFormat, layout: Layout, rows: U8, n_cols: int, unpacked: Unpacked, case: str, fail: Fail
+) -> None:
+    """So are a block's: a format of blocks is decoded block by block, and packed row by row."""
+    if not isinstance(format, BlockFormat) or has_decoder(format):
+        return
+    blocks = own_values(layout, format.unpack(rows.reshape(-1, format.type_size), format.block_size))
+    whole = own_values(layout, unpacked)
+    same = np.equal(blocks.reshape(whole.shape), whole) | np.isnan(whole)
+    if not same.all():
+        row, column = np.argwhere(~same)[0]
+        fail(
+            f"unpack: block {column // format.block_size} of row {row} gives other numbers alone than in its row", case
+        )
 
 
 def decoder_mistake(read: Read, n_cols: int) -> str:

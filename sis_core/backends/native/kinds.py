@@ -90,7 +90,10 @@ def how_packed(weight: quant.Weight, kind: Kind) -> str:
     """What tiles of this kind change of a weight, and what they cost beside it, as the end of a sentence."""
     layout = weight.format.layout
     of_rows = layout is not None and layout.table == "row" and kind.codes != ROW_TABLE
-    bytes_each = "; each code is the byte that it stands for: tables of rows have tiles for at most 4 bits"
+    bytes_each = (
+        "; each code is the byte that it stands for: tables of rows have tiles for at most 4 bits and scales for"
+        " multiples of 128 columns"
+    )
     return _rounding(weight) + (bytes_each if of_rows else "") + _transforming(weight)
 
 
