@@ -1,15 +1,16 @@
 /* Two arms are compared by a trial of the neighbouring one. A system gives processors in slices of some milliseconds, so
  * a few short steps say little: what is compared is time over several slices. A trial ends as soon as it has cost too
  * much, and the next waits until that is a small share of the time between; each that fails makes the share smaller.
- * Fewer members are tried only where there is something to gain: steps are small, or members wait. So a quiet machine
- * pays for next to no trials, and a busy one at most a hundredth of its time. */
+ * Fewer members are tried only where there is something to gain: steps are small, or members wait. Members that were left
+ * out because somebody else had their processors are not tried before those have been seen free, which costs no step
+ * anything. So a quiet machine pays for next to no trials, and a busy one at most a hundredth of its time. */
 #include "pace.h"
 
 #define MORE 0
 #define FEWER 1
 #define WINDOW_NS 80e6  /* what the mean of the arm in use remembers, but */
 #define MOST_NEWS 0.125 /* a step is never more than that of it */
-#define FIRST_STEPS 8   /* weights are packed in them, and memory is new */
+#define FIRST_STEPS 4   /* weights are packed in them, and memory is new */
 #define TRIAL_NS 24e6   /* a trial that goes well lasts so long: some slices of a system's */
 #define TRIAL_STEPS 4
 #define TOO_MUCH_NS 4e6 /* what it may lose: one that is not there when needed costs a slice */
@@ -19,6 +20,9 @@
 #define MOST_FAILURES 2
 #define SMALL_NS 1e6   /* steps that may be too small to share */
 #define DISTURBED 0.08 /* share of long waits: a quiet step of a small model has half of that */
+#define ABSENT 0.2     /* share of a step in long waits, and */
+#define ABSENT_NS 2e6  /* how long, where a member was absent: a slice of a system's */
+#define WATCH_NS 400e6 /* until those that are still absent are watched again */
 #define WORTH 0.97     /* what a trial must cost at most, of what the arm in use does */
 
 static uint32_t last_arm(uint32_t most)
@@ -35,13 +39,24 @@ static void begin_trial(struct pace *p, uint32_t arm)
     p->trial_ns = p->trial_rows = 0;
 }
 
+uint32_t pace_to_watch(const struct pace *p)
+{
+    return p->watch && !p->trial && p->arm > 0 && p->due[MORE] <= 0 ? p->most >> (p->arm - 1) : 0;
+}
+
+void pace_watched(struct pace *p, int are_free)
+{
+    if (are_free) p->watch = 0;
+    else p->due[MORE] = WATCH_NS;
+}
+
 uint32_t pace_members(struct pace *p, uint32_t most)
 {
     const uint32_t last = last_arm(most);
     if (p->most != most) *p = (struct pace){.most = most, .due = {SETTLED_NS, SETTLED_NS}};
     if (!p->trial && p->n_steps >= FIRST_STEPS) {
-        if (p->arm > 0 && p->due[MORE] <= 0) begin_trial(p, p->arm - 1);
-        else if (p->arm < last && p->due[FEWER] <= 0) begin_trial(p, p->arm + 1);
+        if (p->arm > 0 && p->due[MORE] <= 0 && !p->watch) begin_trial(p, p->arm - 1);
+        else if (p->arm < last && p->due[FEWER] <= 0 && p->absences != 1) begin_trial(p, p->arm + 1);
     }
     return most >> (p->trial ? p->trial - 1 : p->arm);
 }
@@ -51,6 +66,7 @@ uint32_t pace_members(struct pace *p, uint32_t most)
 static void failed(struct pace *p, int way, double cost_ns, double seen)
 {
     p->seen[way] = seen;
+    if (way == MORE && cost_ns > TOO_MUCH_NS) p->watch = 1;
     const double share = (double)(FIRST_SHARE << p->failures[way]);
     p->due[way] = cost_ns * share > SETTLED_NS ? cost_ns * share : SETTLED_NS;
     if (p->failures[way] < MOST_FAILURES) p->failures[way]++;
@@ -63,6 +79,7 @@ static void change(struct pace *p, uint32_t arm, double ns, double rows)
     p->ns = ns;
     p->rows = rows;
     p->waited_ns = p->kept_ns = 0;
+    p->absences = 0;
     p->due[MORE] = p->due[FEWER] = SETTLED_NS;
     p->seen[MORE] = p->seen[FEWER] = 0;
 }
@@ -72,6 +89,7 @@ static void succeeded(struct pace *p, int way)
     if (p->kept_ns >= KEPT_NS) p->failures[MORE] = p->failures[FEWER] = 0;
     p->came = (uint32_t)way + 1;
     p->before = p->ns / p->rows;
+    p->watch = way == FEWER && p->waited_ns > DISTURBED * p->ns;
     change(p, p->trial - 1, p->trial_ns, p->trial_rows);
 }
 
@@ -106,9 +124,27 @@ static void look_for(struct pace *p, int way, double time)
     if (p->seen[way] && p->ns > p->seen[way] * p->rows && p->due[way] > SETTLED_NS) p->due[way] = SETTLED_NS;
 }
 
+/* Once may be chance; after a second time in a row, what steps cost before says nothing more. */
+static void look_for_absence(struct pace *p, double time, double rows, double wait)
+{
+    if (wait < ABSENT_NS || wait < ABSENT * time) {
+        p->absences = 0;
+        return;
+    }
+    if (++p->absences == 1) p->absent_ns = p->absent_rows = 0;
+    p->absent_ns += time;
+    p->absent_rows += rows;
+    if (p->absences != 2) return;
+    p->ns = p->absent_ns;
+    p->rows = p->absent_rows;
+    p->waited_ns = ABSENT * p->ns;
+    p->due[FEWER] = 0;
+}
+
 void pace_learn(struct pace *p, uint32_t members, uint32_t rows, uint64_t ns, uint64_t waited)
 {
-    const double time = (double)ns, news = time / WINDOW_NS < MOST_NEWS ? time / WINDOW_NS : MOST_NEWS;
+    const double time = (double)ns, wait = (double)waited / members;
+    const double news = time / WINDOW_NS < MOST_NEWS ? time / WINDOW_NS : MOST_NEWS;
     if (p->trial) {
         p->trial_ns += time;
         p->trial_rows += rows ? rows : 1;
@@ -117,10 +153,11 @@ void pace_learn(struct pace *p, uint32_t members, uint32_t rows, uint64_t ns, ui
     }
     p->ns += time - p->ns * news;
     p->rows += (rows ? rows : 1) - p->rows * news;
-    p->waited_ns += (double)waited / members - p->waited_ns * news;
+    p->waited_ns += wait - p->waited_ns * news;
     p->kept_ns += time;
     if (p->n_steps < FIRST_STEPS) p->n_steps++;
     look_for(p, MORE, time);
     if (time < SMALL_NS || p->waited_ns > DISTURBED * p->ns) look_for(p, FEWER, time);
     look_back(p);
+    look_for_absence(p, time, rows ? rows : 1, wait);
 }

@@ -16,14 +16,21 @@ struct pace {
     double ns, rows, waited_ns; /* of the arm in use, as sums that forget: steps, and a member's long waits in them */
     uint32_t tried;             /* steps of the trial */
     double trial_ns, trial_rows;
-    double due[2];        /* nanoseconds of steps until more members, or fewer, are tried */
-    double seen[2];       /* nanoseconds a row in the last of those trials, if it failed; else 0 */
-    uint32_t failures[2]; /* of those trials */
-    double kept_ns;       /* how long the arm in use has been that */
-    uint32_t came;        /* 1 + the way by which it was come to, or 0 after a while */
-    double before;        /* nanoseconds a row of the arm that was left for it */
+    double due[2];                 /* nanoseconds of steps until more members, or fewer, are tried */
+    double seen[2];                /* nanoseconds a row in the last of those trials, if it failed; else 0 */
+    uint32_t failures[2];          /* of those trials */
+    double kept_ns;                /* how long the arm in use has been that */
+    uint32_t came;                 /* 1 + the way by which it was come to, or 0 after a while */
+    double before;                 /* nanoseconds a row of the arm that was left for it */
+    uint32_t absences;             /* steps in a row in which members were long absent */
+    double absent_ns, absent_rows; /* of those steps */
+    uint32_t watch; /* members were left out since they were absent: see whether they are back, before trying */
 };
 
+/* How many members there would be if their processors were free, or 0. What is found is told by pace_watched, at any
+ * time later; until then no more members are tried. */
+uint32_t pace_to_watch(const struct pace *p);
+void pace_watched(struct pace *p, int are_free);
 /* The members that the next step should use, of at most `most`. */
 uint32_t pace_members(struct pace *p, uint32_t most);
 /* What that step took, and how much of it its members spent in long waits, together. */

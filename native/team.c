@@ -13,6 +13,9 @@
 #define SPINS_BEFORE_SLEEP 8000 /* some 100 µs: then somebody else needs the core */
 #define LONG_WAIT 64            /* spins: from then on a wait is counted */
 #define SLEEP_AFTER_NS 1000000
+#define WATCH_NS 12e6   /* several slices of a system's: who shares its processor loses it within that */
+#define GAP_NS 50000    /* between two looks at the clock: somebody else had the processor */
+#define LOST_NS 2000000 /* of such gaps, and of waking up */
 #define LOG_KINDS 8
 #define LINE 64
 #define ANYWHERE (-1)
@@ -33,7 +36,7 @@ struct team {
 
 struct worker {
     _Alignas(64) atomic_uint go;
-    atomic_int asleep;
+    atomic_int asleep, watches;
     uint32_t member;
     int32_t cpu;    /* where it was pinned last, or ANYWHERE */
     places allowed; /* where it may run otherwise */
@@ -46,6 +49,14 @@ static lock barrier_mutex = LOCK_INITIALIZER;
 static condition barrier_passed = CONDITION_INITIALIZER;
 static struct worker workers[MAX_THREADS];
 static uint32_t n_workers;
+
+/* Members that are not in use see whether their processors are free. */
+static struct {
+    const struct pace *wanted; /* by whom, or NULL */
+    uint64_t since;
+    atomic_uint at_it;
+    atomic_int lost; /* whether any of them lost its processor, or was called to work */
+} watching;
 
 /* By a hash of the kind: those that share a place forget each other. */
 static struct {
@@ -162,6 +173,22 @@ static void move_to(struct worker *w, int32_t cpu)
     w->cpu = cpu;
 }
 
+static void watch(struct worker *w, unsigned seen)
+{
+    uint64_t now = watching.since, before, lost = 0;
+    const uint64_t end = now + (uint64_t)WATCH_NS;
+    int called;
+    do {
+        pause_cpu();
+        before = now;
+        now = team_now();
+        lost += now - before > GAP_NS ? now - before : 0;
+        called = atomic_load_explicit(&w->go, memory_order_relaxed) != seen;
+    } while (now < end && lost < LOST_NS && !called);
+    if (lost >= LOST_NS || called) atomic_store(&watching.lost, 1);
+    atomic_fetch_sub(&watching.at_it, 1);
+}
+
 static THREAD_RESULT work(void *argument)
 {
     struct worker *w = argument;
@@ -169,6 +196,10 @@ static THREAD_RESULT work(void *argument)
     for (unsigned seen = 0;;) {
         wait_for_work(w, seen);
         seen++;
+        if (atomic_exchange(&w->watches, 0)) {
+            watch(w, seen);
+            continue;
+        }
         move_to(w, team.cpus ? team.cpus[w->member] : ANYWHERE);
         team.fn(team.context, &team, w->member);
         team_barrier(&team);
@@ -181,6 +212,7 @@ static void forget_workers(void)
 {
     memset(workers, 0, sizeof workers);
     memset(&team, 0, sizeof team);
+    memset(&watching, 0, sizeof watching);
     n_workers = 0;
     next_ticket = serving = 0;
     turn_mutex = (lock)LOCK_INITIALIZER;
@@ -218,6 +250,15 @@ static struct pace *pace_of(const struct kind *kind)
     return &kinds[i].pace;
 }
 
+static void call(struct worker *w)
+{
+    atomic_fetch_add(&w->go, 1);
+    if (!atomic_load(&w->asleep)) return;
+    lock_take(&w->mutex);
+    condition_wake_all(&w->wake);
+    lock_give(&w->mutex);
+}
+
 /* In this caller's turn. */
 static void run_members(uint32_t n_threads, const int32_t *cpus, team_fn fn, void *context)
 {
@@ -226,15 +267,7 @@ static void run_members(uint32_t n_threads, const int32_t *cpus, team_fn fn, voi
     team.context = context;
     team.cpus = cpus;
     forget_claims(&team);
-    for (uint32_t i = 0; i + 1 < team.size; i++) {
-        struct worker *w = &workers[i];
-        atomic_fetch_add(&w->go, 1);
-        if (atomic_load(&w->asleep)) {
-            lock_take(&w->mutex);
-            condition_wake_all(&w->wake);
-            lock_give(&w->mutex);
-        }
-    }
+    for (uint32_t i = 0; i + 1 < team.size; i++) call(&workers[i]);
     places before;
     if (cpus) {
         thread_places(&before);
@@ -243,6 +276,25 @@ static void run_members(uint32_t n_threads, const int32_t *cpus, team_fn fn, voi
     fn(context, &team, 0);
     team_barrier(&team);
     if (cpus) thread_place(&before);
+}
+
+/* Members that steps do without begin to watch, or have ended: nobody waits for them. In this caller's turn. */
+static void watch_others(struct pace *pace, uint32_t in_use, uint32_t wanted)
+{
+    if (atomic_load(&watching.at_it)) return;
+    if (watching.wanted == pace) {
+        watching.wanted = NULL;
+        pace_watched(pace, !atomic_load(&watching.lost));
+        return;
+    }
+    watching.wanted = pace;
+    watching.since = team_now();
+    atomic_store(&watching.lost, 0);
+    atomic_store(&watching.at_it, wanted - in_use);
+    for (uint32_t member = in_use; member < wanted; member++) {
+        atomic_store(&workers[member - 1].watches, 1);
+        call(&workers[member - 1]);
+    }
 }
 
 void team_take_turn(void)
@@ -269,7 +321,8 @@ void team_run_in_turn(uint32_t n_threads, const int32_t *cpus, const struct kind
     if (n_threads > n_workers + 1) n_threads = n_workers + 1;
     if (kind && n_threads > 1) {
         struct pace *pace = pace_of(kind);
-        uint32_t members = pace_members(pace, n_threads);
+        uint32_t members = pace_members(pace, n_threads), watched = pace_to_watch(pace);
+        if (watched) watch_others(pace, members, watched);
         atomic_store_explicit(&team.waited, 0, memory_order_relaxed);
         uint64_t start = team_now();
         run_members(members, cpus, fn, context);
