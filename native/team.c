@@ -150,13 +150,13 @@ void team_barrier_then(struct team *t, void (*alone)(void *), void *context, str
     if (since) atomic_fetch_add_explicit(&t->waited, team_now() - since, memory_order_relaxed);
 }
 
-static void wait_for_work(struct worker *w, unsigned seen)
+static void wait_for_work(struct worker *w, unsigned seen, uint64_t spin_ns)
 {
     uint64_t start = team_now();
     for (unsigned spins = 0;; spins++) {
         if (atomic_load_explicit(&w->go, memory_order_acquire) != seen) return;
         pause_cpu();
-        if (spins % 1024 == 1023 && team_now() - start > SLEEP_AFTER_NS) break;
+        if (spins % 1024 == 1023 && team_now() - start > spin_ns) break;
     }
     lock_take(&w->mutex);
     atomic_store(&w->asleep, 1);
@@ -173,6 +173,7 @@ static void move_to(struct worker *w, int32_t cpu)
     w->cpu = cpu;
 }
 
+/* Until it is seen that the processor is free, or is not, or until there is work. */
 static void watch(struct worker *w, unsigned seen)
 {
     uint64_t now = watching.since, before, lost = 0;
@@ -193,13 +194,16 @@ static THREAD_RESULT work(void *argument)
 {
     struct worker *w = argument;
     thread_places(&w->allowed);
+    uint64_t spin_ns = SLEEP_AFTER_NS;
     for (unsigned seen = 0;;) {
-        wait_for_work(w, seen);
+        wait_for_work(w, seen, spin_ns);
         seen++;
         if (atomic_exchange(&w->watches, 0)) {
             watch(w, seen);
+            spin_ns = 0; /* it may be somebody's processor */
             continue;
         }
+        spin_ns = SLEEP_AFTER_NS;
         move_to(w, team.cpus ? team.cpus[w->member] : ANYWHERE);
         team.fn(team.context, &team, w->member);
         team_barrier(&team);
