@@ -23,6 +23,7 @@
 #define ABSENT 0.2     /* share of a step in long waits, and */
 #define ABSENT_NS 2e6  /* how long, where a member was absent: a slice of a system's */
 #define WATCH_NS 400e6 /* until those that are still absent are watched again */
+#define WATCHES 8      /* after so many they are tried all the same: half a processor may be better than none */
 #define WORTH 0.97     /* what a trial must cost at most, of what the arm in use does */
 
 static uint32_t last_arm(uint32_t most)
@@ -46,8 +47,8 @@ uint32_t pace_to_watch(const struct pace *p)
 
 void pace_watched(struct pace *p, int are_free)
 {
-    if (are_free) p->watch = 0;
-    else p->due[MORE] = WATCH_NS;
+    p->watch = are_free ? 0 : p->watch - 1;
+    if (!are_free) p->due[MORE] = WATCH_NS;
 }
 
 uint32_t pace_members(struct pace *p, uint32_t most)
@@ -66,7 +67,7 @@ uint32_t pace_members(struct pace *p, uint32_t most)
 static void failed(struct pace *p, int way, double cost_ns, double seen)
 {
     p->seen[way] = seen;
-    if (way == MORE && cost_ns > TOO_MUCH_NS) p->watch = 1;
+    if (way == MORE && cost_ns > TOO_MUCH_NS) p->watch = WATCHES;
     const double share = (double)(FIRST_SHARE << p->failures[way]);
     p->due[way] = cost_ns * share > SETTLED_NS ? cost_ns * share : SETTLED_NS;
     if (p->failures[way] < MOST_FAILURES) p->failures[way]++;
@@ -89,7 +90,7 @@ static void succeeded(struct pace *p, int way)
     if (p->kept_ns >= KEPT_NS) p->failures[MORE] = p->failures[FEWER] = 0;
     p->came = (uint32_t)way + 1;
     p->before = p->ns / p->rows;
-    p->watch = way == FEWER && p->waited_ns > DISTURBED * p->ns;
+    p->watch = way == FEWER && p->waited_ns > DISTURBED * p->ns ? WATCHES : 0;
     change(p, p->trial - 1, p->trial_ns, p->trial_rows);
 }
 

@@ -24,7 +24,7 @@ struct pace {
     double before;                 /* nanoseconds a row of the arm that was left for it */
     uint32_t absences;             /* steps in a row in which members were long absent */
     double absent_ns, absent_rows; /* of those steps */
-    uint32_t watch; /* members were left out since they were absent: see whether they are back, before trying */
+    uint32_t watch; /* members were left out since they were absent: so often they are watched before they are tried */
 };
 
 /* How many members there would be if their processors were free, or 0. What is found is told by pace_watched, at any

@@ -82,6 +82,15 @@ def test_a_member_that_lost_its_processor_is_left_out_and_comes_back(pace: ctype
     assert set(used[-350:]) == {2}
 
 
+def test_members_that_share_their_processors_are_tried_all_the_same(pace: ctypes.CDLL) -> None:
+    """Now and then: it may be better to have them for some of the time."""
+    machine = Machine(pace, 2)
+    machine.run(100, quiet)
+    machine.run(100, busy, free=False)
+    used, _ = machine.run(600, lambda members: (18 / members**0.5, 0.1 if members > 1 else 0.0), free=False)
+    assert used[-1] == 2
+
+
 def test_processors_that_look_free_and_are_not_are_tried_seldom(pace: ctypes.CDLL) -> None:
     machine = Machine(pace, 2)
     machine.run(100, quiet)
