@@ -225,12 +225,14 @@ def one_off(read: Read) -> Altered:
             numbers: F32 | None = getattr(unpacked, name)
             if scale is not None and numbers is not None and scale.kind in ("uint", "int"):
                 shown = f"{'lower ' if scale.times else ''}{name} are one {words} to the {{other}} than to the layout"
+                shown += f": less={scale.less - by} would be theirs" * read.by_layout
                 moved: dict[str, Any] = {name: numbers + np.float32(by * scale.factor)}
                 yield shown, layout, evolve(unpacked, **moved)
         if unpacked.minima is not None and isinstance(layout.zero, Scale):
             scales = unpacked.combined_scales()
             step = np.repeat(scales, unpacked.minima.shape[1] // scales.shape[1], axis=1)
             shown = f"zeros are one {words} to the {{other}} than to the layout"
+            shown += f": less={layout.zero.less - by} would be theirs" * read.by_layout
             yield shown, layout, evolve(unpacked, minima=unpacked.minima - np.float32(by) * step)
 
 

@@ -14,7 +14,7 @@ from sis_core.arrays import F32, U8
 from sis_core.guarded import unpacked
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat
-from sis_core.testing.alterations import altered, is_symmetric, one_off, or_reversed, orders
+from sis_core.testing.alterations import altered, is_symmetric, or_reversed, orders
 from sis_core.testing.declared_layout import decoder_mistake
 from sis_core.testing.fits import fitted, nearer_to_others
 from sis_core.testing.reading import Read, own_values
@@ -128,32 +128,6 @@ def exchanged_codes(format: QuantFormat, rows: U8, values: F32) -> str:
         return ""
     words = nearer_to_others(Read(format, format.layout, rows, unpacked(format, rows, values.shape[1])), values)
     return words and f"its layout and its encoder differ: {words.replace('{other}', 'encoder')}"
-
-
-def off_by_one(format: QuantFormat, rows: U8, values: F32) -> str:
-    """Whether whole scales of two levels are off by one, which is felt where they are small; else empty.
-
-    Args:
-        rows: what was written, ``(n_rows, row_bytes)``.
-        values: what was given ``(n_rows, n_cols)``, in groups of very different sizes.
-    """
-    layout = format.layout
-    if layout is None or layout.transform is not None:
-        return ""
-    read = Read(format, layout, rows, unpacked(format, rows, values.shape[1]))
-    now = _error_of_groups(own_values(layout, read.unpacked), values, layout.group)
-    for words, other, numbers in one_off(read):
-        if _error_of_groups(own_values(other, numbers), values, layout.group) < EXPLAINS * now:
-            return words.replace("{other}", "encoder")
-    return ""
-
-
-def _error_of_groups(found: F32, values: F32, group: int) -> float:
-    """As `_error`, each group counted alike but those of which nothing is left."""
-    ours, theirs = found.reshape(-1, group).astype(np.float64), values.reshape(-1, group).astype(np.float64)
-    kept = ours.any(axis=1)
-    squares = ((ours - theirs) ** 2).sum(axis=1) / (theirs**2).sum(axis=1)
-    return float(np.sqrt(squares[kept].mean())) if kept.any() else np.inf
 
 
 def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:

@@ -13,13 +13,13 @@ from sis_core.testing.cut_codes import cut_codes
 from sis_core.testing.encoder_mistakes import (
     exchanged_codes,
     mistake_of,
-    off_by_one,
     off_scale,
     order_or_sign,
     size_of,
     unused_codes,
 )
 from sis_core.testing.format_probe import FormatProbe
+from sis_core.testing.misplaced_codes import misread, not_nearest
 
 
 def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
@@ -62,15 +62,15 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
 
 
 def _check_groups_apart(probe: FormatProbe) -> None:
-    """Groups of very different sizes in one block: small ones show a lower scale that is off by one."""
+    """Groups of very different sizes in one block: scales that are off by one, or another group's, show in them."""
     layout, n_cols = probe.format.layout, probe.widths[-1]
     if layout is None or n_cols % layout.group:
         return
     sizes = np.float32(2) ** -probe.random.integers(0, 6, (64, n_cols // layout.group))
     values = probe.normal(64, n_cols) * np.repeat(sizes, layout.group, axis=1).astype(np.float32)
     case = "groups of different sizes"
-    if fault := off_by_one(probe.format, probe.encode(values, case), values):
-        probe.fail(f"its layout and its encoder differ: {fault}", case)
+    if fault := misread(probe.format, probe.encode(values, case), values):
+        probe.fail(fault, case)
 
 
 def _too_coarse(probe: FormatProbe, error: float, max_error: float | None) -> str:
