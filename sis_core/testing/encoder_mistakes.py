@@ -77,19 +77,32 @@ def order_or_sign(format: QuantFormat, rows: U8, values: F32, decoded: F32, want
     return words if error < wanted else ""
 
 
-def size_of(values: F32, decoded: F32, size: int, wanted: float) -> str:
-    """Whether the values of blocks came back too large or too small; empty where not."""
-    blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
-    factors = (found * blocks).sum(axis=1) / (blocks * blocks).sum(axis=1)
-    if not _error(factors[:, None] * blocks, found) < wanted:
+def size_of(values: F32, decoded: F32, size: int, wanted: float, rows_share: bool = False) -> str:
+    """Whether the values of blocks of ``size``, or of rows, came back too large or too small; empty where not.
+
+    Args:
+        rows_share: whether there is one scale for each row, and not for each block.
+    """
+    if rows_share and (words := _size_of_units(values, decoded, values.shape[1], wanted, "row")):
+        return words
+    words = _size_of_units(values, decoded, size, wanted, "block")
+    if words and rows_share:
+        return f"{words.partition(':')[0]}, but all of a row share a scale: the encoder divides by one for each block"
+    return words
+
+
+def _size_of_units(values: F32, decoded: F32, size: int, wanted: float, name: str) -> str:
+    units, found = values.reshape(-1, size), decoded.reshape(-1, size)
+    factors = (found * units).sum(axis=1) / (units * units).sum(axis=1)
+    if not _error(factors[:, None] * units, found) < wanted:
         return ""
     spread = factors.max() / max(factors.min(), 1e-30)
     if spread < 1.5:
         usual = float(np.median(factors))
         return "" if 0.9 < usual < 1.1 else f"values come back {usual:.3g} times as large"
     worst = int(np.abs(np.log(np.maximum(factors, 1e-30))).argmax())
-    reason = "it uses another block's scale, or the encoder does not divide by the scale that it writes"
-    return f"block {worst} comes back {factors[worst]:.3g} times as large: {reason}"
+    reason = f"it uses another {name}'s scale, or the encoder does not divide by the scale that it writes"
+    return f"{name} {worst} comes back {factors[worst]:.3g} times as large: {reason}"
 
 
 def off_scale(values: F32, decoded: F32) -> str:
@@ -146,7 +159,8 @@ def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
     for words, numbers in left:
         one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
         held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
-        yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
+        if _error(held, values) <= 1:  # numbers that are none of the values' would hold them all at one place
+            yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
 
 
 def _ends(layout: Layout) -> tuple[int, int]:

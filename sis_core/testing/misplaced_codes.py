@@ -1,8 +1,9 @@
 """Codes that are not those of the nearest levels by the layout, and the reading of the same bytes by which they are.
 
 An encoder rounds to the nearest of what codes stand for, by the scales that it writes. Where a layout reads these
-otherwise, values near a boundary are on the wrong side of it. So a scale of 8 bits that is off by one shows here, though
-it adds next to nothing to the error. An encoder that does not round to the nearest is no nearer to it by another reading.
+otherwise, values near a boundary are on the wrong side of it. So a scale of 8 bits that is off by one shows here,
+though it adds next to nothing to the error. An encoder that does not round to the nearest does no more so by another
+reading.
 """
 
 from __future__ import annotations
@@ -47,16 +48,20 @@ def misread(format: QuantFormat, rows: U8, values: F32) -> str:
         return ""
     ways = ((one_off, LEFT), *((other, OTHERS_LEFT) for other in ALTERATIONS if other is not one_off))
     group = layout.group
-    fewest, words, before = float(n), "", _lost(layout.values(read.unpacked), values, group)
+    fewest, words, before = 1.0, "", _lost(layout.values(read.unpacked), values, group)
     with np.errstate(all="ignore"):
         for alteration, left in ways[: 1 if n < SHARE * values.size else None]:
             for its_words, its_layout, numbers in alteration(read):
                 if its_layout.transform is not None:
                     continue
-                _, found = _misplaced(its_layout, numbers, values)
-                its_n = int(np.count_nonzero(found & counted))
-                if its_n < min(fewest, left * n) and _lost(its_layout.values(numbers), values, group) < before:
-                    fewest, words = its_n, its_words
+                its_counted, found = _misplaced(its_layout, numbers, values)
+                both = counted & its_counted
+                of = int(np.count_nonzero(now & both))
+                share = np.count_nonzero(found & both) / max(of, 1)
+                if of < SEEN or 2 * np.count_nonzero(both) < np.count_nonzero(counted):
+                    continue
+                if share < min(fewest, left) and _lost(its_layout.values(numbers), values, group) < before:
+                    fewest, words = share, its_words
     return words and f"its layout and its encoder differ: {words.replace('{other}', 'encoder')}"
 
 
@@ -77,10 +82,10 @@ def not_nearest(format: QuantFormat, rows: U8, values: F32) -> str:
     decoded = layout.values(numbers)
     row, column = np.argwhere(found)[0]
     return (
-        f"{share:.0%} of the codes are not those nearest to the values, by the scales that the layout reads: row {row}, "
-        f"column {column} was {values[row, column]:.4g} and has the code {numbers.codes[row, column]}, for "
-        f"{decoded[row, column]:.4g}. Before raising max_error, see whether group, table, and where and as what the "
-        "scales lie are the encoder's"
+        f"{share:.0%} of the codes are not those nearest to the values, by the scales that the layout reads: row "
+        f"{row}, column {column} was {values[row, column]:.4g} and has the code {numbers.codes[row, column]}, for "
+        f"{decoded[row, column]:.4g}. Before raising max_error, see whether group, table, where codes and scales lie, "
+        "and the kinds of these are the encoder's"
     )
 
 
@@ -101,19 +106,19 @@ def _misplaced(layout: Layout, numbers: Unpacked, values: F32) -> tuple[Places, 
     units = np.where(sound, units, 0)
     own = layout.code_values
     if own is not None:
-        wrong = _beyond(own, numbers.codes, units)
+        wrong = beyond(own, numbers.codes, units)
     else:
         assert numbers.tables is not None
-        wrong = np.stack([_beyond(*row) for row in zip(numbers.tables, numbers.codes, units, strict=True)])
+        wrong = np.stack([beyond(*row) for row in zip(numbers.tables, numbers.codes, units, strict=True)])
     dropped = (numbers.codes == layout.zero) & layout.two_of_four  # these stood for whatever they did
     return (scales != 0) & ~dropped, wrong | ~sound
 
 
-def _beyond(levels: F64 | F32, codes: U8, units: F64) -> Places:
-    """Which of these values, in units of the scale, are nearer to another level than to that of their code."""
+def beyond(levels: F64 | F32, codes: U8, units: F64) -> Places:
+    """Which values, given in units of the scale, are nearer to another of ``levels`` than to that of their code."""
     ascending = np.sort(np.asarray(levels, np.float64))
     units = np.clip(units, ascending[0] - 1, ascending[-1] + 1)  # the distances of very large ones are all the same
     nearest = ascending[np.searchsorted((ascending[1:] + ascending[:-1]) / 2, units)]
     slack = SLACK * np.abs(ascending).max() / len(levels)
-    beyond: Places = np.abs(units - np.asarray(levels, np.float64)[codes]) > np.abs(units - nearest) + slack
-    return beyond
+    apart: Places = np.abs(units - np.asarray(levels, np.float64)[codes]) > np.abs(units - nearest) + slack
+    return apart
