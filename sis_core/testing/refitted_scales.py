@@ -89,6 +89,10 @@ def _otherwise(format: QuantFormat, own: F32, scales: F64, n_cols: int) -> str:
                 "scales forgotten (times=)?"
             )
     ratio = _ratio(own.astype(np.float64), scales)
+    if abs(ratio - 1) < SAME:
+        return (
+            "codes go with other scales than those that are read: choose them by the scales as they are stored, rounded"
+        )
     if ratio:
         return f"the encoder's scales are {ratio:.4g} times those of the layout: {OFF}"
     return (
