@@ -24,7 +24,8 @@ class FromTheTop(BlockFormat):
 
     def quantize_blocks(self, values: F32) -> U8:
         self.check_values(values, finite=True)
-        assert self.layout and isinstance(self.layout.zero, int)
+        assert self.layout
+        assert isinstance(self.layout.zero, int)
         bits, zero = self.layout.bits, self.layout.zero
         scales = halves(np.abs(values).max(1, keepdims=True) / (zero - 1))
         codes = np.clip(np.rint(values / divisors(scales)) + zero, 0, 2 * zero - 1).astype(np.uint8)
@@ -59,6 +60,7 @@ class ByBlock(ByRow):
     """Writes one scale for a row, and divides each 32 values by their own."""
 
     def quantize(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
         scales = halves(np.abs(values).max(1, keepdims=True) / 7)
         groups = values.reshape(len(values), -1, 32)
         codes = np.rint(groups / divisors(np.abs(groups).max(2, keepdims=True) / 7)).reshape(values.shape) + 8
@@ -69,6 +71,7 @@ class Coarse(ByRow):
     """Right, and coarser than it says: a large scale for a row of 2-bit numbers in nibbles."""
 
     def quantize(self, values: F32) -> U8:
+        self.check_values(values, finite=True)
         scales = halves(np.abs(values).max(1, keepdims=True))
         return np.hstack([scales.view(np.uint8), nibbles(np.rint(values / divisors(scales)) + 8)])
 
@@ -97,8 +100,7 @@ class TurnedForUnpack(Turned):
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:
         self.check_rows(rows, n_cols)
         assert Affine.layout
-        found = Affine.layout.unpack_blocks(rows.reshape(-1, 20), 32, len(rows))
-        return found
+        return Affine.layout.unpack_blocks(rows.reshape(-1, 20), 32, len(rows))
 
 
 UPPER = two_levels(4, 6, False)
@@ -123,7 +125,7 @@ def test_mistakes_are_named(wrong: QuantFormat, fault: str) -> None:
 
 
 def test_a_format_that_is_coarse_and_right_is_told_nothing_else() -> None:
-    with pytest.raises(AssertionError, match="coarse on purpose says so|are never written") as found:
+    with pytest.raises(AssertionError, match=r"coarse on purpose says so|are never written") as found:
         check_quant_format(Coarse())
     assert "another" not in str(found.value)
 
@@ -135,5 +137,5 @@ def test_codes_that_are_not_the_nearest_are_told_before_an_error_is_raised() -> 
             return super().quantize_blocks(np.ascontiguousarray(values[:, order]))
 
     check_quant_format(Fours())
-    with pytest.raises(AssertionError, match="of the codes are not those nearest .* Before raising max_error"):
+    with pytest.raises(AssertionError, match=r"of the codes are not those nearest .* Before raising max_error"):
         check_quant_format(Mixed(), max_error=0.2)

@@ -25,6 +25,7 @@ CUT, CUT_OF_FEW = 0.25, 0.5  # of all values: more than these do not lie beyond 
 SQUARES = 3.0  # of what rounding loses: by so much values may become smaller or larger as well
 ALL = 0.98  # of all values, that a search for the nearest level sends to the ends where levels do not ascend
 UNSORTED = ", or it searches among levels that do not ascend, as np.searchsorted needs them"
+ASTRAY = 4.0  # times the values: numbers that lie elsewhere would hold all of them at the ends of a range
 UNUSED = 0.25  # of all codes: so many, and two, are not left out on purpose
 
 
@@ -159,7 +160,7 @@ def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
     for words, numbers in left:
         one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
         held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
-        if _error(held, values) <= 1:  # numbers that are none of the values' would hold them all at one place
+        if _error(held, values) < ASTRAY:
             yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
 
 
