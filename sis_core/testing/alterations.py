@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import permutations
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from attrs import evolve
 
 from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
-from sis_core.fields import FLOAT_BYTES, MAX_BITS, Bits, Kind, as_runs
+from sis_core.fields import MAX_BITS, Bits, as_runs
 from sis_core.layout import Layout, Scale
 from sis_core.quant import BlockFormat
 from sis_core.testing.base_three import digits
+from sis_core.testing.bit_order import from_the_top
 from sis_core.testing.block_parts import Part, free_bytes
-from sis_core.testing.reading import Altered, Read, own_values
-from sis_core.testing.unpacked_numbers import stored_otherwise
+from sis_core.testing.reading import OFF, Altered, Read, own_values
+from sis_core.testing.stored_numbers import stored_otherwise
 from sis_core.transform import Hadamard, PerColumn
 
 FACTORS = (2, 0.5, 4, 0.25, 127, 1 / 127, 128, 1 / 128, 7, 1 / 7, 8, 1 / 8, 15, 1 / 15)
@@ -219,26 +220,40 @@ def _orders_of_groups(n: int) -> Iterator[tuple[str, np.ndarray]]:
 
 def one_off(read: Read) -> Altered:
     """Whole scales, minima or zeros that are one more or less to whoever wrote or reads them."""
-    layout, unpacked = read.layout, read.unpacked
+    layout, now = read.layout, read.unpacked
+    whole = [
+        (name, field, scale)
+        for name, field, scale in (("scales", "scales", layout.scale), ("minima", "minima", layout.minimum))
+        if scale is not None and scale.kind in ("uint", "int") and getattr(now, field) is not None
+    ]
     for by, words in ((1, "more"), (-1, "less")):
-        for name, scale in (("scales", layout.scale), ("minima", layout.minimum)):
-            numbers: F32 | None = getattr(unpacked, name)
-            if scale is not None and numbers is not None and scale.kind in ("uint", "int"):
-                shown = f"{'lower ' if scale.times else ''}{name} are one {words} to the {{other}} than to the layout"
-                moved: dict[str, Any] = {name: numbers + np.float32(by * scale.factor)}
-                yield shown, layout, evolve(unpacked, **moved)
-        if unpacked.minima is not None and isinstance(layout.zero, Scale):
-            scales = unpacked.combined_scales()
-            step = np.repeat(scales, unpacked.minima.shape[1] // scales.shape[1], axis=1)
-            shown = f"zeros are one {words} to the {{other}} than to the layout"
-            yield shown, layout, evolve(unpacked, minima=unpacked.minima - np.float32(by) * step)
+        for some in ([whole] if len(whole) == 2 else []) + [[each] for each in whole]:
+            moved: dict[str, Any] = {
+                field: getattr(now, field) + np.float32(by * scale.factor) for _, field, scale in some
+            }
+            names = " and ".join(name for name, _, _ in some)
+            shown = (
+                f"{'lower ' if layout.scale.times else ''}{names} are one {words} to the {{other}} than to the layout"
+            )
+            yield shown + _remedy(read, [scale for _, _, scale in some], by), layout, evolve(now, **moved)
+        if now.minima is not None and isinstance(layout.zero, Scale):
+            scales = now.combined_scales()
+            step = np.repeat(scales, now.minima.shape[1] // scales.shape[1], axis=1)
+            shown = f"zeros are one {words} to the {{other}} than to the layout{_remedy(read, [layout.zero], by)}"
+            yield shown, layout, evolve(now, minima=now.minima - np.float32(by) * step)
+
+
+def _remedy(read: Read, scales: list[Scale], by: int) -> str:
+    """What a layout would say instead; an unpack of the format's own is not a layout's to mend."""
+    less = " and ".join(f"less={scale.less - by}" for scale in scales)
+    return f": give {'them' if len(scales) > 1 else 'it'} {less}, if the {{other}} is right" if read.by_layout else ""
 
 
 def _size(read: Read) -> Altered:
     scales, minima = read.unpacked.scales, read.unpacked.minima
     for factor in map(np.float32, FACTORS):
         many = evolve(read.unpacked, scales=scales * factor, minima=None if minima is None else minima * factor)
-        yield f"the {{other}}'s values are {factor:.4g} times as large: a scale is off", read.layout, many
+        yield f"the {{other}}'s values are {factor:.4g} times as large: {OFF}", read.layout, many
 
 
 def _groups(read: Read) -> Altered:
@@ -255,35 +270,6 @@ def _groups(read: Read) -> Altered:
             else:
                 yield from read.again(words, other)
         group *= 2
-
-
-def _stored(read: Read) -> Altered:
-    """Numbers that are stored otherwise than the layout says."""
-    if not read.by_layout:
-        return
-    for name, scale in read.layout.levels():
-        size = FLOAT_BYTES.get(scale.kind, scale.runs[0].bits // 8 if scale.runs[0].bits % 8 == 0 else 0)
-        kinds = [kind for kind, n in FLOAT_BYTES.items() if n == size] + (["uint", "int"] if size == 1 else [])
-        for kind in kinds:
-            if kind != scale.kind:
-                stored = evolve(scale, kind=cast("Kind", kind), at=scale.runs)
-                yield from read.replaced(
-                    f"the {name} is {kind} to the {{other}}, {scale.kind} to the layout", scale, stored
-                )
-        if scale.less:
-            words = f"the {{other}} takes the {name} as it is stored, the layout less {scale.less}"
-            yield from read.replaced(words, scale, evolve(scale, less=0))
-        if scale.factor != 1:
-            words = f"the {{other}} takes the {name} as it is stored, the layout times {scale.factor:g}"
-            yield from read.replaced(words, scale, evolve(scale, factor=1.0))
-        if scale.kind in FLOAT_BYTES and size > 1:
-            swapped, n = read.units.copy(), scale.count(read.format.block_size, read.layout.group)
-            for run in scale.runs:
-                places = run.at + np.arange(n // len(scale.runs)) * run.step // 8
-                for i in range(size):
-                    swapped[:, places + i] = read.units[:, places + size - 1 - i]
-            words = f"the {name} has its higher byte first to the {{other}}"
-            yield from read.again(words, read.layout, swapped)
 
 
 # -- the whole block -----------------------------------------------------------------------------------------------
@@ -332,6 +318,6 @@ def _transforms(read: Read) -> Altered:
 
 
 ALTERATIONS: tuple[Callable[[Read], Altered], ...] = (
-    _order, _high_bits, digits, _signs, _order_of_groups, _groups, _exchanged, one_off, _stored, stored_otherwise,
+    _order, _high_bits, from_the_top, digits, _signs, _order_of_groups, _groups, _exchanged, one_off, stored_otherwise,
     _counting, _size, _places, _left_out, _transforms,
 )  # fmt: skip

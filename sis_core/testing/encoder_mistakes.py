@@ -14,7 +14,7 @@ from sis_core.arrays import F32, U8
 from sis_core.guarded import unpacked
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat
-from sis_core.testing.alterations import altered, is_symmetric, one_off, or_reversed, orders
+from sis_core.testing.alterations import altered, is_symmetric, or_reversed, orders
 from sis_core.testing.declared_layout import decoder_mistake
 from sis_core.testing.fits import fitted, nearer_to_others
 from sis_core.testing.reading import Read, own_values
@@ -25,6 +25,7 @@ CUT, CUT_OF_FEW = 0.25, 0.5  # of all values: more than these do not lie beyond 
 SQUARES = 3.0  # of what rounding loses: by so much values may become smaller or larger as well
 ALL = 0.98  # of all values, that a search for the nearest level sends to the ends where levels do not ascend
 UNSORTED = ", or it searches among levels that do not ascend, as np.searchsorted needs them"
+ASTRAY = 4.0  # times the values: numbers that lie elsewhere would hold all of them at the ends of a range
 UNUSED = 0.25  # of all codes: so many, and two, are not left out on purpose
 
 
@@ -77,19 +78,32 @@ def order_or_sign(format: QuantFormat, rows: U8, values: F32, decoded: F32, want
     return words if error < wanted else ""
 
 
-def size_of(values: F32, decoded: F32, size: int, wanted: float) -> str:
-    """Whether the values of blocks came back too large or too small; empty where not."""
-    blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
-    factors = (found * blocks).sum(axis=1) / (blocks * blocks).sum(axis=1)
-    if not _error(factors[:, None] * blocks, found) < wanted:
+def size_of(values: F32, decoded: F32, size: int, wanted: float, rows_share: bool = False) -> str:
+    """Whether the values of blocks of ``size``, or of rows, came back too large or too small; empty where not.
+
+    Args:
+        rows_share: whether there is one scale for each row, and not for each block.
+    """
+    if rows_share and (words := _size_of_units(values, decoded, values.shape[1], wanted, "row")):
+        return words
+    words = _size_of_units(values, decoded, size, wanted, "block")
+    if words and rows_share:
+        return f"{words.partition(':')[0]}, but all of a row share a scale: the encoder divides by one for each block"
+    return words
+
+
+def _size_of_units(values: F32, decoded: F32, size: int, wanted: float, name: str) -> str:
+    units, found = values.reshape(-1, size), decoded.reshape(-1, size)
+    factors = (found * units).sum(axis=1) / (units * units).sum(axis=1)
+    if not _error(factors[:, None] * units, found) < wanted:
         return ""
     spread = factors.max() / max(factors.min(), 1e-30)
     if spread < 1.5:
         usual = float(np.median(factors))
         return "" if 0.9 < usual < 1.1 else f"values come back {usual:.3g} times as large"
     worst = int(np.abs(np.log(np.maximum(factors, 1e-30))).argmax())
-    reason = "it uses another block's scale, or the encoder does not divide by the scale that it writes"
-    return f"block {worst} comes back {factors[worst]:.3g} times as large: {reason}"
+    reason = f"it uses another {name}'s scale, or the encoder does not divide by the scale that it writes"
+    return f"{name} {worst} comes back {factors[worst]:.3g} times as large: {reason}"
 
 
 def off_scale(values: F32, decoded: F32) -> str:
@@ -130,32 +144,6 @@ def exchanged_codes(format: QuantFormat, rows: U8, values: F32) -> str:
     return words and f"its layout and its encoder differ: {words.replace('{other}', 'encoder')}"
 
 
-def off_by_one(format: QuantFormat, rows: U8, values: F32) -> str:
-    """Whether whole scales of two levels are off by one, which is felt where they are small; else empty.
-
-    Args:
-        rows: what was written, ``(n_rows, row_bytes)``.
-        values: what was given ``(n_rows, n_cols)``, in groups of very different sizes.
-    """
-    layout = format.layout
-    if layout is None or layout.transform is not None:
-        return ""
-    read = Read(format, layout, rows, unpacked(format, rows, values.shape[1]))
-    now = _error_of_groups(own_values(layout, read.unpacked), values, layout.group)
-    for words, other, numbers in one_off(read):
-        if _error_of_groups(own_values(other, numbers), values, layout.group) < EXPLAINS * now:
-            return words.replace("{other}", "encoder")
-    return ""
-
-
-def _error_of_groups(found: F32, values: F32, group: int) -> float:
-    """As `_error`, each group counted alike but those of which nothing is left."""
-    ours, theirs = found.reshape(-1, group).astype(np.float64), values.reshape(-1, group).astype(np.float64)
-    kept = ours.any(axis=1)
-    squares = ((ours - theirs) ** 2).sum(axis=1) / (theirs**2).sum(axis=1)
-    return float(np.sqrt(squares[kept].mean())) if kept.any() else np.inf
-
-
 def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
     """Codes of values from which a step was left out, and which are cut where codes end: the error, and in words."""
     layout, now = read.layout, read.unpacked
@@ -172,7 +160,8 @@ def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
     for words, numbers in left:
         one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
         held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
-        yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
+        if _error(held, values) < ASTRAY:
+            yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
 
 
 def _ends(layout: Layout) -> tuple[int, int]:

@@ -7,19 +7,22 @@ from functools import partial
 import numpy as np
 
 from sis_core.arrays import F32, U8
+from sis_core.guarded import unpacked
 from sis_core.quant import usual_error
 from sis_core.testing.boundaries import moved_level
 from sis_core.testing.cut_codes import cut_codes
 from sis_core.testing.encoder_mistakes import (
     exchanged_codes,
     mistake_of,
-    off_by_one,
     off_scale,
     order_or_sign,
     size_of,
     unused_codes,
 )
 from sis_core.testing.format_probe import FormatProbe
+from sis_core.testing.misplaced_codes import misread, not_nearest
+from sis_core.testing.reading import OFF
+from sis_core.testing.refitted_scales import FEWEST, scales_of_others
 
 
 def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
@@ -41,13 +44,14 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
         if not error <= bound:
             _diagnose(probe, rows, values, decoded, bound, case)
             probe.remain_finite(rows, decoded, case)
-            probe.fail(_too_coarse(probe, error, max_error), case)
+            probe.fail(_too_coarse(probe, rows, values, error, max_error), case)
         for fault in (
             unused_codes(probe.format, rows, n_cols),
             off_scale(values, decoded),
             exchanged_codes(probe.format, rows, values),
         ):
             if fault:
+                _check_groups_apart(probe)  # which shows why
                 probe.fail(fault, case)
         again = probe.decode(probe.encode(decoded, "decoded values"), n_cols, "decoded values")
         if _relative(again - decoded, decoded) > max(error, 1e-6):
@@ -62,24 +66,31 @@ def check_faithfulness(probe: FormatProbe, max_error: float | None) -> None:
 
 
 def _check_groups_apart(probe: FormatProbe) -> None:
-    """Groups of very different sizes in one block: small ones show a lower scale that is off by one."""
+    """Groups of very different sizes in one block: scales that are off by one, or another group's, show in them."""
     layout, n_cols = probe.format.layout, probe.widths[-1]
     if layout is None or n_cols % layout.group:
         return
     sizes = np.float32(2) ** -probe.random.integers(0, 6, (64, n_cols // layout.group))
     values = probe.normal(64, n_cols) * np.repeat(sizes, layout.group, axis=1).astype(np.float32)
     case = "groups of different sizes"
-    if fault := off_by_one(probe.format, probe.encode(values, case), values):
-        probe.fail(f"its layout and its encoder differ: {fault}", case)
+    if fault := misread(probe.format, probe.encode(values, case), values):
+        probe.fail(fault, case)
 
 
-def _too_coarse(probe: FormatProbe, error: float, max_error: float | None) -> str:
+def _too_coarse(probe: FormatProbe, rows: U8, values: F32, error: float, max_error: float | None) -> str:
+    """What to say of an error that is too large, for which no mistake is known."""
     if max_error is not None:
-        return f"has an error of {error:.3g}; max_error allows {max_error:.3g}{probe.unsorted()}"
+        found = f"has an error of {error:.3g}; max_error allows {max_error:.3g}{probe.unsorted()}"
+    else:
+        bits = f"{probe.format.bits_per_weight:g} bits should give {_default_bound(probe):.3g}"
+        found = f"has an error of {error:.3g}; {bits}{probe.unsorted()}"
+    if suspect := not_nearest(probe.format, rows, values):
+        return f"{found}, and {suspect}"
+    if max_error is not None:
+        return found
     return (
-        f"has an error of {error:.3g}; {probe.format.bits_per_weight:g} bits should give {_default_bound(probe):.3g}"
-        f"{probe.unsorted()}. A format that is coarse on purpose says so: check_quant_format(format, max_error=…), "
-        "or max_error = … in its QuantFormatSuite"
+        f"{found}. A format that is coarse on purpose says so: check_quant_format(format, max_error=…), or "
+        "max_error = … in its QuantFormatSuite"
     )
 
 
@@ -136,11 +147,38 @@ def _explained(bound: float) -> float:
 
 def _diagnose(probe: FormatProbe, rows: U8, values: F32, decoded: F32, bound: float, case: str) -> None:
     """Look for the usual mistakes behind an error that is too large."""
-    size, wanted = probe.format.block_size, _explained(bound)
-    if fault := order_or_sign(probe.format, rows, values, decoded, wanted):
+    format, size, wanted = probe.format, probe.format.block_size, _explained(bound)
+    if fault := order_or_sign(format, rows, values, decoded, wanted):
         probe.fail(fault, case)
-    name_mistake(probe, rows, values, case, bound)
-    if fault := unused_codes(probe.format, rows, values.shape[1]) or size_of(values, decoded, size, wanted):
+    fault = mistake_of(format, rows, values, wanted)
+    if OFF in fault:  # which may be said more precisely
+        name_scales(probe)
+    if fault := fault or unused_codes(format, rows, values.shape[1]):
+        probe.fail(fault, case)
+    if np.isfinite(decoded).all():
+        _check_groups_apart(probe)
+        name_scales(probe)
+    suspect = format.layout is None or format.layout.transform or not_nearest(format, rows, values)
+    if suspect and (fault := size_of(values, decoded, size, wanted, _rows_share(probe, rows, values.shape[1]))):
+        probe.fail(fault, case)
+
+
+def _rows_share(probe: FormatProbe, rows: U8, n_cols: int) -> bool:
+    """Whether there is one scale for each row, and several blocks."""
+    if probe.format.layout is None or n_cols == probe.format.block_size:
+        return False
+    return bool(unpacked(probe.format, rows, n_cols).combined_scales().shape[1] == 1)
+
+
+def name_scales(probe: FormatProbe) -> None:
+    """Fail with how many values share a scale of the encoder, or what these are, where its codes alone are right."""
+    n_cols = probe.widths[-1]
+    if n_cols % FEWEST:
+        return
+    sizes = np.float32(2) ** -probe.random.integers(0, 6, (64, n_cols // FEWEST))
+    values = probe.normal(64, n_cols) * np.repeat(sizes, FEWEST, axis=1).astype(np.float32) * probe.scales(64, n_cols)
+    case = f"every {FEWEST} values of another size"
+    if fault := scales_of_others(probe.format, probe.encode(values, case), values):
         probe.fail(fault, case)
 
 

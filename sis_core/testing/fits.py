@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from sis_core.arrays import F32, F64
 from sis_core.layout import Scale
-from sis_core.testing.reading import Read, for_each_value, own_values
+from sis_core.testing.reading import OFF, Read, for_each_value, own_values
 
 FEW = 4  # codes that stand for something else: each is named
 SEEN = 30  # times a code must be written before its values say something
@@ -114,7 +114,7 @@ def _size(read: Read, wanted: F32) -> Iterator[tuple[str, F32]]:
     found = own_values(read.layout, read.unpacked)
     own = found.astype(np.float64)
     factor = float((own * wanted).sum() / max((own**2).sum(), 1e-300))
-    yield f"the {{other}}'s values are {factor:.4g} times as large: a scale is off", found * np.float32(factor)
+    yield f"the {{other}}'s values are {factor:.4g} times as large: {OFF}", found * np.float32(factor)
 
 
 FITS: tuple[Callable[[Read, F32], Iterator[tuple[str, F32]]], ...] = (_size, _levels, _offsets)

@@ -10,7 +10,7 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.quant import BlockFormat, QuantFormat
 from sis_core.testing.declared_layout import check_layout
-from sis_core.testing.faithfulness import check_faithfulness, check_importance, name_mistake
+from sis_core.testing.faithfulness import check_faithfulness, check_importance, name_mistake, name_scales
 from sis_core.testing.format_declaration import check_declaration
 from sis_core.testing.format_probe import N_ROWS, FormatProbe, same
 from sis_core.testing.fused_linear import check_fused_linear
@@ -117,6 +117,7 @@ def _check_finite(probe: FormatProbe, values: F32, case: str) -> None:
     spread = layout.transform.size**0.5 if layout and layout.transform else 1  # errors of so many values may add up
     if (np.abs(decoded).max(axis=1) > 2 * spread * largest + 1e-5).any():
         name_mistake(probe, rows, values, case)
+        name_scales(probe)
         found = float(np.abs(decoded).max())
         probe.fail(f"turns values of at most {largest.max():g} into {found:g}", case)
     if case.endswith("zeros") and case != "one value among zeros" and np.abs(decoded).max() > LEAST:

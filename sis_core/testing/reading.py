@@ -19,6 +19,8 @@ from sis_core.testing.block_parts import Part, parts_of, tried_parts
 Altered: TypeAlias = Iterator[tuple[str, Layout, Unpacked]]
 """Readings of the same rows, each with what is altered in words."""
 
+OFF = "a scale is off, or one that it is multiplied by is forgotten"  # in the words of whatever only changes the size
+
 
 @frozen(eq=False)
 class Read:
