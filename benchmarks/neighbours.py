@@ -110,7 +110,8 @@ def measure(path: str | None, depth: int, texts: bool, seconds: float, reverse: 
 
     for engine in engines.values():
         engine.begin(1, room)
-        if depth:
+        for _ in range(course.WARM_PROMPTS if depth else 0):
+            engine.rewind(0)
             engine.feed(depth)
     write = text if texts else step
     try:
