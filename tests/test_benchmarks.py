@@ -41,6 +41,18 @@ def accuracy(folder: Path) -> None:
     assert all(len(row["values"]) == 15 and 0 < max(row["values"]) < 0.1 for row in rows)
 
 
+def bandwidth(folder: Path) -> None:
+    out = folder / "out.json"
+    with as_file(TINY) as model:
+        options = ("--threads", 1, "--seconds", 0, "--slice", 0.01, "--json", out)
+        printed = run("bandwidth.py", model, *options).stdout
+    found = json.loads(out.read_text())["models"]["tiny"]
+    assert 2e6 < found["bytes"] < 2e7
+    (pair,) = found["pairs"]
+    assert pair["decoded"] > found["bytes"] * pair["tokens"]  # keys and values are read too
+    assert f"{100 * pair['share']:.1f} % (" in printed
+
+
 def cache_types(folder: Path) -> None:
     text = folder / "text.txt"
     text.write_text("Once upon a time there was a little girl who had a cat. " * 40, "utf-8")
@@ -89,6 +101,16 @@ def memory(folder: Path) -> None:
 def native_bench(folder: Path) -> None:
     """The program itself is run by tests/test_native_bench.py; here what it says about itself."""
     assert "--peer" in run("native_bench.py", "--help").stdout
+
+
+def neighbours(folder: Path) -> None:
+    out = folder / "out.json"
+    printed = run("neighbours.py", "--busy", "0,1", "--rounds", 1, "--seconds", 0, "--json", out).stdout
+    assert printed.count("| built in |") == 2
+    for figure in json.loads(out.read_text())["figures"]:
+        (blocks,) = figure["rounds"]
+        assert len(blocks["one"]) == len(blocks["two"]) == 2
+        assert min(blocks["one"] + blocks["two"]) > 0
 
 
 def neon_instructions(folder: Path) -> None:
@@ -148,8 +170,8 @@ def stages(folder: Path) -> None:
 
 
 PROGRAMS: tuple[Callable[[Path], None], ...] = (
-    accuracy, cache_types, cluster_sim, eviction, formats, memory, native_bench, neon_instructions, oracle,
-    random_model, serve, speculate, stages,
+    accuracy, bandwidth, cache_types, cluster_sim, eviction, formats, memory, native_bench, neighbours,
+    neon_instructions, oracle, random_model, serve, speculate, stages,
 )  # fmt: skip
 
 

@@ -6,8 +6,10 @@ import json
 import stat
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import example_formats
 import pytest
 from formats import COLUMNS, FIRST, MORE, NOTHING, Given, Shaped, contests, table
 from random_model import FILE_TYPES
@@ -111,3 +113,36 @@ def test_the_first_prompt_comes_before_any_other_step(capsys: pytest.CaptureFixt
     course.run(Engine, ["first512"])
     assert calls[:2] == ["begin", "feed 512"]
     assert [json.loads(line)["row"] for line in capsys.readouterr().out.splitlines()] == ["first512"]
+
+
+@dataclass(eq=False)
+class FakeEngine:
+    """Tokens take so long; the cache holds as many as were written."""
+
+    now: list[float]
+    seconds: float
+    n: int = 16
+
+    @property
+    def cache(self) -> FakeEngine:
+        return self
+
+    def length(self, sequence: int) -> int:
+        return self.n
+
+    def rewind(self, length: int) -> None:
+        self.n = length
+
+    def token(self, n: int) -> None:
+        self.now[0] += self.seconds
+        self.n += n
+        assert self.n <= course.SPARE
+
+
+def test_a_format_of_an_example_takes_turns_with_q4_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(course, "clock", lambda: now[0])
+    base, other = FakeEngine(now, 1 / 512), FakeEngine(now, 1 / 256)
+    pairs = example_formats.in_turn(base, other, 3)  # type: ignore[arg-type]
+    assert pairs == [(512.0, 256.0)] * 3
+    assert now[0] == 3 * 2 * example_formats.SLICE

@@ -18,9 +18,9 @@ N_TOKENS = 64  # of a measurement of shares
 
 
 class Sis:
-    """One model with the backend that sis chooses by itself."""
+    """One model with the backend that sis chooses by itself; without a path the one that comes with it."""
 
-    def __init__(self, path: str, n_threads: int, room: int, registry: Registry | None = None) -> None:
+    def __init__(self, path: str | None, n_threads: int, room: int, registry: Registry | None = None) -> None:
         self.registry = registry or Registry.load()
         self.model: LanguageModel = load(path, n_threads=n_threads, n_ctx=room, registry=self.registry)
         self._cache: Cache | None = None
