@@ -42,13 +42,14 @@ def random_unpacked(
         return random.integers(low, high, shape, dtype)
 
     def whole(low: int, high: int) -> F32:
-        drawn: F32 = draw(low, high, (n_rows, n_cols // kind.group)).astype(np.float32)
+        drawn: F32 = draw(low, high, (n_rows, -(-n_cols // kind.group))).astype(np.float32)
         return drawn
 
     ternary = kind.codes == abi.CODES["ternary"]
     codes = draw(0, 3 if ternary else 1 << kind.bits, (n_rows, n_cols), np.uint8)
     table = draw(-128, 128, 64, np.int8)
-    values: F32 = codes.astype(np.float32)
+    wide = kind.codes == abi.CODES["unsigned"] and kind.bits == 8
+    values: F32 = codes.view(np.int8 if wide else np.uint8).astype(np.float32)
     if kind.codes == abi.CODES["table"]:
         values = table[codes].astype(np.float32)
     if kind.codes == abi.CODES["row_table"]:
@@ -78,9 +79,14 @@ def random_unpacked(
     made = abi.Unpacked(n_rows, n_cols, *(address(array) for array in kept))
     made.owners = kept
     by_256 = kind.scales >= abi.SCALES["byte"]
-    values *= np.repeat(scales * (np.repeat(kept[3], 256 // kind.group, 1) if by_256 else one), kind.group, 1)
+
+    def each_column(numbers: F32, upper: F32) -> F32:
+        both = numbers * (np.repeat(upper, 256 // kind.group, 1) if by_256 else one)
+        return np.repeat(both, kind.group, 1)[:, :n_cols]  # the last group may have fewer
+
+    values *= each_column(scales, kept[3])
     if kind.codes == abi.CODES["unsigned"]:
-        values -= np.repeat(minima * (np.repeat(kept[4], 256 // kind.group, 1) if by_256 else one), kind.group, 1)
+        values -= each_column(minima, kept[4])
     return made, values
 
 
@@ -126,8 +132,8 @@ class Unpacked:
             number = KINDS[name]
             assert library.kind(number, ctypes.addressof(kind)) == 1
             size = library.tile_bytes(number, n_rows, n_cols)
-            shared = 256 if kind.scales >= abi.SCALES["byte"] else kind.group
-            assert (size == 0) == (n_cols % shared != 0), name
+            whole = kind.scales >= abi.SCALES["byte"] or kind.codes == abi.CODES["ternary"]
+            assert (size == 0) == (whole and n_cols % 256 != 0), name
             if not size:
                 continue
             rows, values = random_unpacked(kind, n_rows, n_cols, random)
