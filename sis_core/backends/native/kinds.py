@@ -128,7 +128,9 @@ def _scale_rounding(weight: quant.Weight, kind: Kind) -> str:
     if kind.scales not in (HALF, BFLOAT) or (scales := scales_of_some(weight)) is None:
         return ""
     part, name = lost(scales, kind.scales), "half precision" if kind.scales == HALF else "bfloat16"
-    return f", its scales rounded to {name} by {part:.2g} of theirs" if part > 1e-6 else ""
+    if part > 1:
+        return f"; {name} has not the range of its scales"
+    return f", its scales rounded to {name} by {part:.2%}" if part > 1e-4 else ""
 
 
 def _transforming(weight: quant.Weight) -> str:
