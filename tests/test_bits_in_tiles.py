@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ import pytest
 
 from sis_core import Registry
 from sis_core.arrays import U8
+from sis_core.backend import BackendOptions
 from sis_core.backends.native import NativeBackend, abi
 from sis_core.backends.native.kinds import MUCH_MORE, Kind, kind_for
+from sis_core.errors import FormatError
 from sis_core.fields import Bits
 from sis_core.layout import Layout, Scale, Unpacked
 from sis_core.quant import QuantFormat, Weight
@@ -126,7 +130,7 @@ GRID = [
 
 
 def test_tiles_keep_the_bits_of_a_layout() -> None:
-    """The largest excess of what is excepted is 2.7; nothing is excepted that need not be."""
+    """And every reason for an exception is needed."""
     found = {choice: times_the_file(format, 2048) for *choice_, format in GRID for choice in [tuple(choice_)]}
     more = {choice for choice, times in found.items() if times is None or times > MUCH_MORE}
     unsaid = {choice: found[choice] for choice in more if not excepted(*choice)}
@@ -135,6 +139,27 @@ def test_tiles_keep_the_bits_of_a_layout() -> None:
     assert reasons == {excepted(*choice) for choice in more}
     assert len(found) > 300
     assert len(more) < len(found) / 3
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "formats.md").read_text("utf-8")
+SAID = re.findall(r"^\| (ternary|\d bits?)(?:, ([\w. ]+))? \| (.*) \|$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("bits", "codes", "times"), SAID, ids=[" ".join(row[:2]) for row in SAID])
+def test_the_table_of_the_page(bits: str, codes: str, times: str) -> None:
+    """docs/formats.md says the same of halves."""
+    kind = codes if codes in CODES else "ternary" if bits == "ternary" else "plain"
+    found = []
+    for group in GROUPS:
+        format = format_of(2 if bits == "ternary" else int(bits[0]), kind, "f16", group)
+        assert format is not None
+        part = times_the_file(format, 2048)
+        found.append("16 bits" if part is None else f"**{part:.2f}**" if part > MUCH_MORE else f"{part:.2f}")
+    assert found == times.split(" | ")
+
+
+def test_the_page_has_every_kind_of_codes() -> None:
+    assert len(SAID) == 16
 
 
 @pytest.mark.parametrize("n_cols", [576, 960, 2880])
@@ -148,3 +173,101 @@ def test_one_scale_for_a_row_of_any_length(bits: int, n_cols: int) -> None:
         times = times_the_file(format, n_cols)
         assert times is not None
         assert times <= MUCH_MORE
+
+
+class Signs(QuantFormat):
+    """A power of two for 32 values, and a sign for each."""
+
+    name, block_size = "SIGNS", 32
+    layout = Layout(1, 32, Scale("e8m0"), table=(-1.0, 1.0))
+
+    def row_bytes(self, n_cols: int) -> int:
+        return n_cols // 32 * 5
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        parts = rows.reshape(len(rows), -1, 5)
+        codes = np.unpackbits(np.ascontiguousarray(parts[:, :, 1:]), axis=2, bitorder="little")
+        return Unpacked(codes.reshape(len(rows), n_cols), np.exp2(parts[:, :, 0].astype(np.float32) - 127))
+
+
+class Twos(Signs):
+    """The same with codes of two bits from 0 on."""
+
+    name, layout = "TWOS", Layout(2, 32, Scale("e8m0"), zero=1)
+
+    def row_bytes(self, n_cols: int) -> int:
+        return n_cols // 32 * 9
+
+    def unpack(self, rows: U8, n_cols: int) -> Unpacked:
+        parts = rows.reshape(len(rows), -1, 9)
+        codes = parts[:, :, 1:, None] >> np.arange(0, 8, 2, dtype=np.uint8) & 3
+        return Unpacked(codes.reshape(len(rows), n_cols), np.exp2(parts[:, :, 0].astype(np.float32) - 127))
+
+
+def signs(format: Signs, exponents: U8, codes: U8) -> Weight:
+    rows = np.concatenate([exponents[:, :, None], codes], axis=2).reshape(-1)
+    return Weight.of("w", format, (len(exponents), exponents.shape[1] * 32), lambda: rows)
+
+
+def product(weight: Weight) -> None:
+    """Against float64, with activations that 8 bits hold."""
+    linear = BACKENDS[0].linear(weight, BackendOptions(n_threads=1))
+    assert linear is not None
+    x = np.random.default_rng(1).integers(-127, 128, (5, weight.n_cols)).astype(np.float32)
+    x[:, ::32] = 127
+    values = weight.dequantize().astype(np.float64)
+    assert (np.abs(linear(x) - x @ values.T) <= 1e-6 * (np.abs(x) @ np.abs(values).T)).all()
+
+
+def way(weight: Weight) -> str:
+    handling = BACKENDS[0].handling(weight, BackendOptions(n_threads=1))
+    assert handling is not None
+    return handling.way
+
+
+def test_powers_of_two_are_halves_where_those_have_their_range(caplog: pytest.LogCaptureFixture) -> None:
+    """Else bfloats with codes of 4 bits: seen in rows that are looked at, or when one comes along that was not."""
+    random, small = np.random.default_rng(5), 127 - 40
+    exponents = random.integers(127 - 24, 127 + 15, (40, 64), np.uint8)
+    codes = random.integers(0, 256, (40, 64, 4), np.uint8)
+    packed = "packed into tiles as its layout says; they take 1.21 times its bytes in the file"
+    assert way(signs(Signs(), exponents, codes)) == packed
+    product(signs(Signs(), exponents, codes))
+    assert not caplog.text
+    exponents[1] = small
+    unseen = signs(Signs(), exponents, codes)
+    assert way(unseen) == packed
+    product(unseen)
+    assert "w is packed into tiles with scales in bfloat16, in more memory than was planned" in caplog.text
+    exponents[39] = small
+    assert way(signs(Signs(), exponents, codes)).endswith("they take 3.61 times its bytes in the file")
+    product(signs(Signs(), exponents, codes))
+
+
+def test_scales_of_zeros_choose_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """A group of zeros may have the smallest scale that there is, or the largest."""
+    random = np.random.default_rng(6)
+    exponents = random.integers(127 - 12, 127, (40, 64), np.uint8)
+    codes = random.integers(0, 256, (40, 64, 4), np.uint8)
+    exponents[::3, 2], exponents[1::3, 2], codes[:, 2] = 0, 250, 0b01010101
+    weight = signs(Twos(), exponents, np.concatenate([codes, codes], axis=2))
+    assert way(weight) == "packed into tiles as its layout says"
+    product(weight)
+    assert not caplog.text
+
+
+def test_more_scales_than_a_layout_says_are_refused() -> None:
+    """Tiles have no place for them."""
+
+    class Finer(Counted):
+        def _n_groups(self, n_cols: int) -> int:
+            return n_cols // 32
+
+    found = format_of(4, "plain", "f16", 128)
+    assert found is not None
+    assert found.layout is not None
+    format = Finer(found.layout, "f16", 128)
+    data = np.zeros(16 * format.row_bytes(256), np.uint8)
+    weight = Weight.of("w", format, (16, 256), lambda: data)
+    with pytest.raises(FormatError, match="unpack gives 8 scales for a row whose layout has at most 2 in tiles"):
+        BACKENDS[0].linear(weight, BackendOptions(n_threads=1))
