@@ -76,7 +76,7 @@ class Counted(QuantFormat):
 def format_of(bits: int, codes: str, scales: Any, group: int | str) -> Counted | None:
     """None for what nobody declares."""
     whole, per_row = scales in ("uint", "int"), group == "row"
-    if whole and per_row or (codes == "ternary" and bits != 2) or (codes == "table" and bits > 6):
+    if (whole and per_row) or (codes == "ternary" and bits != 2) or (codes == "table" and bits > 6):
         return None
     if codes == "tables of rows" and not (per_row and scales == "f32" and bits <= 4):
         return None

@@ -147,7 +147,9 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
         blocks("min8", Layout(8, 64, Scale("f16", 0), Scale("f16", 2), codes=Bits(4, 8)), 64, 68), 9,
     ),
     "8 bits from zero": (blocks("from0", Layout(8, 64, Scale("f16", 0), codes=Bits(2, 8)), 64, 66), 9),
-    "7 bits and zeros": (blocks("z7", Layout(7, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 7)), 64, 60), 9),
+    "7 bits and zeros": (
+        blocks("z7", Layout(7, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 7)), 64, 60), 9,
+    ),
     "a bit of 128": (blocks("one2", Layout(1, 128, Scale("bf16", 0), table=(-1, 1), codes=Bits(2, 1)), 128, 18), 1.125),
     "2 bits of 128": (blocks("q2_128", Layout(2, 128, Scale("e8m0", 0), zero=2, codes=Bits(1, 2)), 128, 33), 2.125),
     "2 bits and zeros, narrow": (

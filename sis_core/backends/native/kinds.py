@@ -80,8 +80,8 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
         if _scales_fit(layout, kind, n_cols) and (size := int(library.tile_bytes(kind.number, abi.TILE, n_cols)))
     }
     few = MUCH_MORE * abi.TILE * weight.format.row_bytes(n_cols)
-    if any(size <= few and kind.codes != TERNARY for kind, size in fitting.items()):
-        fitting = {kind: size for kind, size in fitting.items() if kind.codes != TERNARY}  # digits of base 3 take longer
+    if any(size <= few and kind.codes != TERNARY for kind, size in fitting.items()):  # digits of base 3 take longer
+        fitting = {kind: size for kind, size in fitting.items() if kind.codes != TERNARY}
     if fitting:
         return _best(weight, fitting)
     spans = {_span(layout, scale, n_cols) for scale in (layout.scale, layout.minimum) if scale is not None}
@@ -124,7 +124,7 @@ def how_packed(weight: quant.Weight, kind: Kind, nbytes: int) -> str:
 
 
 def _scale_rounding(weight: quant.Weight, kind: Kind) -> str:
-    """What tiles lose of a weight's scales, as far as some rows show it, as the end of a sentence; empty for nothing."""
+    """What tiles lose of a weight's scales, as far as some rows show it, as the end of a sentence."""
     if kind.scales not in (HALF, BFLOAT) or (scales := scales_of_some(weight)) is None:
         return ""
     part, name = lost(scales, kind.scales), "half precision" if kind.scales == HALF else "bfloat16"
