@@ -81,7 +81,9 @@
     KIND(r4_128, SIS_R4_128, 4, SIS_ROW_TABLE, 128, SIS_HALF)                                                          \
     KIND(p4, SIS_P4, 3, SIS_PAIRS, 32, SIS_HALF)                                                                       \
     KIND(s3_16, SIS_S3_16, 3, SIS_SIGNED, 16, SIS_BYTE)                                                                \
+    KIND(t1_64, SIS_T1_64, 1, SIS_TABLE, 64, SIS_HALF)                                                                 \
     KIND(t1_128, SIS_T1_128, 1, SIS_TABLE, 128, SIS_HALF)                                                              \
+    KIND(t2_64, SIS_T2_64, 2, SIS_TABLE, 64, SIS_HALF)                                                                 \
     KIND(t2_128, SIS_T2_128, 2, SIS_TABLE, 128, SIS_HALF)                                                              \
     KIND(t3_16, SIS_T3_16, 3, SIS_TABLE, 16, SIS_HALF)                                                                 \
     KIND(t4_16, SIS_T4_16, 4, SIS_TABLE, 16, SIS_HALF)                                                                 \

@@ -109,10 +109,10 @@ def excepted(bits: int, codes: str, scales: str, group: int | str) -> str:
         return "scales for 32 columns have tiles of two bits"
     if codes == "table" and bits == 5:
         return "tables of 32 numbers are of 64"
-    if bits == 1 and (group == 64 or (group == 32 and narrow)):
-        return "of one bit, scales are for 32 or 128 columns"
-    if bits == 2 and narrow and (group == 64 or (codes == "minimum" and group in (32, 128))):
-        return "of two bits, scales are for 32 columns or 128, with minima for 32 or 64"
+    if bits == 1 and group == 32 and narrow:
+        return "of one bit, scales of 16 bits are felt"
+    if bits == 2 and codes == "minimum" and scales == "e8m0" and group in (32, 128):
+        return "of two bits, minima of 16 bits are felt, of which 128 columns have two"
     if codes == "tables of rows" and bits < 4:
         return "tables of rows have codes of 4 bits"
     if group == "row" and (bits == 3 or codes == "minimum"):

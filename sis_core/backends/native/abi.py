@@ -27,7 +27,7 @@ TILES_ALONE = {  # of no type
     name: len(FORMATS) + number
     for number, name in enumerate((
         "T1", "T2", "U2", "T3", "U3", "T6", "T4_64", "T4_128", "U4_64", "U4_128", "U3_64", "T2_256",
-        "R4_128", "P4", "S3_16", "T1_128", "T2_128", "T3_16", "T4_16", "U2_64", "U6", "U8", "D_64",
+        "R4_128", "P4", "S3_16", "T1_64", "T1_128", "T2_64", "T2_128", "T3_16", "T4_16", "U2_64", "U6", "U8", "D_64",
     ))
 }  # fmt: skip
 DECODED = len(FORMATS) + len(TILES_ALONE)

@@ -57,17 +57,19 @@ enum sis_format {
     SIS_R4_128 = 31,
     SIS_P4 = 32,
     SIS_S3_16 = 33,
-    SIS_T1_128 = 34,
-    SIS_T2_128 = 35,
-    SIS_T3_16 = 36,
-    SIS_T4_16 = 37,
-    SIS_U2_64 = 38,
-    SIS_U6 = 39,
-    SIS_U8 = 40,
-    SIS_D_64 = 41,
-    SIS_DECODED = 42, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 43, /* rung 3 */
-    SIS_N_FORMATS = 44
+    SIS_T1_64 = 34,
+    SIS_T1_128 = 35,
+    SIS_T2_64 = 36,
+    SIS_T2_128 = 37,
+    SIS_T3_16 = 38,
+    SIS_T4_16 = 39,
+    SIS_U2_64 = 40,
+    SIS_U6 = 41,
+    SIS_U8 = 42,
+    SIS_D_64 = 43,
+    SIS_DECODED = 44, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 45, /* rung 3 */
+    SIS_N_FORMATS = 46
 };
 
 /* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1
