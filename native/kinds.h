@@ -2,7 +2,8 @@
  *
  * A tile is sixteen rows, in one stream in the order in which it is read: so what is fetched ahead is what comes next.
  * With TABLE it begins with the table, filled up to 64 bytes. Then units follow, of two blocks of 32 columns or, where more
- * than 32 share a scale, of the blocks of two groups; with BYTE, SIX, NIBBLE and SUPER of eight. The last may hold fewer. A unit is
+ * than 32 share a scale, of the blocks of two groups; with BYTE, SIX, NIBBLE and SUPER, and of TERNARY, of eight.
+ * The last may hold fewer, and so may the last group of more than 32 columns. A unit is
  *
  *   256 columns    16 halves: super-scales; 16 more: super-minima, or nothing that is read
  *   each block     for each group 16 scales; then for each group 16 minima (UNSIGNED; NIBBLE: as the upper half of scales)
@@ -13,7 +14,7 @@
  * Codes are laid out in vectors of 64 bytes, in which four bytes belong to each of the sixteen rows, one after the other:
  * a quad of columns, 4 i + y in byte y. Those of a block of 32 columns are eight quads:
  *
- *   8 bits         a vector for each quad; as signed
+ *   8 bits         a vector for each quad; as signed, of UNSIGNED too
  *   4, 5, 6 bits   four vectors of the lower four bits: quad 2 j low, quad 2 j + 1 high
  *   2, 3 bits      two vectors of the lower two bits: quad 4 j + p in bits 2 p
  *   5, 3, 1 bits   then a vector of the upper bit: quad i in bit i
@@ -70,7 +71,7 @@
     KIND(u2, SIS_U2, 2, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
     KIND(t3, SIS_T3, 3, SIS_TABLE, 32, SIS_HALF)                                                                       \
     KIND(u3, SIS_U3, 3, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
-    KIND(t6, SIS_T6, 6, SIS_TABLE, 32, SIS_BFLOAT)                                                                     \
+    KIND(t6, SIS_T6, 6, SIS_TABLE, 32, SIS_HALF)                                                                       \
     KIND(t4_64, SIS_T4_64, 4, SIS_TABLE, 64, SIS_HALF)                                                                 \
     KIND(t4_128, SIS_T4_128, 4, SIS_TABLE, 128, SIS_HALF)                                                              \
     KIND(u4_64, SIS_U4_64, 4, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
@@ -79,7 +80,17 @@
     KIND(t2_256, SIS_T2_256, 2, SIS_TABLE, 256, SIS_HALF)                                                              \
     KIND(r4_128, SIS_R4_128, 4, SIS_ROW_TABLE, 128, SIS_HALF)                                                          \
     KIND(p4, SIS_P4, 3, SIS_PAIRS, 32, SIS_HALF)                                                                       \
-    KIND(s3_16, SIS_S3_16, 3, SIS_SIGNED, 16, SIS_BYTE)
+    KIND(s3_16, SIS_S3_16, 3, SIS_SIGNED, 16, SIS_BYTE)                                                                \
+    KIND(t1_64, SIS_T1_64, 1, SIS_TABLE, 64, SIS_HALF)                                                                 \
+    KIND(t1_128, SIS_T1_128, 1, SIS_TABLE, 128, SIS_HALF)                                                              \
+    KIND(t2_64, SIS_T2_64, 2, SIS_TABLE, 64, SIS_HALF)                                                                 \
+    KIND(t2_128, SIS_T2_128, 2, SIS_TABLE, 128, SIS_HALF)                                                              \
+    KIND(t3_16, SIS_T3_16, 3, SIS_TABLE, 16, SIS_HALF)                                                                 \
+    KIND(t4_16, SIS_T4_16, 4, SIS_TABLE, 16, SIS_HALF)                                                                 \
+    KIND(u2_64, SIS_U2_64, 2, SIS_UNSIGNED, 64, SIS_HALF)                                                              \
+    KIND(u6, SIS_U6, 6, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
+    KIND(u8, SIS_U8, 8, SIS_UNSIGNED, 32, SIS_HALF)                                                                    \
+    KIND(d_64, SIS_D_64, 2, SIS_TERNARY, 64, SIS_HALF)
 
 /* PACKED(name, FORMAT, columns of a block, its bytes) for each whose raw rows are known */
 #define SIS_PACKED(PACKED)                                                                                             \
@@ -196,7 +207,7 @@ static inline int32_t code_offset(struct sis_kind kind)
 }
 static inline size_t unit_blocks(struct sis_kind kind)
 {
-    return has_supers(kind) ? SUPER / BLOCK : 2 * group_blocks(kind);
+    return has_supers(kind) || kind.codes == SIS_TERNARY ? SUPER / BLOCK : 2 * group_blocks(kind);
 }
 /* Of a unit the bytes of super-scales, of what lies before its codes, of all. */
 static inline size_t unit_head(struct sis_kind kind) { return has_supers(kind) ? 2 * HALVES : 0; }

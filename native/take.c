@@ -76,7 +76,7 @@ static float value_of(struct sis_kind kind, const int8_t *table, uint32_t r, uin
 {
     if (kind.codes == SIS_ROW_TABLE) return (float)table[row_at(r) + code];
     if (kind.codes == SIS_TABLE) return (float)table[code & 63];
-    return kind.codes == SIS_UNSIGNED ? (float)code : (float)(int8_t)code;
+    return kind.codes == SIS_UNSIGNED && kind.bits < 8 ? (float)code : (float)(int8_t)code;
 }
 
 /* n values that share a scale and a minimum. */

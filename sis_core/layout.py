@@ -187,7 +187,7 @@ class Layout:
         two_of_four: whether at most two of every four codes stand for something else than 0, the code of which is
             `zero`: kernels keep no more.
         ternary: whether no code is above 2, so that codes stand for -1, 0 and 1, of ``bits=2`` and ``zero=1``: kernels
-            keep five in a byte where the file's rows have less than two bits for each.
+            keep five in a byte where two bits for each would take 1.15 times the file's bytes.
 
     Raises:
         FormatError: parts that cannot be, or contradict each other.

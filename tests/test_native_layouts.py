@@ -99,7 +99,8 @@ def rows_of(format: QuantFormat, n_rows: int, n_cols: int, seed: int = 0) -> U8:
             continue
         count = format.block_size // (scale.per if isinstance(scale.per, int) else layout.group)
         numbers = random.uniform(0.5, 2, (len(view), count))
-        raw = {"f16": numbers.astype("<f2"), "f32": numbers.astype("<f4")}.get(scale.kind)
+        bf16 = (numbers.astype("<f4").view("<u4") >> 16).astype("<u2")
+        raw = {"f16": numbers.astype("<f2"), "f32": numbers.astype("<f4"), "bf16": bf16}.get(scale.kind)
         raw = np.full(numbers.shape, {"e8m0": 0x78}.get(scale.kind, 0x38), np.uint8) if raw is None else raw
         at = scale.runs[0].at if scale.runs else format.type_size - raw.itemsize * count
         view[:, at : at + raw.itemsize * count] = raw.view(np.uint8)
@@ -131,14 +132,38 @@ FORMATS: dict[str, tuple[QuantFormat, float]] = {  # with bits a weight in tiles
     "3 bits and a minimum": (
         blocks("min3", Layout(3, 64, Scale("f16", 0), Scale("f16", 2), codes=Bits(4, 3)), 64, 28), 3.5,
     ),
-    "2 bits": (blocks("q2", Layout(2, 64, Scale("f16", 0), zero=2, codes=Bits(2, 2)), 64, 18), 2.5),
+    "2 bits": (blocks("q2", Layout(2, 64, Scale("f16", 0), zero=2, codes=Bits(2, 2)), 64, 18), 2.25),
     "2 bits and zeros": (
         blocks("min2", Layout(2, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 2)), 64, 20), 3,
     ),
-    "a bit": (blocks("one", Layout(1, 64, Scale("f16", 0), table=(-1, 1), codes=Bits(2, 1)), 64, 10), 1.5),
+    "a bit": (blocks("one", Layout(1, 64, Scale("f16", 0), table=(-1, 1), codes=Bits(2, 1)), 64, 10), 1.25),
     "5 bits": (blocks("five", Layout(5, 32, Scale("f16", 0), zero=16, codes=Bits(2, 5)), 32, 22), 5.5),
     "6 bits in a table": (blocks("six", Layout(6, 32, Scale("e8m0", 0), table=E2M3, codes=Bits(1, 6)), 32, 25), 6.5),
-    "6 bits, halves": (blocks("six2", Layout(6, 32, Scale("f16", 0), table=E2M3, codes=Bits(2, 6)), 32, 26), 8.5),
+    "6 bits, halves": (blocks("six2", Layout(6, 32, Scale("f16", 0), table=E2M3, codes=Bits(2, 6)), 32, 26), 6.5),
+    "6 bits and a minimum": (
+        blocks("min6", Layout(6, 64, Scale("bf16", 0), Scale("bf16", 2), codes=Bits(4, 6)), 64, 52), 7,
+    ),
+    "8 bits and a minimum": (
+        blocks("min8", Layout(8, 64, Scale("f16", 0), Scale("f16", 2), codes=Bits(4, 8)), 64, 68), 9,
+    ),
+    "8 bits from zero": (blocks("from0", Layout(8, 64, Scale("f16", 0), codes=Bits(2, 8)), 64, 66), 9),
+    "7 bits and zeros": (
+        blocks("z7", Layout(7, 64, Scale("f16", 0), zero=Scale("f16", 2), codes=Bits(4, 7)), 64, 60), 9,
+    ),
+    "a bit of 128": (blocks("one2", Layout(1, 128, Scale("bf16", 0), table=(-1, 1), codes=Bits(2, 1)), 128, 18), 1.125),
+    "2 bits of 128": (blocks("q2_128", Layout(2, 128, Scale("e8m0", 0), zero=2, codes=Bits(1, 2)), 128, 33), 2.125),
+    "2 bits and zeros, narrow": (
+        blocks("mlx2", Layout(2, 64, Scale("bf16", 0), Scale("bf16", 2), codes=Bits(4, 2)), 64, 20), 2.5,
+    ),
+    "3 bits of 16": (
+        blocks(
+            "u3_16",
+            Layout(3, 16, Scale("uint", Bits(2, 8), times=Scale("f16", 0, per=256)), zero=4, codes=Bits(18, 3)),
+            256, 114,
+        ),
+        4,
+    ),
+    "4 bits of 16": (blocks("i4_16", Layout(4, 16, Scale("f16", 0), zero=8, codes=Bits(2, 4)), 16, 10), 5),
     "groups of 16": (blocks("g16", Layout(4, 16, Scale("ue4m3", 0), table=range(-8, 8), codes=Bits(4, 4)), 64, 36), 5),
     "two levels": (
         blocks(
@@ -205,10 +230,16 @@ def test_a_declared_layout_is_multiplied_in_tiles(name: str) -> None:
     weight = weight_of(format, 37, 512)
     handling = BACKEND.handling(weight, OPTIONS)
     assert handling is not None
-    rounded = {"table": ", its table rounded by up to 0.2% of its largest number"}
-    of_rows = r", each row's table rounded to 8 bits by 0\.0\d+ of its codes' own error"
-    wanted = of_rows if name == "a table for each row" else re.escape(rounded.get(name, ""))
-    assert re.fullmatch(f"packed into tiles as its layout says{wanted}", handling.way)
+    to_half = r", its scales rounded to half precision by 0\.0\d%"
+    wanted = {
+        "table": rf", its table rounded by up to 0\.2% of its largest number{to_half}",
+        "ternary rows": to_half,
+        "two of four": to_half,
+        "a table for each row": rf", each row's table rounded to 8 bits by 0\.0\d+ of its codes' own error{to_half}",
+        "3 bits of 16": to_half,
+        "7 bits and zeros": r"; they take 1\.20 times its bytes in the file",
+    }
+    assert re.fullmatch(f"packed into tiles as its layout says{wanted.get(name, '')}", handling.way)
     head = 64 * 3 * 8 / (48 * 512)  # of a tile with a table
     assert handling.nbytes * 8 / (48 * 512) <= bits + head + 1e-9
     check_product(weight)
@@ -281,7 +312,7 @@ def test_sides_are_in_the_scales() -> None:
     weight = evolve(weight, side=sides)
     handling = BACKEND.handling(weight, OPTIONS)
     assert handling is not None
-    assert handling.way == "packed into tiles as its layout says"
+    assert re.fullmatch(r"packed into tiles as its layout says, its scales rounded to half .* by 0\.0\d%", handling.way)
     check_product(weight)
     check_product(weight.rows(3, 21))
     column = evolve(weight, side={"c": Side(random.uniform(0.5, 2, 256).astype(np.float32), "column")})
@@ -439,8 +470,8 @@ def test_tables_of_rows_that_8_bits_would_spoil_are_decoded(caplog: pytest.LogCa
 
 
 class Wrong(BlockFormat):
-    name, block_size, type_size = "WRONG", 32, 20
-    layout = Layout(4, 32, Scale("f16", 0), zero=8, codes=HALVES)
+    name, block_size, type_size = "WRONG", 32, 34
+    layout = Layout(8, 32, Scale("f16", 0), zero=128, codes=Bits(2, 8))  # of which no tile has bfloats
     fault: Any = None
 
     def unpack(self, rows: U8, n_cols: int) -> Unpacked:

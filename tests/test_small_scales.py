@@ -99,9 +99,9 @@ def test_scales_that_tiles_cannot_hold_are_refused() -> None:
 
 
 def test_scales_that_halves_cannot_hold_are_refused_but_where_all_is_zero() -> None:
-    layout = Layout(4, 32, Scale("f32", 0), zero=8, codes=Bits(4, 4))
-    format = type("Small", (BlockFormat,), {"name": "S", "block_size": 32, "type_size": 20, "layout": layout})()
-    rows = np.full((16, 20), 0x89, np.uint8)
+    layout = Layout(8, 32, Scale("f32", 0), zero=0x88, codes=Bits(4, 8))
+    format = type("Small", (BlockFormat,), {"name": "S", "block_size": 32, "type_size": 36, "layout": layout})()
+    rows = np.full((16, 36), 0x89, np.uint8)
     rows[:, :4] = np.array([1e-9], "<f4").view(np.uint8)
     weight = Weight.of("w", format, (16, 32), lambda: rows.reshape(-1))
     with pytest.raises(FormatError, match="up to 1e-09, which half precision cannot hold"):

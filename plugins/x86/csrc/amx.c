@@ -106,14 +106,14 @@ INLINE void put_codes(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
     }
 }
 
-/* Two rows from signed bytes. */
-INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale)
+/* Two rows from signed bytes: code * scale + offset. */
+INLINE void put_bytes(uint8_t *out, __m512i v, __m512 scale, __m512 offset)
 {
     UNROLL_FOR (int j = 0; j < 2; j++) {
         const __m512i even = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(24 - 16 * j)), 24);
         const __m512i odd = _mm512_srai_epi32(_mm512_slli_epi32(v, (unsigned)(16 - 16 * j)), 24);
-        put_weights(out + j * 64, _mm512_mul_ps(_mm512_cvtepi32_ps(even), scale),
-                    _mm512_mul_ps(_mm512_cvtepi32_ps(odd), scale));
+        put_weights(out + j * 64, _mm512_fmadd_ps(_mm512_cvtepi32_ps(even), scale, offset),
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd), scale, offset));
     }
 }
 
@@ -170,8 +170,8 @@ INLINE void put_rows(uint8_t *out, const uint8_t *w, const uint8_t *q, int quart
     }
     UNROLL_FOR (int i = 0; i < 2; i++)
         pairs[i] = quarter % 2 ? _mm512_unpackhi_epi32(v[i], v[i + 2]) : _mm512_unpacklo_epi32(v[i], v[i + 2]);
-    put_bytes(out, _mm512_unpacklo_epi32(pairs[0], pairs[1]), scale);
-    put_bytes(out + 128, _mm512_unpackhi_epi32(pairs[0], pairs[1]), scale);
+    put_bytes(out, _mm512_unpacklo_epi32(pairs[0], pairs[1]), scale, _mm512_setzero_ps());
+    put_bytes(out + 128, _mm512_unpackhi_epi32(pairs[0], pairs[1]), scale, _mm512_setzero_ps());
 }
 
 /* A quad of PAIRS, plus their offset. */
@@ -202,7 +202,7 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
     if (bits == 8) {
         _mm_prefetch((const char *)q + AHEAD + quarter * 128 + 64, _MM_HINT_T0);
         UNROLL_FOR (int i = 0; i < 2; i++)
-            put_bytes(out + i * 128, _mm512_loadu_si512(q + quarter * 128 + i * 64), scale);
+            put_bytes(out + i * 128, _mm512_loadu_si512(q + quarter * 128 + i * 64), scale, offset);
         return;
     }
     if (kind.codes == SIS_ROW_TABLE) {
@@ -251,7 +251,7 @@ INLINE void expand_kind(const struct sis_kind kind, const uint8_t *w, size_t blo
         v[1] = _mm512_or_si512(v[1], _mm512_srli_epi16(_mm512_slli_epi16(_mm512_and_si512(up, two), shift), 1));
     }
     if (kind.codes == SIS_TABLE)
-        UNROLL_FOR (int i = 0; i < 2; i++) put_bytes(out + i * 128, entries(kind, w, v[i]), scale);
+        UNROLL_FOR (int i = 0; i < 2; i++) put_bytes(out + i * 128, entries(kind, w, v[i]), scale, offset);
     else
         UNROLL_FOR (int i = 0; i < 2; i++) put_codes(out + i * 128, v[i], scale, offset);
 }

@@ -30,7 +30,7 @@ from sis_core.step import Batch
 from sis_core.testing import check_backend
 from sis_core.testing.kernels.guards import GUARD, between_guards
 from sis_core.testing.kernels.networks import check_passing
-from sis_core.testing.kernels.unpacked import check_end_of_tiles, linear_of, packed, random_unpacked
+from sis_core.testing.kernels.unpacked import check_end_of_tiles, linear_of, packed, random_unpacked, some_columns
 from sis_core.testing.kernels.weights import EACH_QUANTIZED, QUANTIZED, extreme_rows, random_rows
 from sis_core.testing.networks import VARIANTS, random_network, with_format
 
@@ -205,10 +205,11 @@ def test_linears(backend: X86Backend, name: str, pack: bool) -> None:
 def test_tiles_that_no_format_of_ggufs_has(backend: X86Backend) -> None:
     """Weights and activations are off by 2^-8 of themselves at most, together and rounded once more."""
     library, random, kind = backend.library(), np.random.default_rng(3), abi.Kind()
-    x = random.standard_normal((FROM, 256)).astype(np.float32)
     for name, number in abi.TILES_ALONE.items():
         library.kind(number, ctypes.addressof(kind))
-        rows, values = random_unpacked(kind, 37, 256, random)
+        n_cols = some_columns(kind)
+        x = random.standard_normal((FROM, n_cols)).astype(np.float32)
+        rows, values = random_unpacked(kind, 37, n_cols, random)
         bound = packed(library, number, rows)
         found = linear_of(library, bound)(x)
         excess = np.abs(found - x @ values.T) - 2.0**-8 * (np.abs(x) @ np.abs(values).T)

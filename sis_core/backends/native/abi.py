@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sis_core.backends.native.guard import Guard
 
 ABI = 4  # what formats of others are compiled against
-PROGRAM = 19  # what this release and its libraries of kernels agree on
+PROGRAM = 20  # what this release and its libraries of kernels agree on
 OUT = 255  # the register that is the caller's output
 
 FORMATS = {  # that have tiles, by GGUF's names
@@ -27,7 +27,7 @@ TILES_ALONE = {  # of no type
     name: len(FORMATS) + number
     for number, name in enumerate((
         "T1", "T2", "U2", "T3", "U3", "T6", "T4_64", "T4_128", "U4_64", "U4_128", "U3_64", "T2_256",
-        "R4_128", "P4", "S3_16",
+        "R4_128", "P4", "S3_16", "T1_64", "T1_128", "T2_64", "T2_128", "T3_16", "T4_16", "U2_64", "U6", "U8", "D_64",
     ))
 }  # fmt: skip
 DECODED = len(FORMATS) + len(TILES_ALONE)

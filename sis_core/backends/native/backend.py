@@ -126,7 +126,7 @@ class NativeBackend(Backend):
         if store.fused(weight):
             return Handling("multiplied by the format's own kernel", nbytes)
         if kind := store.declared(weight):
-            return Handling(f"packed into tiles as its layout says{how_packed(weight, kind)}", nbytes)
+            return Handling(f"packed into tiles as its layout says{how_packed(weight, kind, nbytes)}", nbytes)
         if store.only_python(weight):
             return Handling(f"decoded at load to 16 bits: {store.why_not_declared(weight)}", nbytes)
         if store.format_of(weight) == abi.DECODED:

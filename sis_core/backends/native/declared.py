@@ -14,7 +14,6 @@ from attrs import evolve
 from sis_core.arrays import F32, U8
 from sis_core.backends.native import abi
 from sis_core.backends.native.kinds import (
-    BFLOAT,
     ONE,
     PAIRS,
     RANGES,
@@ -27,6 +26,7 @@ from sis_core.backends.native.kinds import (
     rough_rows,
 )
 from sis_core.backends.native.library import address
+from sis_core.backends.native.rounded_scales import BFLOAT, HALF, MOST_LOST, factor_of, lost, scales_of
 from sis_core.backends.native.row_tables import RowTables
 from sis_core.errors import FormatError
 from sis_core.layout import ByteTable, Unpacked
@@ -34,7 +34,13 @@ from sis_core.quant import Weight
 
 
 class TooRoughError(FormatError):
-    """A row's table that 8 bits would spoil: nobody can know before all rows are read."""
+    """Numbers of a row that tiles of the kind would spoil, which nobody knows before all rows are read.
+
+    Attributes:
+        instead: the kind that holds them; None where there is none.
+    """
+
+    instead: Kind | None = None
 
 
 LEAST_NORMAL = 2.0**-126
@@ -52,7 +58,7 @@ class Numbers:
         self._weight, self._kind, self._layout = weight, kind, layout
         self.n_rows, self.n_cols = len(rows), weight.n_cols
         unpacked = weight.unpack(rows, first)
-        factor = _factor(weight, first, len(rows))
+        factor = factor_of(weight, slice(first, first + len(rows)))
         table = layout.byte_table
         step = 1.0 if table is None else table.step
         self.table = self._table(table) if kind.codes == TABLE else None
@@ -70,6 +76,8 @@ class Numbers:
 
     def _codes(self, unpacked: Unpacked, table: ByteTable | None) -> U8:
         codes, zero = unpacked.codes, self._layout.zero
+        if self._kind.codes == UNSIGNED and self._kind.bits == 8:
+            codes = codes - np.uint8(self._middle)  # wraps around, as below
         if self._kind.codes == SIGNED and table is not None:
             codes = table.numbers.view(np.uint8)[codes]
         elif self._kind.codes in (SIGNED, PAIRS) and isinstance(zero, int) and zero:
@@ -102,7 +110,7 @@ class Numbers:
 
     def _levels(self, unpacked: Unpacked, factor: F32) -> None:
         """Scales and minima, times ``factor`` ``(n_rows, 1)``; minima are what is subtracted."""
-        n, supers = self.n_cols // self._kind.group, self.n_cols // SUPER
+        n, supers = -(-self.n_cols // self._kind.group), self.n_cols // SUPER
         self.scales = self.minima = self.super_scales = self.super_minima = None
         minima = self._kind.codes == UNSIGNED
         if self._kind.scales in RANGES:
@@ -118,14 +126,29 @@ class Numbers:
         elif self._kind.scales == ONE:
             self.super_scales = spread(unpacked.combined_scales() * factor, supers)
         else:
-            scales = unpacked.combined_scales()
-            self.scales = spread(scales * factor, n)
+            scales = scales_of(self._layout, unpacked, factor)
+            self._check_digits(scales)
+            self.scales = spread(scales, n)
             if minima:
                 zero = np.float32(self._layout.zero if isinstance(self._layout.zero, int) else 0)
                 lowest = unpacked.combined_minima()
-                found = scales * zero if lowest is None else -lowest
-                self.minima = spread(found * factor, n)
+                found = spread(scales * zero if lowest is None else -lowest * factor, n)
+                self.minima = found - self.scales * np.float32(self._middle)
         self._check_range()
+
+    @property
+    def _middle(self) -> int:
+        """What is taken from codes that products take as signed, and so from minima times the scale."""
+        return 1 << self._layout.bits - 1 if self._kind.codes == UNSIGNED and self._kind.bits == 8 else 0
+
+    def _check_digits(self, scales: F32) -> None:
+        """`TooRoughError` where another kind would keep more of these scales, and this one too little."""
+        if self._kind.instead is None or lost(scales, HALF) <= MOST_LOST:
+            return
+        if lost(scales, BFLOAT) <= lost(scales, HALF):
+            error = TooRoughError("half precision has not the range of its scales", where=self._weight.name)
+            error.instead = self._kind.instead
+            raise error
 
     def _check_whole(self) -> None:
         for numbers, (least, most) in zip((self.scales, self.minima), RANGES[self._kind.scales], strict=True):
@@ -173,14 +196,13 @@ class Numbers:
 
 
 def spread(numbers: F32, n: int) -> F32:
-    """``(n_rows, k)`` as contiguous float32 ``(n_rows, n)``, each number for its share of the row."""
+    """``(n_rows, k)`` as contiguous float32 ``(n_rows, n)``, each number for its share of the row.
+
+    FormatError where there are more numbers than the layout says, which tiles have no place for.
+    """
+    if n % numbers.shape[1]:
+        raise FormatError(
+            f"unpack gives {numbers.shape[1]} scales for a row whose layout has at most {n} in tiles",
+            fix="let the layout's group be the values that share one",
+        )
     return np.ascontiguousarray(np.repeat(numbers, n // numbers.shape[1], axis=1), np.float32)
-
-
-def _factor(weight: Weight, first: int, n_rows: int) -> F32:
-    """What rows are multiplied by, of the weight's sides but those of columns: ``(n_rows, 1)`` or ``(1, 1)``."""
-    factor = np.ones((1, 1), np.float32)
-    for side in weight.side.values():
-        if side.axis != "column":
-            factor = factor * side.of_rows(slice(first, first + n_rows), weight.n_rows)
-    return factor

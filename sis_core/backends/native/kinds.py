@@ -1,8 +1,8 @@
 """Which kind of tile holds what a declared layout says.
 
 ``struct sis_kind`` in `include/sis/program.h` says what tiles may hold. Several may do for a layout; of those that keep
-its scales best the one of fewest bytes is taken. Nothing holds a table with a minimum, nor one that 8 bits would change
-by more than `MAX_SHARE`.
+the scales of some rows best the one of fewest bytes is taken. Nothing holds a table with a minimum, nor one that 8 bits
+would change by more than `MAX_SHARE`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sis_core import quant
 from sis_core.backends.native import abi
 from sis_core.backends.native.library import Library
+from sis_core.backends.native.rounded_scales import BFLOAT, HALF, MOST_LOST, lost, scales_of_some
 from sis_core.backends.native.row_tables import MAX_SHARE, share_of_some
 from sis_core.layout import Layout, Scale
 from sis_core.transform import Hadamard, PerColumn
 
 SUPER = 256  # columns that share a second level
-HALF, BFLOAT, BYTE, SIX, NIBBLE, ONE = (
-    abi.SCALES[name] for name in ("half", "bfloat", "byte", "six", "nibble", "super")
-)
+MUCH_MORE = 1.15  # bytes of tiles, of the file's: what keeps a format's bits takes no more
+BYTE, SIX, NIBBLE, ONE = (abi.SCALES[name] for name in ("byte", "six", "nibble", "super"))
 SIGNED, UNSIGNED, TABLE, ROW_TABLE, PAIRS, TERNARY = (
     abi.CODES[name] for name in ("signed", "unsigned", "table", "row_table", "pairs", "ternary")
 )
@@ -35,13 +35,18 @@ RANGES = {  # of whole scales, and of minima
 
 @frozen
 class Kind:
-    """What tiles of a format hold, by the format's number: ``struct sis_kind``."""
+    """What tiles of a format hold, by the format's number: ``struct sis_kind``.
+
+    Attributes:
+        instead: what holds a weight whose scales lose too much in this one, which some of its rows did not show.
+    """
 
     number: int
     bits: int
     codes: int
     group: int
     scales: int
+    instead: Kind | None = None
 
 
 def kinds(library: Library) -> list[Kind]:
@@ -57,17 +62,15 @@ def kinds(library: Library) -> list[Kind]:
 def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
     """The kind of tile that holds a weight of a declared layout best: the smallest of those that lose least of scales.
 
-    Where there is none, the reason in a clause, for `sis doctor`.
+    What halves lose of numbers in their range counts as nothing. Where there is no kind, the reason in a clause, for
+    `sis doctor`.
     """
     layout, n_cols = weight.format.layout, weight.n_cols
     if layout is None:
         return "it has neither a layout nor a decoder in C"
     if reason := _no_transform(weight) or _too_rough(weight, layout):
         return reason
-    dense = 8 * weight.format.row_bytes(n_cols) < 2 * n_cols
-    of_codes = [
-        kind for kind in kinds(library) if _codes_fit(layout, kind) and (dense or kind.codes != TERNARY)
-    ]  # digits of base 3 take longer than two bits: nobody needs them whose file has two bits
+    of_codes = [kind for kind in kinds(library) if _codes_fit(layout, kind)]
     if not of_codes:
         what = "a table with a minimum" if layout.table is not None else f"{layout.bits} bits with this zero"
         return f"no tile holds {what}"
@@ -76,8 +79,11 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
         for kind in of_codes
         if _scales_fit(layout, kind, n_cols) and (size := int(library.tile_bytes(kind.number, abi.TILE, n_cols)))
     }
+    few = MUCH_MORE * abi.TILE * weight.format.row_bytes(n_cols)
+    if any(size <= few and kind.codes != TERNARY for kind, size in fitting.items()):  # digits of base 3 take longer
+        fitting = {kind: size for kind, size in fitting.items() if kind.codes != TERNARY}
     if fitting:
-        return min(fitting, key=lambda kind: (_loss(layout, kind), fitting[kind]))
+        return _best(weight, fitting)
     spans = {_span(layout, scale, n_cols) for scale in (layout.scale, layout.minimum) if scale is not None}
     groups = sorted({min(kind.group, abi.BLOCK) for kind in of_codes})  # of what is larger, 32 is a part
     return (
@@ -86,15 +92,45 @@ def kind_for(library: Library, weight: quant.Weight) -> Kind | str:
     )
 
 
-def how_packed(weight: quant.Weight, kind: Kind) -> str:
-    """What tiles of this kind change of a weight, and what they cost beside it, as the end of a sentence."""
+def _best(weight: quant.Weight, sizes: dict[Kind, int]) -> Kind:
+    smallest = min(sizes, key=lambda kind: (kind.scales == BFLOAT, sizes[kind]))
+    ranged = min((kind for kind in sizes if kind.scales == BFLOAT), key=lambda kind: sizes[kind], default=None)
+    if ranged is None or smallest is ranged:
+        return smallest
+    scales = scales_of_some(weight)
+    if scales is not None and lost(scales, HALF) > MOST_LOST and lost(scales, BFLOAT) <= lost(scales, HALF):
+        return ranged
+    return evolve(smallest, instead=ranged) if smallest.scales == HALF else smallest
+
+
+def how_packed(weight: quant.Weight, kind: Kind, nbytes: int) -> str:
+    """What tiles of this kind change of a weight, and what they cost beside it, as the end of a sentence.
+
+    Args:
+        nbytes: of the tiles.
+    """
     layout = weight.format.layout
     of_rows = layout is not None and layout.table == "row" and kind.codes != ROW_TABLE
     bytes_each = (
-        "; each code is the byte that it stands for: tables of rows have tiles for at most 4 bits and scales for"
-        " multiples of 128 columns"
+        "; each code is the byte that it stands for: tables of rows have tiles for at most 4 bits, and scales for"
+        " a row or multiples of 128 columns"
     )
-    return _rounding(weight) + (bytes_each if of_rows else "") + _transforming(weight)
+    whole = -(-weight.n_rows // abi.TILE) * abi.TILE / weight.n_rows * weight.nbytes
+    times = f"; they take {nbytes / whole:.2f} times its bytes in the file" if nbytes > MUCH_MORE * whole else ""
+    return (
+        _rounding(weight) + _scale_rounding(weight, kind) + (bytes_each if of_rows else "") + times
+        + _transforming(weight)
+    )  # fmt: skip
+
+
+def _scale_rounding(weight: quant.Weight, kind: Kind) -> str:
+    """What tiles lose of a weight's scales, as far as some rows show it, as the end of a sentence."""
+    if kind.scales not in (HALF, BFLOAT) or (scales := scales_of_some(weight)) is None:
+        return ""
+    part, name = lost(scales, kind.scales), "half precision" if kind.scales == HALF else "bfloat16"
+    if part > 1:
+        return f"; {name} has not the range of its scales"
+    return f", its scales rounded to {name} by {part:.2%}" if part > 1e-4 else ""
 
 
 def _transforming(weight: quant.Weight) -> str:
@@ -176,8 +212,8 @@ def _codes_fit(layout: Layout, kind: Kind) -> bool:
 
 def _scales_fit(layout: Layout, kind: Kind, n_cols: int) -> bool:
     levels = [scale for scale in (layout.scale, layout.minimum) if scale is not None]
-    if any(_span(layout, scale, n_cols) % kind.group for scale in levels):
-        return False
+    if any((span := _span(layout, scale, n_cols)) % kind.group and span < n_cols for scale in levels):
+        return False  # the last group may have fewer columns, so that of a whole row fits any
     if kind.scales in (HALF, BFLOAT):
         return True
     if n_cols % SUPER:
@@ -204,9 +240,3 @@ def _is_whole(layout: Layout, scale: Scale, n_cols: int, least: int, most: int) 
 def _span(layout: Layout, scale: Scale, n_cols: int) -> int:
     """Columns that share a scale."""
     return n_cols if scale.per == "row" else scale.per or layout.group
-
-
-def _loss(layout: Layout, kind: Kind) -> int:
-    """Which of two kinds loses less of scales: bfloat16 has the range of powers of two, half precision the digits."""
-    ranged = layout.scale.kind in ("e8m0", "bf16")
-    return int((kind.scales == BFLOAT) != ranged)

@@ -11,11 +11,9 @@ from attrs import frozen
 
 from sis_core import quant
 from sis_core.arrays import F32, I8
-from sis_core.errors import SisError
-from sis_core.guarded import unpacked
+from sis_core.backends.native.some_rows import SomeRows
 
 MAX_SHARE = 0.25  # of `RowTables.shares`: errors become 3 % larger at most
-LOOKED_AT = 16  # rows
 
 
 @frozen(eq=False)
@@ -56,14 +54,11 @@ def share_of_some(weight: quant.Weight) -> float:
 
     0 where its format fails to unpack them, which is said when it is packed.
     """
-    numbers = np.unique(np.linspace(0, weight.n_rows - 1, LOOKED_AT).astype(int)).tolist()
-    rows = np.concatenate([weight.raw_rows(i, i + 1) for i in numbers])
-    try:
-        tables = unpacked(weight.format, rows, weight.n_cols).tables
-    except SisError:
+    some = SomeRows.of(weight)
+    if some is None:
         return 0.0
-    assert tables is not None
-    shares = RowTables.of(tables).shares
+    assert some.unpacked.tables is not None
+    shares = RowTables.of(some.unpacked.tables).shares
     return float(np.inf if np.isnan(shares).any() else shares.max())
 
 

@@ -168,7 +168,7 @@ class Store:
             try:
                 self._bound[name] = self._packed(weight, partial(self._to, place, weight), advance, arena)
             except TooRoughError as rough:
-                self._bound[name] = self._decoded_instead(weight, rough.what, advance)
+                self._bound[name] = self._packed_otherwise(weight, rough, advance)
         self.ahead.file(self.waiting.rows_in_files())
 
     def __getitem__(self, weight: quant.Weight) -> abi.Weight:
@@ -205,10 +205,13 @@ class Store:
             advance(packing.advance())
         return bound
 
-    def _decoded_instead(self, weight: quant.Weight, why: str, advance: Callable[[int], None]) -> abi.Weight:
-        """A weight that cannot lie in tiles as its layout says, in others, which have a place of their own."""
-        self._kinds[key(weight)] = why
-        log.warning("%s is decoded to 16 bits, in more memory than was planned: %s", weight.name, why)
+    def _packed_otherwise(
+        self, weight: quant.Weight, rough: TooRoughError, advance: Callable[[int], None]
+    ) -> abi.Weight:
+        """A weight that cannot lie in tiles of the kind that was chosen, in others, which have a place of their own."""
+        self._kinds[key(weight)] = rough.instead or rough.what
+        how = "packed into tiles with scales in bfloat16" if rough.instead else "decoded to 16 bits"
+        log.warning("%s is %s, in more memory than was planned: %s", weight.name, how, rough.what)
         self._owners.append(arena := Arena(self._tile_bytes(weight)))
         return self._packed(weight, partial(self._to, arena.address, weight), advance, arena)
 

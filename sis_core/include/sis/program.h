@@ -9,7 +9,7 @@
 
 #include <sis/abi.h>
 
-#define SIS_PROGRAM 19
+#define SIS_PROGRAM 20
 
 #if defined(_WIN32)
 #define SIS_EXPORT __declspec(dllexport)
@@ -20,8 +20,8 @@
 /* Formats that the kernels know. The numbers are ours, not GGUF's. From Q8_0 to TQ1_0 each stands for two things: how GGUF
  * lays out its rows, which matters for raw rows alone, and what its tiles hold, which `sis_kind` says: a format of somebody
  * else's may be packed into the tiles of whichever holds the same. Those after them are tiles alone, of bits of codes in a
- * table (T), in one of each row (R), with a minimum (U) or two of four columns (P), some with scales for more columns than 32: no type of GGUF's is such, and there are no
- * raw rows of them. */
+ * table (T), in one of each row (R), with a minimum (U), two of four columns (P) or digits of base 3 (D), some with scales for
+ * other numbers of columns than 32: no type of GGUF's is such, and there are no raw rows of them. */
 enum sis_format {
     SIS_F32 = 0,
     SIS_F16 = 1,
@@ -57,13 +57,23 @@ enum sis_format {
     SIS_R4_128 = 31,
     SIS_P4 = 32,
     SIS_S3_16 = 33,
-    SIS_DECODED = 34, /* rung 2: rows are decoded while they are used */
-    SIS_FOREIGN = 35, /* rung 3 */
-    SIS_N_FORMATS = 36
+    SIS_T1_64 = 34,
+    SIS_T1_128 = 35,
+    SIS_T2_64 = 36,
+    SIS_T2_128 = 37,
+    SIS_T3_16 = 38,
+    SIS_T4_16 = 39,
+    SIS_U2_64 = 40,
+    SIS_U6 = 41,
+    SIS_U8 = 42,
+    SIS_D_64 = 43,
+    SIS_DECODED = 44, /* rung 2: rows are decoded while they are used */
+    SIS_FOREIGN = 45, /* rung 3 */
+    SIS_N_FORMATS = 46
 };
 
-/* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1, and
- * each group has a minimum. TABLE: the entry of the weight's table of numbers of 8 bits. ROW_TABLE: that of the row's own. PAIRS: itself,
+/* What a code stands for. SIGNED: itself, from -2^(bits-1) to 2^(bits-1) - 1. UNSIGNED: itself, from 0 to 2^bits - 1
+ * (of 8 bits as SIGNED, since products take no more), and each group has a minimum. TABLE: the entry of the weight's table of numbers of 8 bits. ROW_TABLE: that of the row's own. PAIRS: itself,
  * from -8 to 7, and of every four columns at most two are other than 0; the bits are those of a column then. TERNARY: 0, 1 and
  * 2 stand for -1, 0 and 1, and five lie in a byte; the bits are those of one by itself. */
 enum sis_codes { SIS_SIGNED = 0, SIS_UNSIGNED = 1, SIS_TABLE = 2, SIS_ROW_TABLE = 3, SIS_PAIRS = 4, SIS_TERNARY = 5 };
@@ -87,14 +97,15 @@ struct sis_kind {
     uint32_t scales; /* enum sis_scales */
 };
 
-/* Rows of a weight that were unpacked, to be packed into tiles; C-contiguous. n_cols is a multiple of 32 and
- * of the group, with BYTE, SIX, NIBBLE and SUPER of 256. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
+/* Rows of a weight that were unpacked, to be packed into tiles; C-contiguous. n_cols is a multiple of 32,
+ * with BYTE, SIX, NIBBLE and SUPER, and of TERNARY, of 256: the last group of more columns than 32 may have fewer. Numbers that tiles keep as halves or bfloats are rounded to those: to nearest, ties to even. */
 struct sis_unpacked {
     uint64_t n_rows;
     uint64_t n_cols;
-    const uint8_t *codes; /* (n_rows, n_cols): SIGNED and PAIRS as int8, else as uint8 */
-    const float *scales;  /* (n_rows, n_cols / group): whole numbers with BYTE, SIX and NIBBLE; not read with SUPER */
-    const float *minima;  /* the same for UNSIGNED, what is subtracted; else not read */
+    const uint8_t *codes; /* (n_rows, n_cols): SIGNED and PAIRS, and UNSIGNED of 8 bits, as int8, else as uint8 */
+    const float *
+        scales; /* (n_rows, n_cols / group), rounded up: whole numbers with BYTE, SIX and NIBBLE; not read with SUPER */
+    const float *minima;       /* the same for UNSIGNED, what is subtracted; else not read */
     const float *super_scales; /* (n_rows, n_cols / 256) with BYTE, SIX, NIBBLE and SUPER; else not read */
     const float *super_minima; /* the same for UNSIGNED */
     const int8_t *table;       /* (64,) for TABLE, (n_rows, 16) for ROW_TABLE; else not read */
