@@ -7,7 +7,7 @@
 #endif
 #include "kernels.h"
 
-#define AROUND ((size_t)1 << 16) /* bytes that a fault of Linux maps, where it is not told otherwise */
+#define AROUND ((size_t)1 << 16) /* bytes that a fault of Linux maps, where it is not told otherwise; see sis_bring */
 #define PIECE ((size_t)1 << 20)  /* between two looks at whether to stop */
 #define LEAST_PAGE 4096
 
@@ -25,7 +25,8 @@ void sis_give_back(const uint8_t *data, size_t bytes)
 #endif
 
 /* By faults: they take a third less time than MADV_POPULATE_READ, and none of the lock of the whole address space, for
- * which a thread that maps or unmaps anything meanwhile waits for milliseconds. */
+ * which a thread that maps or unmaps anything meanwhile waits for milliseconds. Where a fault maps fewer pages than AROUND,
+ * those left come when somebody reads them: later, and no less right. */
 void sis_bring(const uint8_t *data, size_t bytes)
 {
     const uint8_t *const end = data + bytes;

@@ -16,16 +16,13 @@ static void store_keys(const struct run *run, const struct sis_op *op, uint32_t 
                             slot % step->page_size);
 }
 
-/* How linears read the floats that a PREPARE writes: those that read its place, until it is written again. */
+/* How the floats that a PREPARE writes are read: by the phase of linears that follows. */
 static struct sis_read read_of(const struct run *run, const struct sis_op *prepare)
 {
-    const struct sis_op *end = run->program->ops + run->program->n_ops;
+    const struct sis_op *op = prepare + 1, *end = run->program->ops + run->program->n_ops;
     struct sis_read read = {0, 0};
-    for (const struct sis_op *op = prepare + 1; op < end; op++) {
-        if (op->count != prepare->count) continue;
-        if (op->kind == SIS_OP_PREPARE) break;
-        if (op->kind == SIS_OP_LINEAR) sis_reads(run->kernels, op->weight->format, &read);
-    }
+    while (op < end && op->kind != SIS_OP_LINEAR) op++;
+    for (; op < end && op->kind == SIS_OP_LINEAR; op++) sis_reads(run->kernels, op->weight->format, &read);
     return read;
 }
 

@@ -110,6 +110,11 @@ static inline const struct many_rows *many_in(const struct run *run, int gathere
     return run->many[gathered][form == SIS_FLOAT];
 }
 
+static inline int is_row_op(const struct sis_op *op)
+{
+    return op->kind != SIS_OP_LINEAR && op->kind != SIS_OP_ATTEND && op->kind != SIS_OP_EXPERTS;
+}
+
 static inline int is_invariant(const struct sis_step *step) { return (step->flags & SIS_INVARIANT) != 0; }
 
 static inline size_t up(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -150,7 +155,7 @@ struct row_ops {
  * the bytes that it takes. */
 struct run run_of(const struct sis_program *program, const struct sis_step *step);
 size_t lay_out(struct run *run);
-uint32_t end_of_phase(const struct sis_program *program, uint32_t first); /* that begins with op `first`; run.c */
+uint32_t end_of_phase(const struct sis_program *program, uint32_t first); /* that begins with op `first`; phases.c */
 void do_rows(const struct row_ops *ops, uint32_t unit);                   /* rows.c */
 struct sis_best sis_best(const float *row, uint32_t n);                   /* best.c; at least one value */
 /* The weights that a member reads first in a phase of linears. */

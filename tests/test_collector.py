@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -59,3 +61,57 @@ def test_threads_whose_work_overlaps_leave_it_as_it_was(monkeypatch: pytest.Monk
     end()
     monkeypatch.undo()
     assert gc.isenabled()
+
+
+def in_child(check: Callable[[], bool]) -> bool:
+    """What ``check`` finds in a process that this thread forks."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if check() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_collects_garbage_whatever_threads_were_at_when_it_was_forked() -> None:
+    begun, done = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with no_collection():
+            begun.set()
+            done.wait()
+
+    def ends_in_child() -> bool:
+        with no_collection():
+            pass
+        return gc.isenabled()
+
+    def work_of_its_own() -> bool:
+        """Of the thread that forks: it goes on in the child."""
+        with no_collection():
+            paused = in_child(lambda: not gc.isenabled())
+            child = os.fork()
+        if not child:
+            os._exit(0 if gc.isenabled() else 1)
+        return paused and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    other = threading.Thread(target=work)
+    other.start()
+    begun.wait()
+    try:
+        assert in_child(gc.isenabled)
+        assert in_child(ends_in_child)
+        assert work_of_its_own()
+        assert not gc.isenabled()
+    finally:
+        done.set()
+        other.join()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert in_child(lambda: not gc.isenabled())
+    finally:
+        gc.enable()

@@ -135,6 +135,17 @@ def test_every_field_takes_what_fits_and_nothing_else(mirror: type[Structure], n
             mirror(*[0] * [f[0] for f in mirror._fields_].index(name), wrong)
 
 
+@pytest.mark.parametrize("mirror", abi.STRUCTURES, ids=lambda mirror: mirror.c_name)
+def test_no_structure_takes_what_is_no_field(mirror: type[Structure]) -> None:
+    for value in (0, None):
+        with pytest.raises(TypeError, match=f"^{mirror.c_name} has no knid$"):
+            mirror(knid=value)
+    with pytest.raises(AttributeError, match=f"^{mirror.c_name} has no knid$"):
+        mirror().knid = 0  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=f"^{mirror.c_name} has [0-9]+ fields, not "):
+        mirror(*[0] * (len(mirror._fields_) + 1))
+
+
 def test_every_argument_takes_what_fits_and_nothing_else() -> None:
     listed = [(f, *argument) for f, (_, arguments) in abi.PROTOTYPES.items() for argument in arguments.items()]
     for function, name, kind in listed:

@@ -225,7 +225,7 @@ def test_the_embedding_is_copied_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
         "w", REGISTRY.get("quant_formats", "Q8_0"), (100, 32), lambda: data.reshape(-1), (100, 32),
         release=lambda: released.append(1),
     )  # fmt: skip
-    monkeypatch.setattr(packing, "PIECE_BYTES", 40 * 34)
+    monkeypatch.setattr(packing, "HUGE", 40 * 34)
     rows, library = np.arange(100, dtype=np.int32), X86Backend().library()
     wanted = taken(library, weight, rows)
     assert not released

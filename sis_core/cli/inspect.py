@@ -20,7 +20,7 @@ from sis_core.loading.rowless import count_rowless, count_rows
 from sis_core.loading.vocabulary import refusal
 from sis_core.loading.weights import file_weights
 from sis_core.registry import Registry
-from sis_core.source import is_model_file, resolve
+from sis_core.source import resolve
 from sis_core.workbench.parameters import Parameters
 from sis_core.workbench.scan import check_weights
 
@@ -39,16 +39,16 @@ def command(ctx: click.Context, /, model: str | None, tensors: bool, check_tenso
     Of a model that is not here, as hf://user/repo, only the header is fetched. On a bad file: one line, exit code 1.
     """
     here = model is not None and os.path.exists(model)
-    # No plugin is looked for where the file is here: a bad one must be shown whatever is installed.
-    sources = () if is_model_file(model) else registry_of(ctx).records("sources")
+    registry = registry_of(ctx)
+    sources = registry.sources_for(model)
     if model and not (here or check_tensors) and (header := remote_header(model, sources)):
-        _show(header, registry_of(ctx), tensors, as_json)
+        _show(header, registry, tensors, as_json)
         return
     with GGUFFile.open(resolve(model, sources)) as opened:
         if check_tensors:
-            check_weights(file_weights(opened, registry_of(ctx)).values(), str(opened.path))
+            check_weights(file_weights(opened, registry).values(), str(opened.path))
             click.echo("every weight is finite", err=True)
-        _show(opened, registry_of(ctx), tensors, as_json)
+        _show(opened, registry, tensors, as_json)
 
 
 def _show(opened: GGUFFile | RemoteHeader, registry: Registry, tensors: bool, as_json: bool) -> None:

@@ -23,12 +23,6 @@ struct x_block {
     float d[SIDE], minus_ds[SIDE], minus_ds16[2][SIDE]; /* as in q8_block */
 };
 
-/* What minima of group g multiply. */
-INLINE const float *minuses(const struct sis_kind kind, const struct x_block *x, int g)
-{
-    return n_groups(kind) == 1 ? x->minus_ds : x->minus_ds16[g];
-}
-
 /* Of two turns. */
 struct scratch {
     uint8_t weights[2][AT_ONCE * 8 * 64];
@@ -127,7 +121,7 @@ INLINE void add(const struct sis_kind kind, const int R, struct block_at at, int
     if (!has_minima(kind)) return;
     const vf super_minimum = has_supers(kind) ? super_scales_at(at.unit, 0, 1) : (vf){0};
     const vf minimum = load_scales(kind, s + minima_behind(kind), super_minimum, 0, 1);
-    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = v_fma(minimum, v_set(minuses(kind, x, g)[r]), acc[r]);
+    UNROLL_FOR (int r = 0; r < R; r++) acc[r] = v_fma(minimum, v_set(MINUS_OF(n_groups(kind), x, g)[r]), acc[r]);
 }
 
 /* The same of kinds that are added by units: of a block, once the sums of its last group are there. */
@@ -148,22 +142,17 @@ INLINE void add_whole(const struct sis_kind kind, const int R, struct block_at a
 INLINE void add_unit(const struct sis_kind kind, const int R, struct block_at at, const struct x_block *x, vf *total,
                      vf *acc)
 {
-    const vf super = super_scales_at(at.unit, 0, 0);
-    UNROLL_FOR (int r = 0; r < R; r++) {
-        acc[r] = v_fma(total[r], super, acc[r]);
-        total[r] = (vf){0};
-    }
+    const int groups = n_groups(kind);
+    add_supers(1, R, &at, 0, total, acc);
+    UNROLL_FOR (int r = 0; r < R; r++) total[r] = (vf){0};
     if (!has_minima(kind)) return;
     for (int b = 0; b < SUPER / BLOCK; b++, x++, at.scales += scales_bytes(kind))
-        UNROLL_FOR (int g = 0; g < n_groups(kind); g++) {
+        UNROLL_FOR (int g = 0; g < groups; g++) {
             const vf minimum = load_whole(kind, at.scales + minima_behind(kind) + g * TILE, 0, 1);
-            UNROLL_FOR (int r = 0; r < R; r++) total[r] = v_fma(minimum, v_set(minuses(kind, x, g)[r]), total[r]);
+            UNROLL_FOR (int r = 0; r < R; r++) total[r] = v_fma(minimum, v_set(MINUS_OF(groups, x, g)[r]), total[r]);
         }
-    const vf super_minimum = super_scales_at(at.unit, 0, 1);
-    UNROLL_FOR (int r = 0; r < R; r++) {
-        acc[r] = v_fma(total[r], super_minimum, acc[r]);
-        total[r] = (vf){0};
-    }
+    add_supers(1, R, &at, 1, total, acc);
+    UNROLL_FOR (int r = 0; r < R; r++) total[r] = (vf){0};
 }
 
 /* Groups [first, first + n) of a tile, four or what is left. */

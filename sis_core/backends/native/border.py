@@ -35,6 +35,8 @@ class Structure(ctypes.Structure):
 
     Raises:
         BackendError: on a value that does not fit; it names structure and field.
+        TypeError: where one is made with a name that is no field, or with too many values.
+        AttributeError: where such a name is set.
     """
 
     c_name: ClassVar[str]
@@ -57,13 +59,15 @@ class Structure(ctypes.Structure):
         if None in named.values():
             named = {name: value for name, value in named.items() if value is not None or name not in self._pointers}
         fields = self._zeros | dict(zip(self._zeros, values, strict=False)) | named
-        try:
-            self._packer.pack_into(self, 0, *fields.values())
-        except (error, OverflowError):  # a field that is not there, or too small: told when they are set one by one
-            super().__init__(*values, **named)
-            return
+        if len(fields) > len(self._zeros):
+            unknown = ", ".join(named.keys() - self._zeros.keys())
+            raise TypeError(f"{self.c_name} has no {unknown}")
         if len(values) > len(fields):
             raise TypeError(f"{self.c_name} has {len(fields)} fields, not {len(values)}")
+        try:
+            self._packer.pack_into(self, 0, *fields.values())
+        except (error, OverflowError):  # told when they are set one by one
+            super().__init__(*values, **named)
 
     @classmethod
     def fill(cls, memory: Any, at: int, *values: Any) -> None:
@@ -85,6 +89,8 @@ class Structure(ctypes.Structure):
 
     def __setattr__(self, name: str, value: Any) -> None:
         known = self._kinds.get(name)
+        if known is None and not hasattr(type(self), name):
+            raise AttributeError(f"{self.c_name} has no {name}")
         try:
             if known is not None and value is not None and not known[1] <= value <= known[2]:
                 raise refuse(self.c_name, name, known[0], value)

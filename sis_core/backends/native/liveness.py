@@ -61,7 +61,7 @@ def phases(ops: Sequence[abi.Op]) -> Iterator[tuple[int, int]]:
 
 
 def _end(kinds: Sequence[int], first: int) -> int:
-    """As `end_of_phase` in `native/run.c`."""
+    """As `end_of_phase` in `native/phases.c`: a test compares them."""
     kind, stop = kinds[first], first + 1
     if kind == abi.LINEAR:
         while stop < len(kinds) and kinds[stop] == kind:

@@ -221,7 +221,7 @@ class Copy(Packing):
     """Rows as they are: what a decoder reads, and tables of which single rows are read."""
 
     def __init__(self, library: Library, weight: quant.Weight, bound: abi.Weight, place: int) -> None:
-        super().__init__(library, weight, bound, min(PIECE_BYTES, HUGE) // weight.format.row_bytes(weight.n_cols))
+        super().__init__(library, weight, bound, HUGE // weight.format.row_bytes(weight.n_cols))
         self._place, self._decode, self._number = place, bound.decode, bound.format
         self._row_bytes = weight.format.row_bytes(weight.n_cols)
         self._found = 0  # bytes of the place

@@ -157,8 +157,8 @@ enum sis_op_kind {
     SIS_OP_COPY = 1,    /* row: dst = src + bias */
     SIS_OP_ADD = 2,     /* row: dst += src + bias */
     SIS_OP_ACT = 3,     /* row: dst = activation(src), times src2 with SIS_GATED */
-    SIS_OP_PREPARE = 4, /* row: src in the forms that the linears which follow read (SIS_Q8, SIS_FLOAT), into place
-                           `count`: the linears before read another */
+    SIS_OP_PREPARE = 4, /* row: src in the forms (SIS_Q8, SIS_FLOAT) that the phase of linears which follows reads, into
+                           place `count`: the linears before read another */
     SIS_OP_ROPE = 5,    /* row: rotate `count` heads of `width` in dst, in place */
     SIS_OP_STORE = 6,   /* row: write keys (src) and values (src2) to the cache */
     SIS_OP_SCALE = 7,   /* row: dst = cap * tanh(scale * dst / cap), or scale * dst where cap is 0; with
