@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = ROOT / "plugins" / "x86"
 FILES = (
     "threads", "native", "pace", "multi_step", "native_best", "native_experts", "merged_experts", "native_attention",
-    "native_passing", "native_layouts", "native_row_tables", "native_gradual", "decoders", "fused_linear",
-    "native_load",
+    "native_passing", "native_layouts", "native_row_tables", "bits_in_tiles", "small_scales", "native_gradual",
+    "decoders", "fused_linear", "native_load",
 )  # fmt: skip
 TESTS = [*(f"tests/test_{name}.py" for name in FILES), "plugins/x86/tests/test_x86.py"]
 OF_AMX = "plugins/x86/tests/test_amx.py"  # chooses a rung for each test, whatever SIS_ISA says
