@@ -24,7 +24,8 @@ class Unpacked:
     Attributes:
         codes: uint8 ``(n_rows, n_cols)``, each below ``2 ** bits``.
         scales: float32 ``(n_rows, k)``; the lower of two levels where the layout's scale has ``times``.
-        minima: float32 ``(n_rows, k)`` in the same way, or None.
+        minima: float32 ``(n_rows, k)`` in the same way, or None. Where the layout has a zero for each group they are
+            ``-scale * zero``: codes stand for themselves then.
         super_scales, super_minima: float32 ``(n_rows, k)``: the upper levels, or None.
         tables: float32 ``(n_rows, 2 ** bits)``, where the layout's table is ``"row"``.
     """

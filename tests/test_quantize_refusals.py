@@ -231,6 +231,8 @@ class Declared(Unfaithful):
         scales = (abs(values).max(axis=1, keepdims=True) / np.float32(63 if self.fault == "bit" else 127)).astype("<f2")
         steps = values / np.maximum(scales.astype(np.float32), 1e-8) * np.float32(0.95 if self.fault == "size" else 1)
         whole = np.trunc(steps) if self.fault == "cuts" else np.rint(steps)
+        if self.fault == "not finite":
+            scales = np.full_like(scales, np.nan)
         return np.hstack([scales.view(np.uint8), (whole.clip(-127, 127) + 128).astype(np.uint8)])
 
 
@@ -253,6 +255,13 @@ def test_what_was_written_is_read_back(fault: str, random_model: Path, tmp_path:
     says = r"token_embd\.weight: .* back are off by \S+ of their size, and UNFAITHFUL does not keep normal values"
     with pytest.raises(FormatError, match=says):
         quantise(random_model, out, "unfaithful", unfaithful(fault))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scales_that_are_no_numbers_by_the_layout_are_named(random_model: Path, tmp_path: Path) -> None:
+    says = r"token_embd\.weight: .* does not keep normal values either; by its layout scales\[0, 0\] is nan, of these"
+    with pytest.raises(FormatError, match=says):
+        quantise(random_model, tmp_path / "out.gguf", "declared", unfaithful("not finite", Declared))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from sis_core.arrays import F32, U8
 from sis_core.errors import FormatError
 from sis_core.guarded import REPORT, unpacked
 from sis_core.quant import QuantFormat, Weight, usual_error
+from sis_core.unpacked import not_finite
 from sis_core.workbench.quantizer.plain_rounding import rounding_error
 
 SAMPLE = 16  # rows
@@ -53,6 +54,8 @@ def check_read_back(
         usual = f"where {format.name} keeps normal values within {normal:.2g}"
         if not normal <= LOST:
             usual = f"and {format.name} does not keep normal values either"
+        if format.layout is not None and (fault := not_finite(unpacked(format, written, weight.n_cols))):
+            usual += f"; by its layout {fault}, of these rows"
         raise FormatError(
             f"what was written is not what was encoded: rows that were read back are off by {error:.2g} of their size, "
             f"{usual}",
@@ -80,15 +83,15 @@ def _read(out: BinaryIO, start: int, n: int) -> U8:
 def _on_normal_values(format: QuantFormat, like: F32) -> tuple[float, float | None]:
     """The error of the format on rows of normal values as large as those of ``like``, and that of plain rounding.
 
-    The second is None where the format has no layout, and so does not say what it rounds to.
+    The second is None where the format has no layout, and so does not say what it rounds to, or scales that are none.
     """
     size = np.sqrt((like.astype(np.float64) ** 2).mean())
     values = (np.random.Generator(np.random.Philox(5)).standard_normal(like.shape) * size).astype(np.float32)
     n_cols, rows = values.shape[1], format.quantize(values)
     error = max(_relative(format.dequantize(rows, n_cols), values, np.ones_like(values)), LEAST)
-    if format.layout is None:
+    if format.layout is None or not_finite(numbers := unpacked(format, rows, n_cols)):
         return error, None
-    return error, max(rounding_error(format.layout, unpacked(format, rows, n_cols), values), LEAST)
+    return error, max(rounding_error(format.layout, numbers, values), LEAST)
 
 
 def _relative(found: F32, wanted: F32, importance: F32) -> float:
