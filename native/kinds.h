@@ -205,9 +205,11 @@ static inline int32_t code_offset(struct sis_kind kind)
     if (kind.codes == SIS_TERNARY) return 1;
     return kind.codes == SIS_SIGNED && kind.bits < 8 ? 1 << (kind.bits - 1) : 0;
 }
+/* Whether units are of 256 columns, and rows of nothing but whole units. */
+static inline int has_whole_units(struct sis_kind kind) { return has_supers(kind) || kind.codes == SIS_TERNARY; }
 static inline size_t unit_blocks(struct sis_kind kind)
 {
-    return has_supers(kind) || kind.codes == SIS_TERNARY ? SUPER / BLOCK : 2 * group_blocks(kind);
+    return has_whole_units(kind) ? SUPER / BLOCK : 2 * group_blocks(kind);
 }
 /* Of a unit the bytes of super-scales, of what lies before its codes, of all. */
 static inline size_t unit_head(struct sis_kind kind) { return has_supers(kind) ? 2 * HALVES : 0; }

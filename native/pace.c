@@ -144,21 +144,21 @@ static void look_for_absence(struct pace *p, double time, double rows, double wa
 
 void pace_learn(struct pace *p, uint32_t members, uint32_t rows, uint64_t ns, uint64_t waited)
 {
-    const double time = (double)ns, wait = (double)waited / members;
+    const double time = (double)ns, wait = (double)waited / members, n = rows ? rows : 1;
     const double news = time / WINDOW_NS < MOST_NEWS ? time / WINDOW_NS : MOST_NEWS;
     if (p->trial) {
         p->trial_ns += time;
-        p->trial_rows += rows ? rows : 1;
+        p->trial_rows += n;
         learn_of_trial(p);
         return;
     }
     p->ns += time - p->ns * news;
-    p->rows += (rows ? rows : 1) - p->rows * news;
+    p->rows += n - p->rows * news;
     p->waited_ns += wait - p->waited_ns * news;
     p->kept_ns += time;
     if (p->n_steps < FIRST_STEPS) p->n_steps++;
     look_for(p, MORE, time);
     if (time < SMALL_NS || p->waited_ns > DISTURBED * p->ns) look_for(p, FEWER, time);
     look_back(p);
-    look_for_absence(p, time, rows ? rows : 1, wait);
+    look_for_absence(p, time, n, wait);
 }

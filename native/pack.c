@@ -19,8 +19,7 @@ size_t sis_one_tile_bytes(uint32_t format, size_t n_cols)
     size_t bytes;
     if (kind.bits) {
         const size_t n_blocks = n_cols / BLOCK, n = unit_blocks(kind);
-        const int whole = has_supers(kind) || kind.codes == SIS_TERNARY;
-        if (n_cols % BLOCK || (whole && n_blocks % n)) return 0;
+        if (n_cols % BLOCK || (has_whole_units(kind) && n_blocks % n)) return 0;
         bytes = n_blocks / n * unit_bytes(kind) + (n_blocks ? table_bytes(kind) : 0);
         if (n_blocks % n) bytes += before_codes(kind) + n_blocks % n * codes_bytes(kind);
     } else if (format <= SIS_BF16 || format == SIS_DECODED)

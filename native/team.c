@@ -13,9 +13,9 @@
 #define SPINS_BEFORE_SLEEP 8000 /* some 100 µs: then somebody else needs the core */
 #define LONG_WAIT 64            /* spins: from then on a wait is counted */
 #define SLEEP_AFTER_NS 1000000
-#define WATCH_NS 12e6   /* several slices of a system's: who shares its processor loses it within that */
-#define GAP_NS 50000    /* between two looks at the clock: somebody else had the processor */
-#define LOST_NS 2000000 /* of such gaps, and of waking up */
+#define WATCH_NS 12000000 /* several slices of a system's: who shares its processor loses it within that */
+#define GAP_NS 50000      /* between two looks at the clock: somebody else had the processor */
+#define LOST_NS 2000000   /* of such gaps, and of waking up */
 #define LOG_KINDS 8
 #define LINE 64
 #define ANYWHERE (-1)
@@ -177,7 +177,7 @@ static void move_to(struct worker *w, int32_t cpu)
 static void watch(struct worker *w, unsigned seen)
 {
     uint64_t now = watching.since, before, lost = 0;
-    const uint64_t end = now + (uint64_t)WATCH_NS;
+    const uint64_t end = now + WATCH_NS;
     int called;
     do {
         pause_cpu();

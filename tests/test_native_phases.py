@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import runpy
-from pathlib import Path
 
 import pytest
+from c_units import NATIVE, built
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sis_core.backends.native import abi
 from sis_core.backends.native.liveness import phases
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang, which builds, is missing")
 
 
 @pytest.fixture(scope="module")
 def native(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("phases")
-    build = runpy.run_path(str(ROOT / "native" / "zig.py"))
-    triple = build["TARGETS"][build["this_machine"]()][0]
-    includes = [f"-I{ROOT / 'sis_core' / 'include'}", f"-I{ROOT / 'native'}"]
-    flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", *includes]
-    made = folder / "phases.so"
-    build["zig"](triple, *flags, str(ROOT / "native" / "phases.c"), "-o", str(made), scratch=str(folder))
-    library = ctypes.CDLL(str(made))
+    library = built(tmp_path_factory.mktemp("phases"), NATIVE / "phases.c")
     library.end_of_phase.argtypes = [ctypes.POINTER(abi.Program), ctypes.c_uint32]
     library.end_of_phase.restype = ctypes.c_uint32
     return library

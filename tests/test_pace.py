@@ -5,24 +5,17 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import random
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from c_units import NATIVE, built
 
-NATIVE = Path(__file__).parents[1] / "native"
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang, which builds, is missing")
 
 
 @pytest.fixture(scope="module")
 def pace(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folder = tmp_path_factory.mktemp("pace")
-    build = runpy.run_path(str(NATIVE / "zig.py"))
-    triple = build["TARGETS"][build["this_machine"]()][0]
-    flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    build["zig"](triple, *flags, str(NATIVE / "pace.c"), "-o", str(folder / "pace.so"), scratch=str(folder))
-    library = ctypes.CDLL(str(folder / "pace.so"))
+    library = built(tmp_path_factory.mktemp("pace"), NATIVE / "pace.c")
     library.pace_members.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
     library.pace_members.restype = ctypes.c_uint32
     library.pace_learn.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_uint64]

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
-import runpy
-from pathlib import Path
 
 import pytest
+from c_units import NATIVE, built
 
-NATIVE = Path(__file__).parents[1] / "native"
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang, which builds, is missing")
 
 # Members of a step are one, one, all, one, one, all …; those left out are always to watch.
@@ -65,12 +63,7 @@ int times_told(void) { return told; }
 def team(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("team")
     (folder / "dictated.c").write_text(DICTATED)
-    build = runpy.run_path(str(NATIVE / "zig.py"))
-    triple = build["TARGETS"][build["this_machine"]()][0]
-    flags = ["-std=c11", "-O2", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", f"-I{NATIVE}", "-lpthread"]
-    sources = [str(folder / "dictated.c"), str(NATIVE / "team.c")]
-    build["zig"](triple, *flags, *sources, "-o", str(folder / "team.so"), scratch=str(folder))
-    return ctypes.CDLL(str(folder / "team.so"))
+    return built(folder, folder / "dictated.c", NATIVE / "team.c", flags=("-lpthread",))
 
 
 def told_within(team: ctypes.CDLL, rounds: int) -> bool:

@@ -17,7 +17,7 @@ from sis_core.quant import QuantFormat
 from sis_core.testing.alterations import altered, is_symmetric, or_reversed, orders
 from sis_core.testing.declared_layout import decoder_mistake
 from sis_core.testing.fits import fitted, nearer_to_others
-from sis_core.testing.reading import Read, own_values
+from sis_core.testing.reading import Read, own_values, relative_error
 
 EXPLAINS = 0.5  # of the error, at most: what a named mistake leaves
 CLEARLY = 0.7  # of the error of another explanation
@@ -45,12 +45,12 @@ def mistake_of(format: QuantFormat, rows: U8, values: F32, wanted: float) -> str
         read = Read(format, layout, rows, unpacked(format, rows, n_cols))
         if fault := decoder_mistake(read, n_cols):
             return fault
-        now = _error(own_values(layout, read.unpacked), values)
+        now = relative_error(own_values(layout, read.unpacked), values)
         error, words = np.inf, ""
         for its_words, found in altered(read):
-            if (its_error := _error(found, values)) < error:
+            if (its_error := relative_error(found, values)) < error:
                 error, words = its_error, its_words
-        fits = [(_error(found, values), its_words) for its_words, found in fitted(read, values)]
+        fits = [(relative_error(found, values), its_words) for its_words, found in fitted(read, values)]
         for its_error, its_words in [*fits, *_left_undone(read, values)]:
             if its_error < CLEARLY * error:
                 error, words = its_error, its_words
@@ -67,13 +67,13 @@ def order_or_sign(format: QuantFormat, rows: U8, values: F32, decoded: F32, want
     size, layout = format.block_size, format.layout
     blocks, found = values.reshape(-1, size), decoded.reshape(-1, size)
     words = f"values come back with the sign reversed{or_reversed(layout) if layout else ''}"
-    candidates = [(_error(-found, blocks), words)]
+    candidates = [(relative_error(-found, blocks), words)]
     if layout and isinstance(layout.table, tuple) and not is_symmetric(layout):
         turned = own_values(evolve(layout, table=layout.table[::-1]), unpacked(format, rows, values.shape[1]))
         words = "its layout and its encoder differ: the table is in reverse order"
-        candidates.append((_error(turned, values), words))
+        candidates.append((relative_error(turned, values), words))
     for fault, order in orders(size):
-        candidates.append((_error(found[:, order], blocks), f"values come back in another order: {fault}"))
+        candidates.append((relative_error(found[:, order], blocks), f"values come back in another order: {fault}"))
     error, words = min(candidates)
     return words if error < wanted else ""
 
@@ -95,7 +95,7 @@ def size_of(values: F32, decoded: F32, size: int, wanted: float, rows_share: boo
 def _size_of_units(values: F32, decoded: F32, size: int, wanted: float, name: str) -> str:
     units, found = values.reshape(-1, size), decoded.reshape(-1, size)
     factors = (found * units).sum(axis=1) / (units * units).sum(axis=1)
-    if not _error(factors[:, None] * units, found) < wanted:
+    if not relative_error(factors[:, None] * units, found) < wanted:
         return ""
     spread = factors.max() / max(factors.min(), 1e-30)
     if spread < 1.5:
@@ -160,8 +160,9 @@ def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
     for words, numbers in left:
         one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
         held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
-        if _error(held, values) < ASTRAY:
-            yield 2 * _error(own_values(layout, numbers), held), f"the encoder {words}"  # cut values explain less
+        if relative_error(held, values) < ASTRAY:
+            left = 2 * relative_error(own_values(layout, numbers), held)  # cut values explain less
+            yield left, f"the encoder {words}"
 
 
 def _ends(layout: Layout) -> tuple[int, int]:
@@ -179,12 +180,6 @@ def _cut(layout: Layout, numbers: Unpacked) -> str:
         return ""
     shown = f"{share:.0%} of values have the code {ends[0]} or {ends[1]}, the ends of the range"
     return f"{shown}: the encoder's scale is too small{UNSORTED if share > ALL else ''}"
-
-
-def _error(found: F32, values: F32) -> float:
-    """Root mean square, relative to that of the values; infinite where there is no number."""
-    squares = ((found.astype(np.float64) - values) ** 2).sum() / (values.astype(np.float64) ** 2).sum()
-    return float(np.sqrt(squares)) if np.isfinite(squares) else np.inf
 
 
 def _ranges(numbers: np.ndarray) -> str:

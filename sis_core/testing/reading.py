@@ -85,3 +85,9 @@ def own_values(layout: Layout, unpacked: Unpacked) -> F32:
 def for_each_value(numbers: F32, n_cols: int) -> F64:
     """Scales or minima ``(n_rows, n)`` of neighbours that share them, for each value: float64 ``(n_rows, n_cols)``."""
     return np.repeat(numbers, n_cols // numbers.shape[1], axis=1).astype(np.float64)
+
+
+def relative_error(found: F32 | F64, values: F32) -> float:
+    """Root mean square, relative to that of the values; infinite where there is no number."""
+    squares = ((found.astype(np.float64) - values) ** 2).sum() / (values.astype(np.float64) ** 2).sum()
+    return float(np.sqrt(squares)) if np.isfinite(squares) else np.inf

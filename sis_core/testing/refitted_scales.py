@@ -14,7 +14,7 @@ from sis_core.guarded import unpacked
 from sis_core.layout import Layout
 from sis_core.quant import QuantFormat
 from sis_core.testing.misplaced_codes import beyond
-from sis_core.testing.reading import OFF
+from sis_core.testing.reading import OFF, relative_error
 
 FEWEST = 8  # values that share a scale, and perhaps a minimum: of fewer these two would explain noise
 EXPLAINS = 0.5  # of the error, at most, is left
@@ -42,12 +42,12 @@ def scales_of_others(format: QuantFormat, rows: U8, values: F32) -> str:
         scales, minima = _fit(levels[numbers.codes], values, n, numbers.minima is not None)
         with np.errstate(all="ignore"):
             steps = np.nan_to_num((values - minima) / scales, posinf=0, neginf=0)
-        lost = _lost(levels[numbers.codes] * scales + minima, values)
+        lost = relative_error(levels[numbers.codes] * scales + minima, values)
         fits[n] = float(beyond(levels, numbers.codes, steps).mean()), lost, scales[:, ::n]
     fewest = min(share for share, _, _ in fits.values())
     group = next(n for n, (share, _, _) in fits.items() if share <= AS_GOOD * fewest + MISPLACED)
     share, lost, scales = fits[group]
-    if share > MOST or not lost < EXPLAINS * _lost(layout.values(numbers).astype(np.float64), values):
+    if share > MOST or not lost < EXPLAINS * relative_error(layout.values(numbers), values):
         return ""
     own = _shared(numbers.combined_scales())
     said = n_cols // own.shape[1]
@@ -128,10 +128,3 @@ def _ratio(own: F64, scales: F64) -> float:
 
 def _counted(n: int, n_cols: int) -> str:
     return "all values of a row share" if n == n_cols else f"{n} values share"
-
-
-def _lost(found: F64, values: F32) -> float:
-    """Root mean square of the error, relative to that of the values; infinite where there is no number."""
-    with np.errstate(all="ignore"):
-        lost = float(np.sqrt(((found - values) ** 2).sum() / (values.astype(np.float64) ** 2).sum()))
-    return lost if np.isfinite(lost) else np.inf

@@ -26,7 +26,7 @@ from sis_core.backends.native.kinds import (
     rough_rows,
 )
 from sis_core.backends.native.library import address
-from sis_core.backends.native.rounded_scales import BFLOAT, HALF, MOST_LOST, factor_of, lost, scales_of
+from sis_core.backends.native.rounded_scales import BFLOAT, factor_of, need_bfloat, scales_of
 from sis_core.backends.native.row_tables import RowTables
 from sis_core.errors import FormatError
 from sis_core.layout import ByteTable, Unpacked
@@ -143,9 +143,7 @@ class Numbers:
 
     def _check_digits(self, scales: F32) -> None:
         """`TooRoughError` where another kind would keep more of these scales, and this one too little."""
-        if self._kind.instead is None or lost(scales, HALF) <= MOST_LOST:
-            return
-        if lost(scales, BFLOAT) <= lost(scales, HALF):
+        if self._kind.instead is not None and need_bfloat(scales):
             error = TooRoughError("half precision has not the range of its scales", where=self._weight.name)
             error.instead = self._kind.instead
             raise error

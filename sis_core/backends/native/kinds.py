@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from sis_core import quant
 from sis_core.backends.native import abi
 from sis_core.backends.native.library import Library
-from sis_core.backends.native.rounded_scales import BFLOAT, HALF, MOST_LOST, lost, scales_of_some
+from sis_core.backends.native.rounded_scales import BFLOAT, HALF, lost, need_bfloat, scales_of_some
 from sis_core.backends.native.row_tables import MAX_SHARE, share_of_some
 from sis_core.layout import Layout, Scale
 from sis_core.transform import Hadamard, PerColumn
@@ -98,7 +98,7 @@ def _best(weight: quant.Weight, sizes: dict[Kind, int]) -> Kind:
     if ranged is None or smallest is ranged:
         return smallest
     scales = scales_of_some(weight)
-    if scales is not None and lost(scales, HALF) > MOST_LOST and lost(scales, BFLOAT) <= lost(scales, HALF):
+    if scales is not None and need_bfloat(scales):
         return ranged
     return evolve(smallest, instead=ranged) if smallest.scales == HALF else smallest
 

@@ -17,6 +17,7 @@ from sis_core.unpacked import Unpacked
 
 HALF, BFLOAT = abi.SCALES["half"], abi.SCALES["bfloat"]
 MOST_LOST = 2.0**-11  # what halves lose of a number in their range
+F16, BF16 = quant.F16Format(), quant.BF16Format()
 
 
 def lost(scales: F32, kept: int) -> float:
@@ -26,17 +27,18 @@ def lost(scales: F32, kept: int) -> float:
         kept: `HALF` or `BFLOAT`. Infinity for a number that is too large for it.
     """
     with np.errstate(over="ignore"):
-        error = (scales.astype(np.float16).astype(np.float32) if kept == HALF else as_bfloat(scales)) - scales
+        codec = F16 if kept == HALF else BF16
+        error = codec.dequantize_blocks(codec.quantize_blocks(scales)) - scales
     if not error.any():
         return 0.0
     squares = [(some.astype(np.float64) ** 2).sum(axis=1) for some in (error, scales)]
     return float(np.sqrt(squares[0] / np.maximum(squares[1], 1e-300)).max())
 
 
-def as_bfloat(numbers: F32) -> F32:
-    """The nearest numbers in bfloat16, of ties those with even digits, as float32."""
-    bits = np.ascontiguousarray(numbers).view(np.uint32)
-    return (bits + 0x7FFF + (bits >> 16 & 1) & np.uint32(0xFFFF0000)).view(np.float32)
+def need_bfloat(scales: F32) -> bool:
+    """Whether halves lose more of them than of numbers in their range, and bfloats less."""
+    of_halves = lost(scales, HALF)
+    return of_halves > MOST_LOST and lost(scales, BFLOAT) <= of_halves
 
 
 def scales_of(layout: Layout, found: Unpacked, factor: F32) -> F32:
