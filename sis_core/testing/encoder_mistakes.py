@@ -161,8 +161,8 @@ def _left_undone(read: Read, values: F32) -> Iterator[tuple[float, str]]:
         one, other = (own_values(layout, evolve(numbers, codes=np.full_like(now.codes, end))) for end in _ends(layout))
         held = np.clip(values, np.minimum(one, other), np.maximum(one, other))
         if relative_error(held, values) < ASTRAY:
-            left = 2 * relative_error(own_values(layout, numbers), held)  # cut values explain less
-            yield left, f"the encoder {words}"
+            its_error = 2 * relative_error(own_values(layout, numbers), held)  # cut values explain less
+            yield its_error, f"the encoder {words}"
 
 
 def _ends(layout: Layout) -> tuple[int, int]:
